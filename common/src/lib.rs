@@ -1,0 +1,30 @@
+//! What both agents share.
+//!
+//! | module | what it holds | may do I/O |
+//! |---|---|---|
+//! | [`model`] | services, backends, pools, their names and their form in the registry | no |
+//! | [`desired`] | containers × health × settings → registrations, each with its reason | no |
+//! | [`watch`] | the seam between a source of pools and whoever uses them | no |
+//! | [`docker`] | Docker's API: containers and events | yes |
+//! | [`store`] | the registry: etcd, and one in memory for tests | yes |
+//! | [`admin`] | the admin server: metrics, health, status, events | yes |
+//! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
+//! | [`lifecycle`] | owned tasks, one cancellation root, signals | yes |
+//! | [`telemetry`] | logs, error chains, metrics registry | yes |
+//! | [`files`] | atomic replacement of a file | yes |
+//! | [`hostip`] | the address under which other hosts reach this one | yes |
+//!
+//! The rule: `model` and `desired` name neither tokio nor I/O (a test enforces it).
+
+pub mod admin;
+pub mod backoff;
+pub mod debounce;
+pub mod desired;
+pub mod docker;
+pub mod files;
+pub mod hostip;
+pub mod lifecycle;
+pub mod model;
+pub mod store;
+pub mod telemetry;
+pub mod watch;
