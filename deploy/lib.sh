@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# What the scripts of this directory share: where the project is, how they speak, and root rights only where needed.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# Progress goes to standard error, so that a script's standard output stays a value that others can read.
+say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; }
+die() {
+    say "error: $*"
+    exit 1
+}
+
+# Runs a command as root: directly, or by sudo for a person's account.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "needs root rights for: $* (neither root nor sudo is at hand)"
+    fi
+}
+
+# The compose command of this machine: the plugin, or the older program of its own.
+compose_command() {
+    if docker compose version >/dev/null 2>&1; then
+        echo "docker compose"
+    elif command -v docker-compose >/dev/null; then
+        echo "docker-compose"
+    else
+        return 1
+    fi
+}
