@@ -1,0 +1,178 @@
+//! One reachable host:port of a service.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{BackendId, Host};
+
+/// A TCP or UDP port, 1 to 65535.
+pub type Port = NonZeroU16;
+
+/// How clients speak to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// A stream; what HAProxy balances.
+    #[default]
+    Tcp,
+    /// Datagrams: published and listed, but left out of haproxy.cfg.
+    Udp,
+}
+
+/// What a load balancer may assume about the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Nothing: bytes.
+    #[default]
+    Tcp,
+    /// HTTP: requests can be retried on another server.
+    Http,
+}
+
+/// What register says about a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Takes new clients.
+    #[default]
+    Up,
+    /// Finishes the clients it has, takes no new ones.
+    Draining,
+    /// Known, and known not to work.
+    Down,
+}
+
+macro_rules! as_word {
+    ($type:ident { $($variant:ident => $word:literal),+ }) => {
+        impl $type {
+            /// The word used in values, labels and logs.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+        impl std::str::FromStr for $type {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text.to_ascii_lowercase().as_str() {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord { text: text.chars().take(80).collect(), accepted: &[$($word),+] }),
+                }
+            }
+        }
+    };
+}
+as_word!(Transport { Tcp => "tcp", Udp => "udp" });
+as_word!(Mode { Tcp => "tcp", Http => "http" });
+as_word!(Status { Up => "up", Draining => "draining", Down => "down" });
+
+/// A word that is none of those accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is none of {accepted:?}")]
+pub struct UnknownWord {
+    text: String,
+    accepted: &'static [&'static str],
+}
+
+/// A share of the traffic relative to the pool's other backends, 0 (none) to 256, as HAProxy has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Weight(u16);
+
+/// A weight outside 0 to 256.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("weight {0} is not between 0 and 256")]
+pub struct WeightError(u32);
+
+impl Weight {
+    /// The weight as a number, 0 to 256.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for Weight {
+    type Error = WeightError;
+    fn try_from(weight: u32) -> Result<Self, WeightError> {
+        u16::try_from(weight).ok().filter(|w| *w <= 256).map(Self).ok_or(WeightError(weight))
+    }
+}
+
+impl From<Weight> for u32 {
+    fn from(weight: Weight) -> Self {
+        weight.0.into()
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One reachable host:port of a service. Serialized, it is the value of its key in etcd (`--value json`): Nerve's
+/// object and ours, in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// Its name within the service.
+    pub id: BackendId,
+    /// Where it listens.
+    pub host: Host,
+    /// The port on `host`.
+    pub port: Port,
+    /// A name for people: Nerve's instance_id, the container's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Arc<str>>,
+    /// Its share of the traffic; unset means 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+    /// Whatever the owner attached, in key order; shared between backends that say the same.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// HTTP or plain TCP; unset leaves it to the reader's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// The port on which clients expect the service (docker-register's `port` key).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_port: Option<Port>,
+    /// Up, draining or down.
+    pub status: Status,
+    /// Words for HAProxy's server line, as Nerve passes them through; checked against an allow-list before use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub haproxy_server_options: Option<Arc<str>>,
+}
+
+impl Backend {
+    /// A backend that is up, speaks TCP, and says nothing else of itself.
+    pub fn new(id: BackendId, host: Host, port: Port) -> Self {
+        Self {
+            id,
+            host,
+            port,
+            name: None,
+            weight: None,
+            labels: Arc::default(),
+            transport: Transport::Tcp,
+            mode: None,
+            service_port: None,
+            status: Status::Up,
+            haproxy_server_options: None,
+        }
+    }
+
+    /// `host:port`, an IPv6 address in brackets.
+    pub fn address(&self) -> String {
+        self.host.with_port(self.port)
+    }
+}
