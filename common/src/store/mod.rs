@@ -5,12 +5,14 @@
 //! | this one | [`Store`], what an agent may ask; [`WatchStream`] and [`KeepAlive`], what it may wait for |
 //! | [`types`] | keys, entries, positions, changes, operations |
 //! | [`error`] | [`StoreError`]: what was asked of which subject, and the [`Fault`] that came back |
+//! | [`fake`] | one in memory, with faults on demand, for tests |
 //!
 //! The rule: a caller lists, then watches from the listing's [`Position`]. A fault whose
 //! [`StoreError::needs_list`] is true means list again; after any other one a watch may resume at the last
 //! [`Batch`]'s position. No answer ever stands for "nothing there" unless the store said so.
 
 pub mod error;
+pub mod fake;
 pub mod types;
 
 use std::future::Future;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{MAX_TXN_BYTES, MAX_TXN_OPS};
 
@@ -194,7 +195,7 @@ pub struct Lease {
     /// Its number.
     pub id: LeaseId,
     /// How long it lives after each beat; may be more than was asked for.
-    pub ttl: std::time::Duration,
+    pub ttl: Duration,
 }
 
 /// Packs operations into transactions without changing their order: see [`super::Store::put_all`].
@@ -215,6 +216,24 @@ pub(super) fn chunks(ops: Vec<Op>) -> Vec<Vec<Op>> {
         }
     }
     chunks
+}
+
+/// Whole seconds to ask etcd for, rounded up so that the lease outlives `ttl`; at least 1 s, at most etcd's limit.
+///
+/// Source: etcd v3 API, `LeaseGrantRequest.TTL` (seconds, `int64`); `lease.MaxLeaseTTL` is 9,000,000,000 s.
+pub(super) fn whole_seconds(ttl: Duration) -> i64 {
+    let whole = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+    i64::try_from(whole).unwrap_or(i64::MAX).clamp(1, 9_000_000_000)
+}
+
+/// What a transaction concerns, for its errors: its first key, and how many more there are.
+pub(super) fn subject(when: &[Compare], ops: &[Op]) -> String {
+    let first = ops.first().map(Op::key).or_else(|| when.first().map(Compare::key));
+    match (first, ops.len()) {
+        (None, _) => "nothing".to_owned(),
+        (Some(key), 0 | 1) => key.to_string(),
+        (Some(key), n) => format!("{key} and {} more", n - 1),
+    }
 }
 
 #[cfg(test)]
