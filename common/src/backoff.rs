@@ -125,10 +125,6 @@ mod tests {
     const BASE: Duration = Duration::from_millis(100);
     const CAP: Duration = Duration::from_secs(30);
 
-    fn runtime() -> tokio::runtime::Runtime {
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
-    }
-
     #[tokio::test(start_paused = true)]
     async fn ceiling_doubles_up_to_the_cap() {
         let mut b = Backoff::new(BASE, CAP).with_jitter(Jitter::Equal).seeded(1);
@@ -176,7 +172,6 @@ mod tests {
         fn delays_stay_in_bounds_and_repeat_under_one_seed(
             base in 0_u64..5_000, cap in 0_u64..60_000, seed in any::<u64>(), equal in any::<bool>()
         ) {
-            let _guard = runtime();
             let (base, cap) = (Duration::from_millis(base), Duration::from_millis(cap));
             let jitter = if equal { Jitter::Equal } else { Jitter::Full };
             let make = || Backoff::new(base, cap).with_jitter(jitter).seeded(seed);
