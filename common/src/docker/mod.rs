@@ -1,1 +1,5 @@
-//! Under construction.
+//! Docker's API: containers and events, and a source that keeps a picture of them.
+
+mod event;
+
+pub use event::{Event, EventKind};
