@@ -7,6 +7,7 @@
 //! | [`watch`] | the seam between a source of pools and whoever uses them | no |
 //! | [`docker`] | Docker's API: containers and events | yes |
 //! | [`store`] | the registry: etcd, and one in memory for tests | yes |
+//! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`admin`] | the admin server: metrics, health, status, events | yes |
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
 //! | [`lifecycle`] | owned tasks, one cancellation root, signals | yes |
@@ -25,6 +26,7 @@ pub mod files;
 pub mod hostip;
 pub mod lifecycle;
 pub mod model;
+pub mod registry;
 pub mod store;
 pub mod telemetry;
 pub mod watch;

@@ -1,0 +1,413 @@
+//! The registry's keys as services: incremental, and tolerant of one bad key among many.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::{
+    Backend, BackendId, Decoded, Host, ParsedKey, Pool, Port, Prefix, ServiceMap, ServiceName, Status, decode,
+};
+use crate::store::{Batch, Change, Entry, Key, LeaseId, Listing, Revision};
+
+/// How many departures are remembered; the oldest are forgotten first.
+const MOST_DEPARTURES: usize = 10_000;
+/// How many bad keys are kept with their reasons; the rest is only counted.
+const MOST_QUARANTINED: usize = 1_000;
+
+/// All that one source knows at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Every service with its pool.
+    pub services: ServiceMap,
+    /// The store's version, where the source has one; 0 otherwise.
+    pub revision: i64,
+    /// Registrations that were left out, with the reason, by key.
+    pub quarantined: Arc<BTreeMap<Key, Quarantined>>,
+    /// Backends that were here and went, and how.
+    pub departed: Arc<HashMap<(ServiceName, BackendId), Departure>>,
+}
+
+/// A registration that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// What is wrong with it.
+    pub reason: String,
+    /// The version of the key that is bad.
+    pub revision: Revision,
+}
+
+/// How a backend went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    /// Deliberately, or not.
+    pub cause: DepartureCause,
+    /// When.
+    pub revision: Revision,
+}
+
+/// Whether somebody meant a backend to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DepartureCause {
+    /// It was draining, or its agent was alive when it took the key away.
+    Orderly,
+    /// Its agent's key went too, or nobody answers for it: a lease ran out, or the store was wiped.
+    Expiry,
+}
+
+/// What one key says.
+#[derive(Debug, Clone)]
+enum Said {
+    Backend(Arc<Backend>),
+    Portless(BackendId, Host),
+    ServicePort(Port),
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    service: ServiceName,
+    created: Revision,
+    modified: Revision,
+    lease: Option<LeaseId>,
+    said: Said,
+}
+
+/// The registry's keys under one prefix, kept as pools.
+#[derive(Debug)]
+pub struct Table {
+    prefix: Prefix,
+    known: HashMap<Key, Known>,
+    /// Keys of each service in discovery order: creation revision, then key.
+    services: BTreeMap<ServiceName, BTreeSet<(Revision, Key)>>,
+    snapshot: Snapshot,
+}
+
+impl Table {
+    /// An empty table for keys under `prefix`.
+    pub fn new(prefix: Prefix) -> Self {
+        Self { prefix, known: HashMap::new(), services: BTreeMap::new(), snapshot: Snapshot::default() }
+    }
+
+    /// What the table holds now. Cheap: pools are shared.
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone()
+    }
+
+    /// Whether no key is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Whether `batch` takes away a backend that was not draining: only then does [`Table::apply`] ask about leases.
+    pub fn takes_undrained(&self, batch: &Batch) -> bool {
+        batch.changes.iter().any(|change| match change {
+            Change::Put(_) => false,
+            Change::Delete { key, .. } => self.known.get(key).is_some_and(Known::is_undrained),
+        })
+    }
+
+    /// Takes in what a watch brought. `answered_for` are the leases of the agents that were alive after the batch.
+    pub fn apply(&mut self, batch: &Batch, answered_for: &HashSet<LeaseId>) {
+        let mut dirty = BTreeSet::new();
+        for change in &batch.changes {
+            match change {
+                Change::Put(entry) => self.put(entry, &mut dirty),
+                Change::Delete { key, revision } => self.delete(key, *revision, answered_for, &mut dirty),
+            }
+        }
+        self.settle(dirty, batch.at.revision);
+    }
+
+    /// Replaces everything by a listing, as after a compaction; what is missing in it has departed. `anew` says that the
+    /// listing's revisions do not continue those known (another cluster, a restored snapshot).
+    pub fn replace(&mut self, listing: &Listing, answered_for: &HashSet<LeaseId>, anew: bool) {
+        let mut dirty = BTreeSet::new();
+        let listed: HashSet<&str> = listing.entries.iter().map(|e| &*e.key).collect();
+        let gone: Vec<Key> = self.known.keys().filter(|key| !listed.contains(&***key)).cloned().collect();
+        for key in gone {
+            self.delete(&key, listing.at.revision, answered_for, &mut dirty);
+        }
+        Arc::make_mut(&mut self.snapshot.quarantined).retain(|key, _| listed.contains(&**key));
+        let changed = |table: &Self, entry: &Entry| {
+            table.known.get(&entry.key).is_none_or(|k| (k.created, k.modified) != (entry.created, entry.modified))
+        };
+        for entry in &listing.entries {
+            if anew || changed(self, entry) {
+                self.put(entry, &mut dirty);
+            }
+        }
+        self.settle(dirty, listing.at.revision);
+    }
+
+    fn put(&mut self, entry: &Entry, dirty: &mut BTreeSet<ServiceName>) {
+        let read = self.read(entry);
+        self.unlink(&entry.key, dirty);
+        match read {
+            Ok(known) => {
+                if !matches!(known.said, Said::Portless(..)) {
+                    self.release(&entry.key);
+                }
+                if let Some(place) = known.place()
+                    && self.snapshot.departed.contains_key(&place)
+                {
+                    Arc::make_mut(&mut self.snapshot.departed).remove(&place);
+                }
+                dirty.insert(known.service.clone());
+                let keys = self.services.entry(known.service.clone()).or_default();
+                keys.insert((known.created, entry.key.clone()));
+                self.known.insert(entry.key.clone(), known);
+            }
+            Err(reason) => self.quarantine(entry.key.clone(), Quarantined { reason, revision: entry.modified }),
+        }
+    }
+
+    fn read(&self, entry: &Entry) -> Result<Known, String> {
+        let known = |service, said| Known {
+            service,
+            created: entry.created,
+            modified: entry.modified,
+            lease: entry.lease,
+            said,
+        };
+        match self.prefix.parse(&entry.key).map_err(|e| e.to_string())? {
+            ParsedKey::ServicePort { service } => {
+                let port = std::str::from_utf8(&entry.value).ok().and_then(|t| t.trim().parse().ok());
+                let port = port.ok_or("service port is not between 1 and 65535")?;
+                Ok(known(service, Said::ServicePort(port)))
+            }
+            ParsedKey::Backend { service, id, .. } => match decode(&id, &entry.value).map_err(|e| e.to_string())? {
+                Decoded::Backend(backend) => Ok(known(service, Said::Backend(Arc::new(*backend)))),
+                Decoded::Portless(host) => Ok(known(service, Said::Portless(id, host))),
+            },
+        }
+    }
+
+    fn quarantine(&mut self, key: Key, why: Quarantined) {
+        if self.snapshot.quarantined.get(&key).is_none_or(|q| q.revision != why.revision) {
+            tracing::warn!(%key, revision = %why.revision, reason = %why.reason, "Registration left out.");
+        }
+        let all = Arc::make_mut(&mut self.snapshot.quarantined);
+        if all.len() < MOST_QUARANTINED || all.contains_key(&key) {
+            all.insert(key, why);
+        }
+    }
+
+    /// Takes a key out of the quarantine, if it is there.
+    fn release(&mut self, key: &Key) {
+        if self.snapshot.quarantined.contains_key(key) {
+            Arc::make_mut(&mut self.snapshot.quarantined).remove(key);
+        }
+    }
+
+    fn delete(
+        &mut self,
+        key: &Key,
+        revision: Revision,
+        answered_for: &HashSet<LeaseId>,
+        dirty: &mut BTreeSet<ServiceName>,
+    ) {
+        self.release(key);
+        let Some(known) = self.unlink(key, dirty) else { return };
+        let Some(place) = known.place() else { return };
+        let orderly = !known.is_undrained() || known.lease.is_some_and(|lease| answered_for.contains(&lease));
+        let cause = if orderly { DepartureCause::Orderly } else { DepartureCause::Expiry };
+        let departed = Arc::make_mut(&mut self.snapshot.departed);
+        departed.insert(place, Departure { cause, revision });
+        if departed.len() > MOST_DEPARTURES {
+            let mut ages: Vec<Revision> = departed.values().map(|d| d.revision).collect();
+            let middle = ages.len() / 2;
+            let (_, median, _) = ages.select_nth_unstable(middle);
+            let median = *median;
+            departed.retain(|_, d| d.revision > median);
+        }
+    }
+
+    fn unlink(&mut self, key: &Key, dirty: &mut BTreeSet<ServiceName>) -> Option<Known> {
+        let known = self.known.remove(key)?;
+        if let Some(keys) = self.services.get_mut(&known.service) {
+            keys.remove(&(known.created, key.clone()));
+        }
+        dirty.insert(known.service.clone());
+        Some(known)
+    }
+
+    /// Builds the pools of the services that changed.
+    fn settle(&mut self, dirty: BTreeSet<ServiceName>, revision: Revision) {
+        self.snapshot.revision = revision.0;
+        for service in dirty {
+            match self.services.get(&service).filter(|keys| !keys.is_empty()) {
+                Some(keys) => {
+                    let (pool, portless, port_known) = self.pool(keys);
+                    for (key, revision) in portless {
+                        let reason = "port is missing, and the service's own port is not known".to_owned();
+                        match port_known {
+                            false => self.quarantine(key, Quarantined { reason, revision }),
+                            true => self.release(&key),
+                        }
+                    }
+                    self.snapshot.services.insert(service, Arc::new(pool));
+                }
+                None => {
+                    self.services.remove(&service);
+                    self.snapshot.services.remove(&service);
+                }
+            }
+        }
+    }
+
+    /// The pool, the keys without a port of their own, and whether the service's port stands in for it.
+    fn pool(&self, keys: &BTreeSet<(Revision, Key)>) -> (Pool, Vec<(Key, Revision)>, bool) {
+        let all = || keys.iter().filter_map(|(_, key)| self.known.get(key).map(|k| (key, k)));
+        let service_port = all().find_map(|(_, k)| if let Said::ServicePort(p) = k.said { Some(p) } else { None });
+        let is_portless = |known: &Known| matches!(known.said, Said::Portless(..));
+        let portless = all().filter(|(_, k)| is_portless(k)).map(|(key, k)| (key.clone(), k.modified)).collect();
+        let backends = all().filter_map(|(_, known)| match (&known.said, service_port) {
+            (Said::ServicePort(_), _) | (Said::Portless(..), None) => None,
+            (Said::Backend(backend), Some(port)) if backend.service_port.is_none() => {
+                Some(Arc::new(Backend { service_port: Some(port), ..(**backend).clone() }))
+            }
+            (Said::Backend(backend), _) => Some(backend.clone()),
+            (Said::Portless(id, host), Some(port)) => {
+                let backend = Backend::new(id.clone(), host.clone(), port);
+                Some(Arc::new(Backend { service_port, ..backend }))
+            }
+        });
+        (backends.collect(), portless, service_port.is_some())
+    }
+}
+
+impl Known {
+    fn place(&self) -> Option<(ServiceName, BackendId)> {
+        match &self.said {
+            Said::Backend(backend) => Some((self.service.clone(), backend.id.clone())),
+            Said::Portless(id, _) => Some((self.service.clone(), id.clone())),
+            Said::ServicePort(_) => None,
+        }
+    }
+
+    fn is_undrained(&self) -> bool {
+        match &self.said {
+            Said::Backend(backend) => backend.status == Status::Up,
+            Said::Portless(..) => true,
+            Said::ServicePort(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Position;
+    use proptest::prelude::*;
+
+    fn entry(key: &str, value: &str, revision: i64, lease: i64) -> Entry {
+        let revision = Revision(revision);
+        let lease = (lease != 0).then_some(LeaseId(lease));
+        Entry { key: key.into(), value: value.as_bytes().into(), lease, created: revision, modified: revision }
+    }
+
+    fn at(revision: i64) -> Position {
+        Position { cluster: 1, revision: Revision(revision) }
+    }
+
+    fn listed(entries: &[Entry]) -> Table {
+        let mut table = Table::new(Prefix::default());
+        table.replace(&Listing { entries: entries.to_vec(), at: at(9) }, &HashSet::new(), false);
+        table
+    }
+
+    fn addresses(table: &Table, service: &str) -> Vec<String> {
+        table
+            .snapshot()
+            .services
+            .get(service)
+            .map_or(Vec::new(), |p| p.backends().iter().map(|b| b.address()).collect())
+    }
+
+    #[test]
+    fn pools_are_in_order_of_creation_and_take_the_services_port() {
+        let table = listed(&[
+            entry("/backends/web/b", "h2:1", 2, 0),
+            entry("/backends/web/a", "h1:1", 3, 0),
+            entry("/backends/web/port", "80", 4, 0),
+            entry("/backends/web/c", "h3", 5, 0),
+        ]);
+        assert_eq!(addresses(&table, "web"), ["h2:1", "h1:1", "h3:80"]);
+        let snapshot = table.snapshot();
+        assert!(snapshot.services["web"].backends().iter().all(|b| b.service_port.map(u16::from) == Some(80)));
+        assert!(snapshot.quarantined.is_empty());
+    }
+
+    #[test]
+    fn one_bad_key_is_left_out_alone_and_comes_back_when_mended() {
+        let mut table = listed(&[
+            entry("/backends/web/a", "h1:1", 2, 0),
+            entry("/backends/web/b", "rubbish rubbish", 3, 0),
+            entry("/backends/web/c", "h3", 4, 0),
+        ]);
+        assert_eq!(addresses(&table, "web"), ["h1:1"]);
+        assert_eq!(table.snapshot().quarantined.len(), 2);
+        let mended = [entry("/backends/web/b", "h2:2", 10, 0), entry("/backends/web/port", "99", 11, 0)];
+        let changes = mended.map(Change::Put).to_vec();
+        table.apply(&Batch { changes, at: at(11) }, &HashSet::new());
+        assert_eq!(addresses(&table, "web"), ["h1:1", "h3:99", "h2:2"]);
+        assert!(table.snapshot().quarantined.is_empty());
+    }
+
+    #[test]
+    fn a_departure_is_orderly_when_it_drained_or_its_agent_answers_for_it() {
+        let draining = r#"{"host":"h","port":1,"status":"draining"}"#;
+        let mut table = listed(&[
+            entry("/backends/web/drained", draining, 2, 7),
+            entry("/backends/web/taken", "h:1", 3, 8),
+            entry("/backends/web/expired", "h:2", 4, 7),
+            entry("/backends/web/unowned", "h:3", 5, 0),
+        ]);
+        let delete = |id: &str| Change::Delete { key: format!("/backends/web/{id}").into(), revision: Revision(10) };
+        let batch = Batch { changes: ["drained", "taken", "expired", "unowned"].map(delete).to_vec(), at: at(10) };
+        assert!(table.takes_undrained(&batch));
+        table.apply(&batch, &HashSet::from([LeaseId(8)]));
+        let snapshot = table.snapshot();
+        let cause = |id: &str| snapshot.departed[&("web".parse().unwrap(), id.parse().unwrap())].cause;
+        assert_eq!([cause("drained"), cause("taken")], [DepartureCause::Orderly; 2]);
+        assert_eq!([cause("expired"), cause("unowned")], [DepartureCause::Expiry; 2]);
+        assert!(!snapshot.services.contains_key("web"));
+        table.apply(
+            &Batch { changes: vec![Change::Put(entry("/backends/web/expired", "h:2", 12, 9))], at: at(12) },
+            &HashSet::new(),
+        );
+        assert_eq!(table.snapshot().departed.len(), 3, "what came back has not departed");
+    }
+
+    proptest! {
+        /// Whatever order changes come in, the table equals one made from a listing of the result.
+        #[test]
+        fn watching_reaches_what_listing_shows(steps in prop::collection::vec((0u8..3, 0u8..4, prop::option::of(0u16..3)), 1..40)) {
+            let mut live: BTreeMap<String, Entry> = BTreeMap::new();
+            let mut table = Table::new(Prefix::default());
+            for (n, (service, id, value)) in steps.into_iter().enumerate() {
+                let revision = n as i64 + 10;
+                let name = ["x", "y", "z", "port"][usize::from(id)];
+                let key = format!("/backends/s{service}/{name}");
+                let change = match value {
+                    None => {
+                        live.remove(&key);
+                        Change::Delete { key: key.as_str().into(), revision: Revision(revision) }
+                    }
+                    Some(port) => {
+                        let value = if name == "port" { format!("{port}") } else if port == 2 { "h".into() } else { format!("h:{port}") };
+                        let mut new = entry(&key, &value, revision, 0);
+                        new.created = live.get(&key).map_or(new.created, |e| e.created);
+                        live.insert(key.clone(), new.clone());
+                        Change::Put(new)
+                    }
+                };
+                table.apply(&Batch { changes: vec![change], at: at(revision) }, &HashSet::new());
+                let mut entries: Vec<Entry> = live.values().cloned().collect();
+                entries.sort_by_key(|e| (e.created, e.key.clone()));
+                let fresh = listed(&entries).snapshot();
+                let snapshot = table.snapshot();
+                prop_assert_eq!(&snapshot.services, &fresh.services);
+                prop_assert_eq!(snapshot.quarantined.keys().collect::<Vec<_>>(), fresh.quarantined.keys().collect::<Vec<_>>());
+            }
+        }
+    }
+}
