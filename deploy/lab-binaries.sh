@@ -17,7 +17,7 @@ version_of() {
         *haproxy*) "$1" -v ;;
         *etcdctl*) ETCDCTL_API=3 "$1" version ;;
         *etcd*) "$1" --version ;;
-    esac 2>/dev/null | grep -oE '[0-9]+\.[0-9]+' | head -1
+    esac 2>/dev/null | grep -oE '[0-9]+\.[0-9]+' | sed -n 1p
 }
 
 works() { [ -x "$bin/$1" ] && [ "$(version_of "$bin/$1")" = "${1##*-}" ]; }
@@ -52,7 +52,7 @@ for program in /usr/sbin/haproxy /usr/bin/etcd /usr/bin/etcdctl; do
     ldd "$program" | grep -oE "/[^ ]+" | while read -r lib; do cp -Ln "$lib" /out/lib/; done || :
 done
 # Loaded at run time only, when a thread is cancelled.
-cp -Ln "$(ldconfig -p | grep -oE "/[^ ]+/libgcc_s.so.1" | head -1)" /out/lib/ || :
+cp -Ln "$(ldconfig -p | grep -oE "/[^ ]+/libgcc_s.so.1" | sed -n 1p)" /out/lib/ || :
 tar -C /out -c . >&3
 '
 
@@ -71,7 +71,7 @@ from_suite() {
         docker run --rm "$base" sh -c "$IN_CONTAINER" </dev/null | tar -C "$dir" -x --no-same-owner || return 1
         touch "$dir/complete"
     fi
-    loader=$(find "$dir/lib" -name 'ld-linux*' | head -1)
+    loader=$(find "$dir/lib" -name 'ld-linux*' | sed -n 1p)
     for name in "$@"; do
         program=${name%-*}
         cp -f "$dir/orig/$program" "$dir/$name" || return 1

@@ -88,8 +88,8 @@ docker version >/dev/null 2>&1 ||
 
 have cargo || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
 rust_hint="install Rust $RUST_NEEDED or later from https://rustup.rs, or run: rustup update stable"
-have rustc && have cargo || die "no Rust compiler found; $rust_hint"
+{ have rustc && have cargo; } || die "no Rust compiler found; $rust_hint"
 rust=$(rustc --version | awk '{ print $2 }')
-[ "$(printf '%s\n' "$RUST_NEEDED" "$rust" | sort -V | head -1)" = "$RUST_NEEDED" ] || die "Rust $rust is too old; $rust_hint"
+[ "$(printf '%s\n' "$RUST_NEEDED" "$rust" | sort -V | sed -n 1p)" = "$RUST_NEEDED" ] || die "Rust $rust is too old; $rust_hint"
 
 say "ready: Rust $rust, Docker $(docker version --format '{{.Server.Version}}'), $(compose_command)"

@@ -1,0 +1,47 @@
+# Every target sets up what it needs on a fresh Debian 12 or 13 machine; all of them may be run again and again.
+# Variables worth knowing: DEMO_SERVICE_PORT, DEMO_ETCD_PORT (demo), BASE (image to build on), DEBIAN_MIRROR.
+
+SHELL := bash
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup build images lab demo demo-down test lint docs bench
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing (as root, or by sudo), check Rust and Docker
+	@deploy/setup.sh
+
+build: setup ## compile the release binaries
+	cargo build --release --locked -p register -p discover
+
+images: setup ## build the images docker-register and docker-discover, and the demo's
+	@deploy/build-images.sh
+
+lab: setup ## fetch the HAProxy and etcd versions that the tests use
+	@deploy/lab-binaries.sh
+
+demo: setup images ## show containers appearing in and leaving a load balancer; leaves the stack up
+	@deploy/demo.sh up
+	cargo run --release --locked -q -p e2e --bin demo
+
+demo-down: ## stop the demo and remove everything of it
+	@deploy/demo.sh down
+
+test: setup lint lab images ## run every check and test, end to end ones included
+	@deploy/test.sh
+
+lint: setup ## check format, lints, documentation and licences
+	cargo fmt --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
+	@deploy/licences.sh
+
+docs: setup ## build the API documentation
+	cargo doc --workspace --no-deps --locked
+	@echo "see target/doc/common/index.html"
+
+bench: setup lab images ## measure speed and cost; prints a table
+	cargo run --release --locked -q -p e2e --bin bench

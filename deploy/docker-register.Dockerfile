@@ -1,0 +1,14 @@
+# docker-register: watches Docker and registers what runs. Build context: target/image (see build-images.sh).
+ARG BASE=debian:trixie-slim
+FROM $BASE
+ARG VERSION=dev
+LABEL org.opencontainers.image.title="docker-register" \
+      org.opencontainers.image.description="Registers the published ports of healthy Docker containers in etcd" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="$VERSION"
+COPY register /usr/local/bin/register
+# Starts as root to learn the group of Docker's socket, then drops to nobody by itself.
+# Rare probes on purpose: each one is three events on the Docker host.
+HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["register", "status"]
+ENTRYPOINT ["register"]
+CMD ["run"]

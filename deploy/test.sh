@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# test.sh: runs every test of the workspace, and its documentation's examples, and says at the end how it went.
+set -uo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$ROOT" || exit
+
+status=0
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --locked --no-fail-fast || status=$?
+else
+    cargo test --workspace --locked --no-fail-fast --all-targets || status=$?
+fi
+cargo test --workspace --locked --no-fail-fast --doc -q || status=$?
+exit "$status"
