@@ -1,1 +1,3 @@
-//! Under construction.
+//! register: watches Docker and publishes what runs there, for as long as it runs.
+
+pub mod publish;

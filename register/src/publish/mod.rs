@@ -1,0 +1,23 @@
+//! What register writes to the registry.
+//!
+//! | module | what it holds | may do I/O |
+//! |---|---|---|
+//! | [`plan`] | registrations → keys → the writes that are missing | no |
+//! | [`registrar`] | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
+//! | [`publisher`] | the task that owns the lease: beats, writes, looks after what was written | store |
+//! | [`report`] | what the publisher tells the rest of the agent | no |
+//!
+//! The rule: a write happens because something changed, never to keep something alive.
+
+pub mod plan;
+pub mod publisher;
+pub mod registrar;
+pub mod report;
+
+pub use plan::{Form, Registrations};
+pub use publisher::{PublishError, Publisher, PublisherSettings};
+pub use registrar::Identity;
+pub use report::{Phase, Publication};
+
+#[cfg(test)]
+mod tests;

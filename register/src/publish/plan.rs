@@ -1,0 +1,170 @@
+//! From desired registrations and what is published to the writes in between. No I/O, no clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::model::{Backend, BackendId, Layout, NodeName, Prefix, ServiceName, Status, ValueFormat, encode};
+use common::store::{Key, LeaseId, Op, Value};
+
+/// All backends that this agent answers for.
+pub type Registrations = BTreeMap<(ServiceName, BackendId), Backend>;
+
+/// Keys of the registry and their values.
+pub type Keys = BTreeMap<Key, Value>;
+
+/// How registrations are written.
+#[derive(Debug, Clone)]
+pub struct Form {
+    /// Where backends lie (ETCD_PREFIX).
+    pub prefix: Prefix,
+    /// `--layout`.
+    pub layout: Layout,
+    /// The host that is registered for.
+    pub node: NodeName,
+    /// `--value`.
+    pub values: ValueFormat,
+    /// `--compat docker-register`: also write each service's port under `<service>/port`.
+    pub service_ports: bool,
+}
+
+impl Form {
+    /// The keys that stand for `registrations`.
+    ///
+    /// A plain value has no room for a status, so a backend that is not up has no key then. Where backends of one
+    /// service differ in their service port, the one with the lowest id gives it.
+    pub fn keys(&self, registrations: &Registrations) -> Keys {
+        let mut keys = Keys::new();
+        let written = registrations.iter().filter(|(_, b)| self.values == ValueFormat::Json || b.status == Status::Up);
+        for ((service, id), backend) in written {
+            let key = self.prefix.backend(self.layout, &self.node, service, id);
+            keys.insert(key.into(), bytes(encode(backend, self.values)));
+            if let (true, Some(port)) = (self.service_ports, backend.service_port) {
+                let key = self.prefix.service_port(self.layout, &self.node, service);
+                keys.entry(key.into()).or_insert_with(|| bytes(port.to_string()));
+            }
+        }
+        keys
+    }
+}
+
+fn bytes(text: String) -> Value {
+    Arc::from(text.into_bytes())
+}
+
+/// Whether `key` is docker-register's port key, which agents of several hosts share: no backend's id is `port`.
+pub fn is_shared(key: &str) -> bool {
+    key.ends_with("/port")
+}
+
+/// What to write, in this order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Changes of existing keys (a drain among them), then new keys, then deletions: no pool is ever emptier on the
+    /// way than before or after.
+    pub ops: Vec<Op>,
+    /// Shared keys to delete only where they still hang on our own lease.
+    pub yields: Vec<Key>,
+}
+
+impl Plan {
+    /// Nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.yields.is_empty()
+    }
+}
+
+/// The writes that turn `published` into `desired`; none where they are equal.
+pub fn plan(desired: &Keys, published: &Keys, lease: LeaseId) -> Plan {
+    let put = |(key, value): (&Key, &Value)| Op::put(key.clone(), value.clone(), Some(lease));
+    let changed = desired.iter().filter(|(key, value)| published.get(*key).is_some_and(|old| old != *value));
+    let new = desired.iter().filter(|(key, _)| !published.contains_key(*key));
+    let mut plan = Plan { ops: changed.chain(new).map(put).collect(), yields: Vec::new() };
+    for key in published.keys().filter(|key| !desired.contains_key(*key)) {
+        match is_shared(key) {
+            true => plan.yields.push(key.clone()),
+            false => plan.ops.push(Op::delete(key.clone())),
+        }
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use common::model::Port;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn form(values: ValueFormat, service_ports: bool) -> Form {
+        let node = "n1".parse().unwrap();
+        Form { prefix: Prefix::default(), layout: Layout::Service, node, values, service_ports }
+    }
+
+    fn registration(service: &str, id: &str, port: u16) -> ((ServiceName, BackendId), Backend) {
+        let id: BackendId = id.parse().unwrap();
+        let mut backend = Backend::new(id.clone(), "10.0.0.1".parse().unwrap(), Port::new(port).unwrap());
+        backend.service_port = Port::new(80);
+        ((service.parse().unwrap(), id), backend)
+    }
+
+    fn text(keys: &Keys) -> Vec<(String, String)> {
+        keys.iter().map(|(k, v)| (k.to_string(), String::from_utf8(v.to_vec()).unwrap())).collect()
+    }
+
+    #[test]
+    fn compat_writes_what_docker_register_wrote() {
+        let registrations = [registration("web", "abc", 32768), registration("web", "abd", 32769)].into();
+        let expected = [("abc", "10.0.0.1:32768"), ("abd", "10.0.0.1:32769"), ("port", "80")]
+            .map(|(id, value)| (format!("/backends/web/{id}"), value.to_owned()));
+        assert_eq!(text(&form(ValueFormat::Plain, true).keys(&registrations)), expected);
+    }
+
+    #[test]
+    fn a_drain_is_in_the_json_value_and_takes_the_plain_key_away() {
+        let (key, mut backend) = registration("web", "abc", 1);
+        backend.status = Status::Draining;
+        let registrations = [(key, backend)].into();
+        let json = text(&form(ValueFormat::Json, false).keys(&registrations));
+        assert!(json[0].1.contains(r#""status":"draining""#), "{json:?}");
+        assert!(form(ValueFormat::Plain, true).keys(&registrations).is_empty());
+    }
+
+    #[test]
+    fn changes_go_before_new_keys_and_those_before_deletions() {
+        let keys = |pairs: &[(&str, &str)]| -> Keys {
+            pairs.iter().map(|(k, v)| (Key::from(*k), bytes((*v).to_owned()))).collect()
+        };
+        let published = keys(&[("/a", "1"), ("/b/port", "1"), ("/c", "1")]);
+        let plan = plan(&keys(&[("/0", "1"), ("/c", "2")]), &published, LeaseId(1));
+        let order: Vec<&str> = plan.ops.iter().map(|op| &**op.key()).collect();
+        assert_eq!((order, plan.yields), (vec!["/c", "/0", "/a"], vec![Key::from("/b/port")]));
+    }
+
+    fn any_keys() -> impl Strategy<Value = Keys> {
+        let key = prop_oneof![9 => (0..30u8).prop_map(|n| format!("/b/s/{n}")), 1 => Just("/b/s/port".to_owned())];
+        prop::collection::btree_map(key, 0..3u8, 0..30)
+            .prop_map(|map| map.into_iter().map(|(k, v)| (Key::from(k), bytes(v.to_string()))).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn the_plan_reaches_desired(old in any_keys(), new in any_keys()) {
+            let plan_made = plan(&new, &old, LeaseId(7));
+            let mut keys = old;
+            for op in plan_made.ops {
+                match op {
+                    Op::Put { key, value, lease } => {
+                        prop_assert_eq!(lease, Some(LeaseId(7)));
+                        prop_assert_ne!(keys.insert(key, value.clone()), Some(value));
+                    }
+                    Op::Delete { key } => prop_assert!(keys.remove(&key).is_some()),
+                }
+            }
+            for key in plan_made.yields {
+                prop_assert!(keys.remove(&key).is_some());
+            }
+            prop_assert_eq!(&keys, &new);
+            prop_assert!(plan(&new, &keys, LeaseId(7)).is_empty());
+        }
+    }
+}

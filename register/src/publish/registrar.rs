@@ -1,0 +1,287 @@
+//! `/registrars/<node>`: which agent answers for a host, and on which lease.
+//!
+//! The key changes only by compare-and-swap. Whoever finds its machine's own key adopts the lease behind it; whoever
+//! finds its token replaced stands down; whoever finds another machine's key does not start.
+
+use std::time::{Duration, SystemTime};
+
+use common::model::{NodeName, Prefix};
+use common::store::{Change, Compare, Entry, KeepAlive, Key, LeaseId, Op, Position, Store, StoreError, WatchStream};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// How long to wait before looking again at a key that somebody else is just changing.
+const CONTENDED: Duration = Duration::from_millis(100);
+
+/// Who this agent is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The host that it answers for.
+    pub node: NodeName,
+    /// What tells this host from another one of the same name: Docker's engine ID, else the host's machine-id.
+    pub machine: String,
+    /// Tells this run of the agent from any other.
+    pub token: String,
+    /// When it started.
+    pub started: SystemTime,
+}
+
+impl Identity {
+    /// An identity with a fresh token.
+    pub fn new(node: NodeName, machine: String) -> Self {
+        let token = format!("{:032x}", rand::random::<u128>());
+        Self { node, machine, token, started: SystemTime::now() }
+    }
+}
+
+/// The value of the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    machine_id: String,
+    token: String,
+    /// As etcdctl shows it.
+    lease: String,
+    version: String,
+    started: String,
+    prefix: String,
+}
+
+/// Why an agent may not answer for its host.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another machine bears this name.
+    #[error(
+        "node name {node:?} belongs to another machine ({machine}, agent started {started}): \
+         {key} in the registry; give each host its own NODE_NAME"
+    )]
+    Taken {
+        /// The node name.
+        node: String,
+        /// The key that says so.
+        key: String,
+        /// The other's machine id.
+        machine: String,
+        /// Since when the other agent runs.
+        started: String,
+    },
+    /// A newer agent of this machine took over.
+    #[error("another agent of this machine took over {key} (started {started}); standing down without revoking")]
+    Replaced {
+        /// The key.
+        key: String,
+        /// When the other agent started.
+        started: String,
+    },
+    /// The store did not answer.
+    #[error("claiming {key}")]
+    Store {
+        /// The key.
+        key: String,
+        /// The store's error.
+        source: StoreError,
+    },
+}
+
+/// The right to write, and what goes with it.
+#[derive(Debug)]
+pub struct Claim {
+    /// The lease under which everything is written.
+    pub lease: LeaseId,
+    /// How long it lives after each beat.
+    pub ttl: Duration,
+    /// What already hangs on that lease: the former self's keys.
+    pub entries: Vec<Entry>,
+    /// Where a watch on the registrar's key begins.
+    pub at: Position,
+}
+
+/// What ends a claim.
+#[derive(Debug)]
+pub enum End {
+    /// The lease is gone, or nothing is certain any more: claim again.
+    Lost(&'static str),
+    /// Another agent has it now.
+    Replaced(ClaimError),
+}
+
+/// Claims and guards the key of one node.
+#[derive(Debug)]
+pub struct Registrar<S> {
+    store: S,
+    me: Identity,
+    prefix: Prefix,
+    key: Key,
+    ttl: Duration,
+    /// Whether the key was ours before: then another token in it is a successor, not a predecessor.
+    held: bool,
+}
+
+impl<S: Store> Registrar<S> {
+    /// For the agent `me`, which writes under `prefix` with leases of `ttl`.
+    pub fn new(store: S, me: Identity, prefix: Prefix, ttl: Duration) -> Self {
+        let key = prefix.registrar(&me.node).into();
+        Self { store, me, prefix, key, ttl, held: false }
+    }
+
+    /// Whether this agent ever held its claim.
+    pub fn held(&self) -> bool {
+        self.held
+    }
+
+    /// Takes the key: with the lease found there, or with a new one.
+    ///
+    /// # Errors
+    /// [`ClaimError::Store`] may be tried again; the others are final.
+    pub async fn claim(&mut self) -> Result<Claim, ClaimError> {
+        loop {
+            let tried = self.attempt().await;
+            match tried {
+                Ok(Some(claim)) => {
+                    self.held = true;
+                    return Ok(claim);
+                }
+                Ok(None) => sleep(CONTENDED).await,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// `None` where somebody changed the key meanwhile.
+    async fn attempt(&self) -> Result<Option<Claim>, ClaimError> {
+        let Some(entry) = self.store.get(&self.key).await.map_err(|e| self.failed(e))? else {
+            return self.fresh(Compare::Absent(self.key.clone())).await;
+        };
+        let unchanged = Compare::ModifiedAt(self.key.clone(), entry.modified);
+        let Some(lease) = entry.lease else {
+            warn!(key = %self.key, "The registrar key has no lease, so nobody keeps it; replacing it.");
+            return self.fresh(unchanged).await;
+        };
+        let record = self.read(&entry);
+        let ours = record.as_ref().is_some_and(|r| r.machine_id == self.me.machine);
+        if !ours {
+            return Err(self.taken(record));
+        }
+        let record = record.filter(|r| r.token != self.me.token);
+        if let Some(other) = record.as_ref().filter(|_| self.held) {
+            return Err(ClaimError::Replaced { key: self.key.to_string(), started: other.started.clone() });
+        }
+        if record.as_ref().is_some_and(|r| r.prefix != self.prefix.as_str()) {
+            // The keys under that prefix are not ours to keep alive any more; they go with their lease.
+            return self.fresh(unchanged).await;
+        }
+        self.adopt(lease, unchanged, record).await
+    }
+
+    /// A new lease, and the key under it if `when` holds.
+    async fn fresh(&self, when: Compare) -> Result<Option<Claim>, ClaimError> {
+        let lease = self.store.grant(self.ttl).await.map_err(|e| self.failed(e))?;
+        match self.swap(when, lease.id).await? {
+            Some(at) => {
+                info!(lease = %lease.id, ttl_s = lease.ttl.as_secs(), key = %self.key, "Lease granted.");
+                Ok(Some(Claim { lease: lease.id, ttl: lease.ttl, entries: Vec::new(), at }))
+            }
+            None => {
+                self.store.revoke(lease.id).await.map_err(|e| self.failed(e))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The lease that `former` left, or our own that we lost sight of.
+    async fn adopt(&self, lease: LeaseId, when: Compare, former: Option<Record>) -> Result<Option<Claim>, ClaimError> {
+        let beat = async { self.store.keep_alive(lease).await?.beat().await };
+        let ttl = match beat.await {
+            Ok(ttl) => ttl,
+            Err(e) if e.is_lease_lost() => return Ok(None),
+            Err(e) => return Err(self.failed(e)),
+        };
+        if former.is_some() && self.swap(when, lease).await?.is_none() {
+            return Ok(None);
+        }
+        let listing = self.store.list(&self.prefix.backends()).await.map_err(|e| self.failed(e))?;
+        let entries: Vec<_> = listing.entries.into_iter().filter(|e| e.lease == Some(lease)).collect();
+        if let Some(former) = former {
+            info!(%lease, keys = entries.len(), former_started = %former.started, "Adopted the former agent's lease.");
+        }
+        // The registrar's key may change between the swap and the listing: look once more, then watch from there.
+        match self.store.get(&self.key).await.map_err(|e| self.failed(e))? {
+            Some(entry) if self.is_mine(&entry) => Ok(Some(Claim { lease, ttl, entries, at: listing.at })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes our record under `lease` if `when` holds.
+    async fn swap(&self, when: Compare, lease: LeaseId) -> Result<Option<Position>, ClaimError> {
+        let record = Record {
+            machine_id: self.me.machine.clone(),
+            token: self.me.token.clone(),
+            lease: lease.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: humantime::format_rfc3339_seconds(self.me.started).to_string(),
+            prefix: self.prefix.to_string(),
+        };
+        let json = serde_json::to_vec(&record).unwrap_or_default(); // strings only: cannot fail
+        match self.store.txn(vec![when], vec![Op::put(self.key.clone(), json, Some(lease))]).await {
+            Ok(outcome) => Ok(outcome.succeeded.then_some(outcome.at)),
+            Err(e) if e.is_lease_lost() => Ok(None),
+            Err(e) => Err(self.failed(e)),
+        }
+    }
+
+    /// Watches the key from `at` on; returns when it is no longer ours. `away` hears of each fault of the store and
+    /// says how long to wait.
+    pub async fn guard(&self, mut at: Position, mut away: impl FnMut(&StoreError) -> Duration) -> End {
+        loop {
+            let fault = match self.store.watch(&self.key, at).await {
+                Ok(mut stream) => loop {
+                    match stream.next().await {
+                        Ok(batch) => {
+                            if let Some(end) = batch.changes.iter().find_map(|change| self.judge(change)) {
+                                return end;
+                            }
+                            at = batch.at;
+                        }
+                        Err(e) => break e,
+                    }
+                },
+                Err(e) => e,
+            };
+            if fault.needs_list() {
+                warn!(error = %common::telemetry::Chain(&fault), "The registry's past changed; claiming again.");
+                return End::Lost("the registry's past changed");
+            }
+            sleep(away(&fault)).await;
+        }
+    }
+
+    fn judge(&self, change: &Change) -> Option<End> {
+        match change {
+            Change::Put(entry) if entry.key == self.key && !self.is_mine(entry) => {
+                let started = self.read(entry).map_or_else(|| "at an unknown time".to_owned(), |r| r.started);
+                Some(End::Replaced(ClaimError::Replaced { key: self.key.to_string(), started }))
+            }
+            Change::Delete { key, .. } if *key == self.key => Some(End::Lost("the registrar key was deleted")),
+            _ => None,
+        }
+    }
+
+    fn read(&self, entry: &Entry) -> Option<Record> {
+        serde_json::from_slice(&entry.value).ok()
+    }
+
+    fn is_mine(&self, entry: &Entry) -> bool {
+        self.read(entry).is_some_and(|r| r.token == self.me.token)
+    }
+
+    fn taken(&self, record: Option<Record>) -> ClaimError {
+        let (machine, started) = record.map_or(("unreadable value".to_owned(), "unknown".to_owned()), |r| {
+            (format!("machine id {:?}", r.machine_id), r.started)
+        });
+        ClaimError::Taken { node: self.me.node.to_string(), key: self.key.to_string(), machine, started }
+    }
+
+    fn failed(&self, source: StoreError) -> ClaimError {
+        ClaimError::Store { key: self.key.to_string(), source }
+    }
+}

@@ -1,0 +1,272 @@
+//! The publisher against the registry in memory, on a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::model::{Backend, Layout, Port, Prefix, Status, ValueFormat};
+use common::store::fake::{Cut, FakeStore};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::publisher::{PublishError, Publisher, PublisherSettings};
+use super::registrar::{ClaimError, Identity};
+use super::report::{Phase, Publication, PublishMetrics};
+use super::{Form, Registrations};
+
+const TTL: Duration = Duration::from_secs(9);
+
+fn registrations(ports: impl IntoIterator<Item = u16>) -> Registrations {
+    let one = |port: u16| {
+        let id: common::model::BackendId = format!("c{port}").parse().unwrap();
+        let backend = Backend::new(id.clone(), "10.0.0.1".parse().unwrap(), Port::new(port).unwrap());
+        (("web".parse().unwrap(), id), backend)
+    };
+    ports.into_iter().map(one).collect()
+}
+
+/// One agent's publisher over `store`.
+struct Agent {
+    desired: watch::Sender<Option<Arc<Registrations>>>,
+    state: watch::Receiver<Publication>,
+    stop: CancellationToken,
+    revoke: CancellationToken,
+    task: JoinHandle<Result<(), PublishError>>,
+}
+
+impl Agent {
+    fn start(store: &FakeStore, machine: &str) -> Self {
+        let node: common::model::NodeName = "n1".parse().unwrap();
+        let form = Form {
+            prefix: Prefix::default(),
+            layout: Layout::Service,
+            node: node.clone(),
+            values: ValueFormat::Json,
+            service_ports: false,
+        };
+        let identity = Identity::new(node, machine.to_owned());
+        let settings = PublisherSettings { form, identity, ttl: TTL, audit: Duration::from_secs(30) };
+        let (desired, wanted) = watch::channel(None);
+        let (out, state) = watch::channel(Publication::default());
+        let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
+        let publisher = Publisher::new(store.clone(), settings, wanted, out, PublishMetrics::default());
+        let task = tokio::spawn(publisher.run(stop.clone(), revoke.clone()));
+        Self { desired, state, stop, revoke, task }
+    }
+
+    fn want(&self, registrations: Registrations) -> Arc<Registrations> {
+        let wanted = Arc::new(registrations);
+        self.desired.send_replace(Some(wanted.clone()));
+        wanted
+    }
+
+    async fn published(&mut self, wanted: &Arc<Registrations>) {
+        let done = |p: &Publication| {
+            p.phase == Phase::Published && p.published.as_ref().is_some_and(|done| Arc::ptr_eq(done, wanted))
+        };
+        timeout(Duration::from_secs(60), self.state.wait_for(done)).await.unwrap().unwrap();
+    }
+
+    async fn publish(&mut self, registrations: Registrations) {
+        let wanted = self.want(registrations);
+        self.published(&wanted).await;
+    }
+
+    /// As `kill -9` ends it.
+    async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+
+    async fn error(self) -> PublishError {
+        timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap().unwrap_err()
+    }
+}
+
+fn ids(store: &FakeStore) -> Vec<String> {
+    let mut keys: Vec<_> = store.entries("/backends/").iter().map(|e| e.key.to_string()).collect();
+    keys.sort();
+    keys.iter().map(|k| k.rsplit('/').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_goes_out_at_once_under_one_lease_and_idleness_writes_nothing() {
+    let store = FakeStore::new();
+    let way = store.peer();
+    let mut agent = Agent::start(&way, "m1");
+    agent.publish(registrations([1, 2])).await;
+    agent.publish(registrations([2, 3])).await;
+    assert_eq!(ids(&store), ["c2", "c3"]);
+    assert_eq!(store.leases().len(), 1);
+    let before = way.counts();
+    sleep(Duration::from_secs(90)).await;
+    let after = way.counts();
+    assert_eq!((after.writes(), after.grants), (before.writes(), before.grants));
+    assert!((28..=31).contains(&(after.beats - before.beats)), "a beat every 3 s: {before:?} {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_is_replaced_and_everything_is_put_again_in_batches() {
+    let store = FakeStore::new();
+    let way = store.peer();
+    let mut agent = Agent::start(&way, "m1");
+    agent.publish(registrations(1..=300)).await;
+    let lost = store.leases()[0];
+    let before = way.counts();
+    store.expire(lost);
+    let renewed = |p: &Publication| p.phase == Phase::Published && p.lease != Some(lost);
+    timeout(Duration::from_secs(60), agent.state.wait_for(renewed)).await.unwrap().unwrap();
+    assert_eq!(ids(&store).len(), 300);
+    assert_eq!(way.counts().txns - before.txns, 4, "one for the registrar, three of at most 128");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_loses_nothing() {
+    for how in [Cut::Refused, Cut::Silent] {
+        let store = FakeStore::new();
+        let way = store.peer();
+        let mut agent = Agent::start(&way, "m1");
+        agent.publish(registrations([1, 2])).await;
+        way.cut(how);
+        let wanted = agent.want(registrations([2, 3]));
+        sleep(Duration::from_secs(5)).await; // less than the lease has left
+        assert!(agent.state.borrow().away.is_some());
+        way.heal();
+        agent.published(&wanted).await;
+        assert_eq!(ids(&store), ["c2", "c3"]);
+        way.cut(how);
+        sleep(Duration::from_secs(60)).await; // the lease dies meanwhile
+        assert_eq!(ids(&store), [""; 0]);
+        way.heal();
+        timeout(Duration::from_secs(30), async {
+            while ids(&store) != ["c2", "c3"] {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .unwrap();
+        agent.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_adopts_the_lease_and_writes_only_what_differs() {
+    let store = FakeStore::new();
+    let mut former = Agent::start(&store, "m1");
+    former.publish(registrations([1, 2])).await;
+    let (lease, before) = (store.leases(), store.entries("/backends/"));
+    former.kill().await;
+
+    let way = store.peer();
+    let mut agent = Agent::start(&way, "m1");
+    let claimed = timeout(Duration::from_secs(5), agent.state.wait_for(|p| p.found.is_some())).await.unwrap();
+    assert_eq!(claimed.unwrap().found.as_ref().unwrap().len(), 2);
+    agent.publish(registrations([1, 2])).await;
+    assert_eq!(store.entries("/backends/"), before, "not even rewritten");
+    assert_eq!(store.leases(), lease);
+    assert_eq!(way.counts().writes(), 1, "the registrar's key alone");
+
+    agent.publish(registrations([2])).await;
+    assert_eq!((ids(&store), way.counts().deletes), (vec!["c2".to_owned()], 1));
+    sleep(TTL * 3).await;
+    assert_eq!(store.leases(), lease, "kept alive by the successor");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_token_was_replaced_stands_down_and_leaves_the_lease() {
+    let store = FakeStore::new();
+    let mut former = Agent::start(&store.peer(), "m1");
+    former.publish(registrations([1])).await;
+    let mut agent = Agent::start(&store, "m1");
+    agent.publish(registrations([1])).await;
+    let error = former.error().await;
+    assert!(matches!(error, PublishError::Claim(ClaimError::Replaced { .. })), "{error}");
+    assert_eq!(ids(&store), ["c1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_agent_that_was_cut_off_stands_down_when_it_returns() {
+    let store = FakeStore::new();
+    let way = store.peer();
+    let mut former = Agent::start(&way, "m1");
+    former.publish(registrations([1])).await;
+    way.cut(Cut::Silent);
+    sleep(TTL * 2).await;
+    let mut agent = Agent::start(&store, "m1");
+    agent.publish(registrations([2])).await;
+    way.heal();
+    let error = former.error().await;
+    assert!(matches!(error, PublishError::Claim(ClaimError::Replaced { .. })), "{error}");
+    assert_eq!(ids(&store), ["c2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_machine_of_the_same_name_does_not_start() {
+    let store = FakeStore::new();
+    let mut first = Agent::start(&store, "m1");
+    first.publish(registrations([1])).await;
+    let error = Agent::start(&store, "m2").error().await.to_string();
+    assert!(error.contains("\"n1\"") && error.contains("\"m1\"") && error.contains("/registrars/n1"), "{error}");
+    sleep(TTL * 2).await;
+    assert_eq!(ids(&store), ["c1"], "the first is not disturbed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_delete_or_overwrite_is_written_again() {
+    let store = FakeStore::new();
+    let mut agent = Agent::start(&store, "m1");
+    agent.publish(registrations([1, 2, 3])).await;
+    let before = store.entries("/backends/web/c3");
+    store.delete("/backends/web/c1");
+    store.put("/backends/web/c2", *b"nonsense");
+    timeout(Duration::from_secs(40), async {
+        let intact = |e: &common::store::Entry| e.lease.is_some();
+        while store.entries("/backends/").iter().filter(|e| intact(e)).count() < 3 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(store.entries("/backends/web/c3"), before, "the third is not touched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_registry_is_brought_up_to_date() {
+    for other_cluster in [false, true] {
+        let store = FakeStore::new();
+        let mut agent = Agent::start(&store, "m1");
+        agent.publish(registrations([1])).await;
+        let snapshot = store.snapshot();
+        agent.publish(registrations([2])).await;
+        agent.publish(registrations([3])).await;
+        store.restore(snapshot, other_cluster);
+        timeout(Duration::from_secs(60), async {
+            while ids(&store) != ["c3"] {
+                sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await
+        .unwrap();
+        agent.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_keeps_the_keys_and_revoking_takes_them() {
+    for revoke in [false, true] {
+        let store = FakeStore::new();
+        let mut agent = Agent::start(&store, "m1");
+        let mut wanted = registrations([1]);
+        wanted.values_mut().for_each(|b| b.status = Status::Draining);
+        agent.publish(wanted).await;
+        if revoke {
+            agent.revoke.cancel();
+        }
+        agent.stop.cancel();
+        agent.task.await.unwrap().unwrap();
+        assert_eq!(ids(&store).len(), usize::from(!revoke));
+        sleep(TTL + Duration::from_secs(1)).await;
+        assert_eq!(ids(&store), [""; 0], "nobody keeps it alive");
+    }
+}
