@@ -1,0 +1,336 @@
+//! Starting, checking, adopting and stopping HAProxy.
+//!
+//! HAProxy outlives whoever starts it: it gets a process group of its own, its output goes to a file or to the inherited standard streams
+//! and never into a pipe of ours (a pipe whose reader is gone would stop it at the next log line), and dropping the handle ends nothing.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::master::MasterCli;
+use super::procs::Procs;
+use super::version::{Version, VersionError};
+
+/// As much of a log as an error carries, in bytes: its end.
+const LOG_TAIL: u64 = 8192;
+const POLL: Duration = Duration::from_millis(20);
+/// How long HAProxy may take to read a config, with `-c` and at its start.
+pub const CONFIG_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where HAProxy's output goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// To our own standard streams.
+    Inherit,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// How to start HAProxy in master-worker mode.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The program.
+    pub program: PathBuf,
+    /// Its config.
+    pub config: PathBuf,
+    /// Where its master CLI will listen; the file gets mode 600.
+    pub master_socket: PathBuf,
+    /// Further arguments.
+    pub args: Vec<OsString>,
+    /// Where its output goes.
+    pub output: Output,
+}
+
+/// Why a HAProxy does not run, or cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The program cannot be run at all.
+    #[error("running {program}")]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended before it answered.
+    #[error("HAProxy ended at its start ({status}): {log}")]
+    Ended {
+        /// How.
+        status: ExitStatus,
+        /// The end of its output, where that is known.
+        log: String,
+    },
+    /// It runs, but its master CLI did not answer in time; it has been stopped again.
+    #[error("HAProxy did not answer on {socket} within {after:?}: {log}")]
+    Silent {
+        /// The master socket.
+        socket: PathBuf,
+        /// How long it was given.
+        after: Duration,
+        /// The end of its output, where that is known.
+        log: String,
+    },
+    /// `haproxy -v` did not tell a version.
+    #[error("reading the version of {program}")]
+    Version {
+        /// The program.
+        program: PathBuf,
+        /// What it said instead.
+        source: VersionError,
+    },
+    /// A signal could not be sent.
+    #[error("sending {signal} to process {pid}")]
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// To whom.
+        pid: i32,
+        /// Why.
+        source: Errno,
+    },
+    /// It has not ended, even after SIGKILL.
+    #[error("process {pid} does not end")]
+    Immortal {
+        /// Which.
+        pid: i32,
+    },
+}
+
+/// `haproxy -c` has something against a config, or could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The config is wrong.
+    #[error("haproxy -c refuses {config}: {output}")]
+    Refused {
+        /// The file.
+        config: PathBuf,
+        /// HAProxy's own words.
+        output: String,
+    },
+    /// No answer in time.
+    #[error("haproxy -c on {config} took longer than {CONFIG_DEADLINE:?}")]
+    TimedOut {
+        /// The file.
+        config: PathBuf,
+    },
+    /// The program cannot be run.
+    #[error("running {program} -c")]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A running HAProxy.
+#[derive(Debug)]
+pub struct Running {
+    /// The master's process id.
+    pub master: i32,
+    /// Its processes when it answered.
+    pub procs: Procs,
+    /// Our child; `None` when it was adopted. Dropping it ends nothing.
+    pub child: Option<Child>,
+}
+
+impl Launch {
+    /// The command line: `-W -S SOCKET,mode,600 -f CONFIG` and the further arguments.
+    pub fn command(&self) -> io::Result<Command> {
+        let mut socket = self.master_socket.clone().into_os_string();
+        socket.push(",mode,600");
+        let mut command = Command::new(&self.program);
+        command.arg("-W").arg("-S").arg(socket).arg("-f").arg(&self.config).args(&self.args);
+        detach(&mut command, &self.output)?;
+        Ok(command)
+    }
+
+    /// The master's client, knowing where the output goes.
+    pub fn master(&self) -> MasterCli {
+        MasterCli::new(&self.master_socket).with_log(self.log().map(Path::to_owned))
+    }
+
+    fn log(&self) -> Option<&Path> {
+        match &self.output {
+            Output::Inherit => None,
+            Output::File(path) => Some(path),
+        }
+    }
+
+    /// Adopts the HAProxy that answers on the master socket, or else starts one.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub async fn adopt_or_spawn(&self) -> Result<Running, ProcessError> {
+        match adopt(&self.master()).await {
+            Some(running) => Ok(running),
+            None => self.spawn().await,
+        }
+    }
+
+    /// Starts HAProxy and waits until its master answers and shows a worker.
+    ///
+    /// # Errors
+    /// [`ProcessError`]; nothing is left running then.
+    pub async fn spawn(&self) -> Result<Running, ProcessError> {
+        let failed = |source| ProcessError::Run { program: self.program.clone(), source };
+        let from = self.log().map_or(0, |log| std::fs::metadata(log).map_or(0, |m| m.len()));
+        let log = || self.log().map_or_else(String::new, |l| log_since(l, from));
+        let mut child = self.command().and_then(|mut c| c.spawn()).map_err(failed)?;
+        let deadline = Instant::now() + CONFIG_DEADLINE;
+        let master = self.master();
+        loop {
+            if let Some(status) = child.try_wait().map_err(failed)? {
+                return Err(ProcessError::Ended { status, log: log() });
+            }
+            // An earlier HAProxy may still answer on the same path: only our child's pid counts. (In a container both see the same ids.)
+            let own = child.id().and_then(|id| i32::try_from(id).ok());
+            match master.show_proc().await {
+                Ok(procs) if Some(procs.master.pid) == own && procs.current_worker().is_some() => {
+                    return Ok(Running { master: procs.master.pid, procs, child: Some(child) });
+                }
+                _ if Instant::now() >= deadline => break,
+                _ => sleep(POLL).await,
+            }
+        }
+        let said = log();
+        child.kill().await.map_err(failed)?;
+        Err(ProcessError::Silent { socket: self.master_socket.clone(), after: CONFIG_DEADLINE, log: said })
+    }
+}
+
+/// Gives a long-lived program a process group of its own and an output that outlives us.
+pub(crate) fn detach(command: &mut Command, output: &Output) -> io::Result<()> {
+    command.stdin(Stdio::null()).process_group(0).kill_on_drop(false);
+    if let Output::File(path) = output {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        command.stdout(file.try_clone()?).stderr(file);
+    }
+    Ok(())
+}
+
+/// The HAProxy that answers on a master socket already, if any.
+pub async fn adopt(master: &MasterCli) -> Option<Running> {
+    let procs = master.show_proc().await.ok()?;
+    Some(Running { master: procs.master.pid, procs, child: None })
+}
+
+/// Asks `haproxy -v`.
+///
+/// # Errors
+/// [`ProcessError::Run`] or [`ProcessError::Version`].
+pub async fn version(program: &Path) -> Result<Version, ProcessError> {
+    let run = Command::new(program).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
+    let output = timeout(Duration::from_secs(10), run).await.map_err(|_| late()).and_then(|r| r);
+    let output = output.map_err(|source| ProcessError::Run { program: program.to_owned(), source })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Version::parse(&text).map_err(|source| ProcessError::Version { program: program.to_owned(), source })
+}
+
+/// Validates a config with `haproxy -c`. It does not see a port that somebody else has: see [`super::ports`].
+///
+/// # Errors
+/// [`CheckError`].
+pub async fn check(program: &Path, config: &Path) -> Result<(), CheckError> {
+    let mut command = Command::new(program);
+    // Relative names in a config count from its reader's directory, which is ours for the real start too.
+    command.arg("-c").arg("-f").arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    let failed = |source| CheckError::Run { program: program.to_owned(), source };
+    let output = timeout(CONFIG_DEADLINE, command.output()).await;
+    let output = output.map_err(|_| CheckError::TimedOut { config: config.to_owned() })?.map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let both = [output.stdout, output.stderr].concat();
+    Err(CheckError::Refused { config: config.to_owned(), output: tail(&String::from_utf8_lossy(&both)) })
+}
+
+/// Whether a process of this id exists; a zombie counts.
+pub fn alive(pid: i32) -> bool {
+    pid > 0 && !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))
+}
+
+/// Stops the master: SIGUSR1 lets sessions finish for up to `grace`, then SIGTERM ends them, and SIGKILL a master that answers to neither.
+///
+/// A master that could not execute itself at a reload hears no SIGTERM any more (seen on 3.0.11 when its binary had been taken away).
+/// `ended` says when it is gone: a child must be waited for, and the caller knows how.
+///
+/// # Errors
+/// [`ProcessError::Signal`] or [`ProcessError::Immortal`].
+pub async fn stop(pid: i32, grace: Duration, mut ended: impl FnMut() -> bool) -> Result<(), ProcessError> {
+    for (signal, patience) in [(Signal::SIGUSR1, grace), (Signal::SIGTERM, KILL_AFTER), (Signal::SIGKILL, KILL_AFTER)] {
+        if patience.is_zero() {
+            continue;
+        }
+        if ended() {
+            return Ok(());
+        }
+        send(pid, signal)?;
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if ended() {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
+    }
+    Err(ProcessError::Immortal { pid })
+}
+
+/// What SIGTERM, and then SIGKILL, may take.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+
+impl Running {
+    /// Stops it, see [`stop`]; its child handle, where there is one, is waited for.
+    ///
+    /// # Errors
+    /// As [`stop`].
+    pub async fn stop(mut self, grace: Duration) -> Result<(), ProcessError> {
+        let mut child = self.child.take();
+        let pid = self.master;
+        stop(pid, grace, || match &mut child {
+            Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
+            None => !alive(pid),
+        })
+        .await
+    }
+}
+
+/// Sends a signal to one process; one that is gone already is no error.
+pub(crate) fn send(pid: i32, signal: Signal) -> Result<(), ProcessError> {
+    match kill(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(source) => Err(ProcessError::Signal { signal, pid, source }),
+    }
+}
+
+/// What was written to a log since `from`, at most its last 8 KiB; nothing when it cannot be read, for it only explains another error.
+pub(crate) fn log_since(log: &Path, from: u64) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let end = file.metadata()?.len();
+        // A log that became shorter was rotated.
+        let from = if from > end { 0 } else { from };
+        file.seek(SeekFrom::Start(from.max(end.saturating_sub(LOG_TAIL))))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    };
+    read().unwrap_or_default()
+}
+
+fn tail(text: &str) -> String {
+    let text = text.trim();
+    let skip = text.len().saturating_sub(usize::try_from(LOG_TAIL).unwrap_or(usize::MAX));
+    text.char_indices().find(|(at, _)| *at >= skip).map_or_else(String::new, |(at, _)| text[at..].to_owned())
+}

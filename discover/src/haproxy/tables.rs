@@ -1,0 +1,304 @@
+//! What HAProxy shows, read by its own headers: columns move and are added between versions.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::version::Version;
+
+/// The reply is not what this command answers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} in {line:?}")]
+pub struct TableError {
+    what: &'static str,
+    line: String,
+}
+
+impl TableError {
+    fn new(what: &'static str, line: &str) -> Self {
+        Self { what, line: line.chars().take(200).collect() }
+    }
+}
+
+/// One server of `show servers state`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerState {
+    /// Its section.
+    pub section: String,
+    /// Its name.
+    pub name: String,
+    /// HAProxy's number for it within the section; a deleted server's is used again.
+    pub id: u32,
+    /// Its address; `None` while a name has none.
+    pub addr: Option<IpAddr>,
+    /// The name it was given instead of an address.
+    pub fqdn: Option<String>,
+    /// Its port.
+    pub port: u16,
+    /// What the checks think of it.
+    pub oper: OperState,
+    /// Why it is in maintenance or drain; all false in ordinary life.
+    pub admin: AdminState,
+    /// Its weight now, 0 to 256.
+    pub weight: u16,
+    /// The weight the config gave it.
+    pub initial_weight: u16,
+    /// Since the last change of state.
+    pub since: Duration,
+    /// Whether it has checks, and whether they run.
+    pub check: CheckState,
+}
+
+/// Source: HAProxy, `enum srv_state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperState {
+    /// Down.
+    Stopped,
+    /// Warming up (slowstart).
+    Starting,
+    /// Up.
+    Running,
+    /// Up, but going down softly.
+    Stopping,
+}
+
+/// Bits of `srv_admin_state`. Source: HAProxy, `enum srv_admin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AdminState(pub u32);
+
+impl AdminState {
+    /// In maintenance for any reason: by command, by the config, inherited, or for want of an address.
+    pub fn in_maintenance(self) -> bool {
+        self.0 & (0x01 | 0x02 | 0x04 | 0x20 | 0x40) != 0
+    }
+
+    /// Put into maintenance by a command or the config, so that a command can end it.
+    pub fn forced_maintenance(self) -> bool {
+        self.0 & 0x01 != 0
+    }
+
+    /// In drain for any reason.
+    pub fn draining(self) -> bool {
+        self.0 & (0x08 | 0x10) != 0
+    }
+}
+
+/// Bits of `srv_check_state`. Source: HAProxy, `CHK_ST_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckState(pub u32);
+
+impl CheckState {
+    /// The server has a check.
+    pub fn configured(self) -> bool {
+        self.0 & 0x02 != 0
+    }
+
+    /// Its check is switched on.
+    pub fn enabled(self) -> bool {
+        self.0 & 0x04 != 0
+    }
+}
+
+/// Reads `show servers state`.
+///
+/// # Errors
+/// [`TableError`] when the header is missing or a row does not fit it.
+pub fn servers_state(text: &str) -> Result<Vec<ServerState>, TableError> {
+    let (header, rows) = header_and_rows(text, "# be_id ")?;
+    let columns: Vec<&str> = header.trim_start_matches("# ").split_whitespace().collect();
+    rows.map(|line| {
+        let row: HashMap<&str, &str> = columns.iter().copied().zip(line.split_whitespace()).collect();
+        let bad = |what| TableError::new(what, line);
+        let get =
+            |key: &str| row.get(key).copied().ok_or_else(|| bad("a server's state without a column that is needed"));
+        let number = |key: &str| get(key)?.parse::<u64>().map_err(|_| bad("not a number"));
+        let small = |key: &str| number(key).and_then(|n| u16::try_from(n).map_err(|_| bad("a number too large")));
+        let bits = |key: &str| number(key).and_then(|n| u32::try_from(n).map_err(|_| bad("a number too large")));
+        Ok(ServerState {
+            section: get("be_name")?.to_owned(),
+            name: get("srv_name")?.to_owned(),
+            id: bits("srv_id")?,
+            addr: get("srv_addr")?.parse().ok(),
+            fqdn: Some(get("srv_fqdn")?).filter(|f| *f != "-").map(str::to_owned),
+            port: small("srv_port")?,
+            oper: match number("srv_op_state")? {
+                0 => OperState::Stopped,
+                1 => OperState::Starting,
+                2 => OperState::Running,
+                3 => OperState::Stopping,
+                _ => return Err(bad("an unknown srv_op_state")),
+            },
+            admin: AdminState(bits("srv_admin_state")?),
+            weight: small("srv_uweight")?,
+            initial_weight: small("srv_iweight")?,
+            since: Duration::from_secs(number("srv_time_since_last_change")?),
+            check: CheckState(bits("srv_check_state")?),
+        })
+    })
+    .collect()
+}
+
+/// One row of `show stat`: a frontend, a section as a whole, a server or a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatRow {
+    /// The section or frontend.
+    pub section: String,
+    /// The server's name, or `FRONTEND` or `BACKEND`.
+    pub name: String,
+    /// Which of those it is.
+    pub kind: StatKind,
+    /// HAProxy's word: `UP`, `UP 1/3`, `DOWN`, `MAINT`, `DRAIN`, `no check`, `OPEN`, …
+    pub status: String,
+    /// Sessions now.
+    pub scur: u64,
+    /// Requests queued now.
+    pub qcur: u64,
+    /// The sum of active weights, or the server's own.
+    pub weight: Option<u64>,
+    /// The last check's result (`L4OK`, `L4CON`, …); empty without checks.
+    pub check_status: String,
+    /// Since the last change of status, where there is one.
+    pub lastchg: Option<Duration>,
+    /// Sessions in all.
+    pub stot: u64,
+    /// Idle connections kept to the server.
+    pub idle_connections: u64,
+    /// The server's `address:port`, where shown.
+    pub addr: String,
+}
+
+/// Source: HAProxy's `type` column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatKind {
+    /// 0.
+    Frontend,
+    /// 1: the whole section.
+    Section,
+    /// 2.
+    Server,
+    /// 3.
+    Listener,
+}
+
+/// Reads `show stat`.
+///
+/// # Errors
+/// [`TableError`] as for [`servers_state`].
+pub fn stat(text: &str) -> Result<Vec<StatRow>, TableError> {
+    let (header, rows) = header_and_rows(text, "# pxname,")?;
+    let columns = csv_fields(header.trim_start_matches("# "));
+    rows.map(|line| {
+        let row: HashMap<&str, String> = columns.iter().map(String::as_str).zip(csv_fields(line)).collect();
+        let bad = |what| TableError::new(what, line);
+        let get = |key: &str| row.get(key).cloned().unwrap_or_default();
+        let number = |key: &str| match row.get(key).map(String::as_str) {
+            None | Some("") => Ok(None),
+            Some(n) => n.parse::<u64>().map(Some).map_err(|_| bad("not a number")),
+        };
+        if row.get("pxname").is_none_or(String::is_empty) || row.get("svname").is_none_or(String::is_empty) {
+            return Err(bad("a row without pxname and svname"));
+        }
+        Ok(StatRow {
+            section: get("pxname"),
+            name: get("svname"),
+            kind: match number("type")? {
+                Some(0) => StatKind::Frontend,
+                Some(1) => StatKind::Section,
+                Some(2) => StatKind::Server,
+                Some(3) => StatKind::Listener,
+                _ => return Err(bad("an unknown type")),
+            },
+            status: get("status"),
+            scur: number("scur")?.unwrap_or(0),
+            qcur: number("qcur")?.unwrap_or(0),
+            weight: number("weight")?,
+            check_status: get("check_status"),
+            lastchg: number("lastchg")?.map(Duration::from_secs),
+            stot: number("stot")?.unwrap_or(0),
+            idle_connections: number("srv_icur")?.unwrap_or(0),
+            addr: get("addr"),
+        })
+    })
+    .collect()
+}
+
+/// What is used of `show info`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// The worker's version.
+    pub version: Version,
+    /// The worker's process id, in its own namespace.
+    pub pid: i32,
+    /// How long this worker has run, in whole seconds.
+    pub uptime: Duration,
+    /// Connections it takes at most.
+    pub maxconn: u64,
+    /// Connections now.
+    pub curr_conns: u64,
+    /// This worker has been told to end: the session is with an old one.
+    pub stopping: bool,
+}
+
+/// Reads `show info`.
+///
+/// # Errors
+/// [`TableError`] when a line that is needed is missing or unreadable.
+pub fn info(text: &str) -> Result<Info, TableError> {
+    let fields: HashMap<&str, &str> = text.lines().filter_map(|l| l.split_once(": ")).collect();
+    let get = |key| fields.get(key).copied().ok_or_else(|| TableError::new(key, text));
+    let number = |key: &'static str| get(key)?.trim().parse::<u64>().map_err(|_| TableError::new(key, text));
+    Ok(Info {
+        version: get("Version")?.trim().parse().map_err(|_| TableError::new("Version", text))?,
+        pid: get("Pid")?.trim().parse().map_err(|_| TableError::new("Pid", text))?,
+        uptime: Duration::from_secs(number("Uptime_sec")?),
+        maxconn: number("Maxconn")?,
+        curr_conns: number("CurrConns")?,
+        stopping: number("Stopping")? != 0,
+    })
+}
+
+/// Reads `show map FILE`: keys and values, in HAProxy's order.
+///
+/// # Errors
+/// [`TableError`] when a line is not `0xREFERENCE KEY VALUE`.
+pub fn map_entries(text: &str) -> Result<Vec<(String, String)>, TableError> {
+    let lines = text.lines().filter(|l| !l.is_empty());
+    lines
+        .map(|line| {
+            let mut parts = line.splitn(3, ' ');
+            match (parts.next().filter(|r| r.starts_with("0x")), parts.next()) {
+                (Some(_), Some(key)) => Ok((key.to_owned(), parts.next().unwrap_or_default().to_owned())),
+                _ => Err(TableError::new("no map entry", line)),
+            }
+        })
+        .collect()
+}
+
+fn header_and_rows<'a>(text: &'a str, start: &str) -> Result<(&'a str, impl Iterator<Item = &'a str>), TableError> {
+    let mut lines = text.lines().map(str::trim_end).filter(|l| !l.is_empty());
+    let header = lines.by_ref().find(|l| l.starts_with(start)).ok_or_else(|| TableError::new("no header", text))?;
+    Ok((header, lines))
+}
+
+/// The fields of one line; a field in double quotes may hold commas, and two quotes stand for one.
+fn csv_fields(line: &str) -> Vec<String> {
+    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            c => field.push(c),
+        }
+    }
+    fields.push(field);
+    fields
+}
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;
