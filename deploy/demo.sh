@@ -30,11 +30,11 @@ case ${1:-} in
         ;;
     down)
         say "stopping and removing the demo"
-        compose down --volumes --remove-orphans --timeout 5
-        left=$(docker ps -aq --filter label=com.docker.compose.project=docker-register-demo)
-        # Containers that the demo program started by itself bear the project's label, but are unknown to compose.
-        # shellcheck disable=SC2086 # one id a word
-        [ -z "$left" ] || docker rm -f $left >/dev/null
+        compose stop --timeout 5
+        # Containers that the demo started by itself bear the project's label, but are unknown to compose; they would
+        # keep its network from going.
+        docker ps -aq --filter label=com.docker.compose.project=docker-register-demo | xargs -r docker rm -f >/dev/null
+        compose down --volumes --remove-orphans
         ;;
     *) die "usage: $0 up|down" ;;
 esac

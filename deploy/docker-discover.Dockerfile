@@ -12,7 +12,6 @@ LABEL org.opencontainers.image.title="docker-discover" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="$VERSION"
 COPY discover /usr/local/bin/discover
-VOLUME /var/lib/discover
 EXPOSE 1936
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["discover", "status"]
 ENTRYPOINT ["discover"]

@@ -9,5 +9,5 @@ LABEL org.opencontainers.image.title="etcd" \
       org.opencontainers.image.description="etcd from Debian's packages, for the demo of docker-register" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER etcd
-VOLUME /var/lib/etcd
+# The data should be in a volume; none is declared, so that no anonymous one is left behind.
 ENTRYPOINT ["etcd", "--data-dir=/var/lib/etcd"]

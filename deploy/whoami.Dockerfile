@@ -9,4 +9,5 @@ LABEL org.opencontainers.image.title="whoami" \
 COPY whoami /usr/local/bin/whoami
 EXPOSE 80
 # No HEALTHCHECK: a container that has one stays unregistered until Docker's first probe, seconds later.
+USER nobody
 ENTRYPOINT ["whoami"]
