@@ -1,1 +1,80 @@
-//! Under construction.
+//! The admin server and what asks it.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`AdminServer`] | GET only: `/`, `/metrics`, `/live`, `/ready`, `/status`, `/events`, and routes of the agent's own |
+//! | [`client`] | the command `status` |
+//! | [`control`] | a Unix socket for what changes something |
+//! | [`render`] | a status as text for people |
+//!
+//! # The form of a status
+//! A JSON object that page and command show without knowing the agent: a scalar at the top goes to the overview, an object becomes a table
+//! of keys and values, an array of objects (or an object of objects) a table whose columns are the union of their keys. The end of a key
+//! tells the unit: `_unix_ms` a moment (shown as an age), `_ms` a duration, `_bytes` a size. Of strings, the words for states
+//! (`up`, `synced`, `stale`, `held`, …) are coloured.
+
+pub mod client;
+pub mod control;
+pub mod render;
+mod routes;
+mod server;
+#[cfg(test)]
+mod server_tests;
+
+use std::{net::SocketAddr, str::FromStr};
+
+use serde_json::Value;
+
+pub use server::{AdminError, AdminServer, Bound};
+
+/// What an agent tells about itself. Called for each request: it must not block.
+pub trait StatusSource: Send + Sync {
+    /// A JSON object; see the module for its form. No secrets: whoever reaches the port can read it.
+    fn status(&self) -> Value;
+    /// Whether the process can still do its work; `false` asks to be restarted.
+    fn live(&self) -> bool;
+    /// Whether it does its work now; else why not, for a person.
+    ///
+    /// # Errors
+    /// The reason, such as "etcd has not answered yet".
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// Where the admin server listens (`--admin`): an address with a port, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Not at all.
+    Off,
+    /// Here; port 0 takes a free one.
+    At(SocketAddr),
+}
+
+/// Neither an address with a port nor `off`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is neither ADDRESS:PORT (such as 127.0.0.1:9180 or [::1]:9180) nor off")]
+pub struct ListenError(String);
+
+impl FromStr for Listen {
+    type Err = ListenError;
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| ListenError(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_is_an_address_or_off() {
+        assert_eq!("off".parse(), Ok(Listen::Off));
+        assert_eq!("127.0.0.1:9180".parse(), Ok(Listen::At(([127, 0, 0, 1], 9180).into())));
+        assert!(matches!("[::1]:9180".parse(), Ok(Listen::At(a)) if a.is_ipv6()));
+        for bad in ["", "9180", "localhost:9180", "127.0.0.1", "Off"] {
+            assert_eq!(bad.parse::<Listen>(), Err(ListenError(bad.to_owned())));
+        }
+    }
+}

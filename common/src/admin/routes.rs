@@ -1,0 +1,142 @@
+//! What is answered under which path.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{HeaderName, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::get,
+};
+use futures_util::stream;
+use prometheus_client::{encoding::text, registry::Registry};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::StatusSource;
+
+/// More viewers at once get a 503: an event costs a whole status for each of them.
+const MAX_VIEWERS: usize = 16;
+/// A viewer gets at most one event in this time; the last state is never left out.
+const EVENT_GAP: Duration = Duration::from_millis(100);
+/// Scripts and styles of our own only: a service name that got past everything else still runs nothing.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+pub(super) struct Shared {
+    pub title: &'static str,
+    pub source: Arc<dyn StatusSource>,
+    pub registry: Arc<Registry>,
+    pub changes: watch::Receiver<u64>,
+    pub cancel: CancellationToken,
+    viewers: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub fn new(
+        title: &'static str,
+        source: Arc<dyn StatusSource>,
+        registry: Arc<Registry>,
+        changes: watch::Receiver<u64>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { title, source, registry, changes, cancel, viewers: Arc::new(Semaphore::new(MAX_VIEWERS)) }
+    }
+}
+
+pub(super) fn router(shared: Arc<Shared>, extra: Router) -> Router {
+    let asset =
+        |kind: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, kind)], text) });
+    Router::new()
+        .route("/", get(page))
+        .route("/page.css", asset("text/css; charset=utf-8", include_str!("page.css")))
+        .route("/page.js", asset("text/javascript; charset=utf-8", include_str!("page.js")))
+        .route("/metrics", get(metrics))
+        .route("/live", get(live))
+        .route("/ready", get(ready))
+        .route("/status", get(status))
+        .route("/events", get(events))
+        .with_state(shared)
+        .merge(extra)
+        .layer(middleware::from_fn(guard))
+}
+
+/// GET only, and the headers that go with every answer.
+async fn guard(request: Request, next: Next) -> Response {
+    let mut response = if request.method() == Method::GET {
+        next.run(request).await
+    } else {
+        (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")], "only GET is answered here\n").into_response()
+    };
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn page(State(s): State<Arc<Shared>>) -> Response {
+    let html = include_str!("page.html").replace("{title}", s.title); // the title is a literal of ours
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
+}
+
+async fn metrics(State(s): State<Arc<Shared>>) -> Response {
+    let mut out = String::new();
+    match text::encode(&mut out, &s.registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], out).into_response()
+        }
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "a metric cannot be encoded\n").into_response(),
+    }
+}
+
+async fn live(State(s): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    if s.source.live() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not live\n") }
+}
+
+async fn ready(State(s): State<Arc<Shared>>) -> (StatusCode, String) {
+    match s.source.ready() {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+async fn status(State(s): State<Arc<Shared>>) -> Response {
+    Json(s.source.status()).into_response()
+}
+
+/// The status now, then again after each change, until the viewer goes or the run ends.
+async fn events(State(s): State<Arc<Shared>>) -> Response {
+    let Ok(viewer) = s.viewers.clone().try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many viewers\n").into_response();
+    };
+    let mut changes = s.changes.clone();
+    changes.mark_changed(); // so that the first event comes at once
+    let start = (s, changes, Instant::now(), viewer);
+    let events = stream::unfold(start, |(s, mut changes, not_before, viewer)| async move {
+        let wait = async {
+            sleep_until(not_before).await;
+            changes.changed().await
+        };
+        s.cancel.run_until_cancelled(wait).await?.ok()?;
+        let number = *changes.borrow_and_update();
+        let event = Event::default().event("status").id(number.to_string()).data(s.source.status().to_string());
+        Some((Ok::<_, Infallible>(event), (s, changes, Instant::now() + EVENT_GAP, viewer)))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}

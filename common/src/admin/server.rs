@@ -1,0 +1,159 @@
+//! Listens, and keeps strangers from using the agent up: connections are few, short of memory and cannot idle.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use prometheus_client::registry::Registry;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    StatusSource,
+    routes::{Shared, router},
+};
+
+/// Connections at once; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// For a request's head, and for the next request of an idle connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 16 * 1024;
+/// What an answer under way gets at the end of the run.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Pause after a failed accept: with no file descriptors left it fails at once, again and again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why there is no admin server.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The address is taken, not ours, or not allowed.
+    #[error("listening on {address} for the admin server (choose another address with {flag}, or {flag} off)")]
+    Bind {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// The admin server of one agent, GET only.
+pub struct AdminServer {
+    title: &'static str,
+    source: Arc<dyn StatusSource>,
+    registry: Arc<Registry>,
+    changes: watch::Receiver<u64>,
+    extra: Router,
+}
+
+/// An admin server whose address is taken.
+pub struct Bound {
+    server: AdminServer,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl AdminServer {
+    /// `title` heads the page ("register"); each new value in `changes` sends the status to whoever watches `/events`.
+    pub fn new(
+        title: &'static str,
+        source: Arc<dyn StatusSource>,
+        registry: Arc<Registry>,
+        changes: watch::Receiver<u64>,
+    ) -> Self {
+        Self { title, source, registry, changes, extra: Router::new() }
+    }
+
+    /// Adds routes of the agent's own; GET only and the limits hold for them too. They must not repeat a path of ours.
+    #[must_use]
+    pub fn with_routes(mut self, extra: Router) -> Self {
+        self.extra = self.extra.merge(extra);
+        self
+    }
+
+    /// Takes the address; `flag` is named in the error.
+    ///
+    /// # Errors
+    /// [`AdminError::Bind`].
+    pub async fn bind(self, address: SocketAddr, flag: &'static str) -> Result<Bound, AdminError> {
+        let failed = |source| AdminError::Bind { address, flag, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Bound { server: self, listener, address })
+    }
+}
+
+impl Bound {
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until cancelled. No request can make it fail.
+    ///
+    /// # Errors
+    /// None so far; the form fits `Lifecycle::spawn`.
+    pub async fn run(self, cancel: CancellationToken) -> Result<(), AdminError> {
+        let Self { server, listener, address } = self;
+        let AdminServer { title, source, registry, changes, extra } = server;
+        let app = router(Arc::new(Shared::new(title, source, registry, changes, cancel.clone())), extra);
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut open = JoinSet::new();
+        info!(%address, "Admin server listens.");
+        loop {
+            let next = async {
+                let permit = room.clone().acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let Some((permit, accepted)) = cancel.run_until_cancelled(next).await else { break };
+            while open.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, _)) => {
+                    let (app, cancel) = (app.clone(), cancel.clone());
+                    open.spawn(async move {
+                        serve(stream, app, cancel).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "Accepting a connection to the admin server failed.");
+                    cancel.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
+                }
+            }
+        }
+        drop(listener);
+        while open.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+async fn serve(stream: TcpStream, app: Router, cancel: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let mut connection = pin!(connection);
+    let end = tokio::select! {
+        end = connection.as_mut() => end,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_ANSWERS, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = end {
+        debug!(%error, "A connection to the admin server broke off."); // its client's affair
+    }
+}

@@ -1,0 +1,225 @@
+//! The admin server over real connections.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{AdminError, AdminServer, StatusSource, client};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Agent {
+    unready: Mutex<Option<String>>,
+    dead: AtomicBool,
+    status: Mutex<Value>,
+}
+
+impl StatusSource for Agent {
+    fn status(&self) -> Value {
+        self.status.lock().unwrap().clone()
+    }
+    fn live(&self) -> bool {
+        !self.dead.load(Ordering::Relaxed)
+    }
+    fn ready(&self) -> Result<(), String> {
+        self.unready.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+}
+
+struct Lab {
+    agent: Arc<Agent>,
+    changes: watch::Sender<u64>,
+    at: SocketAddr,
+    cancel: CancellationToken,
+    server: JoinHandle<Result<(), AdminError>>,
+}
+
+impl Lab {
+    async fn start(listen: &str) -> Self {
+        let agent = Arc::new(Agent { status: Mutex::new(json!({"n": 1})), ..Agent::default() });
+        let (changes, rx) = watch::channel(0);
+        let (mut registry, applies) = (Registry::with_prefix("discover"), Counter::<u64>::default());
+        registry.register("applies", "Plans applied", applies.clone());
+        applies.inc();
+        let bound = AdminServer::new("discover", agent.clone(), Arc::new(registry), rx)
+            .with_routes(Router::new().route("/sd", get(|| async { "[]" })))
+            .bind(listen.parse().unwrap(), "--admin")
+            .await
+            .unwrap();
+        let (at, cancel) = (bound.address(), CancellationToken::new());
+        let server = tokio::spawn(bound.run(cancel.clone()));
+        Self { agent, changes, at, cancel, server }
+    }
+
+    async fn open(&self, method: &str, path: &str) -> BufReader<TcpStream> {
+        let mut stream = TcpStream::connect(self.at).await.unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        BufReader::new(stream)
+    }
+
+    /// Code, head and body.
+    async fn ask(&self, method: &str, path: &str) -> (u16, String, String) {
+        let mut text = String::new();
+        let mut stream = self.open(method, path).await;
+        timeout(SOON, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        timeout(SOON, self.server).await.unwrap().unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn each_path_answers_with_security_headers() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    for (path, kind, part) in [
+        ("/", "text/html", "<h1>discover</h1>"),
+        ("/page.js", "text/javascript", "textContent"),
+        ("/page.css", "text/css", "--back"),
+        ("/metrics", "application/openmetrics-text; version=1.0.0", "discover_applies_total 1\n# EOF"),
+        ("/live", "text/plain", "ok"),
+        ("/ready", "text/plain", "ok"),
+        ("/status", "application/json", r#"{"n":1}"#),
+        ("/sd", "text/plain", "[]"),
+    ] {
+        let (code, head, body) = lab.ask("GET", path).await;
+        assert_eq!(code, 200, "{path}");
+        assert!(head.contains(&format!("content-type: {kind}")) && body.contains(part), "{path}: {head}\n{body}");
+        assert!(head.contains("default-src 'none'") && head.contains("nosniff") && head.contains("no-store"), "{head}");
+    }
+    assert_eq!(lab.ask("GET", "/nothing").await.0, 404);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_everywhere() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    for (method, path) in
+        [("POST", "/status"), ("HEAD", "/"), ("OPTIONS", "/ready"), ("DELETE", "/sd"), ("PUT", "/nothing")]
+    {
+        let (code, head, _) = lab.ask(method, path).await;
+        assert_eq!(code, 405, "{method} {path}");
+        assert!(head.contains("allow: get"), "{head}");
+    }
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn health_follows_the_agent() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    *lab.agent.unready.lock().unwrap() = Some("etcd has not answered yet".to_owned());
+    lab.agent.dead.store(true, Ordering::Relaxed);
+    let (code, _, body) = lab.ask("GET", "/ready").await;
+    assert_eq!((code, body.as_str()), (503, "etcd has not answered yet\n"));
+    assert_eq!(lab.ask("GET", "/live").await.0, 503);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn events_begin_with_the_status_and_follow_each_change_until_the_end() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    let mut stream = lab.open("GET", "/events").await;
+    for n in 1..4 {
+        let mut line = String::new();
+        while !line.starts_with("data:") {
+            line.clear();
+            assert!(timeout(SOON, stream.read_line(&mut line)).await.unwrap().unwrap() > 0, "the stream ended");
+        }
+        assert_eq!(line.trim(), format!(r#"data: {{"n":{n}}}"#));
+        *lab.agent.status.lock().unwrap() = json!({"n": n + 1});
+        lab.changes.send_modify(|v| *v += 1);
+    }
+    lab.stop().await;
+    timeout(SOON, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn viewers_are_few_and_leave_room_for_probes() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    let mut viewers = Vec::new();
+    for _ in 0..16 {
+        let mut viewer = lab.open("GET", "/events").await;
+        let mut line = String::new();
+        timeout(SOON, viewer.read_line(&mut line)).await.unwrap().unwrap();
+        assert!(line.contains("200"), "{line}");
+        viewers.push(viewer);
+    }
+    assert_eq!(lab.ask("GET", "/events").await.0, 503);
+    assert_eq!(lab.ask("GET", "/live").await.0, 200);
+    drop(viewers);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_head_is_refused() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    let (code, ..) = lab.ask("GET", &format!("/{}", "x".repeat(64 << 10))).await;
+    assert!(matches!(code, 414 | 431), "{code}");
+    lab.stop().await;
+}
+
+/// Real time, since the kernel's sockets know no other: this takes the 10 s of the timeout.
+#[tokio::test]
+async fn silent_connections_are_closed() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    let mut silent = TcpStream::connect(lab.at).await.unwrap();
+    let mut slow = TcpStream::connect(lab.at).await.unwrap();
+    let mut idle = TcpStream::connect(lab.at).await.unwrap();
+    slow.write_all(b"GET / HT").await.unwrap();
+    idle.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let start = Instant::now();
+    for stream in [&mut silent, &mut slow, &mut idle] {
+        timeout(Duration::from_secs(15), stream.read_to_end(&mut Vec::new())).await.expect("closed").ok();
+    }
+    assert!(start.elapsed() >= Duration::from_secs(9));
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named_with_its_flag() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    let (_tx, rx) = watch::channel(0);
+    let again = AdminServer::new("discover", lab.agent.clone(), Arc::new(Registry::default()), rx);
+    let err = again.bind(lab.at, "--admin").await.err().unwrap();
+    let wanted =
+        format!("listening on {} for the admin server (choose another address with --admin, or --admin off)", lab.at);
+    assert_eq!(err.to_string(), wanted);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_command_prints_tables_or_json_also_over_ipv6() {
+    let lab = Lab::start("[::1]:0").await;
+    *lab.agent.status.lock().unwrap() = json!({"version": "1", "held": []});
+    let print = async |json| {
+        let args = client::StatusArgs { json, admin: None };
+        let mut out = Vec::new();
+        client::status(&args, lab.at, "discover", &mut out).await.unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(print(false).await, "version  1\n\nempty: held\n");
+    assert_eq!(serde_json::from_str::<Value>(&print(true).await).unwrap(), json!({"version": "1", "held": []}));
+    lab.stop().await;
+}
