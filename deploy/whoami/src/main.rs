@@ -8,6 +8,7 @@ mod answer;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
@@ -36,8 +37,19 @@ struct Args {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> io::Result<()> {
+async fn main() -> ExitCode {
     let args = Args::parse();
+    let port = args.port;
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("whoami: serving on port {port}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> io::Result<()> {
     let mut end = end_signal()?;
     tokio::select! {
         biased;
