@@ -5,13 +5,14 @@ const GOOD = ["up", "ok", "ready", "synced", "healthy", "live", "leader", "held 
 const SOSO = ["draining", "pending", "stale", "held", "starting", "unknown", "damped", "maint", "drain", "flapping", "reconnecting"];
 const BAD = ["down", "failed", "error", "unhealthy", "quarantined", "lost", "disconnected", "rejected", "expired"];
 const UNITS = /_(unix_ms|ms|bytes)$/;
+const NAMES = /(port|id|number|revision)$/; // numbers that are names, not quantities
 let skew = 0; // the server's clock minus ours, ms
 let shown = ""; // the last status drawn, as text
 const byId = (id) => document.getElementById(id);
 const isObject = (v) => v !== null && typeof v === "object" && !Array.isArray(v);
 const isRows = (v) => Array.isArray(v) && v.length > 0 && v.every(isObject);
 const isMap = (v) => isObject(v) && Object.keys(v).length > 0 && Object.values(v).every(isObject);
-const label = (key) => key.replace(UNITS, "").replaceAll("_", " ");
+const label = (key) => key.replace(UNITS, "").replaceAll("_", " ").replace("haproxy", "HAProxy");
 
 function make(tag, cls, ...children) {
   const e = document.createElement(tag);
@@ -49,8 +50,18 @@ function plain(value) {
   return String(value);
 }
 
-function cell(key, value) {
-  if (isRows(value)) return make("details", "", make("summary", "", `${value.length}`), table(value));
+// What was unfolded stays so when the next status is drawn.
+const unfolded = new Set();
+function details(id, rows) {
+  const out = make("details", "", make("summary", "", `${rows.length}`), table(rows));
+  out.open = unfolded.has(id);
+  out.addEventListener("toggle", () => (out.open ? unfolded.add(id) : unfolded.delete(id)));
+  return out;
+}
+
+function cell(key, value, row) {
+  // A row goes by its first value, usually its name.
+  if (isRows(value)) return details(`${plain(Object.values(row)[0])} ${key}`, value);
   if (typeof value === "number") {
     if (key.endsWith("_unix_ms")) {
       const time = make("time");
@@ -61,7 +72,7 @@ function cell(key, value) {
     }
     if (key.endsWith("_ms")) return duration(value);
     if (key.endsWith("_bytes")) return size(value);
-    return value.toLocaleString("en").replaceAll(",", "\u202f");
+    return NAMES.test(key) ? String(value) : value.toLocaleString("en").replaceAll(",", "\u202f");
   }
   const text = plain(value);
   const word = typeof value === "string" ? value.toLowerCase() : "";
@@ -69,22 +80,21 @@ function cell(key, value) {
   return cls ? make("span", `pill ${cls}`, text) : text === "–" ? make("span", "dim", text) : text;
 }
 
-const isNumber = (key, rows) => !UNITS.test(key) && !/port$|^id$/.test(key) && rows.some((r) => typeof r[key] === "number")
+const isNumber = (key, rows) => !UNITS.test(key) && !NAMES.test(key) && rows.some((r) => typeof r[key] === "number")
   && rows.every((r) => r[key] === undefined || r[key] === null || typeof r[key] === "number");
 
 function table(rows) {
   const keys = [...new Set(rows.flatMap(Object.keys))];
   const numbers = new Set(keys.filter((k) => isNumber(k, rows)));
   const number = (k) => (numbers.has(k) ? "number" : "");
-  const ports = (k, v) => (/port$|^id$/.test(k) && typeof v === "number" ? String(v) : v); // 8080 is no quantity
   const head = make("thead", "", make("tr", "", ...keys.map((k) => make("th", number(k), label(k)))));
   const body = make("tbody", "", ...rows.slice(0, MAX_ROWS).map((row) =>
-    make("tr", "", ...keys.map((k) => make("td", number(k), cell(k, ports(k, row[k])))))));
+    make("tr", "", ...keys.map((k) => make("td", number(k), cell(k, row[k], row))))));
   return make("table", "", head, body);
 }
 
 function pairs(object) {
-  const rows = Object.entries(object).map(([k, v]) => make("tr", "", make("th", "", label(k)), make("td", "", cell(k, v))));
+  const rows = Object.entries(object).map(([k, v]) => make("tr", "", make("th", "", label(k)), make("td", "", cell(k, v, object))));
   return make("table", "kv", make("tbody", "", ...rows));
 }
 
