@@ -156,7 +156,8 @@ fn now_unix_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncWriteExt, net::TcpListener};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::telemetry::Chain;
@@ -201,6 +202,8 @@ mod tests {
             let at = listener.local_addr().unwrap().to_string();
             let peer = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
+                // Closing with the request unread would reset the connection, at times before the answer is read.
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             };
