@@ -5,6 +5,7 @@
 //! | this one | [`Store`], what an agent may ask; [`WatchStream`] and [`KeepAlive`], what it may wait for |
 //! | [`types`] | keys, entries, positions, changes, operations |
 //! | [`error`] | [`StoreError`]: what was asked of which subject, and the [`Fault`] that came back |
+//! | [`etcd`] | etcd's v3 API |
 //! | [`fake`] | one in memory, with faults on demand, for tests |
 //!
 //! The rule: a caller lists, then watches from the listing's [`Position`]. A fault whose
@@ -12,6 +13,7 @@
 //! [`Batch`]'s position. No answer ever stands for "nothing there" unless the store said so.
 
 pub mod error;
+pub mod etcd;
 pub mod fake;
 pub mod types;
 

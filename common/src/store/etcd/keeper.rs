@@ -1,0 +1,93 @@
+//! The renewal of one lease over a stream of its own, which is opened again, elsewhere, when it fails.
+
+use std::time::Duration;
+
+use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
+use tokio::time::timeout;
+
+use super::EtcdStore;
+use super::fault::{Failure, classify};
+use super::pool::Retry;
+use crate::store::{Fault, KeepAlive, LeaseId, Operation, StoreError};
+
+/// The renewal of one of etcd's leases.
+#[derive(Debug)]
+pub struct EtcdKeeper {
+    store: EtcdStore,
+    lease: LeaseId,
+    stream: Option<Stream>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    asks: LeaseKeeper,
+    answers: LeaseKeepAliveStream,
+    index: usize,
+}
+
+impl Stream {
+    async fn open(store: &EtcdStore, lease: LeaseId) -> Result<Self, StoreError> {
+        let work = |client: etcd_client::Client| async move { client.lease_client().keep_alive(lease.0).await };
+        let opened = store.pool.call(Operation::KeepAlive, &lease.to_string(), Retry::Always, work).await;
+        let ((asks, answers), index) = opened.map_err(|error| of_lease(error, lease))?;
+        Ok(Self { asks, answers, index })
+    }
+
+    async fn beat(&mut self) -> Result<i64, etcd_client::Error> {
+        self.asks.keep_alive().await?;
+        let ended = || etcd_client::Error::LeaseKeepAliveError("the stream ended".into());
+        Ok(self.answers.message().await?.ok_or_else(ended)?.ttl())
+    }
+}
+
+/// Names the lease that a fault is about.
+pub(super) fn of_lease(error: StoreError, lease: LeaseId) -> StoreError {
+    match error.fault {
+        Fault::LeaseLost(_) => StoreError { fault: Fault::LeaseLost(lease), ..error },
+        _ => error,
+    }
+}
+
+impl EtcdKeeper {
+    pub(super) async fn open(store: &EtcdStore, lease: LeaseId) -> Result<Self, StoreError> {
+        let stream = Some(Stream::open(store, lease).await?);
+        Ok(Self { store: store.clone(), lease, stream })
+    }
+
+    async fn try_beat(&mut self, mut stream: Stream) -> Result<Duration, Failure> {
+        let (after, endpoint) = (self.store.pool.config.timeouts.call, self.store.pool.name(stream.index).to_owned());
+        let failure = match timeout(after, stream.beat()).await {
+            Ok(Ok(ttl)) if ttl > 0 => {
+                self.stream = Some(stream);
+                return Ok(Duration::from_secs(ttl.unsigned_abs()));
+            }
+            Ok(Ok(_)) => return Err(Failure::of(Fault::LeaseLost(self.lease))),
+            Ok(Err(error)) => classify(&endpoint, &error),
+            Err(_) => Failure::of(Fault::Timeout { endpoint, after }),
+        };
+        self.store.pool.leave(stream.index);
+        Err(failure)
+    }
+}
+
+impl KeepAlive for EtcdKeeper {
+    async fn beat(&mut self) -> Result<Duration, StoreError> {
+        let lease = self.lease;
+        let told = |fault| StoreError::new(Operation::KeepAlive, lease.to_string(), fault);
+        let mut last = None;
+        // Once on the stream that there is, once on a new one. A dropped call drops its stream, and so no answer to
+        // an older beat is ever taken for the newer one's.
+        for _ in 0..2 {
+            let stream = match self.stream.take() {
+                Some(stream) => stream,
+                None => Stream::open(&self.store, self.lease).await?,
+            };
+            match self.try_beat(stream).await {
+                Ok(ttl) => return Ok(ttl),
+                Err(failure) if matches!(failure.fault, Fault::LeaseLost(_)) => return Err(told(failure.fault)),
+                Err(failure) => last = Some(failure.fault),
+            }
+        }
+        Err(told(last.unwrap_or_else(|| Fault::Ended("no beat was possible".into()))))
+    }
+}

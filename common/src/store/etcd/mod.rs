@@ -1,0 +1,258 @@
+//! etcd, by its v3 API.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`config`] | where etcd is and how to talk to it |
+//! | `pool` | one client for each endpoint; retries and rotation |
+//! | `fault` | from errors of etcd and gRPC to ours |
+//! | `identify` | what answers in etcd's place |
+//! | `watch`, `keeper` | the two kinds of streams |
+
+pub mod config;
+mod fault;
+mod identify;
+mod keeper;
+mod pool;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{
+    CompareOp, GetOptions, GetResponse, KeyValue, LeaseTimeToLiveOptions, PutOptions, ResponseHeader, Txn, TxnOp,
+};
+
+pub use config::{Credentials, Endpoint, EndpointError, EtcdConfig, Timeouts, Tls, parse_endpoints};
+pub use keeper::EtcdKeeper;
+pub use watch::EtcdWatch;
+
+use super::types::{subject, whole_seconds};
+use super::{
+    Compare, Entry, Fault, Lease, LeaseId, Listing, Op, Operation, Position, Revision, Store, StoreError, TxnOutcome,
+};
+use keeper::of_lease;
+use pool::{Pool, Retry};
+
+/// Most bytes of one message from etcd; the default of 4 MiB would make a large registry unreadable.
+const DECODE_LIMIT: usize = 512 * 1024 * 1024;
+/// Keys in one page of a listing.
+const PAGE: i64 = 2000;
+/// How often a listing begins again because its revision was compacted between two pages.
+const LISTINGS: usize = 3;
+
+/// A cluster of etcd. Connects when it is first used.
+#[derive(Clone, Debug)]
+pub struct EtcdStore {
+    pool: Arc<Pool>,
+}
+
+impl EtcdStore {
+    /// A store by its settings; does no I/O. Without endpoints every call fails with [`Fault::BadConfig`].
+    pub fn new(config: EtcdConfig) -> Self {
+        Self { pool: Arc::new(Pool::new(config)) }
+    }
+
+    /// The store's position, by a linearizable read of `prefix` itself, for `operation`.
+    async fn newest(&self, operation: Operation, prefix: &str) -> Result<Position, StoreError> {
+        let key = first_key(prefix);
+        let options = || GetOptions::new().with_count_only();
+        let answer = self.get_range(operation, prefix, &key, options).await?;
+        Ok(position(answer.header()))
+    }
+
+    async fn get_range(
+        &self,
+        operation: Operation,
+        subject: &str,
+        key: &[u8],
+        options: impl Fn() -> GetOptions + Send + Sync,
+    ) -> Result<GetResponse, StoreError> {
+        let work = |client: etcd_client::Client| {
+            let mut kv = client.kv_client().max_decoding_message_size(DECODE_LIMIT);
+            let (key, options) = (key.to_owned(), options());
+            async move { kv.get(key, Some(options)).await }
+        };
+        Ok(self.pool.call(operation, subject, Retry::Always, work).await?.0)
+    }
+
+    /// All pages of one revision: of `at`, or else of the newest.
+    async fn pages(&self, prefix: &str, at: Option<Revision>) -> Result<Listing, StoreError> {
+        let mut listing = Listing::default();
+        let mut revision = at;
+        let (mut next, end) = (first_key(prefix), prefix_end(prefix));
+        let mut limit = PAGE;
+        loop {
+            let options = || {
+                let options = GetOptions::new().with_range(end.clone()).with_limit(limit);
+                revision.map_or(options.clone(), |revision| options.with_revision(revision.0))
+            };
+            let mut page = match self.get_range(Operation::List, prefix, &next, options).await {
+                Err(StoreError { fault: Fault::Refused { why, .. }, .. })
+                    if limit > 1 && why.contains("length too large") =>
+                {
+                    limit = (limit / 8).max(1);
+                    continue;
+                }
+                other => other?,
+            };
+            let now = position(page.header());
+            let first = Position { revision: at.unwrap_or(now.revision), ..now };
+            let begun = *revision.get_or_insert(first.revision);
+            if listing.entries.is_empty() {
+                listing.at = Position { revision: begun, ..now };
+            } else if listing.at.cluster != now.cluster {
+                let fault = Fault::ClusterChanged { seen: listing.at, now };
+                return Err(StoreError::new(Operation::List, prefix, fault));
+            }
+            let more = page.more();
+            let kvs = page.take_kvs();
+            if let Some(last) = kvs.last() {
+                next = [last.key(), b"\0"].concat();
+            }
+            listing.entries.extend(kvs.iter().map(entry));
+            if !more || kvs.is_empty() {
+                listing.entries.sort_by_key(|entry| entry.created); // stable: the order by key decides the rest
+                return Ok(listing);
+            }
+        }
+    }
+}
+
+impl Store for EtcdStore {
+    type Watch = EtcdWatch;
+    type Keeper = EtcdKeeper;
+
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        let mut again = 0;
+        loop {
+            match self.pages(prefix, None).await {
+                // The first page's revision went before the last page: begin with a newer one.
+                Err(error) if error.needs_list() && again < LISTINGS => again += 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn list_at(&self, prefix: &str, revision: Revision) -> Result<Listing, StoreError> {
+        match self.pages(prefix, Some(revision)).await {
+            Err(StoreError { fault: Fault::Rewound { .. }, .. }) => {
+                let now = self.newest(Operation::List, prefix).await?.revision;
+                Err(StoreError::new(Operation::List, prefix, Fault::Rewound { seen: revision, now }))
+            }
+            other => other,
+        }
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        let answer = self.get_range(Operation::Get, key, key.as_bytes(), GetOptions::new).await?;
+        Ok(answer.kvs().first().map(entry))
+    }
+
+    async fn watch(&self, prefix: &str, after: Position) -> Result<EtcdWatch, StoreError> {
+        watch::open(self, prefix, after).await
+    }
+
+    async fn txn(&self, when: Vec<Compare>, ops: Vec<Op>) -> Result<TxnOutcome, StoreError> {
+        let subject = subject(&when, &ops);
+        let lease = ops.iter().find_map(|op| match op {
+            Op::Put { lease, .. } => *lease,
+            Op::Delete { .. } => None,
+        });
+        let retry = if when.is_empty() { Retry::Always } else { Retry::Unsent };
+        let compares: Vec<_> = when.iter().map(condition).collect();
+        let ops: Vec<_> = ops.iter().map(operation).collect();
+        let txn = Txn::new().when(compares).and_then(ops);
+        let work = |client: etcd_client::Client| {
+            let txn = txn.clone();
+            async move { client.kv_client().txn(txn).await }
+        };
+        let done = self.pool.call(Operation::Txn, &subject, retry, work).await;
+        let (answer, _) = done.map_err(|error| lease.map_or(error.clone(), |lease| of_lease(error, lease)))?;
+        Ok(TxnOutcome { succeeded: answer.succeeded(), at: position(answer.header()) })
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        let asked = whole_seconds(ttl);
+        let work = |client: etcd_client::Client| async move { client.lease_client().grant(asked, None).await };
+        // Granted twice because the first answer was lost: the first one lives out its time, empty.
+        let (answer, _) = self.pool.call(Operation::Grant, &format!("{asked}s"), Retry::Always, work).await?;
+        Ok(Lease { id: LeaseId(answer.id()), ttl: Duration::from_secs(answer.ttl().unsigned_abs()) })
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<EtcdKeeper, StoreError> {
+        EtcdKeeper::open(self, lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        let work = |client: etcd_client::Client| async move { client.lease_client().revoke(lease.0).await };
+        match self.pool.call(Operation::Revoke, &lease.to_string(), Retry::Always, work).await {
+            Err(error) if error.is_lease_lost() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, StoreError> {
+        let work = |client: etcd_client::Client| async move {
+            client.lease_client().time_to_live(lease.0, None::<LeaseTimeToLiveOptions>).await
+        };
+        match self.pool.call(Operation::TimeToLive, &lease.to_string(), Retry::Always, work).await {
+            // Source: etcd v3 API: "Expired lease will return -1"; 0 is its last second.
+            Ok((answer, _)) => Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs)),
+            Err(error) if error.is_lease_lost() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn position(&self, prefix: &str) -> Result<Position, StoreError> {
+        self.newest(Operation::Position, prefix).await
+    }
+}
+
+fn condition(compare: &Compare) -> etcd_client::Compare {
+    let key = compare.key().as_bytes();
+    match compare {
+        Compare::Absent(_) => etcd_client::Compare::create_revision(key, CompareOp::Equal, 0),
+        Compare::ModifiedAt(_, at) => etcd_client::Compare::mod_revision(key, CompareOp::Equal, at.0),
+        Compare::LeaseIs(_, lease) => etcd_client::Compare::lease(key, CompareOp::Equal, lease.0),
+    }
+}
+
+fn operation(op: &Op) -> TxnOp {
+    match op {
+        Op::Put { key, value, lease } => {
+            let options = lease.map(|lease| PutOptions::new().with_lease(lease.0));
+            TxnOp::put(key.as_bytes(), value.to_vec(), options)
+        }
+        Op::Delete { key } => TxnOp::delete(key.as_bytes(), None),
+    }
+}
+
+fn entry(kv: &KeyValue) -> Entry {
+    Entry {
+        key: String::from_utf8_lossy(kv.key()).into(),
+        value: kv.value().into(),
+        lease: (kv.lease() != 0).then(|| LeaseId(kv.lease())),
+        created: Revision(kv.create_revision()),
+        modified: Revision(kv.mod_revision()),
+    }
+}
+
+fn position(header: Option<&ResponseHeader>) -> Position {
+    header.map_or_else(Position::default, |h| Position { cluster: h.cluster_id(), revision: Revision(h.revision()) })
+}
+
+/// Where the range of keys with `prefix` begins. etcd knows no empty key.
+fn first_key(prefix: &str) -> Vec<u8> {
+    if prefix.is_empty() { vec![0] } else { prefix.as_bytes().to_vec() }
+}
+
+/// Where the range of keys with `prefix` ends: the prefix with its last byte one higher; all keys for an empty one.
+/// No byte of UTF-8 text is 0xff, so there is always a higher one.
+fn prefix_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    match end.last_mut() {
+        Some(last) => *last += 1,
+        None => end.push(0),
+    }
+    end
+}

@@ -1,0 +1,199 @@
+//! One client for each endpoint, one of them current, and the way in which a call moves on when that one fails.
+//!
+//! The crate's own balanced channel is not used for this: it goes on choosing an endpoint that is dead (measured:
+//! with one of three refused a quarter of all calls fails).
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::config::{Credentials, Endpoint, EtcdConfig};
+use super::fault::{Failure, classify};
+use super::identify::impostor;
+use crate::store::{Fault, Operation, StoreError};
+
+/// Least number of attempts of one call; with more endpoints than this, each gets one.
+const ATTEMPTS: usize = 3;
+/// Longest pause before the second attempt; before later ones that many times more.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether a call may be sent again when its first outcome is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Doing it twice is as good as once.
+    Always,
+    /// Only what surely did not reach the store.
+    Unsent,
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) config: EtcdConfig,
+    slots: Vec<Slot>,
+    current: AtomicUsize,
+}
+
+struct Slot {
+    endpoint: Endpoint,
+    name: String,
+    client: Mutex<Option<Client>>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Pool {
+    pub(super) fn new(config: EtcdConfig) -> Self {
+        let slot = |e: &Endpoint| Slot { endpoint: e.clone(), name: e.to_string(), client: Mutex::new(None) };
+        let slots: Vec<_> = config.endpoints.iter().map(slot).collect();
+        // Many agents with the same list should not all begin at its head.
+        let current = AtomicUsize::new(rand::random_range(0..slots.len().max(1)));
+        Self { config, slots, current }
+    }
+
+    /// The endpoint by its number, for errors.
+    pub(super) fn name(&self, index: usize) -> &str {
+        self.slots.get(index).map_or("no endpoint", |slot| &slot.name)
+    }
+
+    /// Calls at the current endpoint, each attempt bounded in time; moves on and tries again where that may help.
+    /// Tells also which endpoint answered.
+    pub(super) async fn call<T, F, Fut>(
+        &self,
+        operation: Operation,
+        subject: &str,
+        retry: Retry,
+        work: F,
+    ) -> Result<(T, usize), StoreError>
+    where
+        F: Fn(Client) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+    {
+        let attempts = self.slots.len().max(ATTEMPTS);
+        let mut attempt = 1;
+        loop {
+            let index = self.current.load(Ordering::Relaxed);
+            let failure = match self.attempt(index, &work).await {
+                Ok(done) => return Ok((done, index)),
+                Err(failure) => failure,
+            };
+            if failure.moves_on {
+                self.leave(index);
+            }
+            if !failure.moves_on || attempt == attempts || (retry == Retry::Unsent && !failure.unsent) {
+                return Err(StoreError::new(operation, subject, self.name_the_impostor(index, failure).await));
+            }
+            debug!(endpoint = self.name(index), why = %failure.fault, attempt, "Store call failed; trying again.");
+            sleep(PAUSE.mul_f64(rand::random::<f64>()) * u32::try_from(attempt).unwrap_or(1)).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt<T, F, Fut>(&self, index: usize, work: &F) -> Result<T, Failure>
+    where
+        F: Fn(Client) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, Error>> + Send,
+    {
+        let Some(slot) = self.slots.get(index) else {
+            return Err(Failure::bad_config("no endpoint is set".into()));
+        };
+        let after = self.config.timeouts.call;
+        let whole = async {
+            let client = self.client(slot).await?;
+            work(client).await.map_err(|error| classify(&slot.name, &error))
+        };
+        let late = |_| Failure::of(Fault::Timeout { endpoint: slot.name.clone(), after });
+        timeout(after, whole).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+    }
+
+    /// Gives up the connection to an endpoint and, if it is the current one, goes on to the next.
+    pub(super) fn leave(&self, index: usize) {
+        let next = (index + 1) % self.slots.len().max(1);
+        // Of several callers that fail at once, one moves on.
+        let moved = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        // Where the client is locked, somebody connects anew already.
+        if moved
+            && let Some(slot) = self.slots.get(index)
+            && let Ok(mut client) = slot.client.try_lock()
+        {
+            *client = None;
+        }
+    }
+
+    async fn client(&self, slot: &Slot) -> Result<Client, Failure> {
+        let mut known = slot.client.lock().await;
+        if let Some(client) = &*known {
+            return Ok(client.clone());
+        }
+        let client = self.connect(slot).await?;
+        *known = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn connect(&self, slot: &Slot) -> Result<Client, Failure> {
+        let times = &self.config.timeouts;
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(times.call)
+            .with_keep_alive(times.ping_interval, times.ping)
+            .with_keep_alive_while_idle(true)
+            .with_auto_token_refresh(true)
+            .with_require_leader(true);
+        if slot.endpoint.https {
+            options = options.with_tls(self.tls().await.map_err(Failure::bad_config)?);
+        }
+        let connect = |options| Client::connect([slot.name.as_str()], Some(options));
+        let told = |error: Error| classify(&slot.name, &error);
+        let Some(Credentials { user, password }) = &self.config.credentials else {
+            return connect(options).await.map_err(told);
+        };
+        match connect(options.clone().with_user(user, password)).await {
+            Err(Error::GRpcStatus(status)) if status.message().contains("authentication is not enabled") => {
+                warn!(endpoint = slot.name, "The store asks for no password; going on without ours.");
+                connect(options).await.map_err(told)
+            }
+            other => other.map_err(told),
+        }
+    }
+
+    async fn tls(&self) -> Result<TlsOptions, String> {
+        let tls = &self.config.tls;
+        let read = async |path: &Path| {
+            tokio::fs::read(path).await.map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        let mut options = match &tls.ca {
+            Some(path) => TlsOptions::new().ca_certificate(Certificate::from_pem(read(path).await?)),
+            None => TlsOptions::new().with_native_roots(),
+        };
+        match (&tls.cert, &tls.key) {
+            (Some(cert), Some(key)) => {
+                options = options.identity(Identity::from_pem(read(cert).await?, read(key).await?));
+            }
+            (None, None) => {}
+            _ => return Err("a client certificate needs its key, and a key its certificate".into()),
+        }
+        if let Some(name) = &tls.server_name {
+            options = options.domain_name(name);
+        }
+        Ok(options)
+    }
+
+    /// An endpoint that took the connection and then spoke no HTTP/2 may be something else.
+    async fn name_the_impostor(&self, index: usize, failure: Failure) -> Fault {
+        let suspect = matches!(failure.fault, Fault::Unavailable { .. }) && !failure.unsent;
+        let Some(slot) = self.slots.get(index).filter(|_| suspect) else {
+            return failure.fault;
+        };
+        match impostor(&slot.endpoint, self.config.timeouts.call).await {
+            Some(why) => Fault::NotV3 { endpoint: slot.name.clone(), why },
+            None => failure.fault,
+        }
+    }
+}
