@@ -14,6 +14,7 @@
 //! | [`telemetry`] | logs, error chains, metrics registry | yes |
 //! | [`files`] | atomic replacement of a file | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
+//! | `testing` | real daemons for tests (feature `testing`) | yes |
 //! | [`tls`] | the process's TLS implementation | no |
 //!
 //! The rule: `model` and `desired` name neither tokio nor I/O (a test enforces it).
@@ -30,5 +31,7 @@ pub mod model;
 pub mod registry;
 pub mod store;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 pub mod watch;

@@ -1,0 +1,13 @@
+//! Real daemons for tests, on loopback and in directories of their own. Whatever goes wrong in here is a panic: only
+//! tests use it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod etcd;
+
+use std::net::TcpListener;
+
+/// A port on 127.0.0.1 that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
