@@ -2,12 +2,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`args`] | the same as flags and environment |
 //! | [`config`] | where etcd is and how to talk to it |
 //! | `pool` | one client for each endpoint; retries and rotation |
 //! | `fault` | from errors of etcd and gRPC to ours |
 //! | `identify` | what answers in etcd's place |
 //! | `watch`, `keeper` | the two kinds of streams |
 
+pub mod args;
 pub mod config;
 mod fault;
 mod identify;
@@ -22,6 +24,7 @@ use etcd_client::{
     CompareOp, GetOptions, GetResponse, KeyValue, LeaseTimeToLiveOptions, PutOptions, ResponseHeader, Txn, TxnOp,
 };
 
+pub use args::{EtcdArgs, EtcdArgsError};
 pub use config::{Credentials, Endpoint, EndpointError, EtcdConfig, Timeouts, Tls, parse_endpoints};
 pub use keeper::EtcdKeeper;
 pub use watch::EtcdWatch;
