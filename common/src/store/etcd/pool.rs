@@ -108,10 +108,23 @@ impl Pool {
         let after = self.config.timeouts.call;
         let whole = async {
             let client = self.client(slot).await?;
-            work(client).await.map_err(|error| classify(&slot.name, &error))
+            work(client).await.map_err(|error| self.judge(&slot.name, &error))
         };
         let late = |_| Failure::of(Fault::Timeout { endpoint: slot.name.clone(), after });
         timeout(after, whole).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+    }
+
+    fn judge(&self, endpoint: &str, error: &Error) -> Failure {
+        let failure = classify(endpoint, error);
+        match failure.fault {
+            // Connected before the store began to ask for passwords: connect anew, with ours.
+            Fault::Unauthenticated { endpoint, why }
+                if self.config.credentials.is_some() && why.contains("user name is empty") =>
+            {
+                Failure { unsent: true, ..Failure::of(Fault::Unavailable { endpoint, why }) }
+            }
+            fault => Failure { fault, ..failure },
+        }
     }
 
     /// Gives up the connection to an endpoint and, if it is the current one, goes on to the next.
