@@ -1,15 +1,39 @@
 //! Containers × settings → what is to be registered, each decision with its reason. Pure: no I/O, no clock, no tokio.
+//!
+//! [`decide`] applies the rules; each has a file: names (`naming`), the vocabulary of labels and variables (`labels`,
+//! `values`), which ports (`ports`), which address (`address`), checks (`checks`), the HTTP edge (`http`), the rest (`build`).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+mod address;
+mod build;
 mod check_spec;
+mod checks;
 mod container;
+mod decide;
 mod decision;
+mod explain;
+mod http;
+mod labels;
+mod naming;
+mod ports;
 mod settings;
 mod template;
+#[cfg(test)]
+mod tests;
+mod values;
 
 pub use check_spec::{CheckKind, CheckSpec, HttpCheck, Secret, StatusSet};
 pub use container::{
     Binding, Container, ContainerId, ContainerIdError, ContainerPort, Health, Network, State, parse_signal,
 };
+pub use decide::{decide, decide_one};
 pub use decision::{Candidate, Decision, Drain, Outcome, Skip};
+pub use labels::KEYS as LABEL_KEYS;
+pub use naming::base_name;
 pub use settings::{Family, Filter, HealthPolicy, ServiceFrom, SettingError, Settings};
 pub use template::{NameTemplate, TemplateError};
+
+/// Containers by id, shared rather than copied.
+pub type ContainerMap = BTreeMap<ContainerId, Arc<Container>>;
