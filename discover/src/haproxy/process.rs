@@ -1,4 +1,4 @@
-//! Starting, checking, adopting and stopping HAProxy.
+//! Starting, adopting and stopping HAProxy.
 //!
 //! HAProxy outlives whoever starts it: it gets a process group of its own, its output goes to a file or to the inherited standard streams
 //! and never into a pipe of ours (a pipe whose reader is gone would stop it at the next log line), and dropping the handle ends nothing.
@@ -14,14 +14,13 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::master::MasterCli;
 use super::procs::Procs;
-use super::version::{Version, VersionError};
 
 /// As much of a log as an error carries, in bytes: its end.
-const LOG_TAIL: u64 = 8192;
+pub(super) const LOG_TAIL: u64 = 8192;
 const POLL: Duration = Duration::from_millis(20);
 /// How long HAProxy may take to read a config, with `-c` and at its start.
 pub const CONFIG_DEADLINE: Duration = Duration::from_secs(60);
@@ -79,14 +78,6 @@ pub enum ProcessError {
         /// The end of its output, where that is known.
         log: String,
     },
-    /// `haproxy -v` did not tell a version.
-    #[error("reading the version of {program}")]
-    Version {
-        /// The program.
-        program: PathBuf,
-        /// What it said instead.
-        source: VersionError,
-    },
     /// A signal could not be sent.
     #[error("sending {signal} to process {pid}")]
     Signal {
@@ -105,33 +96,6 @@ pub enum ProcessError {
     },
 }
 
-/// `haproxy -c` has something against a config, or could not be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// The config is wrong.
-    #[error("haproxy -c refuses {config}: {output}")]
-    Refused {
-        /// The file.
-        config: PathBuf,
-        /// HAProxy's own words.
-        output: String,
-    },
-    /// No answer in time.
-    #[error("haproxy -c on {config} took longer than {CONFIG_DEADLINE:?}")]
-    TimedOut {
-        /// The file.
-        config: PathBuf,
-    },
-    /// The program cannot be run.
-    #[error("running {program} -c")]
-    Run {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
 /// A running HAProxy.
 #[derive(Debug)]
 pub struct Running {
@@ -144,12 +108,15 @@ pub struct Running {
 }
 
 impl Launch {
-    /// The command line: `-W -S SOCKET,mode,600 -f CONFIG` and the further arguments.
+    /// The command line: `-W -S SOCKET,mode,600`, the further arguments, and `-f CONFIG`.
+    ///
+    /// # Errors
+    /// When the file for the output cannot be opened.
     pub fn command(&self) -> io::Result<Command> {
         let mut socket = self.master_socket.clone().into_os_string();
         socket.push(",mode,600");
         let mut command = Command::new(&self.program);
-        command.arg("-W").arg("-S").arg(socket).arg("-f").arg(&self.config).args(&self.args);
+        command.arg("-W").arg("-S").arg(socket).args(&self.args).arg("-f").arg(&self.config);
         detach(&mut command, &self.output)?;
         Ok(command)
     }
@@ -182,10 +149,21 @@ impl Launch {
     /// # Errors
     /// [`ProcessError`]; nothing is left running then.
     pub async fn spawn(&self) -> Result<Running, ProcessError> {
+        self.spawn_by(Command::spawn).await
+    }
+
+    /// As [`spawn`](Self::spawn), the process made by `spawner`: who reaps strangers' zombies must know its own children from the start.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub async fn spawn_by(
+        &self,
+        spawner: impl FnOnce(&mut Command) -> io::Result<Child>,
+    ) -> Result<Running, ProcessError> {
         let failed = |source| ProcessError::Run { program: self.program.clone(), source };
         let from = self.log().map_or(0, |log| std::fs::metadata(log).map_or(0, |m| m.len()));
         let log = || self.log().map_or_else(String::new, |l| log_since(l, from));
-        let mut child = self.command().and_then(|mut c| c.spawn()).map_err(failed)?;
+        let mut child = self.command().and_then(|mut c| spawner(&mut c)).map_err(failed)?;
         let deadline = Instant::now() + CONFIG_DEADLINE;
         let master = self.master();
         loop {
@@ -222,37 +200,6 @@ pub(crate) fn detach(command: &mut Command, output: &Output) -> io::Result<()> {
 pub async fn adopt(master: &MasterCli) -> Option<Running> {
     let procs = master.show_proc().await.ok()?;
     Some(Running { master: procs.master.pid, procs, child: None })
-}
-
-/// Asks `haproxy -v`.
-///
-/// # Errors
-/// [`ProcessError::Run`] or [`ProcessError::Version`].
-pub async fn version(program: &Path) -> Result<Version, ProcessError> {
-    let run = Command::new(program).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
-    let late = || io::Error::from(io::ErrorKind::TimedOut);
-    let output = timeout(Duration::from_secs(10), run).await.map_err(|_| late()).and_then(|r| r);
-    let output = output.map_err(|source| ProcessError::Run { program: program.to_owned(), source })?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Version::parse(&text).map_err(|source| ProcessError::Version { program: program.to_owned(), source })
-}
-
-/// Validates a config with `haproxy -c`. It does not see a port that somebody else has: see [`super::ports`].
-///
-/// # Errors
-/// [`CheckError`].
-pub async fn check(program: &Path, config: &Path) -> Result<(), CheckError> {
-    let mut command = Command::new(program);
-    // Relative names in a config count from its reader's directory, which is ours for the real start too.
-    command.arg("-c").arg("-f").arg(config).stdin(Stdio::null()).kill_on_drop(true);
-    let failed = |source| CheckError::Run { program: program.to_owned(), source };
-    let output = timeout(CONFIG_DEADLINE, command.output()).await;
-    let output = output.map_err(|_| CheckError::TimedOut { config: config.to_owned() })?.map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let both = [output.stdout, output.stderr].concat();
-    Err(CheckError::Refused { config: config.to_owned(), output: tail(&String::from_utf8_lossy(&both)) })
 }
 
 /// Whether a process of this id exists; a zombie counts.
@@ -327,10 +274,4 @@ pub(crate) fn log_since(log: &Path, from: u64) -> String {
         Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
     };
     read().unwrap_or_default()
-}
-
-fn tail(text: &str) -> String {
-    let text = text.trim();
-    let skip = text.len().saturating_sub(usize::try_from(LOG_TAIL).unwrap_or(usize::MAX));
-    text.char_indices().find(|(at, _)| *at >= skip).map_or_else(String::new, |(at, _)| text[at..].to_owned())
 }

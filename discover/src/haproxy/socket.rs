@@ -7,20 +7,16 @@
 //! answering "done" while nothing changes in the new one, and which cannot end while the session is open. Whoever reloads must call
 //! [`RuntimeSocket::reopen`].
 
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::either::Either;
 
 use super::command::Command;
-
-type Stream = Either<UnixStream, TcpStream>;
+use super::endpoint::Stream;
+pub use super::endpoint::{Endpoint, EndpointError};
 
 /// What ends each reply of an interactive session.
 const PROMPT: &[u8] = b"\n> ";
@@ -31,46 +27,6 @@ const CHUNK: usize = 8192;
 const MAX_REPLY: usize = 64 << 20;
 /// HAProxy closes an idle session after `stats timeout` (10 s unless configured); ours asks for a day, in seconds.
 const IDLE_SECONDS: &str = "86400";
-
-/// Where a CLI listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-    /// `host:port`.
-    Tcp(String),
-}
-
-impl FromStr for Endpoint {
-    type Err = EndpointError;
-    /// Reads HAProxy's spellings: `/path`, `unix@/path`, `host:port`, `ipv4@host:port`, `ipv6@[::1]:port`.
-    fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let bad = || EndpointError(text.to_owned());
-        if let Some(path) = text.strip_prefix("unix@").or_else(|| text.starts_with('/').then_some(text)) {
-            return if path.is_empty() { Err(bad()) } else { Ok(Self::Unix(path.into())) };
-        }
-        let address = text.strip_prefix("ipv4@").or_else(|| text.strip_prefix("ipv6@")).unwrap_or(text);
-        let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
-        match port.parse::<u16>() {
-            Ok(port) if port > 0 && !host.is_empty() && !address.contains('@') => Ok(Self::Tcp(address.to_owned())),
-            _ => Err(bad()),
-        }
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "{}", path.display()),
-            Self::Tcp(address) => f.write_str(address),
-        }
-    }
-}
-
-/// The text names no socket.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither the path of a socket nor host:port")]
-pub struct EndpointError(String);
 
 /// How long to wait at most; nothing here waits without one of these.
 #[derive(Debug, Clone, Copy)]
@@ -240,7 +196,7 @@ impl RuntimeSocket {
         }
         let failed = |source| SocketError::Connect { endpoint: self.endpoint.clone(), source };
         let deadline = Instant::now() + self.deadlines.connect;
-        let stream = within(deadline, connect(&self.endpoint)).await.map_err(failed)?;
+        let stream = within(deadline, self.endpoint.connect()).await.map_err(failed)?;
         let mut session = Session { stream, buffer: Vec::new() };
         let greeting = async {
             session.stream.write_all(format!("prompt\nset timeout cli {IDLE_SECONDS}\n").as_bytes()).await?;
@@ -306,7 +262,7 @@ pub async fn one_shot(
     deadlines: Deadlines,
 ) -> Result<Reply, SocketError> {
     let start = Instant::now();
-    let connecting = within(start + deadlines.connect, connect(endpoint)).await;
+    let connecting = within(start + deadlines.connect, endpoint.connect()).await;
     let mut stream = connecting.map_err(|source| SocketError::Connect { endpoint: endpoint.clone(), source })?;
     let talk = async {
         stream.write_all(command.wire(prefix.as_str()).as_bytes()).await?;
@@ -339,17 +295,6 @@ impl Prefix {
             Self::CurrentWorker => "@1 ",
         }
     }
-}
-
-async fn connect(endpoint: &Endpoint) -> io::Result<Stream> {
-    Ok(match endpoint {
-        Endpoint::Unix(path) => Either::Left(UnixStream::connect(path).await?),
-        Endpoint::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Either::Right(stream)
-        }
-    })
 }
 
 async fn within<T>(deadline: Instant, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {

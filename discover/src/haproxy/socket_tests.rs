@@ -138,19 +138,6 @@ async fn a_missing_and_a_stale_socket_are_errors_that_say_that_nothing_was_sent(
 }
 
 #[test]
-fn endpoints_are_read_in_haproxys_spellings() {
-    let unix = Endpoint::Unix("/run/h.sock".into());
-    assert_eq!("/run/h.sock".parse::<Endpoint>().unwrap(), unix);
-    assert_eq!("unix@/run/h.sock".parse::<Endpoint>().unwrap(), unix);
-    for text in ["localhost:99", "ipv4@127.0.0.1:99", "ipv6@[::1]:99"] {
-        assert!(matches!(text.parse::<Endpoint>().unwrap(), Endpoint::Tcp(_)), "{text}");
-    }
-    for text in ["", "unix@", "localhost", "host:0", "host:x", ":99", "fd@3:1"] {
-        assert!(text.parse::<Endpoint>().is_err(), "{text}");
-    }
-}
-
-#[test]
 fn the_prompts_of_a_payload_are_no_part_of_the_reply() {
     let payload = Command::new(["add", "map", "/m"]).unwrap().with_payload([["k", "v"]]).unwrap();
     assert_eq!(without_payload_prompts(&payload, "+ + + ".into()), "");

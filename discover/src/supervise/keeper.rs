@@ -1,0 +1,231 @@
+//! HAProxy, started again when it ends, and in `--file` mode given each new config that is good.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::backoff::Backoff;
+use common::files::{self, FileError, Replace};
+use common::telemetry::Chain;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::SuperviseError;
+use super::args::Options;
+use super::children::{Children, Claim};
+use super::file::{FileWatch, POLL, Sight};
+use crate::haproxy::check::{CheckError, check_by};
+use crate::haproxy::master::{MasterError, ReloadOutcome};
+use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
+use crate::haproxy::process::{ProcessError, Running, adopt, alive};
+
+/// Why a new config is not used; HAProxy goes on with the one before.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    #[error("a new bind would close every listener for seconds")]
+    Bind(#[from] BindRefusal),
+    #[error("keeping our copy of the config")]
+    Copy(#[from] FileError),
+    #[error("reloading HAProxy")]
+    Reload(#[from] MasterError),
+    #[error("HAProxy did not load it: {0}")]
+    Load(String),
+}
+
+/// A HAProxy that runs, and the claim that keeps its status from being reaped by others.
+struct Kept<'a> {
+    running: Running,
+    _claim: Claim<'a>,
+}
+
+/// Keeps HAProxy running until `stop`, then stops it gracefully.
+///
+/// # Errors
+/// [`SuperviseError::Stop`]; everything else is logged, and tried again.
+pub async fn keep(options: &Options, children: &Children, stop: &CancellationToken) -> Result<(), SuperviseError> {
+    let mut keeper = Keeper { options, children, watch: options.file.clone().map(FileWatch::new), good: None };
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    // What was left by an earlier supervise is taken over; a config that changed meanwhile is then loaded like any other.
+    let mut kept = adopt(&options.launch.master()).await.map(|running| Kept { running, _claim: children.claim() });
+    if let Some(kept) = &kept {
+        info!(master = kept.running.master, "Adopted a running HAProxy.");
+    }
+    let mut failed = false;
+    loop {
+        let serving = match kept.take() {
+            Some(kept) => kept,
+            None => {
+                if stop.run_until_cancelled(keeper.wait_for_config(failed)).await.is_none() {
+                    return Ok(());
+                }
+                // Not to be cut off: a HAProxy half started would be left behind. It has a deadline of its own.
+                match keeper.start().await {
+                    Ok(started) => started,
+                    Err(e) => {
+                        failed = true;
+                        let delay = backoff.next_delay();
+                        error!(error = %Chain(&e), retry_in_ms = delay.as_millis(), "HAProxy does not start.");
+                        stop.run_until_cancelled(sleep(delay)).await;
+                        continue;
+                    }
+                }
+            }
+        };
+        failed = false;
+        match keeper.serve(serving, stop).await {
+            Some(serving) => return serving.running.stop(options.grace).await.map_err(SuperviseError::Stop),
+            None => {
+                let delay = backoff.next_delay();
+                error!(retry_in_ms = delay.as_millis(), "HAProxy ended; starting it again.");
+                stop.run_until_cancelled(sleep(delay)).await;
+            }
+        }
+    }
+}
+
+struct Keeper<'a> {
+    options: &'a Options,
+    children: &'a Children,
+    watch: Option<FileWatch>,
+    /// The bytes that HAProxy runs with, in `--file` mode.
+    good: Option<Vec<u8>>,
+}
+
+impl<'a> Keeper<'a> {
+    async fn start(&self) -> Result<Kept<'a>, ProcessError> {
+        let mut claim = self.children.claim();
+        let running = self.options.launch.spawn_by(|command| claim.spawn(command)).await?;
+        info!(master = running.master, "HAProxy started.");
+        Ok(Kept { running, _claim: claim })
+    }
+
+    /// Without `--file`, the agent writes it; with it, the first good one is awaited, or the good one of an earlier life is used. When HAProxy
+    /// did not start with what there is (`failed`), a mended file is looked for.
+    async fn wait_for_config(&mut self, failed: bool) {
+        for _ in 0..if failed { 2 } else { 0 } {
+            self.take_new(false).await;
+            sleep(POLL).await;
+        }
+        let config = &self.options.launch.config;
+        let mut said = false;
+        while self.watch.is_none() && !config.exists() {
+            if !std::mem::replace(&mut said, true) {
+                info!(config = %config.display(), "Waiting for the config to be written.");
+            }
+            sleep(POLL).await;
+        }
+        let patience = Instant::now() + POLL * 5;
+        while self.watch.is_some() && self.good.is_none() {
+            if self.take_new(false).await {
+                return;
+            }
+            if Instant::now() > patience && config.exists() {
+                match self.check(config).await {
+                    Ok(()) => {
+                        warn!(config = %config.display(), "No good config yet; starting with the last one that was.");
+                        self.good = std::fs::read(config).ok();
+                        return;
+                    }
+                    Err(e) => error!(error = %Chain(&e), "The last good config is not good any more."),
+                }
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Until HAProxy ends (`None`) or `stop` is asked for.
+    async fn serve(&mut self, mut kept: Kept<'a>, stop: &CancellationToken) -> Option<Kept<'a>> {
+        loop {
+            let pid = kept.running.master;
+            let ended = match &mut kept.running.child {
+                Some(child) => match child.try_wait() {
+                    Ok(status) => status.map(|s| s.to_string()),
+                    Err(e) => Some(format!("lost sight of it: {e}")),
+                },
+                None => (!alive(pid)).then(|| "adopted; its status went elsewhere".to_owned()),
+            };
+            if let Some(status) = ended {
+                error!(master = pid, status, "HAProxy ended.");
+                return None;
+            }
+            // Not cut off by `stop`: a reload under way is finished first, and it has deadlines of its own.
+            if stop.is_cancelled() {
+                return Some(kept);
+            }
+            self.take_new(true).await;
+            stop.run_until_cancelled(sleep(POLL)).await;
+        }
+    }
+
+    /// Looks at the file; true when a new config was found good and, if HAProxy runs, loaded.
+    async fn take_new(&mut self, running: bool) -> bool {
+        let Some(watch) = &mut self.watch else { return false };
+        let file = watch.path().display().to_string();
+        let bytes = match watch.look() {
+            Sight::Quiet => return false,
+            Sight::Lost(why) => {
+                warn!(file, why, "Cannot read the config; HAProxy goes on with the last good one.");
+                return false;
+            }
+            Sight::New(bytes) => bytes,
+        };
+        match self.use_config(&bytes, running).await {
+            Ok(()) => {
+                info!(file, bytes = bytes.len(), "Config in use.");
+                self.good = Some(bytes);
+                true
+            }
+            Err(e) => {
+                error!(file, error = %Chain(&e), "Config refused; HAProxy goes on with the last good one.");
+                false
+            }
+        }
+    }
+
+    /// The very bytes that were checked are what HAProxy reads, whatever others do to their file meanwhile.
+    async fn use_config(&self, bytes: &[u8], running: bool) -> Result<(), Refused> {
+        let copy = &self.options.launch.config;
+        let private = Replace { mode: Some(0o600), ..Replace::default() };
+        let mut candidate = copy.clone().into_os_string();
+        candidate.push(".candidate");
+        let candidate = PathBuf::from(candidate);
+        files::replace(&candidate, bytes, private)?;
+        let checked = self.check(&candidate).await;
+        let _ = std::fs::remove_file(&candidate); // only tidiness: the next candidate replaces it
+        checked?;
+        if running {
+            let old = self.good.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            // Adopted without knowing what it has: HAProxy's own ports would look taken.
+            if !old.is_empty() {
+                new_binds_are_free(&old, &String::from_utf8_lossy(bytes))?;
+            }
+        }
+        let before = std::fs::read(copy).ok();
+        files::replace(copy, bytes, private)?;
+        if !running {
+            return Ok(());
+        }
+        let outcome = self.options.launch.master().reload().await;
+        let refused = match outcome {
+            Ok(ReloadOutcome::Loaded { worker, .. }) => {
+                info!(worker, "HAProxy reloaded.");
+                return Ok(());
+            }
+            Ok(ReloadOutcome::Failed { log }) => Refused::Load(log),
+            Err(e) => e.into(),
+        };
+        // HAProxy must find a good config when it has to start again.
+        if let Some(before) = before {
+            files::replace(copy, &before, private)?;
+        }
+        Err(refused)
+    }
+
+    async fn check(&self, config: &std::path::Path) -> Result<(), CheckError> {
+        let mut claim = self.children.claim();
+        let launch = &self.options.launch;
+        check_by(&launch.program, &launch.args, config, |command| claim.spawn(command)).await
+    }
+}

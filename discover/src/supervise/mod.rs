@@ -1,0 +1,79 @@
+//! `discover supervise`: owns HAProxy's master, so that HAProxy survives a crash of `discover run`, and reaps what nobody else does (PID 1).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`args`] | the command line, and what it comes to |
+//! | [`children`] | our children and other people's zombies |
+//! | [`agent`] | `discover run`, started again when it ends |
+//! | [`keeper`] | HAProxy, started again when it ends |
+//! | [`file`] | a config file that others write (`--file`): noticed, checked, loaded or refused |
+//!
+//! Two modes: beside `discover run`, which writes the config and reloads by itself; or alone with `--file CFG`, for a HAProxy container whose
+//! config is mounted. To stop: the agent first, so that it no longer changes anything, then HAProxy, gracefully.
+
+pub mod agent;
+pub mod args;
+pub mod children;
+pub mod file;
+pub mod keeper;
+
+use std::io;
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use args::{Options, SuperviseArgs};
+
+use crate::haproxy::process::ProcessError;
+use children::Children;
+
+/// Why supervising ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// The command line makes no sense.
+    #[error("supervise: {0}")]
+    Usage(String),
+    /// Signals of children cannot be received.
+    #[error("listening for the end of child processes")]
+    Signals(#[source] io::Error),
+    /// The directory for the master socket cannot be made.
+    #[error("making the directory {}", path.display())]
+    Directory {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// HAProxy could not be stopped.
+    #[error("stopping HAProxy")]
+    Stop(#[source] ProcessError),
+}
+
+/// Supervises until `cancel`, then stops everything in order; at most the agent's and HAProxy's grace together, and 10 s more for either.
+///
+/// HAProxy or the agent ending is no end of this: both are started again, after a growing delay.
+///
+/// # Errors
+/// [`SuperviseError`].
+pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), SuperviseError> {
+    let children = Children::new();
+    if let Some(dir) = options.launch.master_socket.parent().filter(|d| !d.as_os_str().is_empty()) {
+        let failed = |source| SuperviseError::Directory { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let stop_haproxy = CancellationToken::new();
+    let agent = async {
+        match &options.agent {
+            Some(command) => agent::keep(command, &options, &children, &cancel).await,
+            None => cancel.cancelled().await,
+        }
+        info!("Stopping HAProxy.");
+        stop_haproxy.cancel();
+    };
+    let haproxy = keeper::keep(&options, &children, &stop_haproxy);
+    let both = async { tokio::join!(agent, haproxy).1 };
+    tokio::select! {
+        ended = both => ended,
+        error = children.reap_for_ever() => Err(SuperviseError::Signals(error)),
+    }
+}

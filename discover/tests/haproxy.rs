@@ -1,0 +1,400 @@
+//! The I/O layer against every HAProxy that this machine has. Each trap of HAProxy's that was measured has a test that names it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; clippy excuses only functions marked as tests"
+)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use discover::haproxy::check::{self, CheckError};
+use discover::haproxy::command::Command;
+use discover::haproxy::master::{MasterCli, ReloadOutcome};
+use discover::haproxy::ops::{Op, RefusalKind, ServerParams, ServerRef};
+use discover::haproxy::ports::{BindReason, bindable};
+use discover::haproxy::process::{self, ProcessError, adopt};
+use discover::haproxy::runtime::DelOutcome;
+use discover::haproxy::tables::{OperState, ServerState};
+use discover::haproxy::version::Capabilities;
+use support::{Lab, eventually, free_port, get, http_server, programs};
+
+const EMPTY: &str = "backend b\n    balance roundrobin\n";
+
+fn server(name: &str) -> ServerRef {
+    ServerRef::new("b", name).unwrap()
+}
+
+fn params(text: &str) -> ServerParams {
+    ServerParams::parse(text).unwrap()
+}
+
+fn somewhere() -> SocketAddr {
+    "127.0.0.1:1".parse().unwrap()
+}
+
+fn named<'a>(states: &'a [ServerState], name: &str) -> &'a ServerState {
+    states.iter().find(|s| s.name == name).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_goes_through_its_whole_life_at_run_time() {
+    for program in programs() {
+        let (port, backend) = (free_port(), http_server("one", Duration::ZERO).await);
+        let lab =
+            Lab::start(&program, &format!("frontend f\n    bind 127.0.0.1:{port}\n    default_backend b\n{EMPTY}"))
+                .await;
+        let mut api = lab.runtime();
+        assert_eq!(api.version().await.unwrap(), lab.version);
+        assert_eq!(api.sections().await.unwrap(), ["b"]);
+
+        api.add_server(server("s"), backend, params("weight 7 check inter 100ms")).await.unwrap();
+        let states = api.servers_state(Some("b")).await.unwrap();
+        let s = named(&states, "s");
+        assert_eq!((s.addr, s.port, s.weight), (Some(backend.ip()), backend.port(), 7));
+        assert!(s.admin.forced_maintenance(), "a new server starts in maintenance");
+        assert!(s.check.configured() && !s.check.enabled(), "and with its checks off");
+        for op in [Op::EnableHealth(server("s")), Op::Ready(server("s"))] {
+            api.run(op).await.unwrap();
+        }
+        assert_eq!(get(port).await, "one");
+        let states = api.servers_state(None).await.unwrap();
+        assert!(named(&states, "s").check.enabled() && !named(&states, "s").admin.in_maintenance());
+
+        api.run(Op::SetWeight(server("s"), 200)).await.unwrap();
+        api.run(Op::Drain(server("s"))).await.unwrap();
+        let states = api.servers_state(None).await.unwrap();
+        assert!(named(&states, "s").admin.draining() && named(&states, "s").weight == 200);
+        api.run(Op::Ready(server("s"))).await.unwrap();
+
+        let other = http_server("two", Duration::ZERO).await;
+        for _ in 0..2 {
+            api.run(Op::SetAddr(server("s"), other)).await.unwrap(); // the second time nothing changes
+        }
+        assert_eq!(get(port).await, "two");
+        let row = api.stat().await.unwrap().into_iter().find(|r| r.name == "s").unwrap();
+        assert_eq!((row.weight, row.addr), (Some(200), other.to_string()));
+
+        match api.del_server(server("s")).await.unwrap() {
+            DelOutcome::Refused(refusal) => assert_eq!(refusal.kind, RefusalKind::NotInMaintenance),
+            other => panic!("{other:?}"),
+        }
+        api.run(Op::Maint(server("s"))).await.unwrap();
+        if Capabilities::of(&lab.version).del_server {
+            let mut outcome = DelOutcome::Busy;
+            eventually("the server is deleted", async || {
+                outcome = api.del_server(server("s")).await.unwrap();
+                outcome != DelOutcome::Busy
+            })
+            .await;
+            assert_eq!(outcome, DelOutcome::Deleted, "{}", lab.version);
+            assert_eq!(api.del_server(server("s")).await.unwrap(), DelOutcome::NotFound);
+        }
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn refusals_carry_haproxys_words_and_their_meaning() {
+    for program in programs() {
+        let lab =
+            Lab::start(&program, &format!("{EMPTY}    server s1 127.0.0.1:1\nbackend fixed\n    balance source\n"))
+                .await;
+        let mut api = lab.runtime();
+        let fixed = ServerRef::new("fixed", "x").unwrap();
+        let results = api
+            .apply(&[
+                Op::AddServer(server("s1"), somewhere(), params("")),
+                Op::AddServer(fixed, somewhere(), params("")),
+                Op::AddServer(server("x"), somewhere(), params("no-such-keyword 1")),
+                Op::Ready(server("nobody")),
+                Op::SetWeight(server("s1"), 257),
+                Op::EnableHealth(server("s1")),
+                Op::SetWeight(server("s1"), 9),
+            ])
+            .await;
+        let kinds: Vec<_> = results.iter().map(|r| r.as_ref().err().and_then(|e| e.refusal())).collect();
+        use RefusalKind::*;
+        assert_eq!(
+            kinds,
+            [Some(Exists), Some(StaticAlgorithm), Some(Other), Some(NotFound), Some(Other), Some(Other), None]
+        );
+        assert!(results[2].as_ref().unwrap_err().to_string().contains("no-such-keyword"), "{:?}", results[2]);
+        assert!(results[6].is_ok(), "the failed ones keep nothing back");
+        assert!(api.servers_state(Some("nowhere")).await.is_err());
+        lab.stop().await;
+    }
+}
+
+/// Trap: 2.6 refuses `cookie` in `add server`, 3.0 takes it; the capability table says so.
+#[tokio::test]
+async fn the_capability_table_agrees_with_the_running_haproxy() {
+    for program in programs() {
+        let lab = Lab::start(&program, EMPTY).await;
+        let (mut api, can) = (lab.runtime(), Capabilities::of(&lab.version));
+        let cookie = api.add_server(server("c"), somewhere(), params("cookie x")).await;
+        assert_eq!(cookie.is_ok(), can.cookie_in_add_server, "{}: {cookie:?}", lab.version);
+        let slow = api.add_server(server("i"), somewhere(), params("check init-state down")).await;
+        assert_eq!(slow.is_ok(), can.init_state, "{}: {slow:?}", lab.version);
+        let pool =
+            api.add_server(server("p"), somewhere(), params("pool-purge-delay 5s pool-max-conn 100 id 77")).await;
+        assert!(pool.is_ok(), "{}: {pool:?}", lab.version);
+        assert_eq!(named(&api.servers_state(None).await.unwrap(), "p").id, 77);
+        lab.stop().await;
+    }
+}
+
+/// Trap: `add server` inherits nothing from `default-server`.
+#[tokio::test]
+async fn default_server_is_not_inherited_by_servers_added_at_run_time() {
+    for program in programs() {
+        let body = "backend b\n    balance roundrobin\n    default-server check inter 1s weight 33\n    server file 127.0.0.1:1\n";
+        let lab = Lab::start(&program, body).await;
+        let mut api = lab.runtime();
+        api.add_server(server("dynamic"), somewhere(), params("")).await.unwrap();
+        let states = api.servers_state(None).await.unwrap();
+        assert_eq!((named(&states, "file").weight, named(&states, "dynamic").weight), (33, 1), "{}", lab.version);
+        assert!(named(&states, "file").check.configured() && !named(&states, "dynamic").check.configured());
+        lab.stop().await;
+    }
+}
+
+/// `;` in a name once executed a second command; no such name can be made into one now, and a raw one proves that the danger is real.
+#[tokio::test]
+async fn nothing_can_be_injected_into_the_socket() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for program in programs() {
+        let lab = Lab::start(&program, &format!("{EMPTY}    server s1 127.0.0.1:1\n")).await;
+        let mut api = lab.runtime();
+        for evil in ["x;disable server b/s1", "x\ndisable server b/s1", "x disable", "x\\", "<<"] {
+            assert!(ServerRef::new("b", evil).is_err() && Command::new(["show", evil]).is_err(), "{evil:?}");
+        }
+        assert!(!named(&api.servers_state(None).await.unwrap(), "s1").admin.in_maintenance());
+        let mut raw = tokio::net::UnixStream::connect(lab.dir.path().join("admin.sock")).await.unwrap();
+        raw.write_all(b"show info;disable server b/s1\n").await.unwrap();
+        raw.shutdown().await.unwrap();
+        raw.read_to_string(&mut String::new()).await.unwrap();
+        assert!(named(&api.servers_state(None).await.unwrap(), "s1").admin.in_maintenance(), "what the types keep out");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_operations_are_pipelined_in_order() {
+    for program in programs() {
+        let lab = Lab::start(&program, EMPTY).await;
+        let mut api = lab.runtime();
+        let names: Vec<String> = (0..500).map(|n| format!("server_{n}")).collect();
+        let add = |n: &String| {
+            Op::AddServer(server(n), somewhere(), params("weight 5 pool-purge-delay 5s pool-max-conn 100"))
+        };
+        let ops: Vec<Op> =
+            names.iter().flat_map(|n| [add(n), Op::Ready(server(n)), Op::SetWeight(server(n), 6)]).collect();
+        let start = std::time::Instant::now();
+        let results = api.apply(&ops).await;
+        eprintln!("{}: {} operations in {:?}", lab.version, ops.len(), start.elapsed());
+        assert!(results.len() == 1500 && results.iter().all(Result::is_ok));
+        let states = api.servers_state(Some("b")).await.unwrap();
+        assert!(states.len() == 500 && states.iter().all(|s| s.weight == 6 && !s.admin.in_maintenance()));
+        lab.stop().await;
+    }
+}
+
+/// Trap: a server with requests in flight is not deleted; the request ends well, and then it can go.
+#[tokio::test]
+async fn a_busy_server_is_not_deleted_and_its_request_is_finished() {
+    for program in programs() {
+        let (port, backend) = (free_port(), http_server("slow", Duration::from_millis(700)).await);
+        let lab =
+            Lab::start(&program, &format!("frontend f\n    bind 127.0.0.1:{port}\n    default_backend b\n{EMPTY}"))
+                .await;
+        let mut api = lab.runtime();
+        api.add_server(server("s"), backend, params("")).await.unwrap();
+        api.run(Op::Ready(server("s"))).await.unwrap();
+        let request = tokio::spawn(get(port));
+        eventually("the request is in flight", async || {
+            api.stat().await.unwrap().iter().any(|r| r.name == "s" && r.scur == 1)
+        })
+        .await;
+        api.run(Op::Maint(server("s"))).await.unwrap();
+        assert_eq!(api.del_server(server("s")).await.unwrap(), DelOutcome::Busy, "{}", lab.version);
+        assert_eq!(request.await.unwrap(), "slow", "{}", lab.version);
+        if Capabilities::of(&lab.version).del_server {
+            eventually("it is deleted", async || api.del_server(server("s")).await.unwrap() == DelOutcome::Deleted)
+                .await;
+        }
+        lab.stop().await;
+    }
+}
+
+/// Trap: after a reload the session stays with the old worker, which answers and changes nothing that counts.
+#[tokio::test]
+async fn a_session_sticks_to_the_old_worker_after_a_reload_until_it_is_reopened() {
+    for program in programs() {
+        let lab = Lab::start(&program, &format!("{EMPTY}    server s1 127.0.0.1:1\n")).await;
+        let (mut api, master) = (lab.runtime(), lab.launch.master());
+        let old = api.info().await.unwrap().pid;
+        let ReloadOutcome::Loaded { worker, .. } = master.reload().await.unwrap() else { panic!("{}", lab.version) };
+        let stuck = api.info().await.unwrap();
+        assert_eq!(stuck.pid, old, "{}: the trap", lab.version);
+        assert!(stuck.stopping, "and this is how it can be told");
+        let _ = api.run(Op::SetWeight(server("s1"), 9)).await;
+        api.reopen();
+        let fresh = api.info().await.unwrap();
+        assert_eq!((fresh.pid, fresh.stopping), (worker, false));
+        assert_eq!(
+            named(&api.servers_state(None).await.unwrap(), "s1").weight,
+            1,
+            "what the old worker was told is lost"
+        );
+        let procs = master.show_proc().await.unwrap();
+        assert_eq!(procs.current_worker(), Some(worker));
+        let told = master.to_worker(&Command::new(["show", "info"]).unwrap()).await.unwrap();
+        assert!(told.text().contains(&format!("Pid: {worker}\n")), "@1 reaches the current worker");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reload_with_bad_syntax_fails_with_the_reason_and_the_old_worker_goes_on() {
+    for program in programs() {
+        let lab = Lab::start(&program, EMPTY).await;
+        let master = lab.launch.master();
+        let before = master.show_proc().await.unwrap().current_worker();
+        lab.write(&format!("{EMPTY}    no-such-keyword\n"));
+        match check::check(&lab.launch.program, &lab.launch.config).await {
+            Err(CheckError::Refused { output, .. }) => assert!(output.contains("no-such-keyword"), "{output}"),
+            other => panic!("{other:?}"),
+        }
+        for failures in 1..=2 {
+            match master.reload().await.unwrap() {
+                ReloadOutcome::Failed { log } => assert!(log.contains("no-such-keyword"), "{}: {log}", lab.version),
+                other => panic!("{}: {other:?}", lab.version),
+            }
+            let now = master.show_proc().await.unwrap();
+            assert_eq!((now.current_worker(), now.failed_reloads), (before, failures), "{}", lab.version);
+        }
+        lab.runtime().info().await.unwrap();
+        lab.write(EMPTY);
+        check::check(&lab.launch.program, &lab.launch.config).await.unwrap();
+        let outcome = master.reload().await.unwrap();
+        assert!(matches!(outcome, ReloadOutcome::Loaded { worker, .. } if Some(worker) != before), "{outcome:?}");
+        lab.stop().await;
+    }
+}
+
+/// Trap: `haproxy -c` likes a config whose port is taken; the reload then fails, and meanwhile every listener is closed. So: test-bind first.
+#[tokio::test]
+async fn a_bind_conflict_passes_the_check_fails_the_reload_and_is_found_by_the_test_bind() {
+    for program in programs() {
+        let port = free_port();
+        let good = format!("frontend f\n    bind 127.0.0.1:{port}\n    default_backend b\n{EMPTY}");
+        let lab = Lab::start(&program, &good).await;
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        lab.write(&format!("{good}frontend g\n    bind {address}\n    default_backend b\n"));
+        assert_eq!(bindable(address).unwrap_err().reason, BindReason::InUse);
+        check::check(&lab.launch.program, &lab.launch.config).await.unwrap();
+        match lab.launch.master().reload().await.unwrap() {
+            ReloadOutcome::Failed { log } => assert!(log.contains("cannot bind"), "{}: {log}", lab.version),
+            other => panic!("{}: {other:?}", lab.version),
+        }
+        assert!(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok(), "it listens again");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_map_is_replaced_at_once_and_a_bad_entry_changes_nothing() {
+    for program in programs() {
+        let body = format!(
+            "frontend f\n    bind 127.0.0.1:{}\n    use_backend %[path,map_str(DIR/hosts.map,b)]\n{EMPTY}",
+            free_port()
+        );
+        let mut lab = Lab::new(&program, &body);
+        let map = lab.dir.path().join("hosts.map").display().to_string();
+        std::fs::write(&map, "a.example b\n").unwrap();
+        lab.running = Some(lab.launch.spawn().await.unwrap());
+        let mut api = lab.runtime();
+        let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+        let add = |k: &str| Op::MapAdd { map: map.clone(), key: k.into(), value: "b".into() };
+        let set = |k: &str, v: &str| Op::MapSet { map: map.clone(), key: k.into(), value: v.into() };
+        let results = api.apply(&[add("b.example"), set("b.example", "c"), set("nope", "c")]).await;
+        assert!(results[0].is_ok() && results[1].is_ok());
+        assert_eq!(results[2].as_ref().unwrap_err().refusal(), Some(RefusalKind::NotFound));
+        assert_eq!(api.map_show(&map).await.unwrap(), [pair("a.example", "b"), pair("b.example", "c")]);
+        let del = || Op::MapDel { map: map.clone(), key: "a.example".into() };
+        api.run(del()).await.unwrap();
+        assert_eq!(api.run(del()).await.unwrap_err().refusal(), Some(RefusalKind::NotFound));
+
+        let many: Vec<_> = (0..5000).map(|n| pair(&format!("host{n}.example"), "b")).collect();
+        api.map_swap(&map, &many).await.unwrap();
+        assert_eq!(api.map_show(&map).await.unwrap(), many, "{}", lab.version);
+        for bad in [pair("x y", "b"), pair("x", "b;c"), pair("#x", "b"), pair("x", "")] {
+            assert!(api.map_swap(&map, &[pair("first", "b"), bad]).await.is_err());
+        }
+        assert_eq!(api.map_show(&map).await.unwrap().len(), 5000, "unchanged");
+        api.map_swap(&map, &[]).await.unwrap();
+        assert!(api.map_show(&map).await.unwrap().is_empty());
+        assert!(api.map_swap("/no/such.map", &many).await.is_err());
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_haproxy_that_cannot_start_says_why() {
+    for program in programs() {
+        let lab = Lab::new(&program, "backend b\n    no-such-keyword\n");
+        match lab.launch.spawn().await {
+            Err(ProcessError::Ended { log, .. }) => assert!(log.contains("no-such-keyword"), "{log}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(adopt(&lab.launch.master()).await.is_none());
+    }
+    let lab = Lab::new(&programs()[0], EMPTY);
+    let missing = discover::haproxy::process::Launch { program: "/no/such/haproxy".into(), ..lab.launch.clone() };
+    assert!(matches!(missing.spawn().await, Err(ProcessError::Run { .. })));
+    assert!(check::version(std::path::Path::new("/no/such/haproxy")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_running_haproxy_is_adopted_and_not_started_again() {
+    for program in programs() {
+        let mut lab = Lab::start(&program, EMPTY).await;
+        assert_eq!(check::version(&program).await.unwrap(), lab.version);
+        let adopted = lab.launch.adopt_or_spawn().await.unwrap();
+        let started = lab.running.take().unwrap();
+        assert_eq!((adopted.master, adopted.child.is_none()), (started.master, true));
+        assert_eq!(adopted.procs.current_worker(), started.procs.current_worker());
+        // Dropping the handles must not end it.
+        drop(adopted);
+        let master = MasterCli::new(&lab.launch.master_socket);
+        assert!(master.show_proc().await.is_ok());
+        let pid = started.master;
+        started.stop(Duration::from_secs(5)).await.unwrap();
+        assert!(!process::alive(pid), "a graceful stop ends an idle HAProxy");
+    }
+}
+
+/// A worker that dies takes the master with it: both sockets then answer with errors and nothing hangs.
+#[tokio::test]
+async fn a_worker_that_dies_is_an_error_on_both_sockets() {
+    for program in programs() {
+        let mut lab = Lab::start(&program, EMPTY).await;
+        let mut api = lab.runtime();
+        let worker = api.info().await.unwrap().pid;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL).unwrap();
+        let mut child = lab.running.take().unwrap().child.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap();
+        assert!(api.info().await.is_err());
+        assert!(lab.launch.master().reload().await.is_err());
+        lab.running = Some(lab.launch.spawn().await.unwrap());
+        assert_eq!(api.servers_state(None).await.unwrap(), []);
+        let states = api.servers_state(Some("b")).await.unwrap();
+        assert!(states.iter().all(|s| s.oper == OperState::Running));
+        lab.stop().await;
+    }
+}
