@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::certs::Certs;
 use super::free_port;
 use crate::store::etcd::{Endpoint, EtcdConfig, EtcdStore};
 
@@ -36,6 +37,9 @@ pub struct Etcd {
     dir: TempDir,
     args: Vec<String>,
     client_port: u16,
+    /// Where `/health` is answered over plain HTTP.
+    health_port: u16,
+    certs: Option<Certs>,
     child: Option<Child>,
 }
 
@@ -47,18 +51,22 @@ impl Etcd {
 
     /// A node of its own by this binary, with these arguments added.
     pub fn start_with(binary: &Path, args: &[&str]) -> Self {
-        let mut cluster = Self::cluster_with(binary, 1, args);
-        cluster.remove(0)
+        Self::cluster_with(binary, 1, args, false).remove(0)
+    }
+
+    /// A node of its own that speaks TLS and wants a client certificate; see [`Self::certs`].
+    pub fn start_tls() -> Self {
+        Self::cluster_with(&binaries()[0], 1, &[], true).remove(0)
     }
 
     /// A cluster of `size` nodes, ready to serve, by the first of [`binaries`].
     pub fn cluster(size: usize) -> Vec<Self> {
-        Self::cluster_with(&binaries()[0], size, &[])
+        Self::cluster_with(&binaries()[0], size, &[], false)
     }
 
-    fn cluster_with(binary: &Path, size: usize, args: &[&str]) -> Vec<Self> {
+    fn cluster_with(binary: &Path, size: usize, args: &[&str], tls: bool) -> Vec<Self> {
         for start in 1.. {
-            let mut nodes = Self::prepare(binary, size, args);
+            let mut nodes = Self::prepare(binary, size, args, tls);
             for node in &mut nodes {
                 node.spawn();
             }
@@ -70,15 +78,18 @@ impl Etcd {
         unreachable!()
     }
 
-    fn prepare(binary: &Path, size: usize, args: &[&str]) -> Vec<Self> {
+    fn prepare(binary: &Path, size: usize, args: &[&str], tls: bool) -> Vec<Self> {
         let peers: Vec<_> = (0..size).map(|n| (format!("n{n}"), format!("http://127.0.0.1:{}", free_port()))).collect();
         let cluster: Vec<_> = peers.iter().map(|(name, url)| format!("{name}={url}")).collect();
         // A single node need not wait long for itself; the shortest lease is 1.5 election timeouts.
         let pace = if size == 1 { ["20", "200"] } else { ["100", "1000"] };
         let node = |(name, peer_url): &(String, String)| {
             let client_port = free_port();
-            let client_url = format!("http://127.0.0.1:{client_port}");
+            let scheme = if tls { "https" } else { "http" };
+            let client_url = format!("{scheme}://127.0.0.1:{client_port}");
             let dir = TempDir::with_prefix("etcd-test-").unwrap();
+            let certs = tls.then(|| Certs::make(dir.path()));
+            let health_port = if tls { free_port() } else { client_port };
             let flag = |name: &str, value: &str| format!("--{name}={value}");
             let mut all = vec![
                 flag("name", name),
@@ -91,8 +102,16 @@ impl Etcd {
                 flag("heartbeat-interval", pace[0]),
                 flag("election-timeout", pace[1]),
             ];
+            if let Some(certs) = &certs {
+                let file = |name: &str, file: &str| flag(name, &certs.path(file).to_string_lossy());
+                all.push(flag("listen-metrics-urls", &format!("http://127.0.0.1:{health_port}")));
+                all.push("--client-cert-auth".to_owned());
+                all.push(file("trusted-ca-file", "ca.pem"));
+                all.push(file("cert-file", "server.pem"));
+                all.push(file("key-file", "server.key"));
+            }
             all.extend(args.iter().map(|arg| (*arg).to_owned()));
-            Self { binary: binary.to_owned(), dir, args: all, client_port, child: None }
+            Self { binary: binary.to_owned(), dir, args: all, client_port, health_port, certs, child: None }
         };
         peers.iter().map(node).collect()
     }
@@ -126,7 +145,7 @@ impl Etcd {
 
     /// Whether it has a leader and serves.
     fn is_healthy(&self) -> bool {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.client_port));
+        let address = SocketAddr::from(([127, 0, 0, 1], self.health_port));
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
             stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -145,7 +164,12 @@ impl Etcd {
 
     /// Where it serves clients.
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint { https: false, host: "127.0.0.1".into(), port: self.client_port }
+        Endpoint { https: self.certs.is_some(), host: "127.0.0.1".into(), port: self.client_port }
+    }
+
+    /// The certificates of a node that speaks TLS.
+    pub fn certs(&self) -> &Certs {
+        self.certs.as_ref().unwrap()
     }
 
     /// A store that uses this node only.

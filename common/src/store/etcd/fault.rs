@@ -38,8 +38,10 @@ pub(super) fn classify(endpoint: &str, error: &Error) -> Failure {
         Error::LeaseKeepAliveError(why) if why.contains("lease not found") => {
             return Failure::of(Fault::LeaseLost(LeaseId(0)));
         }
-        Error::TransportError(cause) => Failure::of(Fault::Unavailable { endpoint, why: chain(cause) }),
-        Error::IoError(cause) => Failure::of(Fault::Unavailable { endpoint, why: chain(cause) }),
+        Error::TransportError(cause) => {
+            Failure::of(Fault::Unavailable { endpoint, why: chain(String::new(), causes(cause)) })
+        }
+        Error::IoError(cause) => Failure::of(Fault::Unavailable { endpoint, why: chain(String::new(), causes(cause)) }),
         other => Failure::of(Fault::Unavailable { endpoint, why: other.to_string() }),
     };
     let unsent = match error {
@@ -79,7 +81,8 @@ fn of_status(endpoint: String, code: i32, message: &str, status: &(dyn StdError 
         12 => Fault::NotV3 { endpoint, why: format!("the call is not implemented there ({why})") },
         // Invalid argument, not found, exists already, failed precondition, out of range.
         3 | 5 | 6 | 9 | 11 => Fault::Refused { endpoint, why },
-        _ => Fault::Unavailable { endpoint, why: chain(status) },
+        // A status' own text tells its causes in Rust's debug notation; its message and the causes' texts say more.
+        _ => Fault::Unavailable { endpoint, why: chain(why, causes(status).skip(1)) },
     }
 }
 
@@ -87,11 +90,9 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |e: &&'a (dyn StdError + 'static)| (*e).source())
 }
 
-/// The error and its causes, each told once.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    for cause in causes(error) {
-        let said = cause.to_string();
+/// A text and then the causes, each told once.
+fn chain<'a>(mut text: String, causes: impl Iterator<Item = &'a (dyn StdError + 'static)>) -> String {
+    for said in causes.map(ToString::to_string) {
         if text.contains(&said) {
             continue;
         }

@@ -11,26 +11,47 @@ use super::config::Endpoint;
 /// Most of an answer that is looked at.
 const ANSWER_LIMIT: u64 = 8 * 1024;
 
-/// What `endpoint` is, if it is surely no etcd with the v3 API. It is asked over plain HTTP for `/version`, which
-/// every etcd since 2.0 answers; `None` where it is etcd 3 or cannot be told.
-pub(super) async fn impostor(endpoint: &Endpoint, patience: Duration) -> Option<String> {
+/// What can be told of something that took a connection and spoke no gRPC.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// It is surely no etcd with the v3 API, but this.
+    Impostor(String),
+    /// It may be one; this may help whoever looks into it.
+    Hint(&'static str),
+}
+
+/// Asks `endpoint` over plain HTTP for `/version`, which every etcd since 2.0 answers.
+pub(super) async fn identify(endpoint: &Endpoint, patience: Duration) -> Option<Finding> {
     if endpoint.https {
         return None; // the TLS layer's own errors say enough
     }
-    let answer = timeout(patience, ask(endpoint)).await.ok()?.ok()?;
-    judge(&String::from_utf8_lossy(&answer))
+    match timeout(patience, ask(endpoint)).await.ok()?.ok()? {
+        // What etcd 3.4 does when it expects TLS, and what a server does that is about to end.
+        answer if answer.is_empty() => {
+            Some(Finding::Hint("it closes connections without a word; perhaps it expects https"))
+        }
+        answer => judge(&answer).map(Finding::Impostor),
+    }
 }
 
+/// What came until the server closed or reset the connection; an error only where there was none.
 async fn ask(endpoint: &Endpoint) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
     let request = format!("GET /version HTTP/1.0\r\nHost: {}\r\n\r\n", endpoint.authority());
-    stream.write_all(request.as_bytes()).await?;
+    drop(stream.write_all(request.as_bytes()).await);
     let mut answer = Vec::new();
-    stream.take(ANSWER_LIMIT).read_to_end(&mut answer).await?;
+    drop(stream.take(ANSWER_LIMIT).read_to_end(&mut answer).await);
     Ok(answer)
 }
 
-fn judge(answer: &str) -> Option<String> {
+/// How a TLS alert begins: its content type, and the major version. Source: RFC 8446, section 5.1.
+const TLS_ALERT: [u8; 2] = [21, 3];
+
+fn judge(answer: &[u8]) -> Option<String> {
+    if answer.starts_with(&TLS_ALERT) {
+        return Some("it expects https".to_owned());
+    }
+    let answer = &*String::from_utf8_lossy(answer);
     if !answer.starts_with("HTTP/") {
         return None;
     }
@@ -58,12 +79,13 @@ mod tests {
     #[test]
     fn answers_are_told_apart() {
         let http = |body: &str| format!("HTTP/1.1 200 OK\r\nServer: nginx\r\n\r\n{body}");
-        assert_eq!(judge(&http(r#"{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}"#)), None);
-        let v2 = judge(&http(r#"{"etcdserver":"2.3.7","etcdcluster":"2.3.0"}"#)).unwrap();
+        assert_eq!(judge(http(r#"{"etcdserver":"3.4.23","etcdcluster":"3.4.0"}"#).as_bytes()), None);
+        let v2 = judge(http(r#"{"etcdserver":"2.3.7","etcdcluster":"2.3.0"}"#).as_bytes()).unwrap();
         assert_eq!(v2, "it is etcd 2.3.7, which has the v2 API only");
-        assert_eq!(judge(&http("<html>")).unwrap(), "it is an HTTP server (nginx), not etcd");
+        assert_eq!(judge(http("<html>").as_bytes()).unwrap(), "it is an HTTP server (nginx), not etcd");
         let https = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-        assert_eq!(judge(https).unwrap(), "it expects https");
-        assert_eq!(judge("-ERR unknown command"), None);
+        assert_eq!(judge(https.as_bytes()).unwrap(), "it expects https");
+        assert_eq!(judge(b"\x15\x03\x01\x00\x02\x02\x46").unwrap(), "it expects https");
+        assert_eq!(judge(b"-ERR unknown command"), None);
     }
 }

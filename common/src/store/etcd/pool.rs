@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::config::{Credentials, Endpoint, EtcdConfig};
 use super::fault::{Failure, classify};
-use super::identify::impostor;
+use super::identify::{Finding, identify};
 use crate::store::{Fault, Operation, StoreError};
 
 /// Least number of attempts of one call; with more endpoints than this, each gets one.
@@ -89,7 +89,7 @@ impl Pool {
                 self.leave(index);
             }
             if !failure.moves_on || attempt == attempts || (retry == Retry::Unsent && !failure.unsent) {
-                return Err(StoreError::new(operation, subject, self.name_the_impostor(index, failure).await));
+                return Err(StoreError::new(operation, subject, self.explain(index, failure).await));
             }
             debug!(endpoint = self.name(index), why = %failure.fault, attempt, "Store call failed; trying again.");
             sleep(PAUSE.mul_f64(rand::random::<f64>()) * u32::try_from(attempt).unwrap_or(1)).await;
@@ -199,14 +199,16 @@ impl Pool {
     }
 
     /// An endpoint that took the connection and then spoke no HTTP/2 may be something else.
-    async fn name_the_impostor(&self, index: usize, failure: Failure) -> Fault {
-        let suspect = matches!(failure.fault, Fault::Unavailable { .. }) && !failure.unsent;
-        let Some(slot) = self.slots.get(index).filter(|_| suspect) else {
-            return failure.fault;
+    async fn explain(&self, index: usize, failure: Failure) -> Fault {
+        let (slot, why) = match (self.slots.get(index), failure.fault) {
+            (Some(slot), Fault::Unavailable { why, .. }) if !failure.unsent => (slot, why),
+            (_, fault) => return fault,
         };
-        match impostor(&slot.endpoint, self.config.timeouts.call).await {
-            Some(why) => Fault::NotV3 { endpoint: slot.name.clone(), why },
-            None => failure.fault,
+        let endpoint = slot.name.clone();
+        match identify(&slot.endpoint, self.config.timeouts.call).await {
+            Some(Finding::Impostor(why)) => Fault::NotV3 { endpoint, why },
+            Some(Finding::Hint(hint)) => Fault::Unavailable { endpoint, why: format!("{why} ({hint})") },
+            None => Fault::Unavailable { endpoint, why },
         }
     }
 }
