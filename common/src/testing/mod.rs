@@ -1,10 +1,12 @@
-//! Real daemons for tests, on loopback and in directories of their own. Whatever goes wrong in here is a panic: only
-//! tests use it.
+//! What tests need: real daemons on loopback and in directories of their own, ways to them that break, and the suite that
+//! every watcher passes. Whatever goes wrong in here is a panic: only tests use it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod certs;
 pub mod etcd;
+pub mod gate;
+pub mod watch_contract;
 
 use std::net::TcpListener;
 
