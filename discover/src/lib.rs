@@ -1,3 +1,27 @@
-//! Under construction.
+//! `discover`: watches the registry and keeps HAProxy at its state.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`agent`] | the running agent: its tasks and its turns |
+//! | [`watchers`] | sources of pools |
+//! | [`reconcile`] | observations → merge → guard → desired (pure) |
+//! | [`generators`] | desired → files and running state, one folder for each |
+//! | [`haproxy`] | talking to HAProxy and running it |
+//! | [`supervise`] | `discover supervise`: owns HAProxy's processes, as PID 1 |
+//! | [`metrics`], [`status`] | what discover tells about itself |
+//! | [`names`] | host names as addresses |
+//!
+//! A turn: observe → merge → guard → plan → apply → read the outcome → record. It is level-triggered: a trigger carries
+//! no data, every turn reads the whole state again, and costs what changed.
 
+pub mod agent;
+pub mod cli;
+pub mod generators;
 pub mod haproxy;
+pub mod metrics;
+pub mod names;
+pub mod reconcile;
+pub mod status;
+pub mod supervise;
+pub mod watchers;

@@ -188,6 +188,25 @@ impl Op {
         }
     }
 
+    /// Its kind in one word, for metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AddServer(..) => "add_server",
+            Self::DelServer(_) => "del_server",
+            Self::EnableHealth(_) => "enable_health",
+            Self::EnableAgent(_) => "enable_agent",
+            Self::Ready(_) => "ready",
+            Self::Drain(_) => "drain",
+            Self::Maint(_) => "maint",
+            Self::SetWeight(..) => "set_weight",
+            Self::SetAddr(..) => "set_addr",
+            Self::ShutdownSessions(_) => "shutdown_sessions",
+            Self::MapAdd { .. } => "map_add",
+            Self::MapSet { .. } => "map_set",
+            Self::MapDel { .. } => "map_del",
+        }
+    }
+
     /// Whether `reply` says that it was done.
     ///
     /// # Errors

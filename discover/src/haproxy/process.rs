@@ -202,6 +202,24 @@ pub async fn adopt(master: &MasterCli) -> Option<Running> {
     Some(Running { master: procs.master.pid, procs, child: None })
 }
 
+/// Waits for a HAProxy that somebody else starts: until its master answers and shows a worker.
+///
+/// # Errors
+/// [`ProcessError::Silent`].
+pub async fn await_master(master: &MasterCli, patience: Duration) -> Result<Running, ProcessError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match adopt(master).await {
+            Some(running) if running.procs.current_worker().is_some() => return Ok(running),
+            _ if Instant::now() >= deadline => {
+                let (socket, log) = (master.path().to_owned(), String::new());
+                return Err(ProcessError::Silent { socket, after: patience, log });
+            }
+            _ => sleep(POLL).await,
+        }
+    }
+}
+
 /// Whether a process of this id exists; a zombie counts.
 pub fn alive(pid: i32) -> bool {
     pid > 0 && !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))

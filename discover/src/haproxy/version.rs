@@ -24,6 +24,9 @@ pub struct Version {
 pub struct VersionError(String);
 
 impl Version {
+    /// The oldest that is supported: what is assumed of a HAProxy that has not said its version yet.
+    pub const OLDEST: Self = Self { major: 2, minor: 6, patch: 0, text: String::new() };
+
     /// Finds the version in the output of `haproxy -v`, `show version` or `show info`, or in a bare version such as `3.0.11-1+deb13u5`.
     ///
     /// # Errors

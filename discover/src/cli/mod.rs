@@ -1,0 +1,129 @@
+//! The command line.
+
+mod ls;
+mod release;
+mod render;
+mod run;
+mod settings;
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use common::admin::client::{StatusArgs, status};
+use common::lifecycle::{Exit, Lifecycle};
+use common::telemetry::{Chain, LogFormat, init_logging};
+
+use crate::supervise::{self, SuperviseArgs};
+
+/// Keeps HAProxy at the state of the registry: watches services in etcd (or the local Docker), and routes to the live ones.
+#[derive(Debug, Parser)]
+#[command(name = "discover", version, max_term_width = 120)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: run::RunArgs,
+    /// How log lines look
+    #[arg(long, env = "DISCOVER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_enum, global = true)]
+    log_format: LogFormat,
+    /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins
+    #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", default_value = "info", global = true)]
+    log: String,
+}
+
+/// Where the admin server of discover listens, unless said otherwise.
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9181);
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent (what happens without a command, too)
+    Run(Box<run::RunArgs>),
+    /// Own HAProxy's processes and run the agent beside them, as PID 1 of a container
+    Supervise(SuperviseArgs),
+    /// Show what haproxy.cfg would be for the given backends, without a registry and without HAProxy
+    Render(render::RenderArgs),
+    /// Check flags and templates, and with haproxy on PATH a rendered file too
+    Check(render::CheckArgs),
+    /// List services and backends in the registry
+    Ls(ls::LsArgs),
+    /// End a hold of the guard: its backends go now
+    Release(release::ReleaseArgs),
+    /// Show what the running agent does
+    Status(StatusArgs),
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line or the config is wrong: exit code 64.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else: exit code 1.
+    #[error(transparent)]
+    Runtime(#[from] Box<dyn Error + Send + Sync>),
+}
+
+impl Failure {
+    /// A usage error from the error that says what is wrong.
+    pub fn usage(error: &(dyn Error + 'static)) -> Self {
+        Self::Usage(Chain(error).to_string())
+    }
+
+    /// A runtime error.
+    pub fn runtime(error: impl Error + Send + Sync + 'static) -> Self {
+        Self::Runtime(Box::new(error))
+    }
+}
+
+/// Runs the command line to its end.
+pub async fn main(cli: Cli) -> Exit {
+    if let Err(error) = init_logging(cli.log_format, &cli.log) {
+        eprintln!("discover: {}", Chain(&error));
+        return Exit::Usage;
+    }
+    let outcome = match cli.command {
+        None => run::run(cli.run).await,
+        Some(Command::Run(args)) => run::run(*args).await,
+        Some(Command::Supervise(args)) => supervise(args).await,
+        Some(Command::Render(args)) => render::render(&args),
+        Some(Command::Check(args)) => render::check(&args).await,
+        Some(Command::Ls(args)) => ls::ls(args).await,
+        Some(Command::Release(args)) => release::release(&args).await,
+        Some(Command::Status(args)) => {
+            status(&args, DEFAULT_ADMIN, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)
+        }
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "discover", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => Exit::Ok,
+        Err(Failure::Usage(message)) => {
+            eprintln!("discover: {message}");
+            Exit::Usage
+        }
+        Err(Failure::Runtime(error)) => {
+            eprintln!("discover: {}", Chain(&*error));
+            Exit::Runtime
+        }
+    }
+}
+
+async fn supervise(args: SuperviseArgs) -> Result<(), Failure> {
+    let options = supervise::Options::resolve(args).map_err(|e| Failure::usage(&e))?;
+    // The agent's own deadline and HAProxy's grace, and what each may take to be killed.
+    let longest_stop = options.grace + Duration::from_secs(30);
+    let mut lifecycle = Lifecycle::new().with_drain_deadline(longest_stop);
+    let cancel = lifecycle.token();
+    lifecycle.listen().map_err(Failure::runtime)?;
+    lifecycle.spawn("supervise", supervise::run(options, cancel));
+    lifecycle.supervise().await.map_err(Failure::runtime)
+}

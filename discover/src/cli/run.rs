@@ -1,0 +1,211 @@
+//! `discover run`: the agent.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Args;
+use common::admin::control::ControlServer;
+use common::admin::{AdminServer, Listen};
+use common::debounce::Debounce;
+use common::lifecycle::Lifecycle;
+use common::model::{Port, ServiceMap, ServiceName};
+use common::registry::RegistryWatcher;
+use common::store::etcd::{EtcdArgs, EtcdStore};
+use common::watch::channel;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use tracing::info;
+
+use super::Failure;
+use super::settings::HaproxyArgs;
+use crate::agent::Agent;
+use crate::generators::haproxy::Haproxy;
+use crate::generators::haproxy::connection::{Connection, ProcessMode};
+use crate::generators::haproxy::reload::ReloadPace;
+use crate::haproxy::process::{Launch, Output};
+use crate::metrics::Metrics;
+use crate::reconcile::{Guard, GuardSettings, Source};
+use crate::status::Shared;
+use crate::watchers::AnyWatcher;
+
+/// Where the control socket is, unless said otherwise.
+pub const CONTROL_SOCKET: &str = "/run/discover/control.sock";
+
+/// Flags of `discover run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    etcd: EtcdArgs,
+    #[command(flatten)]
+    haproxy: HaproxyArgs,
+    #[command(flatten)]
+    process: ProcessArgs,
+    #[command(flatten)]
+    pace: PaceArgs,
+    /// Where the admin server listens (GET only: status page, metrics, health), or off
+    #[arg(long, env = "DISCOVER_ADMIN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9181")]
+    admin: Listen,
+    /// The Unix socket for `discover release`
+    #[arg(long, env = "DISCOVER_CONTROL", value_name = "SOCKET", default_value = CONTROL_SOCKET)]
+    control: PathBuf,
+}
+
+/// Who runs HAProxy, and where it keeps its files.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HAProxy's process")]
+struct ProcessArgs {
+    /// Who runs HAProxy [default: spawn; external below `discover supervise`]
+    #[arg(long = "haproxy", env = "DISCOVER_HAPROXY", value_name = "MODE", value_enum)]
+    mode: Option<ProcessMode>,
+    /// HAProxy's program
+    #[arg(long, env = "DISCOVER_HAPROXY_BIN", value_name = "FILE", default_value = "haproxy")]
+    haproxy_bin: PathBuf,
+    /// Directory of haproxy.cfg and what must outlive a restart
+    #[arg(long, env = "DISCOVER_DIR", value_name = "DIR", default_value = "/var/lib/discover")]
+    dir: PathBuf,
+    /// Directory of HAProxy's sockets
+    #[arg(long, env = "DISCOVER_RUN_DIR", value_name = "DIR", default_value = "/run/discover")]
+    run_dir: PathBuf,
+    /// haproxy.cfg [default: in --dir]
+    #[arg(long, env = "DISCOVER_HAPROXY_CONFIG", value_name = "FILE")]
+    haproxy_config: Option<PathBuf>,
+    /// HAProxy's master CLI [default: in --run-dir]
+    #[arg(long, env = "DISCOVER_HAPROXY_MASTER", value_name = "SOCKET")]
+    haproxy_master: Option<PathBuf>,
+}
+
+/// How fast things may go.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Pace and guard")]
+struct PaceArgs {
+    /// A turn begins this long after the last news …
+    #[arg(long, env = "DISCOVER_QUIET", value_name = "TIME", default_value = "1ms", value_parser = humantime::parse_duration)]
+    quiet: Duration,
+    /// … and at most this long after the first
+    #[arg(long, env = "DISCOVER_MAX_WAIT", value_name = "TIME", default_value = "20ms", value_parser = humantime::parse_duration)]
+    max_wait: Duration,
+    /// Least time between two reloads of HAProxy
+    #[arg(long, env = "DISCOVER_RELOAD_INTERVAL", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    reload_interval: Duration,
+    /// Up to this share of the interval is added at random
+    #[arg(long, env = "DISCOVER_RELOAD_JITTER", value_name = "0-1", default_value_t = 0.1)]
+    reload_jitter: f64,
+    /// How long registrations that ran out together are held; 0s turns the guard off
+    #[arg(long, env = "DISCOVER_HOLD", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    hold: Duration,
+    /// Share of a pool, in percent, above which its expiries are held
+    #[arg(long, env = "DISCOVER_HOLD_ABOVE", value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    hold_above: u8,
+    /// How long a source is waited for at the start, once another has answered
+    #[arg(long, env = "DISCOVER_SYNC_DEADLINE", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    sync_deadline: Duration,
+}
+
+impl ProcessArgs {
+    fn mode(&self) -> ProcessMode {
+        let supervised = self.haproxy_master.is_some();
+        self.mode.unwrap_or(if supervised { ProcessMode::External } else { ProcessMode::Spawn })
+    }
+
+    fn launch(&self) -> Launch {
+        Launch {
+            program: self.haproxy_bin.clone(),
+            config: self.haproxy_config.clone().unwrap_or_else(|| self.dir.join("haproxy.cfg")),
+            master_socket: self.haproxy_master.clone().unwrap_or_else(|| self.run_dir.join("haproxy-master.sock")),
+            args: Vec::new(),
+            output: Output::File(self.run_dir.join("haproxy.log")),
+        }
+    }
+
+    fn make_directories(&self, launch: &Launch) -> Result<(), Failure> {
+        let parents = [launch.config.parent(), launch.master_socket.parent(), Some(self.run_dir.as_path())];
+        for dir in parents.into_iter().flatten().filter(|d| !d.as_os_str().is_empty()) {
+            std::fs::create_dir_all(dir).map_err(|e| {
+                Failure::Usage(format!("making the directory {}: {e} (see --dir and --run-dir)", dir.display()))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the agent until a signal.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(args: RunArgs) -> Result<(), Failure> {
+    let launch = args.process.launch();
+    let mode = args.process.mode();
+    let socket = args.process.run_dir.join("haproxy.sock");
+    let admin_port = match args.admin {
+        Listen::Off => None,
+        Listen::At(address) => Port::new(address.port()),
+    };
+    let settings = args.haproxy.settings(&launch.config, &socket, admin_port)?;
+    args.process.make_directories(&launch)?;
+
+    let mut lifecycle = Lifecycle::new();
+    lifecycle.listen().map_err(Failure::runtime)?;
+    let cancel = lifecycle.token();
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let wake = Arc::new(Notify::new());
+
+    let connection = Connection::new(mode, launch, socket);
+    let pace = ReloadPace::new(args.pace.reload_interval, args.pace.reload_jitter);
+    let haproxy = Haproxy::new(settings, connection, pace, metrics.clone()).map_err(|e| Failure::usage(&e))?;
+    let shared = Shared::new(Some(haproxy.status()));
+
+    let store = EtcdStore::new(args.etcd.config().map_err(|e| Failure::usage(&e))?);
+    let watcher = RegistryWatcher::new(store, args.etcd.etcd_prefix.clone());
+    let (outlet, inlet) = channel();
+    let sources = vec![Source { name: "etcd".into(), required: true, inlet }];
+    let watcher = AnyWatcher::Etcd(Box::new(watcher));
+    lifecycle.spawn("etcd", watcher.run(outlet, cancel.clone()));
+
+    let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };
+    let guard = Arc::new(Mutex::new(Guard::new(guard, ServiceMap::new())));
+    let (changes, changed) = watch::channel(0);
+    if let Listen::At(address) = args.admin {
+        let server = AdminServer::new("discover", Arc::new(shared.clone()), Arc::new(registry), changed);
+        let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
+        info!(address = %bound.address(), "Admin server listens.");
+        lifecycle.spawn("admin", bound.run(cancel.clone()));
+    }
+    let control = ControlServer::new(&args.control, {
+        let (guard, wake) = (guard.clone(), wake.clone());
+        move |request| {
+            let answer = control(&guard, &request);
+            wake.notify_one();
+            async move { answer }
+        }
+    });
+    let control = control.bind().map_err(Failure::runtime)?;
+    lifecycle.spawn("control", control.run(cancel.clone()));
+
+    let agent = Agent {
+        sources,
+        generators: vec![Box::new(haproxy)],
+        guard,
+        debounce: Debounce::new(args.pace.quiet, args.pace.max_wait),
+        sync_deadline: args.pace.sync_deadline,
+        wake,
+        shared,
+        changes,
+        metrics,
+    };
+    lifecycle.spawn("turns", agent.run(cancel));
+    lifecycle.supervise().await.map_err(Failure::runtime)
+}
+
+/// Answers a request over the control socket.
+fn control(guard: &Mutex<Guard>, request: &Value) -> Result<Value, String> {
+    let service = request["release"].as_str().ok_or("unknown request: release is the only one")?;
+    let service: ServiceName = service.parse().map_err(|e: common::model::NameError| e.to_string())?;
+    let released = guard.lock().unwrap_or_else(PoisonError::into_inner).release(&service);
+    if released == 0 {
+        return Err(format!("nothing is held for service {service}"));
+    }
+    Ok(json!({ "released": released }))
+}

@@ -1,0 +1,128 @@
+//! Flags that say how HAProxy is to be configured: shared by the commands that render and the one that runs.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use common::model::{Mode, Port};
+
+use super::Failure;
+use crate::generators::haproxy::settings::{HaproxySettings, ListenOn, PortRanges};
+
+/// What haproxy.cfg is to be like.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HAProxy's config")]
+pub struct HaproxyArgs {
+    /// Addresses on which services listen, separated by commas [default: all, IPv4 and IPv6]
+    #[arg(long, env = "DISCOVER_LISTEN", value_name = "ADDRESSES", value_delimiter = ',')]
+    pub listen: Vec<IpAddr>,
+    /// Port of HAProxy's stats page, or off
+    #[arg(long, env = "DISCOVER_STATS_PORT", value_name = "PORT", default_value = "1936")]
+    pub stats_port: PortOrOff,
+    /// Ports that services may open
+    #[arg(long, env = "DISCOVER_SERVICE_PORTS", value_name = "RANGES", default_value = "1-65535")]
+    pub service_ports: PortRanges,
+    /// Mode of a service whose registrations do not say: tcp or http
+    #[arg(long, env = "DISCOVER_DEFAULT_MODE", value_name = "MODE", default_value = "tcp")]
+    pub default_mode: Mode,
+    /// HAProxy's check of every server, as words of its line; empty for none
+    #[arg(long, env = "DISCOVER_CHECK", value_name = "WORDS", default_value = "check inter 2s rise 3 fall 2")]
+    pub check: String,
+    /// Ramp a new server's share up over this time
+    #[arg(long, env = "DISCOVER_SLOW_START", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub slow_start: Option<Duration>,
+    /// HAProxy's maxconn
+    #[arg(long, env = "DISCOVER_MAXCONN", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub maxconn: u32,
+    /// HAProxy's timeout connect
+    #[arg(long, env = "DISCOVER_TIMEOUT_CONNECT", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub timeout_connect: Duration,
+    /// HAProxy's timeout client
+    #[arg(long, env = "DISCOVER_TIMEOUT_CLIENT", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub timeout_client: Duration,
+    /// HAProxy's timeout server
+    #[arg(long, env = "DISCOVER_TIMEOUT_SERVER", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub timeout_server: Duration,
+    /// USER or USER:GROUP that HAProxy drops to when it starts as root, or none [default: haproxy, where it exists]
+    #[arg(long, env = "DISCOVER_HAPROXY_USER", value_name = "USER")]
+    pub haproxy_user: Option<String>,
+    /// Directory with a header.tera or section.tera to use in place of ours
+    #[arg(long, env = "DISCOVER_TEMPLATES", value_name = "DIR")]
+    pub templates: Option<PathBuf>,
+    /// How long the section of a service without registrations stays before a reload removes it
+    #[arg(long, env = "DISCOVER_SECTION_LINGER", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub section_linger: Duration,
+}
+
+/// A port, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortOrOff(pub Option<Port>);
+
+impl std::str::FromStr for PortOrOff {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            _ => {
+                text.parse().map(|p| Self(Some(p))).map_err(|_| format!("{text:?} is neither a port (1-65535) nor off"))
+            }
+        }
+    }
+}
+
+impl HaproxyArgs {
+    /// The settings, for the file and socket given. `reserved` are ports that discover itself uses.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the flag.
+    pub fn settings(
+        &self,
+        config_file: &Path,
+        socket: &Path,
+        reserved: impl IntoIterator<Item = Port>,
+    ) -> Result<HaproxySettings, Failure> {
+        if let Some(bad) = self.check.chars().find(|c| c.is_control() || "#\"'\\$%".contains(*c)) {
+            return Err(Failure::Usage(format!("--check (DISCOVER_CHECK) has the character {bad:?}")));
+        }
+        if let Some(dir) = self.templates.as_ref().filter(|dir| !dir.is_dir()) {
+            return Err(Failure::Usage(format!("--templates (DISCOVER_TEMPLATES): {} is no directory", dir.display())));
+        }
+        let listen = if self.listen.is_empty() { ListenOn::all() } else { ListenOn::These(self.listen.clone()) };
+        Ok(HaproxySettings {
+            config_file: config_file.to_owned(),
+            socket: socket.to_owned(),
+            listen,
+            stats_port: self.stats_port.0,
+            service_ports: self.service_ports.clone(),
+            reserved: reserved.into_iter().collect(),
+            default_mode: self.default_mode,
+            check: self.check.trim().to_owned(),
+            slow_start: self.slow_start,
+            maxconn: self.maxconn,
+            timeouts: [self.timeout_connect, self.timeout_client, self.timeout_server],
+            user: user(self.haproxy_user.as_deref()),
+            templates: self.templates.clone(),
+            section_linger: self.section_linger,
+        })
+    }
+}
+
+/// The user and group to drop to. HAProxy started by anybody but root cannot drop, and must not be told to.
+fn user(wanted: Option<&str>) -> Option<(String, String)> {
+    if !nix::unistd::Uid::effective().is_root() {
+        return None;
+    }
+    match wanted {
+        Some("none" | "") => None,
+        Some(wanted) => {
+            let (user, group) = wanted.split_once(':').unwrap_or((wanted, wanted));
+            Some((user.to_owned(), group.to_owned()))
+        }
+        None => {
+            let exists = matches!(nix::unistd::User::from_name("haproxy"), Ok(Some(_)))
+                && matches!(nix::unistd::Group::from_name("haproxy"), Ok(Some(_)));
+            exists.then(|| ("haproxy".to_owned(), "haproxy".to_owned()))
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Services as sections, in docker-discover's way: one `listen` for each, on its own port. Pure, and cached: a service
+//! whose pool did not change costs a pointer comparison.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
+use tera::{Context, Tera};
+
+use super::layout::{Layout, Section};
+use super::ports::Ports;
+use super::server::{Server, server_name};
+use super::settings::HaproxySettings;
+use crate::haproxy::version::Capabilities;
+use crate::names::Resolved;
+
+/// A template that cannot be read, parsed or rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The file cannot be read.
+    #[error("reading template {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not Tera, or names what is not there.
+    #[error("template {name:?}")]
+    Tera {
+        /// Which one.
+        name: String,
+        /// Why, with line and column.
+        source: Box<tera::Error>,
+    },
+}
+
+/// Composes the file.
+pub struct Composer {
+    settings: Arc<HaproxySettings>,
+    tera: Tera,
+    header: Arc<str>,
+    cache: HashMap<ServiceName, Cached>,
+}
+
+struct Cached {
+    pool: Arc<Pool>,
+    port: Port,
+    generation: u64,
+    section: Arc<Section>,
+}
+
+const TEMPLATES: [(&str, &str); 2] =
+    [("header.tera", include_str!("templates/header.tera")), ("section.tera", include_str!("templates/section.tera"))];
+
+impl Composer {
+    /// Reads the templates and tries both out.
+    ///
+    /// # Errors
+    /// [`TemplateError`] naming the file.
+    pub fn new(settings: Arc<HaproxySettings>) -> Result<Self, TemplateError> {
+        let mut tera = Tera::new();
+        tera.autoescape_on(Vec::<&str>::new());
+        for (name, ours) in TEMPLATES {
+            let path = settings.templates.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
+            let text = match &path {
+                None => ours.to_owned(),
+                Some(path) => read(path)?,
+            };
+            let shown = path.map_or_else(|| name.to_owned(), |p| p.display().to_string());
+            tera.add_raw_template(name, &text)
+                .map_err(|source| TemplateError::Tera { name: shown, source: Box::new(source) })?;
+        }
+        let mut composer = Self { settings, tera, header: "".into(), cache: HashMap::new() };
+        composer.header = composer.render_header()?.into();
+        composer.skeleton("example", Port::MIN, Mode::Http)?;
+        Ok(composer)
+    }
+
+    fn render(&self, name: &str, context: &Context) -> Result<String, TemplateError> {
+        let rendered = self.tera.render(name, context);
+        let mut text =
+            rendered.map_err(|source| TemplateError::Tera { name: name.to_owned(), source: Box::new(source) })?;
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    fn render_header(&self) -> Result<String, TemplateError> {
+        let s = &self.settings;
+        let mut context = Context::new();
+        context.insert("maxconn", &s.maxconn);
+        context.insert("socket", &s.socket);
+        context.insert("user", &s.user.as_ref().map(|(user, _)| user));
+        context.insert("group", &s.user.as_ref().map(|(_, group)| group));
+        context.insert("stats", &s.stats_port.map(|port| s.listen.binds(port)));
+        let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
+        for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
+            context.insert(name, &value);
+        }
+        self.render("header.tera", &context)
+    }
+
+    fn skeleton(&self, service: &str, port: Port, mode: Mode) -> Result<String, TemplateError> {
+        let mut context = Context::new();
+        context.insert("service", service);
+        context.insert("port", &port);
+        context.insert("binds", &self.settings.listen.binds(port));
+        context.insert("mode", mode.as_str());
+        self.render("section.tera", &context)
+    }
+
+    /// The layout of these services. A section whose template fails keeps its last form and is reported.
+    pub fn compose(
+        &mut self,
+        services: &ServiceMap,
+        ports: &Ports,
+        names: &Resolved,
+        can: &Capabilities,
+    ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
+        let mut failed = BTreeMap::new();
+        let mut sections = Vec::with_capacity(ports.listed.len());
+        for (service, port) in &ports.listed {
+            let Some(pool) = services.get(service) else { continue };
+            let cached = self.cache.get(service);
+            if let Some(cached) =
+                cached.filter(|c| Arc::ptr_eq(&c.pool, pool) && c.port == *port && c.generation == names.generation())
+            {
+                sections.push(cached.section.clone());
+                continue;
+            }
+            match self.section(service, *port, pool, names, can) {
+                Ok(section) => {
+                    let section = match self.cache.remove(service) {
+                        Some(cached) if *cached.section == section => cached.section,
+                        _ => Arc::new(section),
+                    };
+                    let cached = Cached {
+                        pool: pool.clone(),
+                        port: *port,
+                        generation: names.generation(),
+                        section: section.clone(),
+                    };
+                    self.cache.insert(service.clone(), cached);
+                    sections.push(section);
+                }
+                Err(error) => {
+                    sections.extend(self.cache.get(service).map(|c| c.section.clone()));
+                    failed.insert(service.clone(), error);
+                }
+            }
+        }
+        self.cache.retain(|service, _| ports.listed.contains_key(service));
+        (Layout { header: self.header.clone(), sections, footer: "".into() }, failed)
+    }
+
+    fn section(
+        &self,
+        service: &ServiceName,
+        port: Port,
+        pool: &Pool,
+        names: &Resolved,
+        can: &Capabilities,
+    ) -> Result<Section, TemplateError> {
+        let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
+        let mode = backends().find_map(|b| b.mode).unwrap_or(self.settings.default_mode);
+        // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
+        let any_up = backends().any(|b| b.status == Status::Up);
+        let params = self.params(can);
+        let servers = backends().filter_map(|b| server(b, any_up, &params, names)).collect();
+        let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
+        Ok(Section { name: service.as_str().into(), skeleton, servers })
+    }
+
+    fn params(&self, can: &Capabilities) -> Arc<str> {
+        let mut params = self.settings.check.clone();
+        if let Some(slow_start) = self.settings.slow_start {
+            let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
+        }
+        if can.needs_pool_settings {
+            params.push_str(" pool-purge-delay 5s pool-max-conn 100");
+        }
+        params.trim().into()
+    }
+}
+
+/// A backend as a server; `None` while its name has no address.
+fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) -> Option<Server> {
+    let ip = match &backend.host {
+        Host::Ip(ip) => *ip,
+        Host::Name(name) => names.get(name)?,
+    };
+    let weight = backend.weight.map_or(1, |w| w.get());
+    Some(Server {
+        name: server_name(backend.id.as_str()),
+        address: SocketAddr::new(ip, backend.port.get()),
+        params: params.clone(),
+        weight: if backend.status == Status::Draining && any_up { 0 } else { weight },
+        maint: backend.status == Status::Down,
+    })
+}
+
+fn read(path: &Path) -> Result<String, TemplateError> {
+    std::fs::read_to_string(path).map_err(|source| TemplateError::Read { path: path.to_owned(), source })
+}

@@ -1,0 +1,264 @@
+//! The running HAProxy, however it is run: asked, changed, loaded.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::Child;
+use tracing::{debug, info, warn};
+
+use super::files::ConfigFiles;
+use super::plan::{Applied, Step};
+use super::readback;
+use super::server::Server;
+use crate::haproxy::check::{self, CheckError};
+use crate::haproxy::command::CommandError;
+use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
+use crate::haproxy::ops::{Op, RefusalKind, ServerRef};
+use crate::haproxy::process::{self, Launch, ProcessError};
+use crate::haproxy::runtime::{DelOutcome, Runtime, RuntimeError};
+use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::haproxy::version::{Capabilities, Version};
+use crate::metrics::Metrics;
+
+/// How long somebody else may take to start HAProxy once there is a file for it.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who runs HAProxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProcessMode {
+    /// discover starts it, detached, and adopts it the next time.
+    Spawn,
+    /// Somebody else does (`discover supervise`, systemd); discover speaks to its sockets.
+    External,
+    /// Somebody else does, elsewhere: discover only writes the file.
+    Files,
+}
+
+/// What went wrong between discover and HAProxy.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// `haproxy -c` has something against the file.
+    #[error("checking the new config")]
+    Check(#[from] CheckError),
+    /// It could not be started.
+    #[error("starting HAProxy")]
+    Process(#[from] ProcessError),
+    /// Its master gave no usable answer.
+    #[error("reloading HAProxy")]
+    Master(#[from] MasterError),
+    /// It refused the file; the old worker goes on with the old one.
+    #[error("HAProxy could not load the config: {0}")]
+    Refused(String),
+    /// Its runtime socket gave no usable answer.
+    #[error("asking HAProxy what runs")]
+    Runtime(#[from] RuntimeError),
+}
+
+/// An operation that HAProxy did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It cannot even be sent.
+    #[error("server {server} of {section}")]
+    Command {
+        /// The section.
+        section: Arc<str>,
+        /// The server.
+        server: String,
+        /// Why.
+        source: CommandError,
+    },
+    /// It was refused, or its outcome is not known.
+    #[error("server change in {section}")]
+    Runtime {
+        /// The section.
+        section: Arc<str>,
+        /// Why.
+        source: RuntimeError,
+    },
+}
+
+/// One HAProxy.
+pub struct Connection {
+    mode: ProcessMode,
+    launch: Launch,
+    master: MasterCli,
+    runtime: Runtime,
+    can: Capabilities,
+    version: Option<Version>,
+    child: Option<Child>,
+}
+
+impl Connection {
+    /// A connection to the HAProxy that `launch` describes and whose runtime API listens on `socket`. Does no I/O.
+    pub fn new(mode: ProcessMode, launch: Launch, socket: PathBuf) -> Self {
+        let runtime = Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket), Deadlines::default()));
+        // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
+        let can = Capabilities::of(&Version::OLDEST);
+        let master = launch.master();
+        Self { mode, master, launch, runtime, can, version: None, child: None }
+    }
+
+    /// What the running version can do.
+    pub fn can(&self) -> &Capabilities {
+        &self.can
+    }
+
+    /// The running version, once known.
+    pub fn version(&self) -> Option<&Version> {
+        self.version.as_ref()
+    }
+
+    /// Whether HAProxy shares our network, so that trying a port here says something.
+    pub fn local(&self) -> bool {
+        self.mode != ProcessMode::Files
+    }
+
+    /// What runs now: from the file that it loaded and from its own words.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] when it does not run or does not answer.
+    pub async fn read_back(&mut self, files: &ConfigFiles) -> Result<Applied, ConnectionError> {
+        let on_disk = files.read();
+        if self.mode == ProcessMode::Files {
+            return Ok(Applied {
+                layout: on_disk.layout.unwrap_or_default(),
+                unknown: on_disk.unknown,
+                ..Applied::default()
+            });
+        }
+        self.reap();
+        let info = match self.runtime.info().await {
+            Err(_) => {
+                // A session to a worker that has ended answers once with its end.
+                self.runtime.reopen();
+                self.runtime.info().await?
+            }
+            Ok(info) => info,
+        };
+        if info.stopping {
+            self.runtime.reopen();
+        }
+        if self.version.as_ref() != Some(&info.version) {
+            info!(version = %info.version, pid = info.pid, "HAProxy answers.");
+            for fault in info.version.known_faults() {
+                warn!(version = %info.version, fault, "This version of HAProxy has a known fault.");
+            }
+            self.can = Capabilities::of(&info.version);
+            self.version = Some(info.version);
+        }
+        let running = self.runtime.servers_state(None).await?;
+        Ok(readback::applied(on_disk.layout.unwrap_or_default(), on_disk.unknown, &running))
+    }
+
+    /// Validates a file with this HAProxy's program.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Check`].
+    pub async fn check(&self, candidate: &Path) -> Result<(), ConnectionError> {
+        match self.mode {
+            // Its HAProxy is elsewhere and may be another version: whoever runs it validates.
+            ProcessMode::Files => Ok(()),
+            ProcessMode::Spawn | ProcessMode::External => Ok(check::check(&self.launch.program, candidate).await?),
+        }
+    }
+
+    /// Has HAProxy load the live file: a reload where it runs, a start where it does not. Gives what it said.
+    ///
+    /// # Errors
+    /// [`ConnectionError`].
+    pub async fn load(&mut self) -> Result<String, ConnectionError> {
+        if self.mode == ProcessMode::Files {
+            return Ok(String::new());
+        }
+        self.reap();
+        let outcome = match process::adopt(&self.master).await {
+            Some(_) => self.master.reload().await?,
+            None => self.start().await?,
+        };
+        self.runtime.reopen();
+        match outcome {
+            ReloadOutcome::Loaded { log, .. } => Ok(log),
+            ReloadOutcome::Failed { log } => Err(ConnectionError::Refused(log)),
+        }
+    }
+
+    async fn start(&mut self) -> Result<ReloadOutcome, ConnectionError> {
+        if self.mode == ProcessMode::External {
+            // Whoever runs it starts it as soon as there is a file.
+            let running = process::await_master(&self.master, START_PATIENCE).await?;
+            let worker = running.procs.current_worker().unwrap_or_default();
+            return Ok(ReloadOutcome::Loaded { worker, log: String::new() });
+        }
+        let running = self.launch.spawn().await?;
+        info!(master = running.master, "HAProxy started.");
+        self.child = running.child;
+        Ok(ReloadOutcome::Loaded { worker: running.procs.current_worker().unwrap_or_default(), log: String::new() })
+    }
+
+    fn reap(&mut self) {
+        if let Some(child) = &mut self.child
+            && let Ok(Some(status)) = child.try_wait()
+        {
+            warn!(%status, "HAProxy has ended.");
+            self.child = None;
+        }
+    }
+
+    /// Carries out the steps, each operation judged by its own reply. Gives what was not done.
+    pub async fn run(&mut self, steps: &[Step], metrics: &Metrics) -> Vec<StepError> {
+        if self.mode == ProcessMode::Files {
+            return Vec::new();
+        }
+        let mut failures = Vec::new();
+        let mut ops: Vec<Op> = Vec::with_capacity(steps.len() * 3);
+        let mut sections: Vec<&Arc<str>> = Vec::with_capacity(ops.capacity());
+        for step in steps {
+            match step.change.ops(&step.section) {
+                Ok(step_ops) => {
+                    sections.extend(step_ops.iter().map(|_| &step.section));
+                    ops.extend(step_ops);
+                }
+                Err(source) => {
+                    let (section, server) = (step.section.clone(), format!("{:?}", step.change));
+                    failures.push(StepError::Command { section, server, source });
+                }
+            }
+        }
+        let results = self.runtime.apply(&ops).await;
+        for ((op, section), result) in ops.iter().zip(sections).zip(results) {
+            metrics.operation(op, result.is_ok());
+            match result {
+                Ok(()) => debug!(%op, "Done."),
+                Err(source) => failures.push(StepError::Runtime { section: section.clone(), source }),
+            }
+        }
+        failures
+    }
+
+    /// Tries to delete each of these servers; those that are still busy stay.
+    pub async fn delete_idle(
+        &mut self,
+        lingering: &mut BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>,
+        metrics: &Metrics,
+    ) {
+        for (section, servers) in lingering.iter_mut() {
+            let mut gone = Vec::new();
+            for name in servers.keys() {
+                let Ok(server) = ServerRef::new(&**section, &**name) else { continue };
+                let outcome = self.runtime.del_server(server.clone()).await;
+                metrics.operation(&Op::DelServer(server), outcome.is_ok());
+                match outcome {
+                    Ok(DelOutcome::Deleted | DelOutcome::NotFound) => gone.push(name.clone()),
+                    Ok(DelOutcome::Busy) => {}
+                    Ok(other) => debug!(%section, %name, ?other, "Server stays in maintenance until the next reload."),
+                    Err(error) if error.refusal() == Some(RefusalKind::NotInMaintenance) => gone.push(name.clone()),
+                    Err(_) => return,
+                }
+            }
+            servers.retain(|name, _| !gone.contains(name));
+        }
+        lingering.retain(|_, servers| !servers.is_empty());
+    }
+}

@@ -1,0 +1,122 @@
+//! haproxy.cfg and what lies beside it: the candidate, the last good file, the mark of a reload under way.
+
+use std::path::{Path, PathBuf};
+
+use common::files::{FileError, Replace, replace};
+
+use super::layout::Layout;
+use super::plan::ReloadReason;
+
+/// The files of one HAProxy.
+#[derive(Debug, Clone)]
+pub struct ConfigFiles {
+    live: PathBuf,
+}
+
+/// What the disk says about what runs.
+#[derive(Debug)]
+pub struct OnDisk {
+    /// The file, where it is one of ours and was not edited.
+    pub layout: Option<Layout>,
+    /// Why that is not what runs, if so.
+    pub unknown: Option<ReloadReason>,
+}
+
+impl ConfigFiles {
+    /// The files around this haproxy.cfg.
+    pub fn new(live: PathBuf) -> Self {
+        Self { live }
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.live.clone().into_os_string();
+        name.push(suffix);
+        name.into()
+    }
+
+    /// haproxy.cfg itself.
+    pub fn live(&self) -> &Path {
+        &self.live
+    }
+
+    /// A file that is being tried.
+    pub fn candidate(&self) -> PathBuf {
+        self.beside(".candidate")
+    }
+
+    /// The last file that HAProxy loaded.
+    pub fn last_good(&self) -> PathBuf {
+        self.beside(".last-good")
+    }
+
+    /// Exists from before a reload until its outcome is known: what runs is in doubt as long as it is there.
+    fn mark(&self) -> PathBuf {
+        self.beside(".reloading")
+    }
+
+    /// Reads what is there.
+    pub fn read(&self) -> OnDisk {
+        let text = std::fs::read_to_string(&self.live).ok();
+        let layout = text.as_deref().and_then(Layout::parse);
+        let unknown = match (&layout, text) {
+            _ if self.mark().exists() => Some(ReloadReason::Interrupted),
+            (Some(_), _) => None,
+            (None, Some(_)) => Some(ReloadReason::EditedByHand),
+            (None, None) => Some(ReloadReason::Start),
+        };
+        OnDisk { layout, unknown }
+    }
+
+    /// Whether the live file is, byte for byte, `text`.
+    pub fn is_live(&self, text: &str) -> bool {
+        std::fs::read(&self.live).is_ok_and(|bytes| bytes == text.as_bytes())
+    }
+
+    /// Replaces the live file.
+    ///
+    /// # Errors
+    /// [`FileError`]; the old file stays.
+    pub fn write_live(&self, text: &str) -> Result<(), FileError> {
+        replace(&self.live, text.as_bytes(), Replace { mode: Some(0o640), ..Replace::default() })
+    }
+
+    /// Writes the candidate.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn write_candidate(&self, text: &str) -> Result<PathBuf, FileError> {
+        let path = self.candidate();
+        replace(&path, text.as_bytes(), Replace { mode: Some(0o640), ..Replace::default() })?;
+        Ok(path)
+    }
+
+    /// Makes the candidate live and keeps what was live as the last good file; marks the reload as begun.
+    ///
+    /// # Errors
+    /// [`std::io::Error`] of the first step that failed; the live file is then the old one.
+    pub fn promote(&self) -> std::io::Result<()> {
+        if self.live.exists() {
+            std::fs::copy(&self.live, self.last_good())?;
+        }
+        std::fs::write(self.mark(), "A reload was begun; its outcome is not known yet.\n")?;
+        std::fs::rename(self.candidate(), &self.live)
+    }
+
+    /// The reload succeeded.
+    pub fn settle(&self) {
+        let _ = std::fs::remove_file(self.mark()); // at worst, one needless reload at the next start
+    }
+
+    /// The reload failed and the old worker goes on: its file is live again.
+    ///
+    /// # Errors
+    /// [`std::io::Error`]: the mark stays, and the next turn reloads.
+    pub fn roll_back(&self) -> std::io::Result<()> {
+        if self.last_good().exists() {
+            std::fs::copy(self.last_good(), self.candidate())?;
+            std::fs::rename(self.candidate(), &self.live)?;
+            self.settle();
+        }
+        Ok(())
+    }
+}

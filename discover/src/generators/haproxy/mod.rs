@@ -1,0 +1,30 @@
+//! HAProxy: haproxy.cfg on disk and the process that runs it, kept at the desired state.
+//!
+//! | module | what it holds | I/O |
+//! |---|---|---|
+//! | [`settings`] | what the operator decides | no |
+//! | [`ports`] | which service listens on which port | no |
+//! | [`compose`] | services as sections | no |
+//! | [`layout`], [`server`] | haproxy.cfg as a value, written and read back | no |
+//! | [`mod@plan`] | from what runs to what is desired | no |
+//! | [`readback`] | what runs, from HAProxy's words and its file | no |
+//! | [`reload`] | when a reload may happen | time only |
+//! | [`files`] | haproxy.cfg and what lies beside it | yes |
+//! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
+//! | [`generator`] | a turn's preparation, plan and application | yes |
+//! | [`status`] | what an operator wants to know | no |
+
+pub mod compose;
+pub mod connection;
+pub mod files;
+pub mod generator;
+pub mod layout;
+pub mod plan;
+pub mod ports;
+pub mod readback;
+pub mod reload;
+pub mod server;
+pub mod settings;
+pub mod status;
+
+pub use generator::Haproxy;

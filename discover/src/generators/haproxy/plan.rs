@@ -1,0 +1,469 @@
+//! From what runs to what is desired: runtime operations where they serve, a reload with its reasons where not. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+
+use super::layout::{Layout, Section};
+use super::server::Server;
+use crate::haproxy::command::CommandError;
+use crate::haproxy::ops::{Op, ServerParams, ServerRef};
+use crate::haproxy::version::Capabilities;
+
+/// What runs in HAProxy as far as we know: read back at start and after each reload, and kept by every operation.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// The structure that was loaded, and the servers that take traffic.
+    pub layout: Layout,
+    /// Servers in maintenance that wait for their deletion, by section: not in the file any more.
+    pub lingering: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>,
+    /// Why the structure on disk is not what runs, if so: only a reload helps.
+    pub unknown: Option<ReloadReason>,
+}
+
+/// Why only a reload will do. The words are metric labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReloadReason {
+    /// HAProxy has loaded nothing of ours yet, or its file is not ours.
+    Start,
+    /// The file was edited by hand.
+    EditedByHand,
+    /// A reload was begun and its outcome is not known.
+    Interrupted,
+    /// Global, defaults or another part outside the services changed.
+    Header,
+    /// A service is new.
+    SectionAdded,
+    /// A service is gone for good.
+    SectionRemoved,
+    /// A service's bind, mode or options changed.
+    SectionChanged,
+    /// A server's parameters changed, and this version cannot replace it.
+    ServerChanged,
+    /// HAProxy refused an operation.
+    Refused,
+    /// Too many servers linger in maintenance, and this version cannot delete them.
+    Lingering,
+    /// Somebody asked for it.
+    Asked,
+}
+
+impl ReloadReason {
+    /// The word for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::EditedByHand => "edited_by_hand",
+            Self::Interrupted => "interrupted",
+            Self::Header => "header",
+            Self::SectionAdded => "section_added",
+            Self::SectionRemoved => "section_removed",
+            Self::SectionChanged => "section_changed",
+            Self::ServerChanged => "server_changed",
+            Self::Refused => "refused",
+            Self::Lingering => "lingering",
+            Self::Asked => "asked",
+        }
+    }
+}
+
+impl fmt::Display for ReloadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// What runs is what is desired.
+    Unchanged,
+    /// The runtime API does it all.
+    Live(Live),
+    /// The structure must change. What can go over the runtime API goes at once, so that nothing known to be dead gets
+    /// traffic while the reload waits for its time.
+    Reload {
+        /// Changes of servers within the structure that runs.
+        interim: Option<Live>,
+        /// The file to load.
+        layout: Layout,
+        /// Why: at least one.
+        reasons: BTreeSet<ReloadReason>,
+    },
+}
+
+/// Changes of servers only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    /// The file that corresponds to the operations.
+    pub layout: Layout,
+    /// In the order of their urgency.
+    pub ops: Vec<Step>,
+}
+
+/// One server's change, as the operations that make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The section.
+    pub section: Arc<str>,
+    /// What becomes of the server.
+    pub change: ServerChange,
+}
+
+/// What becomes of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerChange {
+    /// It is new in its section.
+    Add(Server),
+    /// It lingers in maintenance with the same parameters: enabled again.
+    Revive {
+        /// As it is.
+        was: Server,
+        /// As it should be.
+        now: Server,
+    },
+    /// Its address, weight or maintenance changed.
+    Alter {
+        /// As it is.
+        was: Server,
+        /// As it should be.
+        now: Server,
+    },
+    /// Its parameters changed: deleted and added anew. Refused while it is busy, and then a reload does it.
+    Replace {
+        /// As it is.
+        was: Server,
+        /// As it should be.
+        now: Server,
+    },
+    /// It goes: maintenance at once, deletion when it is idle.
+    Retire(Server),
+}
+
+impl ServerChange {
+    fn urgency(&self) -> u8 {
+        match self {
+            // New servers first: a pool that is replaced as a whole is never empty in between.
+            Self::Add(_) | Self::Revive { .. } => 0,
+            Self::Alter { .. } => 1,
+            Self::Replace { .. } => 2,
+            Self::Retire(_) => 3,
+        }
+    }
+
+    /// The operations, in order.
+    ///
+    /// # Errors
+    /// [`CommandError`] when a name or a parameter cannot be sent over the runtime API.
+    pub fn ops(&self, section: &str) -> Result<Vec<Op>, CommandError> {
+        let at = |server: &Server| ServerRef::new(section, &*server.name);
+        let mut ops = Vec::with_capacity(3);
+        match self {
+            Self::Add(server) => add(&mut ops, at(server)?, server)?,
+            Self::Replace { was, now } => {
+                if !was.maint {
+                    ops.push(Op::Maint(at(was)?));
+                }
+                ops.push(Op::DelServer(at(was)?));
+                add(&mut ops, at(now)?, now)?;
+            }
+            Self::Revive { was, now } | Self::Alter { was, now } => {
+                let revived = matches!(self, Self::Revive { .. });
+                if was.address != now.address {
+                    ops.push(Op::SetAddr(at(now)?, now.address));
+                }
+                if was.weight != now.weight {
+                    ops.push(Op::SetWeight(at(now)?, now.weight));
+                }
+                match (was.maint || revived, now.maint) {
+                    (true, false) => ops.push(Op::Ready(at(now)?)),
+                    (false, true) => ops.push(Op::Maint(at(now)?)),
+                    _ => {}
+                }
+            }
+            Self::Retire(server) if server.maint => {}
+            Self::Retire(server) => ops.push(Op::Maint(at(server)?)),
+        }
+        Ok(ops)
+    }
+}
+
+/// A new server starts in maintenance and with its checks off, whatever its parameters say.
+fn add(ops: &mut Vec<Op>, at: ServerRef, server: &Server) -> Result<(), CommandError> {
+    let params = ServerParams::parse(&server.runtime_params())?;
+    let checked = params.has_check();
+    ops.push(Op::AddServer(at.clone(), server.address, params));
+    if checked {
+        ops.push(Op::EnableHealth(at.clone()));
+    }
+    if !server.maint {
+        ops.push(Op::Ready(at));
+    }
+    Ok(())
+}
+
+/// Compares `desired` with what is `applied`. Costs a pointer comparison for each section that both share.
+pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
+    let mut reasons: BTreeSet<ReloadReason> = applied.unknown.into_iter().collect();
+    if desired.header != applied.layout.header || desired.footer != applied.layout.footer {
+        reasons.insert(ReloadReason::Header);
+    }
+    let wanted: HashMap<&str, &Arc<Section>> = desired.sections.iter().map(|s| (&*s.name, s)).collect();
+    let running: HashSet<&str> = applied.layout.sections.iter().map(|s| &*s.name).collect();
+    if desired.sections.iter().any(|s| !running.contains(&*s.name)) {
+        reasons.insert(ReloadReason::SectionAdded);
+    }
+
+    let mut ops = Vec::new();
+    let mut interim = applied.layout.clone();
+    for section in &mut interim.sections {
+        let Some(wanted) = wanted.get(&*section.name) else {
+            reasons.insert(ReloadReason::SectionRemoved);
+            continue;
+        };
+        if Arc::ptr_eq(section, wanted) {
+            continue;
+        }
+        if section.skeleton != wanted.skeleton {
+            reasons.insert(ReloadReason::SectionChanged);
+        }
+        let servers = servers(section, wanted, applied.lingering.get(&section.name), &mut ops, can, &mut reasons);
+        *section = match section.skeleton == wanted.skeleton && servers == wanted.servers {
+            true => Arc::clone(wanted),
+            false => Arc::new(Section { servers, ..(**section).clone() }),
+        };
+    }
+    if !can.del_server && too_many_linger(applied, &ops, desired) {
+        reasons.insert(ReloadReason::Lingering);
+    }
+    ops.sort_by_key(|step: &Step| step.change.urgency());
+
+    if !reasons.is_empty() {
+        let changed = !ops.is_empty() && applied.unknown.is_none();
+        let interim = changed.then_some(Live { layout: interim, ops });
+        Plan::Reload { interim, layout: desired.clone(), reasons }
+    } else if ops.is_empty() && same_order(desired, &applied.layout) {
+        Plan::Unchanged
+    } else {
+        Plan::Live(Live { layout: desired.clone(), ops })
+    }
+}
+
+fn same_order(a: &Layout, b: &Layout) -> bool {
+    a.sections.len() == b.sections.len() && a.sections.iter().zip(&b.sections).all(|(a, b)| Arc::ptr_eq(a, b) || a == b)
+}
+
+/// The operations for one section; gives the servers as the file is to list them while the running structure stays.
+fn servers(
+    section: &Section,
+    wanted: &Section,
+    lingering: Option<&BTreeMap<Arc<str>, Server>>,
+    ops: &mut Vec<Step>,
+    can: &Capabilities,
+    reasons: &mut BTreeSet<ReloadReason>,
+) -> Vec<Server> {
+    let was: HashMap<&str, &Server> = section.servers.iter().map(|s| (&*s.name, s)).collect();
+    let now: HashSet<&str> = wanted.servers.iter().map(|s| &*s.name).collect();
+    let mut step = |change| ops.push(Step { section: section.name.clone(), change });
+    let mut listed = Vec::with_capacity(wanted.servers.len());
+    for server in &wanted.servers {
+        let lingers = lingering.and_then(|l| l.get(&server.name));
+        let other_params = |was: &Server| was.params != server.params;
+        match (was.get(&*server.name), lingers) {
+            (Some(was), _) if *was == server => {}
+            (Some(was), _) if other_params(was) && can.del_server => {
+                step(ServerChange::Replace { was: (*was).clone(), now: server.clone() });
+            }
+            (Some(was), _) if other_params(was) => {
+                reasons.insert(ReloadReason::ServerChanged);
+                listed.push((*was).clone());
+                continue;
+            }
+            (Some(was), _) => step(ServerChange::Alter { was: (*was).clone(), now: server.clone() }),
+            (None, Some(was)) if other_params(was) && can.del_server => {
+                step(ServerChange::Replace { was: Server { maint: true, ..was.clone() }, now: server.clone() });
+            }
+            (None, Some(was)) if other_params(was) => {
+                reasons.insert(ReloadReason::ServerChanged);
+                continue;
+            }
+            (None, Some(was)) => step(ServerChange::Revive { was: was.clone(), now: server.clone() }),
+            (None, None) if !can.add_server => {
+                reasons.insert(ReloadReason::ServerChanged);
+                continue;
+            }
+            (None, None) => step(ServerChange::Add(server.clone())),
+        }
+        listed.push(server.clone());
+    }
+    for server in section.servers.iter().filter(|s| !now.contains(&*s.name)) {
+        step(ServerChange::Retire(server.clone()));
+    }
+    listed
+}
+
+/// Below HAProxy 3.0 a retired server stays in maintenance until a reload collects it; more than this is too many.
+fn too_many_linger(applied: &Applied, ops: &[Step], desired: &Layout) -> bool {
+    let retiring = ops.iter().filter(|s| matches!(s.change, ServerChange::Retire(_))).count();
+    let lingering = applied.lingering.values().map(BTreeMap::len).sum::<usize>() + retiring;
+    let live: usize = desired.sections.iter().map(|s| s.servers.len()).sum();
+    lingering > 64.max(live / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::haproxy::version::Version;
+    use proptest::prelude::*;
+
+    fn can(version: &str) -> Capabilities {
+        Capabilities::of(&Version::parse(version).unwrap())
+    }
+
+    fn server(name: &str, port: u16) -> Server {
+        Server {
+            name: name.into(),
+            address: ([127, 0, 0, 1], port).into(),
+            params: "check inter 2s".into(),
+            weight: 1,
+            maint: false,
+        }
+    }
+
+    fn section(name: &str, port: u16, servers: Vec<Server>) -> Arc<Section> {
+        Arc::new(Section { name: name.into(), skeleton: format!("listen {name}\n\tbind :{port}\n").into(), servers })
+    }
+
+    fn layout(sections: Vec<Arc<Section>>) -> Layout {
+        Layout { header: "global\n".into(), sections, footer: "".into() }
+    }
+
+    fn applied(layout: Layout) -> Applied {
+        Applied { layout, ..Applied::default() }
+    }
+
+    /// The pure twin of what HAProxy does with a plan's operations.
+    fn replay(mut applied: Applied, plan: &Plan) -> Applied {
+        let live = match plan {
+            Plan::Unchanged => return applied,
+            Plan::Reload { layout, .. } => return self::applied(layout.clone()),
+            Plan::Live(live) => live,
+        };
+        let mut running: BTreeMap<(Arc<str>, Arc<str>), Server> = BTreeMap::new();
+        for section in &applied.layout.sections {
+            running.extend(section.servers.iter().map(|s| ((section.name.clone(), s.name.clone()), s.clone())));
+        }
+        for step in &live.ops {
+            match &step.change {
+                ServerChange::Add(now) => {
+                    assert!(running.insert((step.section.clone(), now.name.clone()), now.clone()).is_none());
+                }
+                ServerChange::Revive { now, .. } => {
+                    assert!(applied.lingering.get_mut(&step.section).unwrap().remove(&now.name).is_some());
+                    running.insert((step.section.clone(), now.name.clone()), now.clone());
+                }
+                ServerChange::Alter { was, now } | ServerChange::Replace { was, now } => {
+                    assert_eq!(
+                        running.insert((step.section.clone(), now.name.clone()), now.clone()).as_ref(),
+                        Some(was)
+                    );
+                }
+                ServerChange::Retire(was) => {
+                    running.remove(&(step.section.clone(), was.name.clone()));
+                    applied.lingering.entry(step.section.clone()).or_default().insert(was.name.clone(), was.clone());
+                }
+            }
+        }
+        let mut sorted = live.layout.clone();
+        for section in &mut sorted.sections {
+            let servers =
+                section.servers.iter().map(|s| running.remove(&(section.name.clone(), s.name.clone())).unwrap());
+            *section = Arc::new(Section { servers: servers.collect(), ..(**section).clone() });
+        }
+        assert!(running.is_empty(), "servers run that the file does not list: {running:?}");
+        Applied { layout: sorted, ..applied }
+    }
+
+    prop_compose! {
+        fn any_server()(name in "[a-e]", port in 1u16..4, weight in 0u16..3, maint in any::<bool>(), other in any::<bool>()) -> Server {
+            let params: &str = if other { "check inter 9s" } else { "check inter 2s" };
+            Server { weight, maint, params: params.into(), ..server(&name, port) }
+        }
+    }
+    prop_compose! {
+        fn any_layout()(raw in prop::collection::btree_map("[x-z]", (1u16..3, prop::collection::vec(any_server(), 0..5)), 0..3)) -> Layout {
+            layout(raw.into_iter().map(|(name, (port, servers))| {
+                let mut seen = HashSet::new();
+                section(&name, port, servers.into_iter().filter(|s| seen.insert(s.name.clone())).collect())
+            }).collect())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_reaches_what_is_desired_and_then_there_is_nothing_to_do(
+            history in prop::collection::vec(any_layout(), 1..6), old in any::<bool>(),
+        ) {
+            let can = can(if old { "2.6.12" } else { "3.0.11" });
+            let mut running = applied(history[0].clone());
+            for desired in &history[1..] {
+                running = replay(running.clone(), &plan(desired, &running, &can));
+                prop_assert_eq!(&running.layout, desired);
+                prop_assert_eq!(plan(desired, &running, &can), Plan::Unchanged);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_comes_or_goes_needs_no_reload() {
+        let was = applied(layout(vec![section("web", 80, vec![server("a", 1), server("b", 2)])]));
+        let desired = layout(vec![section("web", 80, vec![server("b", 3), server("c", 4)])]);
+        let Plan::Live(live) = plan(&desired, &was, &can("2.6.12")) else { panic!() };
+        let ops: Vec<String> =
+            live.ops.iter().flat_map(|s| s.change.ops(&s.section).unwrap()).map(|op| op.to_string()).collect();
+        assert_eq!(
+            ops,
+            [
+                "add server web/c 127.0.0.1:4 check inter 2s",
+                "enable health web/c",
+                "set server web/c state ready",
+                "set server web/b addr 127.0.0.1 port 3",
+                "set server web/a state maint",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_reload_names_every_reason_and_changes_servers_meanwhile() {
+        let was = applied(layout(vec![section("gone", 1, vec![]), section("web", 80, vec![server("a", 1)])]));
+        let mut desired = layout(vec![section("new", 2, vec![]), section("web", 80, vec![server("b", 2)])]);
+        desired.header = "global\n\tmaxconn 9\n".into();
+        let Plan::Reload { interim, reasons, layout } = plan(&desired, &was, &can("3.0.11")) else { panic!() };
+        use ReloadReason::*;
+        assert_eq!(Vec::from_iter(reasons), [Header, SectionAdded, SectionRemoved]);
+        assert_eq!(layout, desired);
+        let interim = interim.unwrap();
+        assert_eq!(interim.ops.len(), 2);
+        assert_eq!(interim.layout.sections.iter().map(|s| &*s.name).collect::<Vec<_>>(), ["gone", "web"]);
+        assert_eq!(interim.layout.header, was.layout.header);
+    }
+
+    #[test]
+    fn a_server_that_lingers_is_enabled_again_and_not_added() {
+        let mut was = applied(layout(vec![section("web", 80, vec![])]));
+        was.lingering.entry("web".into()).or_default().insert("a".into(), server("a", 1));
+        let desired = layout(vec![section("web", 80, vec![server("a", 2)])]);
+        let Plan::Live(live) = plan(&desired, &was, &can("3.0.11")) else { panic!() };
+        assert!(matches!(live.ops[0].change, ServerChange::Revive { .. }), "{:?}", live.ops);
+    }
+
+    #[test]
+    fn below_3_0_lingering_servers_are_collected_by_a_reload() {
+        let servers = |n: u16| (0..n).map(|i| server(&format!("s{i}"), i + 1)).collect::<Vec<_>>();
+        let was = applied(layout(vec![section("web", 80, servers(65))]));
+        let desired = layout(vec![section("web", 80, vec![])]);
+        let Plan::Reload { reasons, .. } = plan(&desired, &was, &can("2.6.12")) else { panic!() };
+        assert_eq!(Vec::from_iter(reasons), [ReloadReason::Lingering]);
+        assert!(matches!(plan(&desired, &was, &can("3.0.11")), Plan::Live(_)));
+    }
+}

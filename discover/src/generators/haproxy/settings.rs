@@ -1,0 +1,141 @@
+//! What the operator decides about HAProxy.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use common::model::{Mode, Port};
+
+/// What the operator decides about HAProxy, checked.
+#[derive(Debug, Clone)]
+pub struct HaproxySettings {
+    /// haproxy.cfg. Its directory must be writable: the file is replaced by renaming.
+    pub config_file: PathBuf,
+    /// The runtime API's socket, written into the file.
+    pub socket: PathBuf,
+    /// The addresses that services and the stats page listen on.
+    pub listen: ListenOn,
+    /// The port of the stats page, if there is one.
+    pub stats_port: Option<Port>,
+    /// Ports that services may open.
+    pub service_ports: PortRanges,
+    /// Ports that they may not, because discover or the edge listens there.
+    pub reserved: BTreeSet<Port>,
+    /// The mode of a section whose registrations do not say.
+    pub default_mode: Mode,
+    /// The check of every server, as words of its line.
+    pub check: String,
+    /// Ramps a new server's weight up over this time.
+    pub slow_start: Option<Duration>,
+    /// `maxconn` of the process.
+    pub maxconn: u32,
+    /// `timeout connect`, `client` and `server`.
+    pub timeouts: [Duration; 3],
+    /// The user and group that HAProxy drops to, when it starts as root.
+    pub user: Option<(String, String)>,
+    /// A directory with `header.tera` or `section.tera` in place of ours.
+    pub templates: Option<PathBuf>,
+    /// How long the section of a service without registrations stays, empty, before a reload removes it.
+    pub section_linger: Duration,
+}
+
+/// The addresses to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenOn {
+    /// All, of both families where the host has IPv6.
+    All {
+        /// Whether it has.
+        ipv6: bool,
+    },
+    /// These.
+    These(Vec<IpAddr>),
+}
+
+impl ListenOn {
+    /// All addresses, of the families that this host has.
+    pub fn all() -> Self {
+        Self::All { ipv6: std::net::TcpListener::bind("[::]:0").is_ok() }
+    }
+
+    /// `bind` lines for `port`, without the keyword.
+    pub fn binds(&self, port: Port) -> Vec<String> {
+        match self {
+            Self::All { ipv6: true } => vec![format!(":::{port} v4v6")],
+            Self::All { ipv6: false } => vec![format!("*:{port}")],
+            Self::These(addresses) => addresses.iter().map(|a| SocketAddr::new(*a, port.get()).to_string()).collect(),
+        }
+    }
+
+    /// The same as socket addresses, to try them.
+    pub fn addresses(&self, port: Port) -> Vec<SocketAddr> {
+        let any = |ip: &str| ip.parse::<IpAddr>().ok();
+        let all = match self {
+            Self::All { ipv6: true } => any("::").into_iter().collect(),
+            Self::All { ipv6: false } => any("0.0.0.0").into_iter().collect(),
+            Self::These(addresses) => addresses.clone(),
+        };
+        all.into_iter().map(|ip| SocketAddr::new(ip, port.get())).collect()
+    }
+}
+
+/// Ports such as `8000-8999,443`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRanges(Vec<(Port, Port)>);
+
+/// A text that names no ports.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a list of ports or ranges such as 8000-8999,443")]
+pub struct PortRangesError(String);
+
+impl PortRanges {
+    /// Whether `port` is among them.
+    pub fn contains(&self, port: Port) -> bool {
+        self.0.iter().any(|(low, high)| (low..=high).contains(&&port))
+    }
+}
+
+impl Default for PortRanges {
+    fn default() -> Self {
+        Self(vec![(Port::MIN, Port::MAX)])
+    }
+}
+
+impl FromStr for PortRanges {
+    type Err = PortRangesError;
+    fn from_str(text: &str) -> Result<Self, PortRangesError> {
+        let range = |part: &str| {
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            let range: (Port, Port) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+            (range.0 <= range.1).then_some(range)
+        };
+        let ranges = text.split(',').map(range).collect::<Option<Vec<_>>>();
+        ranges.map(Self).ok_or_else(|| PortRangesError(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges_are_read() {
+        let ranges: PortRanges = "443, 8000-8002".parse().unwrap();
+        let inside = |p: u16| ranges.contains(p.try_into().unwrap());
+        assert_eq!([443, 444, 7999, 8000, 8002, 8003].map(inside), [true, false, false, true, true, false]);
+        for bad in ["", "0", "9-8", "a", "1-70000", "1,,2"] {
+            assert!(bad.parse::<PortRanges>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn binds_cover_both_families_where_there_are_two() {
+        let port = Port::new(80).unwrap();
+        assert_eq!(ListenOn::All { ipv6: true }.binds(port), [":::80 v4v6"]);
+        assert_eq!(
+            ListenOn::These(vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()]).binds(port),
+            ["[::1]:80", "127.0.0.1:80"]
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! What an operator wants to know about HAProxy.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use common::model::ServiceName;
+use serde::Serialize;
+
+use super::connection::Connection;
+use super::plan::ReloadReason;
+
+/// How many reloads are remembered.
+const MOST_RELOADS: usize = 20;
+
+/// What an operator wants to know about HAProxy.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct HaproxyStatus {
+    /// The version that runs, once it has answered.
+    pub version: Option<String>,
+    /// Its config.
+    pub config_file: PathBuf,
+    /// Why it does not answer, or did not load its config.
+    pub error: Option<String>,
+    /// Reasons of a reload that waits for its time.
+    pub waiting: Option<Vec<String>>,
+    /// The last reloads, newest first.
+    pub reloads: VecDeque<ReloadRecord>,
+    /// Services without a section, and why.
+    pub unlisted: BTreeMap<ServiceName, String>,
+    /// Host names without an address.
+    pub unresolved: Vec<String>,
+}
+
+/// One reload.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReloadRecord {
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// Why.
+    pub reasons: String,
+    /// What went wrong, if it did.
+    pub error: Option<String>,
+}
+
+impl ReloadRecord {
+    /// A reload that ended now.
+    pub fn new(reasons: &BTreeSet<ReloadReason>, error: Option<String>) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
+        Self { at_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX), reasons: words.join(", "), error }
+    }
+}
+
+impl HaproxyStatus {
+    /// HAProxy answered.
+    pub fn connected(&mut self, connection: &Connection) {
+        self.version = connection.version().map(ToString::to_string);
+        if self.reloads.front().is_none_or(|r| r.error.is_none()) {
+            self.error = None;
+        }
+    }
+
+    /// A reload ended.
+    pub fn reloaded(&mut self, record: ReloadRecord) {
+        self.waiting = None;
+        self.error = record.error.clone();
+        self.reloads.push_front(record);
+        self.reloads.truncate(MOST_RELOADS);
+    }
+}

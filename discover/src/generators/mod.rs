@@ -1,0 +1,40 @@
+//! What turns the desired state into files and running state.
+//!
+//! A generator is one folder or file here and one line in [`Generators`](crate::agent): a pure `plan`, and an `apply`
+//! that does all of the I/O and makes no choices.
+
+pub mod haproxy;
+
+use std::error::Error;
+use std::future::Future;
+
+use crate::reconcile::Desired;
+
+/// Turns the desired state into files and running state.
+pub trait Generator: Send {
+    /// What is to be done; equal states give a plan that does nothing.
+    type Plan: Send;
+    /// Why applying failed. Whatever happened, the next turn plans from what then runs.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Asks the world what a plan must know of it (are ports free, which address has a name). Never changes anything.
+    fn prepare(&mut self, desired: &Desired) -> impl Future<Output = ()> + Send;
+
+    /// What leads from what is applied to `desired`. Pure: no I/O, no clock.
+    fn plan(&mut self, desired: &Desired) -> Self::Plan;
+
+    /// Carries out `plan`: the only I/O that changes anything.
+    ///
+    /// # Errors
+    /// The generator's own; what was applied before the failure is known to the next plan.
+    fn apply(&mut self, plan: Self::Plan) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+}
+
+/// What came of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything desired is applied.
+    Done,
+    /// Something waits for its time (a reload's minimum interval, a server that is still busy): plan again then.
+    Again(tokio::time::Instant),
+}

@@ -1,0 +1,147 @@
+//! discover's own metrics.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::generators::haproxy::plan::ReloadReason;
+use crate::haproxy::ops::Op;
+
+/// All of discover's metrics; clones share their values.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Turns, by how they ended.
+    pub turns: Family<OutcomeLabel, Counter>,
+    /// From a turn's beginning to its end.
+    pub turn_duration: Histogram,
+    /// Sections rendered anew.
+    pub renders: Counter,
+    /// Times that haproxy.cfg was written.
+    pub config_writes: Counter,
+    /// Differences found between HAProxy and what it was left as.
+    pub repairs: Counter,
+    /// Backends that are routed.
+    pub backends: Gauge,
+    /// Services that are known.
+    pub services: Gauge,
+    /// Backends kept by the guard.
+    pub held: Gauge,
+    /// Registrations left out.
+    pub quarantined: Gauge,
+    /// 1 for a source that is synced, 0 otherwise.
+    pub synced: Family<SourceLabel, Gauge>,
+    operations: Family<OperationLabel, Counter>,
+    reloads: Family<OutcomeLabel, Counter>,
+    reload_reasons: Family<ReasonLabel, Counter>,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// How.
+    pub outcome: Ended,
+}
+
+/// Done, or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Ended {
+    /// As it should.
+    #[allow(non_camel_case_types)]
+    ok,
+    /// With an error.
+    #[allow(non_camel_case_types)]
+    failed,
+}
+
+impl From<bool> for Ended {
+    fn from(ok: bool) -> Self {
+        if ok { Self::ok } else { Self::failed }
+    }
+}
+
+/// One source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SourceLabel {
+    /// Its name, from the config.
+    pub source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    operation: &'static str,
+    outcome: Ended,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: ReloadReason,
+}
+
+impl EncodeLabelValue for ReloadReason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+impl Metrics {
+    /// Metrics in `registry`, under `discover_`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            turns: Family::default(),
+            // 0.1 ms to 1.6 s
+            turn_duration: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
+            renders: Counter::default(),
+            config_writes: Counter::default(),
+            repairs: Counter::default(),
+            backends: Gauge::default(),
+            services: Gauge::default(),
+            held: Gauge::default(),
+            quarantined: Gauge::default(),
+            synced: Family::default(),
+            operations: Family::default(),
+            reloads: Family::default(),
+            reload_reasons: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("discover");
+        registry.register("turns", "Turns that were applied", metrics.turns.clone());
+        let duration = metrics.turn_duration.clone();
+        registry.register_with_unit("turn_duration", "From a turn's beginning to its end", Unit::Seconds, duration);
+        registry.register("renders", "Sections rendered anew", metrics.renders.clone());
+        registry.register("config_writes", "Times that haproxy.cfg was written", metrics.config_writes.clone());
+        registry.register("repairs", "Differences found in HAProxy and mended", metrics.repairs.clone());
+        registry.register("backends", "Backends that are routed", metrics.backends.clone());
+        registry.register("services", "Services that are known", metrics.services.clone());
+        registry.register("held_backends", "Backends kept by the guard", metrics.held.clone());
+        registry.register("quarantined", "Registrations left out", metrics.quarantined.clone());
+        registry.register("source_synced", "1 for a source that is synced", metrics.synced.clone());
+        registry.register("runtime_operations", "Runtime operations", metrics.operations.clone());
+        registry.register("reloads", "Reloads of HAProxy", metrics.reloads.clone());
+        registry.register("reload_reasons", "Why HAProxy was reloaded", metrics.reload_reasons.clone());
+        metrics
+    }
+
+    /// A turn ended.
+    pub fn turn(&self, took: Duration, ok: bool) {
+        self.turns.get_or_create(&OutcomeLabel { outcome: ok.into() }).inc();
+        self.turn_duration.observe(took.as_secs_f64());
+    }
+
+    /// HAProxy answered an operation.
+    pub fn operation(&self, op: &Op, ok: bool) {
+        self.operations.get_or_create(&OperationLabel { operation: op.kind(), outcome: ok.into() }).inc();
+    }
+
+    /// A reload ended.
+    pub fn reload(&self, reasons: &BTreeSet<ReloadReason>, ok: bool) {
+        self.reloads.get_or_create(&OutcomeLabel { outcome: ok.into() }).inc();
+        for reason in reasons {
+            self.reload_reasons.get_or_create(&ReasonLabel { reason: *reason }).inc();
+        }
+    }
+}

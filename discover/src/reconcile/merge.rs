@@ -1,0 +1,72 @@
+//! Several sources as one map of services.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use common::model::{BackendId, Pool, ServiceMap, ServiceName};
+use common::registry::{Departure, Snapshot};
+use common::watch::{Inlet, Observation};
+
+/// One source of pools.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name in status, logs and metrics.
+    pub name: Arc<str>,
+    /// Whether nothing may be written before it has answered once.
+    pub required: bool,
+    /// What it knows.
+    pub inlet: Inlet<Snapshot>,
+}
+
+/// What all sources together say.
+#[derive(Debug, Clone, Default)]
+pub struct Merged {
+    /// Every service; of one that several sources know, the pools one after the other.
+    pub services: ServiceMap,
+    /// How backends went that are no more.
+    pub departed: Vec<Arc<HashMap<(ServiceName, BackendId), Departure>>>,
+    /// Required sources that have not answered yet.
+    pub pending: Vec<Arc<str>>,
+}
+
+impl Merged {
+    /// How a backend went, if its source knows.
+    pub fn departure(&self, service: &ServiceName, id: &BackendId) -> Option<Departure> {
+        let place = (service.clone(), id.clone());
+        self.departed.iter().find_map(|d| d.get(&place)).copied()
+    }
+}
+
+/// Merges observations, in the order of their sources. A stale source counts with its last snapshot: it empties nothing.
+pub fn merge<'a>(observations: impl IntoIterator<Item = (&'a Source, Observation<Snapshot>)>) -> Merged {
+    let mut merged = Merged::default();
+    let mut pools: BTreeMap<ServiceName, Vec<Arc<Pool>>> = BTreeMap::new();
+    let mut only: Option<Arc<Snapshot>> = None;
+    let mut sources = 0;
+    for (source, observation) in observations {
+        sources += 1;
+        match observation.snapshot() {
+            None if source.required => merged.pending.push(source.name.clone()),
+            None => {}
+            Some(snapshot) => {
+                merged.departed.push(snapshot.departed.clone());
+                only = Some(snapshot.clone());
+                for (service, pool) in &snapshot.services {
+                    pools.entry(service.clone()).or_default().push(pool.clone());
+                }
+            }
+        }
+    }
+    merged.services = match only.filter(|_| sources == 1) {
+        Some(snapshot) => snapshot.services.clone(),
+        None => pools.into_iter().map(|(service, pools)| (service, join(pools))).collect(),
+    };
+    merged
+}
+
+fn join(mut pools: Vec<Arc<Pool>>) -> Arc<Pool> {
+    match pools.len() {
+        1 => pools.remove(0),
+        _ => Arc::new(pools.iter().flat_map(|p| p.backends().iter().cloned()).collect()),
+    }
+}

@@ -1,0 +1,30 @@
+//! What the sources say, as one desired state: merged, and guarded against mass expiry. Pure, with injected time.
+
+mod guard;
+mod merge;
+
+use std::collections::BTreeMap;
+
+use common::model::{BackendId, ServiceMap, ServiceName};
+use tokio::time::Instant;
+
+pub use guard::{Guard, GuardSettings};
+pub use merge::{Merged, Source, merge};
+
+/// What ought to run.
+#[derive(Debug, Clone, Default)]
+pub struct Desired {
+    /// Every service with its pool, held backends among them.
+    pub services: ServiceMap,
+    /// Backends that the guard keeps although their registration is gone.
+    pub held: BTreeMap<ServiceName, BTreeMap<BackendId, Held>>,
+}
+
+/// Why a backend is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// When its registration was missed first.
+    pub since: Instant,
+    /// When it goes at the latest.
+    pub until: Instant,
+}

@@ -1,0 +1,29 @@
+//! Sources of pools. A watcher is one file here (or in `common`, where others need it too) and one line in [`AnyWatcher`].
+
+use common::registry::{RegistryWatcher, Snapshot};
+use common::store::etcd::EtcdStore;
+use common::watch::{Outlet, Watcher};
+use std::error::Error;
+use tokio_util::sync::CancellationToken;
+
+/// Every kind of watcher that there is.
+pub enum AnyWatcher {
+    /// The registry in etcd.
+    Etcd(Box<RegistryWatcher<EtcdStore>>),
+}
+
+impl AnyWatcher {
+    /// Runs the watcher until `cancel`.
+    ///
+    /// # Errors
+    /// The watcher's own, when no retry can help.
+    pub async fn run(
+        self,
+        out: Outlet<Snapshot>,
+        cancel: CancellationToken,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        match self {
+            Self::Etcd(watcher) => watcher.run(out, cancel).await.map_err(Into::into),
+        }
+    }
+}
