@@ -7,6 +7,8 @@
 //! | [`watch`] | the seam between a source of pools and whoever uses them | no |
 //! | [`docker`] | Docker's API: containers and events | yes |
 //! | [`store`] | the registry: etcd, and one in memory for tests | yes |
+//! | [`checks`], [`readiness`] | whether a backend works, and when a candidate may be published | dials |
+//! | [`drain`] | which containers drain, why, and until when | no |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`admin`] | the admin server: metrics, health, status, events | yes |
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
@@ -21,13 +23,16 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod checks;
 pub mod debounce;
 pub mod desired;
 pub mod docker;
+pub mod drain;
 pub mod files;
 pub mod hostip;
 pub mod lifecycle;
 pub mod model;
+pub mod readiness;
 pub mod registry;
 pub mod store;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! What a check is to do, as labels and environment ask for it. Running it is register's part.
+//! What a check is to do, as labels and environment ask for it. Running it is `checks`' part.
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use common::desired::{Candidate, CheckKind, CheckSpec, ContainerId};
-use common::model::{BackendId, ServiceName, Transport};
+use crate::desired::{Candidate, CheckKind, CheckSpec, ContainerId};
+use crate::model::{BackendId, ServiceName, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

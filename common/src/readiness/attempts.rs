@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::desired::CheckSpec;
-use common::telemetry::Chain;
+use crate::desired::CheckSpec;
+use crate::telemetry::Chain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 

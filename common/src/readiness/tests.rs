@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use common::desired::{Candidate, CheckKind, CheckSpec, Drain, HealthPolicy};
-use common::model::{Backend, Port};
+use crate::desired::{Candidate, CheckKind, CheckSpec, Drain, HealthPolicy};
+use crate::model::{Backend, Port};
 use tokio::time::timeout;
 
 use super::attempts::pause;

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::desired::{Candidate, ContainerId, Drain as Announce};
-use common::docker::{Event, EventKind};
+use crate::desired::{Candidate, ContainerId, Drain as Announce};
+use crate::docker::{Event, EventKind};
 use tokio::time::Instant;
 
 /// What a container gets beyond its stop timeout: Docker kills it then, and `die` follows.
