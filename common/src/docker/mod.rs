@@ -1,5 +1,26 @@
 //! Docker's API: containers and events, and a source that keeps a picture of them.
+//!
+//! Only a handful of requests are needed, and their answers are read loosely, field by field: typed clients end an event stream
+//! at a word they do not know, and daemons from 20.10 to Podman disagree about words.
 
+mod client;
+mod context;
+mod endpoint;
+mod error;
 mod event;
+mod events;
+mod list;
+mod parse;
+mod session;
+mod source;
+#[cfg(test)]
+mod tests;
 
+pub use client::{Docker, Info, Scope};
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::DockerError;
 pub use event::{Event, EventKind};
+pub use events::EventStream;
+pub use list::Listed;
+pub use parse::{ParseError, container as parse_container};
+pub use source::{Containers, DockerSource, Options};

@@ -1,0 +1,63 @@
+//! What can go wrong with the daemon.
+
+use super::endpoint::Endpoint;
+use super::parse::ParseError;
+
+/// A request to the daemon that failed. The message names the request; the cause is the source.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerError {
+    /// No client can be made.
+    #[error("Docker client for {endpoint}")]
+    Client {
+        /// Where the daemon should be.
+        endpoint: Endpoint,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The request did not come through, or its answer did not.
+    #[error("asking Docker: {request}")]
+    Transport {
+        /// Method and path.
+        request: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+    /// The daemon said no.
+    #[error("Docker answered {status} to {request}: {message}")]
+    Refused {
+        /// Method and path.
+        request: String,
+        /// The HTTP status.
+        status: u16,
+        /// The daemon's own words, cut short.
+        message: String,
+    },
+    /// The answer cannot be read.
+    #[error("reading Docker's answer to {request}")]
+    Answer {
+        /// Method and path.
+        request: String,
+        /// Where in it, and why.
+        source: serde_path_to_error::Error<serde_json::Error>,
+    },
+    /// A container's description cannot be used.
+    #[error("reading what Docker says of a container")]
+    Container(#[from] ParseError),
+    /// The daemon took longer than it may.
+    #[error("Docker did not answer {request} within {seconds} s")]
+    Deadline {
+        /// What was asked.
+        request: String,
+        /// The patience, in whole seconds.
+        seconds: u64,
+    },
+    /// The event stream ended.
+    #[error("Docker's event stream ended")]
+    StreamEnded,
+    /// The event stream holds what is no event.
+    #[error("Docker's event stream holds no JSON")]
+    Event(#[source] serde_json::Error),
+    /// One event is above 1 MB.
+    #[error("Docker's event stream holds a line above 1 MB")]
+    EventTooLong,
+}
