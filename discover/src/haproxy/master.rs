@@ -114,6 +114,13 @@ impl MasterCli {
         one_shot(&self.endpoint(), Prefix::CurrentWorker, command, self.deadlines).await
     }
 
+    /// Whether the current worker answers through the master: right after a start `show proc` lists it before it does (3.4).
+    pub(super) async fn worker_answers(&self, deadlines: Deadlines) -> bool {
+        let Ok(command) = Command::new(["show", "info"]) else { return false };
+        let reply = one_shot(&self.endpoint(), Prefix::CurrentWorker, &command, deadlines).await;
+        reply.is_ok_and(|r| r.text().starts_with("Name: "))
+    }
+
     /// Reloads, and waits for the outcome. The caller then reopens its runtime sockets.
     ///
     /// Below 2.7 the master only closes the connection and executes itself: `show proc` is then asked until it shows a new worker or one more

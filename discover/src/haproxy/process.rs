@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 
 use super::master::MasterCli;
 use super::procs::Procs;
+use super::socket::Deadlines;
 
 /// As much of a log as an error carries, in bytes: its end.
 pub(super) const LOG_TAIL: u64 = 8192;
@@ -173,7 +174,11 @@ impl Launch {
             // An earlier HAProxy may still answer on the same path: only our child's pid counts. (In a container both see the same ids.)
             let own = child.id().and_then(|id| i32::try_from(id).ok());
             match master.show_proc().await {
-                Ok(procs) if Some(procs.master.pid) == own && procs.current_worker().is_some() => {
+                Ok(procs)
+                    if Some(procs.master.pid) == own
+                        && procs.current_worker().is_some()
+                        && master.worker_answers(Deadlines::default()).await =>
+                {
                     return Ok(Running { master: procs.master.pid, procs, child: Some(child) });
                 }
                 _ if Instant::now() >= deadline => break,
