@@ -1,7 +1,7 @@
 //! The runtime operations: the command of each, and which of HAProxy's replies mean that it worked.
 //!
 //! HAProxy answers in prose and differs between versions, so success is a list of known replies and everything else is a [`Refusal`].
-//! Texts measured on 2.6.12 and 3.0.11.
+//! Texts measured on 2.6.12 and 3.0.11; those about sections are from HAProxy's runtime API reference and from 3.4.3.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,16 +22,7 @@ impl ServerRef {
     /// # Errors
     /// [`CommandError::UnsafeWord`] with the name at fault.
     pub fn new(section: impl Into<String>, name: impl Into<String>) -> Result<Self, CommandError> {
-        let (section, name) = (section.into(), name.into());
-        let ok = |s: &str| {
-            !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-'))
-        };
-        for part in [&section, &name] {
-            if !ok(part) {
-                return Err(CommandError::UnsafeWord { word: part.clone() });
-            }
-        }
-        Ok(Self { section, name })
+        Ok(Self { section: checked(section.into())?, name: checked(name.into())? })
     }
 
     /// The section's name.
@@ -49,6 +40,31 @@ impl fmt::Display for ServerRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.section, self.name)
     }
+}
+
+/// The name of a section, or of a `defaults` section.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SectionName(String);
+
+impl SectionName {
+    /// Checks the name as [`ServerRef::new`] does.
+    ///
+    /// # Errors
+    /// [`CommandError::UnsafeWord`].
+    pub fn new(name: impl Into<String>) -> Result<Self, CommandError> {
+        Ok(Self(checked(name.into())?))
+    }
+}
+
+impl fmt::Display for SectionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn checked(name: String) -> Result<String, CommandError> {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b':' | b'-');
+    if !name.is_empty() && name.bytes().all(ok) { Ok(name) } else { Err(CommandError::UnsafeWord { word: name }) }
 }
 
 /// What stands behind the address in a `server` line.
@@ -99,6 +115,19 @@ pub enum Op {
     SetAddr(ServerRef, SocketAddr),
     /// Cuts the sessions of the server: requests in flight fail.
     ShutdownSessions(ServerRef),
+    /// Adds an unpublished section that inherits all from a named `defaults` section (3.4 and later).
+    AddSection {
+        /// Its name.
+        name: SectionName,
+        /// The `defaults` section.
+        defaults: SectionName,
+    },
+    /// Lets a section take traffic (3.4 and later).
+    PublishSection(SectionName),
+    /// Rules that choose the section are skipped from now on (3.4 and later).
+    UnpublishSection(SectionName),
+    /// Deletes a section that is unpublished, without servers and not referred to (3.4 and later).
+    DelSection(SectionName),
     /// Adds a key to a map, by the map's file name.
     MapAdd {
         /// The map's file name as the config has it.
@@ -140,11 +169,11 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// No such server, section, map or key.
     NotFound,
-    /// A server of that name is there already.
+    /// A server or section of that name is there already.
     Exists,
-    /// It still has streams or connections: ask again later.
+    /// It still has streams, connections or servers: ask again later.
     Busy,
-    /// Only servers in maintenance can be deleted.
+    /// Only servers in maintenance, and unpublished sections, can be deleted.
     NotInMaintenance,
     /// Other parts of the config point to it, so only a reload removes it.
     Referenced,
@@ -182,6 +211,10 @@ impl Op {
                 Command::new(["set", "server", &s.to_string(), "addr", &ip, "port", &port])
             }
             Self::ShutdownSessions(s) => Command::new(["shutdown", "sessions", "server", &s.to_string()]),
+            Self::AddSection { name, defaults } => Command::new(["add", "backend", &name.0, "from", &defaults.0]),
+            Self::PublishSection(name) => Command::new(["publish", "backend", &name.0]),
+            Self::UnpublishSection(name) => Command::new(["unpublish", "backend", &name.0]),
+            Self::DelSection(name) => Command::new(["del", "backend", &name.0]),
             Self::MapAdd { map, key, value } => Command::new(["add", "map", map_name(map)?, map_key(key)?, value]),
             Self::MapSet { map, key, value } => Command::new(["set", "map", map_name(map)?, map_key(key)?, value]),
             Self::MapDel { map, key } => Command::new(["del", "map", map_name(map)?, map_key(key)?]),
@@ -213,14 +246,19 @@ impl Op {
     /// [`Refusal`] for every reply that is not known to mean success.
     pub fn judge(&self, reply: &Reply) -> Result<(), Refusal> {
         let text = reply.text();
+        // Warnings about a parameter may stand before the verdict; 3.4 also repeats there what it logged about earlier commands.
+        let verdict = text.lines().next_back().unwrap_or_default();
         let done = match self {
-            // Warnings about a parameter may stand before it.
-            Self::AddServer(..) => text.lines().next_back() == Some("New server registered."),
-            Self::DelServer(_) => text == "Server deleted.",
+            Self::AddServer(..) => verdict == "New server registered.",
+            Self::DelServer(_) => verdict == "Server deleted.",
+            Self::AddSection { .. } => verdict == "New backend registered.",
+            Self::PublishSection(_) => verdict == "Backend published.",
+            Self::UnpublishSection(_) => verdict == "Backend unpublished.",
+            Self::DelSection(_) => verdict == "Backend deleted.",
             Self::SetAddr(..) => address_changed(text),
             _ => text.is_empty(),
         };
-        if done { Ok(()) } else { Err(Refusal { kind: RefusalKind::of(text), text: text.to_owned() }) }
+        if done { Ok(()) } else { Err(Refusal { kind: RefusalKind::of(verdict), text: text.to_owned() }) }
     }
 }
 
@@ -259,6 +297,9 @@ impl RefusalKind {
             ("This server cannot be removed at runtime", RefusalKind::Referenced),
             ("Backend must use a dynamic load balancing", RefusalKind::StaticAlgorithm),
             ("Backend is using a static LB algorithm", RefusalKind::StaticAlgorithm),
+            ("Error during backend creation : name is already used", RefusalKind::Exists),
+            ("Backend must be unpublished", RefusalKind::NotInMaintenance),
+            ("Only a backend without server can be deleted", RefusalKind::Busy),
             ("Proxy is disabled", RefusalKind::StoppedWorker),
         ];
         KNOWN.iter().find(|(start, _)| text.starts_with(start)).map_or(Self::Other, |(_, kind)| *kind)
@@ -275,94 +316,5 @@ impl fmt::Display for Op {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn s() -> ServerRef {
-        ServerRef::new("web", "web_10.0.0.1:80").unwrap()
-    }
-
-    fn judge(op: &Op, text: &str) -> Result<(), RefusalKind> {
-        op.judge(&Reply::from_text(text)).map_err(|r| r.kind)
-    }
-
-    #[test]
-    fn each_operation_has_its_command() {
-        let address: SocketAddr = "[::1]:80".parse().unwrap();
-        let params = ServerParams::parse("check inter 1s weight 3").unwrap();
-        let is = |op: Op, line: &str| assert_eq!(op.command().unwrap().to_string(), line);
-        is(Op::AddServer(s(), address, params), "add server web/web_10.0.0.1:80 [::1]:80 check inter 1s weight 3");
-        is(Op::SetAddr(s(), address), "set server web/web_10.0.0.1:80 addr ::1 port 80");
-        is(Op::SetWeight(s(), 0), "set server web/web_10.0.0.1:80 weight 0");
-        is(Op::Maint(s()), "set server web/web_10.0.0.1:80 state maint");
-    }
-
-    #[test]
-    fn nothing_can_be_injected() {
-        for bad in ["", "a/b", "a b", "a;b", "a\nb", "a%", "#1"] {
-            assert!(ServerRef::new("web", bad).is_err(), "{bad:?}");
-            assert!(ServerRef::new(bad, "s").is_err(), "{bad:?}");
-        }
-        assert!(ServerParams::parse("check;disable server a/b").is_err());
-        assert!(ServerParams::parse("weight 3\nshow info").is_ok(), "a newline only separates words");
-        let map = |map: &str, key: &str, value: &str| {
-            Op::MapAdd { map: map.into(), key: key.into(), value: value.into() }.command()
-        };
-        assert!(map("/m", "a.example", "web").is_ok());
-        for (m, k, v) in [
-            ("#1", "a", "b"),
-            ("@1", "a", "b"),
-            ("/m", "#0x1", "b"),
-            ("/m", "a b", "c"),
-            ("/m", "a", "b;c"),
-            ("/m", "a", ""),
-        ] {
-            assert!(map(m, k, v).is_err(), "{m} {k} {v}");
-        }
-    }
-
-    #[test]
-    fn only_known_replies_are_a_success() {
-        use RefusalKind::*;
-        let address: SocketAddr = "127.0.0.1:80".parse().unwrap();
-        let add = Op::AddServer(s(), address, ServerParams::default());
-        assert_eq!(judge(&add, "New server registered.\n"), Ok(()));
-        assert_eq!(judge(&add, ""), Err(Other));
-        assert_eq!(judge(&add, "Already exists a server with the same name in backend.\n"), Err(Exists));
-        assert_eq!(
-            judge(&add, "Backend must use a dynamic load balancing to support dynamic servers.\n"),
-            Err(StaticAlgorithm)
-        );
-        assert_eq!(judge(&add, "unknown keyword 'bogus'.\n"), Err(Other));
-        let del = Op::DelServer(s());
-        assert_eq!(judge(&del, "Server deleted."), Ok(()));
-        assert_eq!(judge(&del, "No such server."), Err(NotFound));
-        assert_eq!(judge(&del, "Server still has connections attached to it, cannot remove it."), Err(Busy));
-        assert_eq!(judge(&del, "Only servers in maintenance mode can be deleted."), Err(NotInMaintenance));
-        assert_eq!(judge(&Op::Ready(s()), "\n"), Ok(()));
-        assert_eq!(judge(&Op::Ready(s()), "Proxy is disabled.\n"), Err(StoppedWorker));
-        assert_eq!(judge(&Op::Drain(s()), "Permission denied\n"), Err(Other));
-    }
-
-    #[test]
-    fn an_address_that_is_already_right_counts_as_set() {
-        let op = Op::SetAddr(s(), "127.0.0.2:99".parse().unwrap());
-        let by = "by 'stats socket command'";
-        let good = [
-            format!("IP changed from '127.0.0.1' to '127.0.0.2', port changed from '1' to '99' {by}"),
-            format!("no need to change the addr, no need to change the port {by}"),
-            format!("no need to change the addr, port changed from '1' to '99' {by}"),
-            "nothing changed".to_owned(),
-        ];
-        for text in good {
-            assert_eq!(judge(&op, &text), Ok(()), "{text}");
-        }
-        for text in [
-            format!("Invalid addr 'zzz' {by}"),
-            format!("no need to change the addr, can't change port {by}"),
-            String::new(),
-        ] {
-            assert_eq!(judge(&op, &text), Err(RefusalKind::Other), "{text}");
-        }
-    }
-}
+#[path = "ops_tests.rs"]
+mod tests;
