@@ -277,3 +277,7 @@ fn payloads<'a>(map: &str, entries: &'a [(String, String)]) -> Result<Vec<Vec<[&
     }
     Ok(batches)
 }
+
+#[cfg(test)]
+#[path = "runtime_tests.rs"]
+mod tests;

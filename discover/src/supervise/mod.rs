@@ -6,7 +6,7 @@
 //! | [`children`] | our children and other people's zombies |
 //! | [`agent`] | `discover run`, started again when it ends |
 //! | [`keeper`] | HAProxy, started again when it ends |
-//! | [`file`] | a config file that others write (`--file`): noticed, checked, loaded or refused |
+//! | [`file`](mod@file) | a config file that others write (`--file`): noticed, checked, loaded or refused |
 //!
 //! Two modes: beside `discover run`, which writes the config and reloads by itself; or alone with `--file CFG`, for a HAProxy container whose
 //! config is mounted. To stop: the agent first, so that it no longer changes anything, then HAProxy, gracefully.
