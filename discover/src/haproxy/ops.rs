@@ -236,6 +236,10 @@ impl Op {
             Self::ShutdownSessions(_) => "shutdown_sessions",
             Self::MapAdd { .. } => "map_add",
             Self::MapSet { .. } => "map_set",
+            Self::AddSection { .. } => "add_section",
+            Self::PublishSection(_) => "publish_section",
+            Self::UnpublishSection(_) => "unpublish_section",
+            Self::DelSection(_) => "del_section",
             Self::MapDel { .. } => "map_del",
         }
     }
