@@ -28,9 +28,9 @@ pub struct Cli {
     /// How log lines look
     #[arg(long, env = "DISCOVER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_enum, global = true)]
     log_format: LogFormat,
-    /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins
-    #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", default_value = "info", global = true)]
-    log: String,
+    /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins [default: info; error for one-time commands]
+    #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", global = true)]
+    log: Option<String>,
 }
 
 /// Where the admin server of discover listens, unless said otherwise.
@@ -84,7 +84,9 @@ impl Failure {
 
 /// Runs the command line to its end.
 pub async fn main(cli: Cli) -> Exit {
-    if let Err(error) = init_logging(cli.log_format, &cli.log) {
+    let agent = matches!(cli.command, None | Some(Command::Run(_) | Command::Supervise(_)));
+    let filter = cli.log.as_deref().unwrap_or(if agent { "info" } else { "error" });
+    if let Err(error) = init_logging(cli.log_format, filter) {
         eprintln!("discover: {}", Chain(&error));
         return Exit::Usage;
     }

@@ -16,7 +16,6 @@ use common::watch::channel;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
-use tracing::info;
 
 use super::Failure;
 use super::settings::HaproxyArgs;
@@ -170,7 +169,6 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     if let Listen::At(address) = args.admin {
         let server = AdminServer::new("discover", Arc::new(shared.clone()), Arc::new(registry), changed);
         let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
-        info!(address = %bound.address(), "Admin server listens.");
         lifecycle.spawn("admin", bound.run(cancel.clone()));
     }
     let control = ControlServer::new(&args.control, {

@@ -44,6 +44,8 @@ pub struct Composer {
     tera: Tera,
     header: Arc<str>,
     cache: HashMap<ServiceName, Cached>,
+    /// Sections rendered anew since the start.
+    renders: u64,
 }
 
 struct Cached {
@@ -74,10 +76,15 @@ impl Composer {
             tera.add_raw_template(name, &text)
                 .map_err(|source| TemplateError::Tera { name: shown, source: Box::new(source) })?;
         }
-        let mut composer = Self { settings, tera, header: "".into(), cache: HashMap::new() };
+        let mut composer = Self { settings, tera, header: "".into(), cache: HashMap::new(), renders: 0 };
         composer.header = composer.render_header()?.into();
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
+    }
+
+    /// Sections rendered anew since the start.
+    pub fn renders(&self) -> u64 {
+        self.renders
     }
 
     fn render(&self, name: &str, context: &Context) -> Result<String, TemplateError> {
@@ -133,6 +140,7 @@ impl Composer {
                 sections.push(cached.section.clone());
                 continue;
             }
+            self.renders += 1;
             match self.section(service, *port, pool, names, can) {
                 Ok(section) => {
                     let section = match self.cache.remove(service) {

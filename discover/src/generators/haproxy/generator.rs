@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::model::{Port, ServiceName};
+use common::model::Port;
 use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -123,7 +123,8 @@ impl Haproxy {
                 self.note().connected(&self.connection);
             }
             Err(error) => {
-                if self.note().error.is_none() {
+                // At the very start it need not run yet: loading the first config starts it.
+                if self.note().error.is_none() && self.note().version.is_some() {
                     warn!(error = %Chain(&error), "HAProxy does not answer.");
                 }
                 self.note().error = Some(Chain(&error).to_string());
@@ -146,7 +147,7 @@ impl Haproxy {
             let refused: Vec<Port> = ports
                 .listed
                 .iter()
-                .filter(|(service, port)| !ours.contains(port) && !self.is_bound(service, **port))
+                .filter(|(_, port)| !ours.contains(port) && !self.is_bound(**port))
                 .map(|(_, port)| *port)
                 .filter(|port| self.connection.local() && !self.is_free(*port))
                 .collect();
@@ -164,7 +165,7 @@ impl Haproxy {
     }
 
     /// Whether the running HAProxy listens there already: it was loaded with a section that says so.
-    fn is_bound(&self, _service: &ServiceName, port: Port) -> bool {
+    fn is_bound(&self, port: Port) -> bool {
         let binds: Vec<String> =
             self.settings.listen.binds(port).into_iter().map(|bind| format!("\tbind {bind}\n")).collect();
         self.applied.layout.sections.iter().any(|s| binds.iter().all(|bind| s.skeleton.contains(bind.as_str())))
@@ -296,12 +297,13 @@ impl Generator for Haproxy {
 
     fn plan(&mut self, desired: &Desired) -> Plan {
         let can = *self.connection.can();
+        let rendered = self.composer.renders();
         let (mut layout, failed) = self.composer.compose(&desired.services, &self.ports, &self.names, &can);
         for (service, error) in failed {
             warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
         }
         self.keep_lingering(&mut layout);
-        self.metrics.renders.inc();
+        self.metrics.renders.inc_by(self.composer.renders() - rendered);
         plan(&layout, &self.applied, &can)
     }
 
