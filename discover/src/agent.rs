@@ -26,11 +26,18 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Any generator, as the agent uses it.
 pub trait Turn: Send {
+    /// Brings up what was applied last.
+    fn resume(&mut self) -> BoxFuture<'_, ()>;
+
     /// One whole turn of one generator.
     fn turn<'a>(&'a mut self, desired: &'a Desired) -> BoxFuture<'a, Result<Outcome, Box<dyn Error + Send + Sync>>>;
 }
 
 impl<G: Generator> Turn for G {
+    fn resume(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(Generator::resume(self))
+    }
+
     fn turn<'a>(&'a mut self, desired: &'a Desired) -> BoxFuture<'a, Result<Outcome, Box<dyn Error + Send + Sync>>> {
         Box::pin(async move {
             self.prepare(desired).await;
@@ -70,6 +77,9 @@ impl Agent {
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
         for source in &self.sources {
             tokio::spawn(forward(source.clone(), self.wake.clone(), cancel.clone()));
+        }
+        for generator in &mut self.generators {
+            generator.resume().await;
         }
         let started = Instant::now();
         let mut begun = false;

@@ -1,5 +1,6 @@
 //! `discover run`: the agent.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use common::model::{Port, ServiceMap, ServiceName};
 use common::registry::RegistryWatcher;
 use common::store::etcd::{EtcdArgs, EtcdStore};
 use common::watch::channel;
+use nix::fcntl::{Flock, FlockArg};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -118,6 +120,17 @@ impl ProcessArgs {
         }
     }
 
+    /// Takes the lock of this HAProxy's agent; a second agent on one HAProxy would undo what the first one does.
+    fn lock(&self, launch: &Launch) -> Result<Flock<File>, Failure> {
+        let path = launch.config.with_extension("cfg.lock");
+        let open = || File::options().create(true).append(true).open(&path);
+        let file = open().map_err(|e| Failure::Usage(format!("opening {}: {e}", path.display())))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
+            let config = launch.config.display();
+            Failure::Runtime(format!("another discover keeps {config} ({} is locked: {e})", path.display()).into())
+        })
+    }
+
     fn make_directories(&self, launch: &Launch) -> Result<(), Failure> {
         let parents = [launch.config.parent(), launch.master_socket.parent(), Some(self.run_dir.as_path())];
         for dir in parents.into_iter().flatten().filter(|d| !d.as_os_str().is_empty()) {
@@ -143,6 +156,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     };
     let settings = args.haproxy.settings(&launch.config, &socket, admin_port)?;
     args.process.make_directories(&launch)?;
+    let _lock = args.process.lock(&launch)?;
 
     let mut lifecycle = Lifecycle::new();
     lifecycle.listen().map_err(Failure::runtime)?;

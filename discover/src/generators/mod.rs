@@ -17,6 +17,10 @@ pub trait Generator: Send {
     /// Why applying failed. Whatever happened, the next turn plans from what then runs.
     type Error: Error + Send + Sync + 'static;
 
+    /// Brings up what was applied last, from what is left of it, before any source has answered: a restart while the
+    /// registry is away serves the last state. Never changes what runs.
+    fn resume(&mut self) -> impl Future<Output = ()> + Send;
+
     /// Asks the world what a plan must know of it (are ports free, which address has a name). Never changes anything.
     fn prepare(&mut self, desired: &Desired) -> impl Future<Output = ()> + Send;
 

@@ -152,6 +152,21 @@ impl Connection {
         Ok(readback::applied(on_disk.layout.unwrap_or_default(), on_disk.unknown, &running))
     }
 
+    /// Starts HAProxy with the file that it ran last, where starting it is ours to do and it does not run.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; there is no file of ours, or HAProxy does not take it any more.
+    pub async fn resume(&mut self, files: &ConfigFiles) -> Result<(), ConnectionError> {
+        let ours = files.read().layout.is_some();
+        if self.mode != ProcessMode::Spawn || !ours || process::adopt(&self.master).await.is_some() {
+            return Ok(());
+        }
+        self.check(files.live()).await?;
+        self.start().await?;
+        files.settle();
+        Ok(())
+    }
+
     /// Validates a file with this HAProxy's program.
     ///
     /// # Errors

@@ -285,6 +285,14 @@ impl Generator for Haproxy {
     type Plan = Plan;
     type Error = HaproxyError;
 
+    async fn resume(&mut self) {
+        self.now = Instant::now();
+        if let Err(error) = self.connection.resume(&self.files).await {
+            warn!(error = %Chain(&error), "The last config could not be started; waiting for the registry.");
+        }
+        self.verify().await;
+    }
+
     async fn prepare(&mut self, desired: &Desired) {
         self.now = Instant::now();
         self.names.refresh(&desired.services).await;
