@@ -1,5 +1,6 @@
 //! `discover ls`: what the registry holds, for people and scripts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -34,29 +35,40 @@ pub struct LsArgs {
 pub async fn ls(args: LsArgs) -> Result<(), Failure> {
     let store = EtcdStore::new(args.etcd.config().map_err(|e| Failure::usage(&e))?);
     let watcher = RegistryWatcher::new(store, args.etcd.etcd_prefix.clone());
+    let snapshot = first_snapshot(watcher, args.timeout).await?;
+    match args.json {
+        true => print_json(&snapshot, args.service.as_ref()),
+        false => print_table(&snapshot, args.service.as_ref()),
+    }
+    Ok(())
+}
+
+/// The first complete answer of a registry.
+///
+/// # Errors
+/// [`Failure::Runtime`] when it does not come in time, with the reason.
+pub(super) async fn first_snapshot(
+    watcher: RegistryWatcher<EtcdStore>,
+    timeout: Duration,
+) -> Result<Arc<Snapshot>, Failure> {
     let (outlet, mut inlet) = channel();
     let cancel = CancellationToken::new();
     let task = tokio::spawn(watcher.run(outlet, cancel.clone()));
     // Whatever came of the wait, what counts is what is there after it.
-    let _ = tokio::time::timeout(args.timeout, inlet.wait_for(|o| o.snapshot().is_some())).await.is_ok();
+    let _ = tokio::time::timeout(timeout, inlet.wait_for(|o| o.snapshot().is_some())).await.is_ok();
     cancel.cancel();
     let _ = task.await; // it has nothing to say any more
     let observation = inlet.borrow().clone();
-    let Some(snapshot) = observation.snapshot() else {
-        let why = observation.error().unwrap_or("no answer").to_owned();
-        return Err(Failure::Runtime(format!("the registry did not answer within {:?}: {why}", args.timeout).into()));
-    };
-    match args.json {
-        true => print_json(snapshot, args.service.as_ref()),
-        false => print_table(snapshot, args.service.as_ref()),
-    }
-    Ok(())
+    observation.snapshot().cloned().ok_or_else(|| {
+        let why = observation.error().unwrap_or("no answer");
+        Failure::Runtime(format!("the registry did not answer within {timeout:?}: {why}").into())
+    })
 }
 
 fn selected<'a>(
     snapshot: &'a Snapshot,
     only: Option<&'a ServiceName>,
-) -> impl Iterator<Item = (&'a ServiceName, &'a [std::sync::Arc<Backend>])> {
+) -> impl Iterator<Item = (&'a ServiceName, &'a [Arc<Backend>])> {
     let wanted = move |name: &ServiceName| only.is_none_or(|only| only == name);
     snapshot.services.iter().filter(move |(name, _)| wanted(name)).map(|(name, pool)| (name, pool.backends()))
 }

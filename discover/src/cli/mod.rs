@@ -1,5 +1,6 @@
 //! The command line.
 
+mod diff;
 mod ls;
 mod release;
 mod render;
@@ -46,6 +47,8 @@ enum Command {
     Render(render::RenderArgs),
     /// Check flags and templates, and with haproxy on PATH a rendered file too
     Check(render::CheckArgs),
+    /// Show what the next turn would change, and whether that needs a reload and why
+    Diff(Box<run::RunArgs>),
     /// List services and backends in the registry
     Ls(ls::LsArgs),
     /// End a hold of the guard: its backends go now
@@ -96,6 +99,7 @@ pub async fn main(cli: Cli) -> Exit {
         Some(Command::Supervise(args)) => supervise(args).await,
         Some(Command::Render(args)) => render::render(&args),
         Some(Command::Check(args)) => render::check(&args).await,
+        Some(Command::Diff(args)) => diff::diff(*args).await,
         Some(Command::Ls(args)) => ls::ls(args).await,
         Some(Command::Release(args)) => release::release(&args).await,
         Some(Command::Status(args)) => {

@@ -142,19 +142,34 @@ impl ProcessArgs {
     }
 }
 
+impl RunArgs {
+    /// The HAProxy that these flags describe, not looked at yet.
+    pub(super) fn haproxy(&self, metrics: Metrics) -> Result<Haproxy, Failure> {
+        let launch = self.process.launch();
+        let socket = self.process.run_dir.join("haproxy.sock");
+        let admin_port = match self.admin {
+            Listen::Off => None,
+            Listen::At(address) => Port::new(address.port()),
+        };
+        let settings = self.haproxy.settings(&launch.config, &socket, admin_port)?;
+        let connection = Connection::new(self.process.mode(), launch, socket);
+        let pace = ReloadPace::new(self.pace.reload_interval, self.pace.reload_jitter);
+        Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))
+    }
+
+    /// The registry that these flags describe.
+    pub(super) fn registry(&self) -> Result<RegistryWatcher<EtcdStore>, Failure> {
+        let store = EtcdStore::new(self.etcd.config().map_err(|e| Failure::usage(&e))?);
+        Ok(RegistryWatcher::new(store, self.etcd.etcd_prefix.clone()))
+    }
+}
+
 /// Runs the agent until a signal.
 ///
 /// # Errors
 /// [`Failure`].
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let launch = args.process.launch();
-    let mode = args.process.mode();
-    let socket = args.process.run_dir.join("haproxy.sock");
-    let admin_port = match args.admin {
-        Listen::Off => None,
-        Listen::At(address) => Port::new(address.port()),
-    };
-    let settings = args.haproxy.settings(&launch.config, &socket, admin_port)?;
     args.process.make_directories(&launch)?;
     let _lock = args.process.lock(&launch)?;
 
@@ -165,16 +180,12 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let metrics = Metrics::new(&mut registry);
     let wake = Arc::new(Notify::new());
 
-    let connection = Connection::new(mode, launch, socket);
-    let pace = ReloadPace::new(args.pace.reload_interval, args.pace.reload_jitter);
-    let haproxy = Haproxy::new(settings, connection, pace, metrics.clone()).map_err(|e| Failure::usage(&e))?;
+    let haproxy = args.haproxy(metrics.clone())?;
     let shared = Shared::new(Some(haproxy.status()));
 
-    let store = EtcdStore::new(args.etcd.config().map_err(|e| Failure::usage(&e))?);
-    let watcher = RegistryWatcher::new(store, args.etcd.etcd_prefix.clone());
     let (outlet, inlet) = channel();
     let sources = vec![Source { name: "etcd".into(), required: true, inlet }];
-    let watcher = AnyWatcher::Etcd(Box::new(watcher));
+    let watcher = AnyWatcher::Etcd(Box::new(args.registry()?));
     lifecycle.spawn("etcd", watcher.run(outlet, cancel.clone()));
 
     let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };

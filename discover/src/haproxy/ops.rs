@@ -109,6 +109,8 @@ pub enum Op {
     Drain(ServerRef),
     /// No new sessions at all and no checks; requests in flight are finished.
     Maint(ServerRef),
+    /// What the checks think of it, set by hand: down until they find it up again. For servers with checks only.
+    HealthDown(ServerRef),
     /// The weight, 0 to 256; needs a dynamic algorithm.
     SetWeight(ServerRef, u16),
     /// The address and port.
@@ -203,6 +205,7 @@ impl Op {
             Self::Ready(s) => Command::new(["set", "server", &s.to_string(), "state", "ready"]),
             Self::Drain(s) => Command::new(["set", "server", &s.to_string(), "state", "drain"]),
             Self::Maint(s) => Command::new(["set", "server", &s.to_string(), "state", "maint"]),
+            Self::HealthDown(s) => Command::new(["set", "server", &s.to_string(), "health", "down"]),
             Self::SetWeight(s, weight) => {
                 Command::new(["set", "server", &s.to_string(), "weight", &weight.to_string()])
             }
@@ -231,6 +234,7 @@ impl Op {
             Self::Ready(_) => "ready",
             Self::Drain(_) => "drain",
             Self::Maint(_) => "maint",
+            Self::HealthDown(_) => "health_down",
             Self::SetWeight(..) => "set_weight",
             Self::SetAddr(..) => "set_addr",
             Self::ShutdownSessions(_) => "shutdown_sessions",

@@ -1,10 +1,11 @@
 //! The running HAProxy, however it is run: asked, changed, loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::telemetry::Chain;
 use tokio::process::Child;
 use tracing::{debug, info, warn};
 
@@ -19,6 +20,7 @@ use crate::haproxy::ops::{Op, RefusalKind, ServerRef};
 use crate::haproxy::process::{self, Launch, ProcessError};
 use crate::haproxy::runtime::{DelOutcome, Runtime, RuntimeError};
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::haproxy::tables::{OperState, ServerState};
 use crate::haproxy::version::{Capabilities, Version};
 use crate::metrics::Metrics;
 
@@ -188,14 +190,43 @@ impl Connection {
             return Ok(String::new());
         }
         self.reap();
+        let dead = self.dead_servers().await;
         let outcome = match process::adopt(&self.master).await {
             Some(_) => self.master.reload().await?,
             None => self.start().await?,
         };
         self.runtime.reopen();
         match outcome {
-            ReloadOutcome::Loaded { log, .. } => Ok(log),
+            ReloadOutcome::Loaded { log, .. } => {
+                self.mark_dead(&dead).await;
+                Ok(log)
+            }
             ReloadOutcome::Failed { log } => Err(ConnectionError::Refused(log)),
+        }
+    }
+
+    /// Servers that the checks found dead. A new worker starts every server up (dataplane.md section 1.8).
+    async fn dead_servers(&mut self) -> Vec<ServerState> {
+        let all = self.runtime.servers_state(None).await.unwrap_or_default();
+        all.into_iter().filter(|s| s.oper == OperState::Stopped && s.check.enabled()).collect()
+    }
+
+    /// Tells a new worker which servers its predecessor had found dead, so that it sends them nothing before its own
+    /// first check. Those that moved meanwhile are judged anew.
+    async fn mark_dead(&mut self, dead: &[ServerState]) {
+        if dead.is_empty() {
+            return;
+        }
+        let place = |s: &ServerState| (s.section.clone(), s.name.clone(), s.addr, s.port);
+        let dead: HashSet<_> = dead.iter().map(place).collect();
+        let now = self.runtime.servers_state(None).await.unwrap_or_default();
+        let still = now.iter().filter(|s| s.check.enabled() && dead.contains(&place(s)));
+        let ops: Vec<Op> =
+            still.filter_map(|s| ServerRef::new(&*s.section, &*s.name).ok()).map(Op::HealthDown).collect();
+        for (op, result) in ops.iter().zip(self.runtime.apply(&ops).await) {
+            if let Err(error) = result {
+                debug!(%op, error = %Chain(&error), "A dead server counts as up until its first check.");
+            }
         }
     }
 

@@ -1,0 +1,61 @@
+//! `discover diff`: what the next turn would change. Reads only.
+
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+
+use super::Failure;
+use super::ls::first_snapshot;
+use super::run::RunArgs;
+use crate::generators::Generator;
+use crate::generators::haproxy::plan::{Live, Plan, ServerChange};
+use crate::metrics::Metrics;
+use crate::reconcile::Desired;
+
+/// How long the registry may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Compares the registry with what runs, and prints the difference.
+///
+/// # Errors
+/// [`Failure`] when the registry does not answer.
+pub async fn diff(args: RunArgs) -> Result<(), Failure> {
+    let snapshot = first_snapshot(args.registry()?, PATIENCE).await?;
+    let mut haproxy = args.haproxy(Metrics::new(&mut Registry::default()))?;
+    let desired = Desired { services: snapshot.services.clone(), ..Desired::default() };
+    haproxy.prepare(&desired).await;
+    match haproxy.plan(&desired) {
+        Plan::Unchanged => println!("nothing to do: HAProxy runs what the registry says"),
+        Plan::Live(live) => {
+            println!("no reload; over the runtime API:");
+            print_steps(&live);
+        }
+        Plan::Reload { interim, reasons, .. } => {
+            let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
+            println!("a reload, because: {}", words.join(", "));
+            if let Some(live) = interim {
+                println!("before it, over the runtime API:");
+                print_steps(&live);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn print_steps(live: &Live) {
+    if live.ops.is_empty() {
+        println!("  nothing: only the order of the file changes");
+    }
+    for step in &live.ops {
+        let section = &step.section;
+        match &step.change {
+            ServerChange::Add(now) => println!("  + {section}: {now}"),
+            ServerChange::Revive { now, .. } => println!("  + {section}: {now} (out of maintenance)"),
+            ServerChange::Alter { was, now } | ServerChange::Replace { was, now } => {
+                println!("  - {section}: {was}");
+                println!("  + {section}: {now}");
+            }
+            ServerChange::Retire(was) => println!("  - {section}: {was}"),
+        }
+    }
+}
