@@ -7,7 +7,8 @@ LABEL org.opencontainers.image.title="docker-register" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
       org.opencontainers.image.version="$VERSION"
 COPY register /usr/local/bin/register
-# Starts as root to learn the group of Docker's socket, then drops to nobody by itself.
+# Starts as root to learn the group of Docker's socket, then goes on as this user; unset it to stay root.
+ENV REGISTER_USER=nobody
 # Rare probes on purpose: each one is three events on the Docker host.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["register", "status"]
 ENTRYPOINT ["register"]

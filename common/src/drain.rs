@@ -100,6 +100,12 @@ impl Drains {
         self.0.insert(container, asked) != Some(asked)
     }
 
+    /// Drains until `end`, when the agent ends; a drain under way goes on.
+    pub fn leave(&mut self, container: ContainerId, end: Instant) {
+        let leaving = Draining { cause: Cause::Stop, deadline: end.checked_add(GRACE), withdraw: false };
+        self.0.entry(container).or_insert(leaving);
+    }
+
     /// Ends any drain at an operator's request. Returns whether there was one.
     pub fn release(&mut self, container: &ContainerId) -> bool {
         self.0.remove(container).is_some()

@@ -1,5 +1,21 @@
 //! register: watches Docker and publishes what runs there, for as long as it runs.
+//!
+//! | module | what it holds | may do I/O |
+//! |---|---|---|
+//! | [`cli`] | flags and environment | no |
+//! | [`commands`] | what each command does | yes |
+//! | [`agent`] | the loop that judges everything again whenever something happens | no |
+//! | [`publish`] | what is written to the registry, and the lease it hangs on | store |
+//! | [`privileges`] | from root to nobody | yes |
+//! | [`status`], [`metrics`] | what is shown | no |
+//!
+//! When a candidate is ready and which containers drain is `common`'s part ([`common::readiness`], [`common::drain`]).
+//! The rule: what is written follows from what is known alone, so a restart writes nothing.
 
+pub mod agent;
+pub mod cli;
+pub mod commands;
+pub mod metrics;
+pub mod privileges;
 pub mod publish;
-
-pub use common::{checks, drain, readiness};
+pub mod status;

@@ -1,0 +1,262 @@
+//! The agent: containers, events, readiness and drains in; registrations out.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | this one | the loop: whatever happens, everything that is known is judged again |
+//! | [`turn`] | that judgement, pure |
+//! | [`found`] | what the former self left in the registry |
+//! | [`control`] | what an operator may ask |
+//!
+//! The rule: a trigger carries no data, but for events, which may begin or end a drain.
+
+pub mod control;
+pub mod found;
+pub mod turn;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::desired::{ContainerId, Decision, Settings, decide};
+use common::docker::{Containers, Event};
+use common::model::Prefix;
+use common::watch::{Inlet, Observation};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::metrics::Metrics;
+use crate::publish::{Publication, Registrations};
+use common::drain::Drains;
+use common::readiness::{Readiness, ReadyMode, not_run};
+use control::{Request, resolve};
+use found::Found;
+use turn::{Row, gate_key, turn};
+
+/// The agent's inputs and outputs.
+pub struct Wires {
+    /// What Docker runs.
+    pub containers: Inlet<Containers>,
+    /// What happens to it.
+    pub events: mpsc::Receiver<Event>,
+    /// How the publisher does.
+    pub publication: watch::Receiver<Publication>,
+    /// What an operator asks.
+    pub requests: mpsc::Receiver<Request>,
+    /// What to publish.
+    pub desired: watch::Sender<Option<Arc<Registrations>>>,
+    /// What is shown.
+    pub rows: watch::Sender<Arc<[Row]>>,
+    /// Counts whatever changed, for those who look at the status.
+    pub changes: watch::Sender<u64>,
+}
+
+/// How the agent behaves.
+#[derive(Debug, Clone)]
+pub struct AgentSettings {
+    /// What is made of a container.
+    pub settings: Settings,
+    /// What opens the gate of a container without any check.
+    pub ready: ReadyMode,
+    /// Where backends lie in the registry.
+    pub prefix: Prefix,
+    /// `--on-exit drain`: how long everything drains at the end; `None`: everything is kept.
+    pub drain_at_exit: Option<Duration>,
+}
+
+/// The agent.
+pub struct Agent {
+    wires: Wires,
+    settings: AgentSettings,
+    metrics: Metrics,
+    readiness: Readiness,
+    drains: Drains,
+    decisions: Vec<Decision>,
+    /// What the former self left; known once the publisher has a claim, of use until the first turn after that.
+    found: Option<Found>,
+    started: bool,
+    warned: BTreeMap<ContainerId, BTreeSet<String>>,
+}
+
+impl Agent {
+    /// Nothing happens before [`Self::run`].
+    pub fn new(wires: Wires, settings: AgentSettings, metrics: Metrics) -> Self {
+        let readiness = Readiness::new(settings.ready);
+        Self {
+            wires,
+            settings,
+            metrics,
+            readiness,
+            drains: Drains::default(),
+            decisions: Vec::new(),
+            found: None,
+            started: false,
+            warned: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until cancelled, and with `--on-exit drain` until everything has drained. `at_end` is cancelled then;
+    /// `revoke` before it where nothing is to be kept.
+    pub async fn run(mut self, cancel: CancellationToken, at_end: CancellationToken, revoke: CancellationToken) {
+        let _stop_publishing = at_end.drop_guard();
+        let mut end: Option<Instant> = None;
+        loop {
+            let deadline = [self.drains.next_deadline(), end].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if end.is_none() => {
+                    let Some(wait) = self.settings.drain_at_exit else { return };
+                    info!(wait_ms = wait.as_millis(), "Draining everything before the end.");
+                    end = Some(Instant::now() + wait);
+                }
+                Some(event) = self.wires.events.recv() => self.take(&event),
+                Some(request) = self.wires.requests.recv() => self.serve(request),
+                Ok(()) = self.wires.containers.changed() => self.look(),
+                () = self.readiness.changed() => {}
+                Ok(()) = self.wires.publication.changed() => self.learn(),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    if end.is_some_and(|end| end <= Instant::now()) {
+                        revoke.cancel();
+                        return;
+                    }
+                    self.expire();
+                }
+            }
+            if let Some(end) = end {
+                self.drain_all_until(end);
+            }
+            self.turn();
+        }
+    }
+
+    /// An event may begin or end a drain; what became of the container is seen when it is read again.
+    fn take(&mut self, event: &Event) {
+        self.metrics.events.inc();
+        let of_container = |d: &&Decision| d.container == event.container && d.candidate().is_some();
+        let decision = self.decisions.iter().find(of_container);
+        if self.drains.observe(event, decision.and_then(Decision::candidate), Instant::now())
+            && let (Some(decision), Some(drain)) = (decision, self.drains.get(&event.container))
+        {
+            let deadline_ms = drain.deadline.map_or(0, |at| at.duration_since(Instant::now()).as_millis());
+            info!(container = %decision.name, id = %event.container, deadline_ms, "Asked to stop: draining.");
+        }
+    }
+
+    /// Docker was read.
+    fn look(&mut self) {
+        let observation = self.wires.containers.borrow_and_update().clone();
+        self.metrics.docker_up.set(i64::from(matches!(observation, Observation::Synced { .. })));
+        self.wires.changes.send_modify(|n| *n += 1);
+        let Some(containers) = observation.snapshot() else { return };
+        self.decisions = decide(&containers.running, &self.settings.settings);
+        self.drains.retain(|id| containers.running.contains_key(id));
+        self.warned.retain(|id, _| containers.running.contains_key(id));
+        self.warn_once();
+        self.open_gates();
+    }
+
+    /// The publisher got further.
+    fn learn(&mut self) {
+        self.wires.changes.send_modify(|n| *n += 1);
+        let found = self.wires.publication.borrow_and_update().found.clone();
+        if let (Some(entries), false) = (found, self.started) {
+            self.found = Some(Found::read(&self.settings.prefix, &entries));
+            self.started = true;
+            self.open_gates();
+        }
+    }
+
+    /// Makes gates for what was decided, once it is known what the former self left, and takes its drains over.
+    fn open_gates(&mut self) {
+        let observation = self.wires.containers.borrow().clone();
+        let (Some(containers), true) = (observation.snapshot(), self.started) else { return };
+        let found = self.found.take().unwrap_or_default();
+        let candidates = || self.decisions.iter().filter_map(|d| Some((d, d.candidate()?)));
+        for (decision, candidate) in candidates() {
+            let key = (candidate.service.clone(), candidate.backend.id.clone());
+            if let Some(cause) = found.draining.get(&key) {
+                self.drains.restore(decision.container.clone(), *cause, candidate, Instant::now());
+            }
+        }
+        let gates = candidates().filter_map(|(decision, candidate)| {
+            let started_at = containers.running.get(&decision.container)?.started_at.as_str();
+            Some((gate_key(decision, candidate), candidate, started_at))
+        });
+        self.readiness.update(gates, &found.registered);
+    }
+
+    fn serve(&mut self, request: Request) {
+        let found = resolve(&request.whom, &self.decisions);
+        if let Ok(containers) = &found {
+            for (id, name) in containers {
+                let changed = if request.drain { self.drains.request(id.clone()) } else { self.drains.release(id) };
+                if changed {
+                    info!(container = %name, %id, drain = request.drain, "An operator's request.");
+                }
+            }
+        }
+        // An operator who did not wait for the answer does not need it.
+        let _ = request.reply.send(found.map(|all| all.into_iter().map(|(_, name)| name).collect()));
+    }
+
+    fn expire(&mut self) {
+        for id in self.drains.expire(Instant::now()) {
+            self.metrics.drains_reverted.inc();
+            let name = self.decisions.iter().find(|d| d.container == id).map_or("", |d| &d.name);
+            warn!(container = %name, %id, "Asked to stop, but still running after its deadline: taking clients again.");
+        }
+    }
+
+    fn drain_all_until(&mut self, end: Instant) {
+        for decision in self.decisions.iter().filter(|d| d.candidate().is_some()) {
+            self.drains.leave(decision.container.clone(), end);
+        }
+    }
+
+    fn warn_once(&mut self) {
+        for decision in &self.decisions {
+            let unsupported = decision.candidate().into_iter().flat_map(not_run);
+            let unsupported = unsupported.map(|spec| format!("this version does not run the check {:?}", spec.kind));
+            for warning in decision.warnings.iter().cloned().chain(unsupported) {
+                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
+                    warn!(container = %decision.name, id = %decision.container, "{warning}");
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        if !self.started || self.wires.containers.borrow().snapshot().is_none() {
+            return;
+        }
+        let began = Instant::now();
+        let turn = turn(&self.decisions, &self.readiness, &self.drains);
+        self.metrics.turns.inc();
+        let changed = self.wires.desired.send_if_modified(|desired| {
+            let changed = desired.as_deref() != Some(&turn.registrations);
+            if changed {
+                *desired = Some(Arc::new(turn.registrations));
+            }
+            changed
+        });
+        if changed {
+            self.metrics.changes.inc();
+        }
+        self.metrics.count(&turn.rows);
+        let shown = self.wires.rows.send_if_modified(|rows| {
+            let changed = **rows != *turn.rows;
+            if changed {
+                *rows = turn.rows.into();
+            }
+            changed
+        });
+        if changed || shown {
+            self.wires.changes.send_modify(|n| *n += 1);
+        }
+        self.metrics.turn_duration.observe(began.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! The agent and its publisher against the registry in memory; containers and events are made up, ports are real.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+
+use common::desired::{Binding, Container, ContainerPort, Network, State};
+use common::docker::EventKind;
+use common::model::{Layout, NodeName, Port, Status, Transport, ValueFormat};
+use common::store::fake::FakeStore;
+use common::watch::{Outlet, channel};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::control::Whom;
+use super::turn::RowState;
+use super::*;
+use crate::publish::{Form, Identity, Publisher, PublisherSettings};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Container number `n`, which listens on `port` of loopback, as its own address and as its published one.
+fn container(n: u8, port: u16) -> Container {
+    let port = Port::new(port).unwrap();
+    let published = vec![Binding { ip: Some(Ipv4Addr::LOCALHOST.into()), port }];
+    Container {
+        id: format!("{n:02x}").repeat(32).parse().unwrap(),
+        name: format!("web-{n}"),
+        image: "web:1".into(),
+        labels: BTreeMap::new(),
+        env: BTreeMap::new(),
+        state: State::Running,
+        health: None,
+        network_mode: "bridge".into(),
+        networks: [("bridge".to_owned(), Network { ipv4: Some(Ipv4Addr::LOCALHOST), ipv6: None })].into(),
+        ports: vec![ContainerPort { port, transport: Transport::Tcp, published }],
+        stop_signal: 15,
+        stop_timeout: Duration::from_secs(10),
+        started_at: format!("2026-01-01T00:00:{n:02}Z"),
+        pid: Some(1),
+    }
+}
+
+struct Lab {
+    store: FakeStore,
+    containers: Outlet<Containers>,
+    events: mpsc::Sender<Event>,
+    requests: mpsc::Sender<Request>,
+    rows: watch::Receiver<Arc<[Row]>>,
+    cancel: CancellationToken,
+    agent: JoinHandle<()>,
+    publisher: JoinHandle<Result<(), crate::publish::PublishError>>,
+}
+
+impl Lab {
+    fn start(store: &FakeStore, drain_at_exit: Option<Duration>) -> Self {
+        let node: NodeName = "n1".parse().unwrap();
+        let prefix = Prefix::default();
+        let (containers, inlet) = channel();
+        let (events, event_out) = mpsc::channel(16);
+        let (requests, request_out) = mpsc::channel(16);
+        let (desired, wanted) = watch::channel(None);
+        let (out, publication) = watch::channel(Publication::default());
+        let (row_in, rows) = watch::channel(Arc::default());
+        let wires = Wires {
+            containers: inlet,
+            events: event_out,
+            publication,
+            requests: request_out,
+            desired,
+            rows: row_in,
+            changes: watch::channel(0).0,
+        };
+        let settings = AgentSettings {
+            settings: Settings { allow_loopback: true, ..Settings::default() },
+            ready: ReadyMode::Tcp,
+            prefix: prefix.clone(),
+            drain_at_exit,
+        };
+        let (layout, values) = (Layout::Service, ValueFormat::Json);
+        let publisher = PublisherSettings {
+            form: Form { prefix, layout, node: node.clone(), values, service_ports: false },
+            identity: Identity::new(node, "m1".into()),
+            ttl: Duration::from_secs(10),
+            audit: Duration::from_secs(30),
+        };
+        let metrics = Metrics::default();
+        let publisher = Publisher::new(store.clone(), publisher, wanted, out, metrics.publish.clone());
+        let (cancel, stop, revoke) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let publisher = tokio::spawn(publisher.run(stop.clone(), revoke.clone()));
+        let agent = tokio::spawn(Agent::new(wires, settings, metrics).run(cancel.clone(), stop, revoke));
+        Self { store: store.clone(), containers, events, requests, rows, cancel, agent, publisher }
+    }
+
+    fn run(&self, containers: &[Container]) {
+        let running = containers.iter().map(|c| (c.id.clone(), Arc::new(c.clone()))).collect();
+        self.containers.publish(Arc::new(Containers { running, ..Containers::default() }));
+    }
+
+    async fn event(&self, kind: EventKind, container: &Container) {
+        self.events.send(Event { kind, container: container.id.clone(), time_nanos: 0 }).await.unwrap();
+    }
+
+    async fn ask(&self, drain: bool, whom: Whom) -> Result<Vec<String>, String> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request { drain, whom, reply }).await.unwrap();
+        answer.await.unwrap()
+    }
+
+    /// Waits until the registry holds these containers with these statuses.
+    async fn expect(&self, expected: &[(&Container, Status)]) {
+        let expected: BTreeMap<String, String> =
+            expected.iter().map(|(c, status)| (c.id.short().to_owned(), status.to_string())).collect();
+        let mut last = BTreeMap::new();
+        let reached = timeout(DEADLINE, async {
+            loop {
+                last = statuses(&self.store);
+                if last == expected {
+                    return;
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+        });
+        assert!(reached.await.is_ok(), "expected {expected:?}, found {last:?}");
+    }
+
+    async fn kill(self) {
+        self.agent.abort();
+        self.publisher.abort();
+        assert!(self.agent.await.is_err() && self.publisher.await.is_err());
+    }
+}
+
+fn statuses(store: &FakeStore) -> BTreeMap<String, String> {
+    let status = |e: common::store::Entry| {
+        let value: Value = serde_json::from_slice(&e.value).unwrap();
+        (value["id"].as_str().unwrap().to_owned(), value["status"].as_str().unwrap().to_owned())
+    };
+    store.entries("/backends/").into_iter().map(status).collect()
+}
+
+fn listening() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+#[tokio::test]
+async fn a_container_is_published_when_its_port_accepts_drains_when_asked_to_stop_and_goes_when_it_dies() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let web = container(1, socket.local_addr().unwrap().port());
+    let mut lab = Lab::start(&FakeStore::new(), None);
+    lab.run(std::slice::from_ref(&web));
+    let waiting = |rows: &Arc<[Row]>| rows.iter().any(|row| row.state == RowState::Waiting);
+    timeout(DEADLINE, lab.rows.wait_for(waiting)).await.unwrap().unwrap();
+    lab.expect(&[]).await;
+
+    let _listener = socket.listen(8).unwrap();
+    lab.expect(&[(&web, Status::Up)]).await;
+    lab.event(EventKind::Kill { signal: Some(1) }, &web).await; // SIGHUP asks for something else
+    lab.event(EventKind::Kill { signal: Some(15) }, &web).await;
+    lab.expect(&[(&web, Status::Draining)]).await;
+    lab.run(std::slice::from_ref(&web)); // a resync
+    sleep(Duration::from_millis(20)).await;
+    lab.expect(&[(&web, Status::Draining)]).await;
+    lab.event(EventKind::Die, &web).await;
+    lab.run(&[]);
+    lab.expect(&[]).await;
+}
+
+#[tokio::test]
+async fn a_restarted_container_takes_clients_again() {
+    let (_listener, port) = listening();
+    let mut web = container(1, port);
+    let lab = Lab::start(&FakeStore::new(), None);
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+    lab.event(EventKind::Kill { signal: Some(15) }, &web).await;
+    lab.expect(&[(&web, Status::Draining)]).await;
+    lab.event(EventKind::Die, &web).await;
+    lab.event(EventKind::Start, &web).await;
+    web.started_at = "2026-01-01T00:01:00Z".into();
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+}
+
+#[tokio::test]
+async fn a_container_that_outlives_its_stop_takes_clients_again() {
+    let (_listener, port) = listening();
+    let mut web = container(1, port);
+    web.labels.insert("register.drain".into(), "100ms".into());
+    let lab = Lab::start(&FakeStore::new(), None);
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+    lab.event(EventKind::Kill { signal: Some(15) }, &web).await;
+    lab.expect(&[(&web, Status::Draining)]).await;
+    lab.expect(&[(&web, Status::Up)]).await;
+}
+
+#[tokio::test]
+async fn a_successor_writes_nothing_takes_drains_over_and_deletes_what_is_gone() {
+    let ports: Vec<_> = (0..3).map(|_| listening()).collect();
+    let [a, b, c] = [0, 1, 2].map(|n| container(n, ports[usize::from(n)].1));
+    let store = FakeStore::new();
+    let lab = Lab::start(&store, None);
+    lab.run(&[a.clone(), b.clone(), c.clone()]);
+    lab.expect(&[(&a, Status::Up), (&b, Status::Up), (&c, Status::Up)]).await;
+    assert_eq!(lab.ask(true, Whom::Some(vec!["web-1".into()])).await, Ok(vec!["web-1".to_owned()]));
+    lab.expect(&[(&a, Status::Up), (&b, Status::Draining), (&c, Status::Up)]).await;
+    lab.kill().await;
+
+    drop(ports); // nobody accepts any more: the successor does not ask what the registry knows
+    let before = store.entries("/backends/");
+    let way = store.peer();
+    let lab = Lab::start(&way, None);
+    lab.run(&[a.clone(), b.clone(), c.clone()]);
+    let mut rows = lab.rows.clone();
+    timeout(DEADLINE, rows.wait_for(|rows| rows.len() == 3)).await.unwrap().unwrap();
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(store.entries("/backends/"), before);
+    assert_eq!(way.counts().writes(), 1, "the registrar's key alone");
+    lab.run(&[b.clone(), c.clone()]);
+    lab.expect(&[(&b, Status::Draining), (&c, Status::Up)]).await;
+    assert_eq!(way.counts().writes(), 2);
+    assert_eq!(lab.ask(false, Whom::All).await.unwrap().len(), 2);
+    lab.expect(&[(&b, Status::Up), (&c, Status::Up)]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_while_docker_has_not_answered_or_is_away() {
+    let (_listener, port) = listening();
+    let web = container(1, port);
+    let store = FakeStore::new();
+    let lab = Lab::start(&store, None);
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+    lab.containers.mark_stale(&std::io::Error::other("cut"));
+    sleep(Duration::from_millis(50)).await;
+    lab.expect(&[(&web, Status::Up)]).await;
+    lab.kill().await;
+
+    let lab = Lab::start(&store, None);
+    lab.containers.mark_stale(&std::io::Error::other("no daemon"));
+    sleep(Duration::from_millis(50)).await;
+    lab.expect(&[(&web, Status::Up)]).await;
+}
+
+#[tokio::test]
+async fn leaving_with_drain_shows_the_drain_then_takes_everything() {
+    let (_listener, port) = listening();
+    let web = container(1, port);
+    let store = FakeStore::new();
+    let lab = Lab::start(&store, Some(Duration::from_millis(200)));
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+    lab.cancel.cancel();
+    lab.expect(&[(&web, Status::Draining)]).await;
+    lab.expect(&[]).await;
+    timeout(DEADLINE, lab.agent).await.unwrap().unwrap();
+    timeout(DEADLINE, lab.publisher).await.unwrap().unwrap().unwrap();
+    assert_eq!(store.leases(), []);
+}
+
+#[tokio::test]
+async fn an_operator_is_told_whom_the_agent_does_not_know() {
+    let (_listener, port) = listening();
+    let lab = Lab::start(&FakeStore::new(), None);
+    let web = container(1, port);
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+    let error = lab.ask(true, Whom::Some(vec!["no-such".into()])).await.unwrap_err();
+    assert_eq!(error, "no registered container is called \"no-such\"");
+    assert_eq!(lab.ask(true, Whom::Some(vec!["0101".into()])).await.unwrap(), ["web-1"]);
+    lab.expect(&[(&web, Status::Draining)]).await;
+}

@@ -1,0 +1,353 @@
+//! The command line: flags, environment, and what they must satisfy.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::admin::Listen;
+use common::admin::client::StatusArgs;
+use common::desired::{Family, Filter, HealthPolicy, ServiceFrom};
+use common::model::{Layout, NodeName, ServiceName, ValueFormat};
+use common::store::etcd::EtcdArgs;
+use common::telemetry::LogFormat;
+
+use common::readiness::ReadyMode;
+
+/// Where the admin server listens unless told otherwise.
+pub const ADMIN: &str = "127.0.0.1:9180";
+/// Where the control socket is unless told otherwise.
+pub const CONTROL: &str = "/run/register/control.sock";
+
+/// Registers the published ports of healthy Docker containers in etcd, for as long as they live.
+#[derive(Debug, Parser)]
+#[command(name = "register", version, about, disable_help_subcommand = true)]
+#[command(after_help = "Without a command, `run` is meant: `register --ttl 5s` is `register run --ttl 5s`.\n\
+    Exit status: 0 ok, 1 runtime error, 64 wrong usage.")]
+pub struct Cli {
+    /// How log lines look
+    #[arg(long, global = true, env = "REGISTER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    pub log_format: LogFormat,
+    /// What is logged, such as debug or warn,register=debug (RUST_LOG wins)
+    #[arg(long, global = true, env = "REGISTER_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch Docker and keep the registry up to date (the default)
+    Run(Box<RunArgs>),
+    /// Print what would be registered now, as JSON; no registry is needed
+    Plan(Box<DockerArgs>),
+    /// Print which rule decided what about each container, and why one is not registered
+    Explain(Box<ExplainArgs>),
+    /// List what is in the registry
+    Ls(LsArgs),
+    /// Keep new clients away from a container until `undrain`, or until it stops
+    Drain(DrainArgs),
+    /// Let a container take clients again
+    Undrain(DrainArgs),
+    /// Print the running agent's state
+    Status(StatusArgs),
+    /// Register one address for as long as this command runs; no Docker is needed
+    Put(Box<PutArgs>),
+    /// Print a completion script
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The words after which something other than `run` follows.
+const COMMANDS: [&str; 9] = ["run", "plan", "explain", "ls", "drain", "undrain", "status", "put", "completions"];
+
+impl Cli {
+    /// Puts `run` in front of arguments that name no command.
+    pub fn with_default_command(args: impl IntoIterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+        let mut args: Vec<_> = args.into_iter().collect();
+        let names_one = args
+            .iter()
+            .skip(1)
+            .filter_map(|a| a.to_str())
+            .any(|a| COMMANDS.contains(&a) || matches!(a, "-h" | "--help" | "-V" | "--version"));
+        let first_is_word = args.get(1).is_some_and(|a| !a.to_string_lossy().starts_with('-'));
+        if !names_one && !first_is_word {
+            args.insert(1.min(args.len()), "run".into());
+        }
+        args
+    }
+}
+
+/// How Docker is looked at, and what is made of what is seen.
+#[derive(Debug, Clone, Args)]
+pub struct DockerArgs {
+    /// The address at which other hosts reach this one [default: worked out, where this is the host's own network]
+    #[arg(long, env = "HOST_IP", value_name = "ADDRESS")]
+    pub host_ip: Option<String>,
+    /// Docker's API [default: /var/run/docker.sock, else /tmp/docker.sock]
+    #[arg(long, env = "DOCKER_HOST", value_name = "URL")]
+    pub docker_host: Option<String>,
+    /// The name of this host in the registry [default: the host name that Docker tells]
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<NodeName>,
+    /// Publish loopback addresses, too (for a demo on one host)
+    #[arg(long, env = "REGISTER_ALLOW_LOOPBACK")]
+    pub allow_loopback: bool,
+    /// Publish containers at their own addresses, unpublished ports included
+    #[arg(long, env = "REGISTER_INTERNAL")]
+    pub internal: bool,
+    /// The network whose address counts as a container's own
+    #[arg(long, env = "REGISTER_NETWORK", value_name = "NETWORK")]
+    pub network: Option<String>,
+    /// Which family is taken where there are both: ipv4 or ipv6
+    #[arg(long, env = "REGISTER_FAMILY", value_name = "FAMILY", default_value = "ipv4")]
+    pub family: Family,
+    /// Register only containers that a label or variable names
+    #[arg(long, env = "REGISTER_EXPLICIT")]
+    pub explicit: bool,
+    /// Where a service's name comes from: image, compose, swarm, label:KEY or template:TEXT
+    #[arg(long, env = "REGISTER_SERVICE_FROM", value_name = "SOURCE", default_value = "image")]
+    pub service_from: ServiceFrom,
+    /// Only these containers: label=KEY[=VALUE], name=PATTERN or network=NAME; may be repeated
+    #[arg(long, env = "REGISTER_FILTER", value_name = "FILTER", value_delimiter = ',')]
+    pub filter: Vec<Filter>,
+    /// What becomes of a container whose HEALTHCHECK has not passed: hide, down or ignore
+    #[arg(long, env = "REGISTER_HEALTH", value_name = "POLICY", default_value = "hide")]
+    pub health: HealthPolicy,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Docker
+    #[command(flatten)]
+    pub docker: DockerArgs,
+    /// How keys look
+    #[command(flatten)]
+    pub form: FormArgs,
+    /// etcd
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// How often everything is read again, although nothing seems to have changed
+    #[arg(long, env = "REGISTER_RESYNC", value_name = "TIME", default_value = "30s", value_parser = period)]
+    pub resync: Duration,
+    /// When a container without any check is published: tcp (once its port accepts) or none (at once)
+    #[arg(long, env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
+    pub ready: ReadyMode,
+    /// At the end of this program: keep (registrations live for --ttl, a successor adopts them) or drain
+    #[arg(long, env = "REGISTER_ON_EXIT", value_name = "WHAT", default_value = "keep")]
+    pub on_exit: OnExit,
+    /// With --on-exit drain: how long everything drains before it is deleted
+    #[arg(long, env = "REGISTER_DRAIN_WAIT", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub drain_wait: Duration,
+    /// Where the admin server listens: ADDRESS:PORT or off
+    #[arg(long, env = "REGISTER_ADMIN", value_name = "ADDRESS", default_value = ADMIN)]
+    pub admin: Listen,
+    /// Socket for `drain` and `undrain`
+    #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
+    pub control: PathBuf,
+    /// When started as root: go on as this user, with the group of Docker's socket [default: stay root]
+    #[arg(long, env = "REGISTER_USER", value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+/// How keys and values look, and how long they live.
+#[derive(Debug, Clone, Args)]
+pub struct FormArgs {
+    /// How long registrations outlive this program when it dies
+    #[arg(long, env = "REGISTER_TTL", value_name = "TIME", default_value = "10s", value_parser = ttl)]
+    pub ttl: Duration,
+    /// Keys: service (PREFIX/<service>/<id>) or host (PREFIX/@<node>/<service>/<id>)
+    #[arg(long, env = "REGISTER_LAYOUT", value_name = "LAYOUT", default_value = "service")]
+    pub layout: LayoutArg,
+    /// Values: json, or plain (host:port; draining then means deleting)
+    #[arg(long, env = "REGISTER_VALUE", value_name = "FORMAT", default_value = "json")]
+    pub value: ValueArg,
+    /// Also write what another program's readers need: docker-register (the key PREFIX/<service>/port)
+    #[arg(long, env = "REGISTER_COMPAT", value_name = "PROGRAM")]
+    pub compat: Option<Compat>,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Containers by name or id, or the beginning of an id [default: all that run]
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+    /// Docker
+    #[command(flatten)]
+    pub docker: DockerArgs,
+}
+
+/// Flags of `ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Print JSON: services, each with its backends
+    #[arg(long)]
+    pub json: bool,
+    /// etcd
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+}
+
+/// Flags of `drain` and `undrain`.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// A container by name or id, or the beginning of an id
+    #[arg(value_name = "CONTAINER", required_unless_present = "all", conflicts_with = "all")]
+    pub containers: Vec<String>,
+    /// All containers of this host
+    #[arg(long)]
+    pub all: bool,
+    /// Socket of the running agent
+    #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
+    pub control: PathBuf,
+}
+
+/// Flags of `put`.
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// The service
+    pub service: ServiceName,
+    /// Where it is reached, such as 10.0.0.5:8080 or [fd00::5]:8080
+    #[arg(value_name = "HOST:PORT")]
+    pub address: String,
+    /// The backend's id within the service [default: the address]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// The name of this host in the registry, with --layout host
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", required_if_eq("layout", "host"))]
+    pub node_name: Option<NodeName>,
+    /// How keys look
+    #[command(flatten)]
+    pub form: FormArgs,
+    /// etcd
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+}
+
+/// `--on-exit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnExit {
+    /// Registrations live for the rest of their time.
+    Keep,
+    /// Everything drains, then goes.
+    Drain,
+}
+
+/// `--layout`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LayoutArg {
+    /// By service.
+    Service,
+    /// By host, then service.
+    Host,
+}
+
+impl From<LayoutArg> for Layout {
+    fn from(arg: LayoutArg) -> Self {
+        match arg {
+            LayoutArg::Service => Self::Service,
+            LayoutArg::Host => Self::Host,
+        }
+    }
+}
+
+/// `--value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ValueArg {
+    /// Nerve's object and ours.
+    Json,
+    /// `host:port`.
+    Plain,
+}
+
+impl From<ValueArg> for ValueFormat {
+    fn from(arg: ValueArg) -> Self {
+        match arg {
+            ValueArg::Json => Self::Json,
+            ValueArg::Plain => Self::Plain,
+        }
+    }
+}
+
+/// `--compat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Compat {
+    /// Keeps `<service>/port` for docker-discover.
+    DockerRegister,
+}
+
+/// A time such as `10s` or `1m 30s`; a bare number counts seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    humantime::parse_duration(text).map_err(|e| format!("{e}; give a time such as 10s or 1m30s"))
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    if period >= Duration::from_secs(1) { Ok(period) } else { Err("below 1s".to_owned()) }
+}
+
+/// Below 2 s etcd itself gives more; above a day it is a mistake.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    let accepted = Duration::from_secs(2)..=Duration::from_secs(86_400);
+    if accepted.contains(&ttl) { Ok(ttl) } else { Err("not between 2s and 24h".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let words = line.split_whitespace().map(std::ffi::OsString::from);
+        Cli::try_parse_from(Cli::with_default_command(words))
+    }
+
+    #[test]
+    fn run_is_meant_where_no_command_is_given() {
+        for line in ["register", "register --ttl 5s", "register run --ttl 5"] {
+            let Command::Run(run) = parse(line).unwrap().command else { panic!("{line}") };
+            assert_eq!(run.form.ttl.as_secs(), if line == "register" { 10 } else { 5 });
+        }
+        assert!(matches!(parse("register --log debug status").unwrap().command, Command::Status(_)));
+        let unknown = parse("register runn").unwrap_err().to_string();
+        assert!(unknown.contains("'runn'") && unknown.contains("run"), "{unknown}");
+    }
+
+    #[test]
+    fn every_command_is_known_to_the_default() {
+        use clap::CommandFactory as _;
+        let mut names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        names.sort();
+        let mut known = COMMANDS.to_vec();
+        known.sort_unstable();
+        assert_eq!(names, known);
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_with_what_is_accepted() {
+        for (line, why) in [
+            ("register --ttl 1s", "between 2s and 24h"),
+            ("register --ttl soon", "such as 10s"),
+            ("register --resync 0", "below 1s"),
+            ("register --health maybe", "hide, down or ignore"),
+            ("register --filter status=running", "label=KEY"),
+            ("register --admin 9180", "127.0.0.1:9180"),
+            ("register drain", "CONTAINER"),
+            ("register drain --all web", "cannot be used"),
+            ("register put a/b 10.0.0.1:80", "service name"),
+            ("register put web 10.0.0.1:80 --layout host", "--node-name"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(why), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `register plan` and `explain`: one look at Docker, nothing written. Also how every command finds Docker and decides.
+
+use std::sync::Arc;
+
+use common::desired::{ContainerMap, Decision, Settings, State, decide};
+use common::docker::{Docker, Endpoint, Scope};
+use common::hostip;
+use common::model::NodeName;
+use serde_json::{Map, Value, json};
+
+use super::{Failure, print};
+use crate::cli::{DockerArgs, ExplainArgs};
+
+/// Docker, where the flags and the environment say it is.
+///
+/// # Errors
+/// A `DOCKER_HOST` that cannot be meant.
+pub fn docker(args: &DockerArgs) -> Result<(Endpoint, Docker), Failure> {
+    let get = |name: &str| match name {
+        "DOCKER_HOST" => args.docker_host.clone(),
+        _ => std::env::var(name).ok(),
+    };
+    let endpoint = Endpoint::from_env(get).map_err(Failure::usage)?;
+    let docker = Docker::new(&endpoint).map_err(Failure::usage)?;
+    Ok((endpoint, docker))
+}
+
+/// What the flags say about containers; `host_ip` and `node` as worked out.
+pub fn settings(args: &DockerArgs, host_ip: Option<std::net::IpAddr>, node: &NodeName) -> Settings {
+    Settings {
+        host_ip,
+        allow_loopback: args.allow_loopback,
+        internal: args.internal,
+        network: args.network.clone(),
+        family: args.family,
+        explicit: args.explicit,
+        service_from: args.service_from.clone(),
+        health: args.health,
+        filters: args.filter.clone(),
+        node: Some(node.as_str().into()),
+    }
+}
+
+/// The node's name: as given, else the host's as Docker tells it.
+///
+/// # Errors
+/// A host name that cannot stand in a key.
+pub fn node_name(given: Option<&NodeName>, docker_says: &str) -> Result<NodeName, Failure> {
+    match given {
+        Some(node) => Ok(node.clone()),
+        None => docker_says
+            .parse()
+            .map_err(|e| Failure::usage(format!("Docker's name for this host cannot be used, set NODE_NAME: {e}"))),
+    }
+}
+
+/// Containers and decisions as they are now.
+async fn look(args: &DockerArgs) -> Result<(ContainerMap, Vec<Decision>), Failure> {
+    let (_, docker) = docker(args)?;
+    let info = docker.info().await.map_err(Failure::runtime)?;
+    let node = node_name(args.node_name.as_ref(), &info.name)?;
+    let given = args.host_ip.as_deref().map(|text| hostip::validate(text, args.allow_loopback));
+    let settings = settings(args, given.transpose().map_err(Failure::usage)?, &node);
+    let mut containers = ContainerMap::new();
+    for listed in docker.list(Scope::All).await.map_err(Failure::runtime)? {
+        // Gone since the listing: nothing to say about it.
+        if let Some(container) = docker.inspect_named(&listed.id).await.map_err(Failure::runtime)? {
+            containers.insert(container.id.clone(), Arc::new(container));
+        }
+    }
+    let decisions = decide(&containers, &settings);
+    Ok((containers, decisions))
+}
+
+/// Prints what would be registered, as JSON: `registrations` by service, and `skipped` with reasons.
+///
+/// # Errors
+/// Wrong flags; Docker does not answer.
+pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
+    let (containers, decisions) = look(args).await?;
+    let mut services: Map<String, Value> = Map::new();
+    let mut skipped = Vec::new();
+    for decision in &decisions {
+        let running = containers.get(&decision.container).is_some_and(|c| c.state == State::Running);
+        match decision.candidate() {
+            Some(candidate) => {
+                let entry = services.entry(candidate.service.to_string()).or_insert_with(|| json!([]));
+                if let Some(backends) = entry.as_array_mut() {
+                    backends.push(json!(candidate.backend));
+                }
+            }
+            None if running => skipped.push(json!({
+                "container": decision.name,
+                "id": decision.container.short(),
+                "port": decision.port.map(|(port, transport)| format!("{port}/{transport}")),
+                "reason": reason(decision),
+            })),
+            None => {}
+        }
+    }
+    services.sort_keys();
+    print(&format!("{:#}\n", json!({ "registrations": services, "skipped": skipped })))
+}
+
+fn reason(decision: &Decision) -> Option<String> {
+    match &decision.outcome {
+        common::desired::Outcome::Skip(skip) => Some(skip.to_string()),
+        common::desired::Outcome::Register(_) => None,
+    }
+}
+
+/// Prints which rule decided what.
+///
+/// # Errors
+/// Wrong flags; Docker does not answer; a container that does not exist.
+pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    let (containers, decisions) = look(&args.docker).await?;
+    let mut text = String::new();
+    if args.containers.is_empty() {
+        let running = |d: &&Decision| containers.get(&d.container).is_some_and(|c| c.state == State::Running);
+        decisions.iter().filter(running).for_each(|d| text.push_str(&format!("{d}\n")));
+    }
+    for wanted in &args.containers {
+        let meant = |d: &&Decision| *d.name == **wanted || d.container.as_str().starts_with(wanted.as_str());
+        let mut found = decisions.iter().filter(meant).peekable();
+        if found.peek().is_none() {
+            return Err(Failure::runtime(format!("there is no container {wanted:?}")));
+        }
+        found.for_each(|d| text.push_str(&format!("{d}\n")));
+    }
+    print(&text)
+}

@@ -1,0 +1,42 @@
+//! `register drain`, `undrain`, `status`, `completions`: what speaks to the running agent, or to nobody.
+
+use clap::CommandFactory as _;
+use common::admin::client::{self, StatusArgs, StatusError};
+use common::admin::control;
+
+use super::{Failure, print};
+use crate::agent::control::{Whom, encode};
+use crate::cli::{ADMIN, Cli, DrainArgs};
+
+/// Asks the running agent to drain containers, or to end that.
+///
+/// # Errors
+/// No agent runs; a container is not known to it.
+pub async fn drain(args: &DrainArgs, drain: bool) -> Result<(), Failure> {
+    let whom = if args.all { Whom::All } else { Whom::Some(args.containers.clone()) };
+    let answer = control::call(&args.control, &encode(drain, &whom)).await.map_err(Failure::runtime)?;
+    let names = answer.get("containers").and_then(|c| c.as_array()).into_iter().flatten().filter_map(|n| n.as_str());
+    print(&names.map(|name| format!("{name}\n")).collect::<String>())
+}
+
+/// Prints the running agent's state.
+///
+/// # Errors
+/// No agent answers.
+pub async fn status(args: &StatusArgs) -> Result<(), Failure> {
+    let default = ADMIN.parse().map_err(Failure::usage)?;
+    client::status(args, default, "register", &mut std::io::stdout().lock()).await.map_err(|e| match e {
+        StatusError::Url { .. } => Failure::usage(e),
+        _ => Failure::runtime(e),
+    })
+}
+
+/// Prints a completion script.
+///
+/// # Errors
+/// None worth speaking of: stdout.
+pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "register", &mut script);
+    print(&String::from_utf8_lossy(&script))
+}

@@ -1,0 +1,65 @@
+//! The program `register`; see the library for how it works.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use common::docker::Endpoint;
+use common::lifecycle::Exit;
+use common::telemetry::init_logging;
+use register::cli::{Cli, Command, RunArgs};
+use register::commands::{Failure, look, ls, operate, put, run};
+use register::privileges;
+
+fn main() -> ExitCode {
+    common::tls::install_provider();
+    let cli = match Cli::try_parse_from(Cli::with_default_command(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are errors to clap; both go where clap sends them.
+            let _ = e.print();
+            return if e.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    match start(cli) {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => {
+            eprintln!("register: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<(), Failure> {
+    init_logging(cli.log_format, &cli.log).map_err(Failure::usage)?;
+    if let Command::Run(args) = &cli.command {
+        drop_privileges(args)?;
+    }
+    // One thread: nothing here computes for long, and each further one costs memory.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::runtime)?;
+    runtime.block_on(Box::pin(command(cli.command)))
+}
+
+async fn command(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run::run(&args).await,
+        Command::Plan(args) => look::plan(&args).await,
+        Command::Explain(args) => look::explain(&args).await,
+        Command::Ls(args) => ls::ls(&args).await,
+        Command::Drain(args) => operate::drain(&args, true).await,
+        Command::Undrain(args) => operate::drain(&args, false).await,
+        Command::Status(args) => operate::status(&args).await,
+        Command::Put(args) => Box::pin(put::put(&args)).await,
+        Command::Completions { shell } => operate::completions(shell),
+    }
+}
+
+/// Before any thread starts: `--user`.
+fn drop_privileges(args: &RunArgs) -> Result<(), Failure> {
+    let Some(user) = &args.user else { return Ok(()) };
+    let endpoint = look::docker(&args.docker)?.0;
+    let socket = match &endpoint {
+        Endpoint::Unix(path) => Some(path.as_path()),
+        Endpoint::Http { .. } => None,
+    };
+    privileges::drop_to(user, socket, args.control.parent()).map_err(Failure::usage)
+}

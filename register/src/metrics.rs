@@ -1,0 +1,84 @@
+//! What `/metrics` shows.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::agent::turn::{Row, RowState};
+use crate::publish::report::PublishMetrics;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: RowState,
+}
+
+impl EncodeLabelValue for RowState {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+/// All metrics of the agent; clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// The publisher's part.
+    pub publish: PublishMetrics,
+    /// Turns: everything that is known was judged again.
+    pub turns: Counter,
+    /// Turns that changed what is to be published.
+    pub changes: Counter,
+    /// Events of containers that Docker sent.
+    pub events: Counter,
+    /// Drains that ended at their deadline with the container alive.
+    pub drains_reverted: Counter,
+    /// What one turn takes.
+    pub turn_duration: Histogram,
+    /// 1 while Docker serves, else 0.
+    pub docker_up: Gauge,
+    registrations: Family<StateLabel, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            publish: PublishMetrics::default(),
+            turns: Counter::default(),
+            changes: Counter::default(),
+            events: Counter::default(),
+            drains_reverted: Counter::default(),
+            turn_duration: Histogram::new(exponential_buckets(0.000_025, 4.0, 8)),
+            docker_up: Gauge::default(),
+            registrations: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// All of them, named `register_…`.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("register");
+        self.publish.register(&mut registry);
+        registry.register("turns", "Times that everything known was judged again", self.turns.clone());
+        registry.register("changes", "Turns that changed what is to be published", self.changes.clone());
+        registry.register("docker_events", "Events of containers that Docker sent", self.events.clone());
+        let help = "Drains that ended at their deadline with the container alive";
+        registry.register("drains_reverted", help, self.drains_reverted.clone());
+        let duration = self.turn_duration.clone();
+        registry.register_with_unit("turn_duration", "What one turn takes", Unit::Seconds, duration);
+        registry.register("docker_up", "Whether Docker serves", self.docker_up.clone());
+        registry.register("ports", "Ports of running containers by state", self.registrations.clone());
+        registry
+    }
+
+    /// Counts `rows` by state.
+    pub fn count(&self, rows: &[Row]) {
+        for state in RowState::ALL {
+            let number = rows.iter().filter(|row| row.state == state).count();
+            let gauge = self.registrations.get_or_create(&StateLabel { state });
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+    }
+}
