@@ -11,7 +11,7 @@ use super::labels::{PortView, Vocabulary};
 use super::naming::{self, Given};
 use super::ports::{self, Attachment};
 use super::{ContainerMap, Settings};
-use crate::model::{BackendId, Port, ServiceName, Transport};
+use crate::model::{BackendId, Host, Port, ServiceName, Transport};
 
 /// A decision for each port of each container, and one for a container without a port.
 ///
@@ -19,12 +19,17 @@ use crate::model::{BackendId, Port, ServiceName, Transport};
 /// Nothing that one container says can change what is decided about another, but for two that claim one id or one address of one
 /// service: there the container that was started first keeps it.
 pub fn decide(containers: &ContainerMap, settings: &Settings) -> Vec<Decision> {
+    let one = |container: &Arc<Container>| decide_one(container, containers, settings);
+    let mut decisions: Vec<Arc<Decision>> = in_order(containers).into_iter().flat_map(one).map(Arc::new).collect();
+    settle_clashes(&mut decisions);
+    decisions.into_iter().map(Arc::unwrap_or_clone).collect()
+}
+
+/// Containers as they were started.
+pub(super) fn in_order(containers: &ContainerMap) -> Vec<&Arc<Container>> {
     let mut order: Vec<&Arc<Container>> = containers.values().collect();
     order.sort_by(|a, b| (&a.started_at, &a.id).cmp(&(&b.started_at, &b.id)));
-    let mut decisions: Vec<Decision> =
-        order.into_iter().flat_map(|container| decide_one(container, containers, settings)).collect();
-    settle_clashes(&mut decisions);
-    decisions
+    order
 }
 
 /// The decisions about one container alone; clashes with others are not seen. `containers` is asked only for the owner of a
@@ -227,21 +232,23 @@ impl<'a, 'v> Drafts<'a, 'v> {
 }
 
 /// Of two registrations with one id or one address in one service, the earlier one stays.
-fn settle_clashes(decisions: &mut [Decision]) {
+pub(super) fn settle_clashes(decisions: &mut [Arc<Decision>]) {
     let mut ids: HashMap<(ServiceName, BackendId), ContainerId> = HashMap::new();
-    let mut addresses: HashMap<(ServiceName, String, Transport), ContainerId> = HashMap::new();
+    let mut addresses: HashMap<(ServiceName, Host, Port, Transport), ContainerId> = HashMap::new();
     for decision in decisions {
         let Outcome::Register(candidate) = &decision.outcome else { continue };
-        let service = candidate.service.clone();
-        let id = (service.clone(), candidate.backend.id.clone());
-        let address = (service.clone(), candidate.backend.address(), candidate.backend.transport);
-        if let Some(holder) = ids.get(&id) {
-            decision.outcome = Outcome::Skip(Skip::SameId { service, id: id.1, holder: holder.clone() });
+        let (service, backend) = (candidate.service.clone(), &candidate.backend);
+        let id = (service.clone(), backend.id.clone());
+        let address = (service.clone(), backend.host.clone(), backend.port, backend.transport);
+        let clash = if let Some(holder) = ids.get(&id) {
+            Skip::SameId { service, id: id.1, holder: holder.clone() }
         } else if let Some(holder) = addresses.get(&address) {
-            decision.outcome = Outcome::Skip(Skip::SameAddress { service, address: address.1, holder: holder.clone() });
+            Skip::SameAddress { service, address: backend.address(), holder: holder.clone() }
         } else {
             ids.insert(id, decision.container.clone());
             addresses.insert(address, decision.container.clone());
-        }
+            continue;
+        };
+        *decision = Arc::new(Decision { outcome: Outcome::Skip(clash), ..(**decision).clone() });
     }
 }

@@ -12,6 +12,7 @@ mod check_spec;
 mod checks;
 mod container;
 mod decide;
+mod decider;
 mod decision;
 mod explain;
 mod http;
@@ -29,6 +30,7 @@ pub use container::{
     Binding, Container, ContainerId, ContainerIdError, ContainerPort, Health, Network, State, parse_signal,
 };
 pub use decide::{decide, decide_one};
+pub use decider::Decider;
 pub use decision::{Candidate, Decision, Drain, Outcome, Skip};
 pub use labels::KEYS as LABEL_KEYS;
 pub use naming::base_name;
