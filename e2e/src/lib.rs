@@ -1,1 +1,34 @@
-//! Under construction.
+//! The lab: real Docker, etcd, HAProxy and both agents, started and cleaned up by whoever holds them.
+//!
+//! | part | what it gives |
+//! |---|---|
+//! | [`lab`] | one run: a directory, a mark on everything it starts, sweeping up after itself and after dead runs |
+//! | [`process`] | a child process with its log |
+//! | [`agents`] | `register` and `discover` as processes, and what their admin servers tell |
+//! | [`docker`] | containers of ours, and the daemon's events with the daemon's clock |
+//! | [`haproxy`] | the HAProxy versions of this machine |
+//! | [`scene`] | all of these together |
+//! | [`http`], [`traffic`] | a client that never retries, and load made of such clients |
+//! | [`wait`] | a predicate with a deadline |
+//! | [`terminal`], [`figures`] | what `demo` and `bench` print |
+//!
+//! Its rule: only towards loopback, and only what bears its own mark is ever ended or removed. etcd comes from
+//! [`common::testing::etcd`].
+
+pub mod agents;
+pub mod docker;
+pub mod error;
+pub mod figures;
+pub mod haproxy;
+pub mod http;
+pub mod lab;
+pub mod process;
+pub mod scene;
+pub mod terminal;
+pub mod traffic;
+pub mod wait;
+
+pub use common::testing::etcd::Etcd;
+pub use common::testing::free_port;
+pub use error::{Context, LabError, Result};
+pub use lab::{Lab, in_lab};

@@ -1,0 +1,273 @@
+//! `register` and `discover` as processes, and what their admin servers tell.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::haproxy::Haproxy;
+use crate::http::Client;
+use crate::lab::MARK;
+use crate::process::Process;
+use crate::{Context, Etcd, Lab, LabError, Result, free_port, wait};
+
+/// How long an agent may take to do its work.
+const READY: Duration = Duration::from_secs(20);
+
+/// An agent that runs. It derefs to its process.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    admin: SocketAddr,
+}
+
+/// How `register` is started: for this run's containers only, towards one etcd, publishing loopback addresses.
+#[derive(Debug, Clone)]
+pub struct Register {
+    /// Its NODE_NAME, also its log's name.
+    pub node: String,
+    /// Arguments in addition, after `run`.
+    pub args: Vec<String>,
+}
+
+/// How `discover` is started: one HAProxy of its own, serving on 127.0.0.1, files and sockets in the run's directory.
+#[derive(Debug, Clone)]
+pub struct Discover {
+    /// Its log's and its directories' name.
+    pub name: String,
+    /// Which HAProxy.
+    pub haproxy: Haproxy,
+    /// Arguments in addition, after `run`.
+    pub args: Vec<String>,
+}
+
+impl Register {
+    /// One of this name.
+    pub fn new(node: &str) -> Self {
+        Self { node: node.to_owned(), args: Vec::new() }
+    }
+
+    /// With these arguments in addition.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Starts it, and does not wait.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn spawn(&self, lab: &Lab, etcd: &str) -> Result<Agent> {
+        let filter = format!("label={MARK}={}", lab.mark());
+        let args = ["--filter", filter.as_str(), "--allow-loopback"];
+        let args = args.into_iter().chain(self.args.iter().map(String::as_str));
+        let environment = [("HOST_IP", "127.0.0.1"), ("ETCD_HOST", etcd), ("NODE_NAME", self.node.as_str())];
+        let run = lab.subdir(&format!("{}-run", self.node))?;
+        let control = run.join("control.sock");
+        Agent::spawn(lab, "register", &self.node, args.chain(["--control", &control.to_string_lossy()]), &environment)
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start(&self, lab: &Lab, etcd: &Etcd) -> Result<Agent> {
+        let mut agent = self.spawn(lab, &etcd.endpoint().authority())?;
+        agent.ready().await?;
+        Ok(agent)
+    }
+}
+
+impl Discover {
+    /// One of this name, with this HAProxy.
+    pub fn new(name: &str, haproxy: &Haproxy) -> Self {
+        Self { name: name.to_owned(), haproxy: haproxy.clone(), args: Vec::new() }
+    }
+
+    /// With these arguments in addition.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Where it keeps its files.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn dir(&self, lab: &Lab) -> Result<PathBuf> {
+        lab.subdir(&format!("{}-state", self.name))
+    }
+
+    /// Starts it, and does not wait. Without etcd it is to watch Docker itself, this run's containers only.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn spawn(&self, lab: &Lab, etcd: Option<&str>) -> Result<Agent> {
+        let (dir, run) = (self.dir(lab)?, lab.subdir(&format!("{}-run", self.name))?);
+        let control = run.join("control.sock");
+        let control = control.to_string_lossy();
+        let (dir, run, haproxy) = (dir.to_string_lossy(), run.to_string_lossy(), self.haproxy.path.to_string_lossy());
+        let filter = format!("label={MARK}={}", lab.mark());
+        let mut args = vec![
+            "--haproxy",
+            "spawn",
+            "--haproxy-bin",
+            &haproxy,
+            "--dir",
+            &dir,
+            "--run-dir",
+            &run,
+            "--control",
+            &control,
+        ];
+        args.extend(["--listen", "127.0.0.1", "--stats-port", "off"]);
+        let mut environment = Vec::new();
+        match etcd {
+            Some(etcd) => environment.push(("ETCD_HOST", etcd)),
+            None => {
+                args.extend(["--docker", "--filter", &filter, "--allow-loopback"]);
+                environment.push(("HOST_IP", "127.0.0.1"));
+            }
+        }
+        let args = args.into_iter().chain(self.args.iter().map(String::as_str));
+        Agent::spawn(lab, "discover", &self.name, args, &environment)
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start(&self, lab: &Lab, etcd: &Etcd) -> Result<Agent> {
+        let mut agent = self.spawn(lab, Some(&etcd.endpoint().authority()))?;
+        agent.ready().await?;
+        Ok(agent)
+    }
+}
+
+impl Agent {
+    fn spawn<'a>(
+        lab: &Lab,
+        program: &str,
+        name: &str,
+        args: impl IntoIterator<Item = &'a str>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let address = admin.to_string();
+        let own = ["run", "--admin", &address].map(str::to_owned);
+        let args = own.into_iter().chain(args.into_iter().map(str::to_owned));
+        let process = Process::spawn(lab, name, &binary(program)?, args, environment)?;
+        Ok(Self { process, admin })
+    }
+
+    /// Waits until it says that it does its work.
+    ///
+    /// # Errors
+    /// When it does not, or ends.
+    pub async fn ready(&mut self) -> Result<()> {
+        let mut last = String::from("nothing");
+        let admin = self.admin;
+        let process = &mut self.process;
+        let wait = wait::until("an agent that is ready", READY, async || {
+            if !process.is_running() {
+                return Some(false);
+            }
+            match get(admin, "/ready").await {
+                Ok((200, _)) => Some(true),
+                Ok((_, text)) => {
+                    text.trim().clone_into(&mut last);
+                    None
+                }
+                Err(_) => None,
+            }
+        });
+        match wait.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(LabError::new(format!("the agent ended:\n{}", self.process.log()))),
+            Err(error) => Err(error).during(format!("its last word was {last:?}")),
+        }
+    }
+
+    /// What `/status` tells.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status(&self) -> Result<Value> {
+        let (_, text) = get(self.admin, "/status").await?;
+        serde_json::from_str(&text).during("reading /status")
+    }
+
+    /// The sum of all samples of a metric, such as `discover_reloads_total`; 0 when it has none yet, as one with labels has
+    /// until it first counts.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let (_, text) = get(self.admin, "/metrics").await?;
+        let sample = |line: &str| {
+            let rest = line.strip_prefix(name)?;
+            if !rest.starts_with([' ', '{']) {
+                return None;
+            }
+            rest.rsplit(' ').next()?.parse::<f64>().ok()
+        };
+        Ok(text.lines().filter_map(sample).sum())
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Kills it and starts it again as it was, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn crash_and_restart(&mut self) -> Result<()> {
+        self.process.restart()?;
+        self.ready().await
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Its resident memory in bytes.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn resident_memory(&self) -> Result<u64> {
+        self.process.resident_memory()
+    }
+}
+
+async fn get(to: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let reply = Client::new(to, false, Duration::from_secs(5)).get(path).await;
+    reply.map(|reply| (reply.status, reply.body)).during(format!("asking http://{to}{path}"))
+}
+
+/// The program next to the one that runs: REGISTER_BIN or DISCOVER_BIN, else what the same profile was built to.
+fn binary(name: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(format!("{}_BIN", name.to_uppercase())) {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().during("finding our own program")?;
+    let mut dir = own.parent().unwrap_or(Path::new("."));
+    if dir.ends_with("deps") {
+        dir = dir.parent().unwrap_or(dir); // a test
+    }
+    let path = dir.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    let profile = if dir.ends_with("release") { " --release" } else { "" };
+    Err(LabError::new(format!(
+        "{} is missing: run `cargo build{profile} -p register -p discover`, or set {}_BIN",
+        path.display(),
+        name.to_uppercase()
+    )))
+}

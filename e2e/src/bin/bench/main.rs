@@ -1,0 +1,105 @@
+//! `make bench`: measures speed and cost with real parts on loopback, and prints a table.
+//!
+//! `bench [--write FILE] [ROW…]`: all rows, or those that are named. Each row is a file of its own, with a lab of its own,
+//! and is listed in [`ROWS`].
+
+mod idle;
+mod machine;
+mod memory;
+mod put;
+mod start;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use clap::Parser;
+use common::files::Replace;
+use e2e::figures::{Figure, between_markers, table};
+use e2e::terminal::Terminal;
+use e2e::{Context, Lab, Result};
+
+/// The lines in a document between which the table goes.
+const MARKER: &str = "bench";
+
+/// What a row's measurement gives.
+type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Vec<Figure>>> + 'a>>;
+
+/// One measurement, which may give several figures.
+struct Row {
+    name: &'static str,
+    about: &'static str,
+    measure: for<'a> fn(&'a Lab, Terminal) -> Measuring<'a>,
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "start",
+        about: "from a container's start event to its first answer through HAProxy",
+        measure: |lab, terminal| Box::pin(start::measure(lab, terminal)),
+    },
+    Row {
+        name: "put",
+        about: "from a put to etcd to the first answer through HAProxy",
+        measure: |lab, terminal| Box::pin(put::measure(lab, terminal)),
+    },
+    Row {
+        name: "idle",
+        about: "what is done while nothing happens",
+        measure: |lab, terminal| Box::pin(idle::measure(lab, terminal)),
+    },
+    Row {
+        name: "memory",
+        about: "resident memory of both agents",
+        measure: |lab, terminal| Box::pin(memory::measure(lab, terminal)),
+    },
+];
+
+/// Measures speed and cost with real parts on loopback, and prints a table.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Only these rows
+    #[arg(value_name = "ROW", value_parser = clap::builder::PossibleValuesParser::new(ROWS.iter().map(|row| row.name)))]
+    rows: Vec<String>,
+    /// Also put the table into this file, between its lines <!-- bench:begin --> and <!-- bench:end -->
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let terminal = Terminal::detect();
+    match measure(&Args::parse(), terminal).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal.line(format_args!("{} {error:?}", terminal.bad("failed:")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(args: &Args, terminal: Terminal) -> Result<()> {
+    let mut figures = Vec::new();
+    for row in ROWS.iter().filter(|row| args.rows.is_empty() || args.rows.iter().any(|name| name == row.name)) {
+        terminal.heading(format_args!("{}: {}", row.name, row.about));
+        let lab = Lab::new()?;
+        let measured = (row.measure)(&lab, terminal).await;
+        if measured.is_err() {
+            terminal.line(lab.logs());
+        }
+        for figure in measured? {
+            terminal.done(format_args!("{}: {}", figure.what, terminal.bold(&figure.value)));
+            figures.push(figure);
+        }
+    }
+    let machine = machine::describe()?;
+    let text = format!("{machine}\n\n{}", table(&figures));
+    terminal.line(format_args!("\n{text}"));
+    if let Some(path) = &args.write {
+        let what = path.display();
+        let old = std::fs::read_to_string(path).during(format!("reading {what}"))?;
+        let new = between_markers(&old, MARKER, &text).during(format!("writing the table into {what}"))?;
+        common::files::replace(path, new.as_bytes(), Replace::default()).during(format!("writing {what}"))?;
+    }
+    Ok(())
+}
