@@ -66,7 +66,9 @@ impl Drains {
                 }
                 _ => false,
             },
-            EventKind::Start | EventKind::Die | EventKind::Destroy => self.0.remove(&event.container).is_some(),
+            EventKind::Start => self.0.remove(&event.container).is_some(),
+            // Not at `die`: whoever has not read yet that the container is gone would take it for up again. It goes with
+            // its container, by `retain`.
             _ => false,
         }
     }

@@ -8,7 +8,7 @@
 //! | [`docker`] | Docker's API: containers and events | yes |
 //! | [`store`] | the registry: etcd, and one in memory for tests | yes |
 //! | [`checks`], [`readiness`] | whether a backend works, and when a candidate may be published | dials |
-//! | [`drain`] | which containers drain, why, and until when | no |
+//! | [`drain`], [`turn`] | which containers drain; what becomes of a candidate, and why | no |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`admin`] | the admin server: metrics, health, status, events | yes |
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
@@ -39,4 +39,5 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
+pub mod turn;
 pub mod watch;

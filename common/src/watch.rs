@@ -104,7 +104,11 @@ impl<T> Outlet<T> {
 
     /// Says that the source fails. A snapshot stays; without one the observation stays pending.
     pub fn mark_stale(&self, error: &(dyn Error + 'static)) {
-        let error: Arc<str> = Chain(error).to_string().into();
+        self.mark_stale_by(Chain(error).to_string().into());
+    }
+
+    /// The same, for a watcher that stands on another one: `error` is what that one said.
+    pub fn mark_stale_by(&self, error: Arc<str>) {
         self.0.send_modify(|observation| {
             *observation = match observation.snapshot() {
                 None => Observation::Pending { error: Some(error) },

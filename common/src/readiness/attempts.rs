@@ -73,11 +73,17 @@ impl Attempts {
     pub async fn until_accepted(self, check: AnyCheck) {
         let start = Instant::now();
         let waiting = Waiting::new(&self.waiting);
+        let mut tried = false;
         let why = loop {
             match check.attempt(CONNECT).await {
                 Outcome::Pass => break Why::Accepted(start.elapsed()),
                 Outcome::Unreachable(e) => break Why::Unreachable(Chain(&e).to_string()),
-                Outcome::Fail(_) => sleep(waiting.pause(start)).await,
+                Outcome::Fail(_) => {
+                    if !std::mem::replace(&mut tried, true) {
+                        self.tell(Verdict::Waiting).await;
+                    }
+                    sleep(waiting.pause(start)).await;
+                }
             }
         };
         drop(waiting);
@@ -89,6 +95,7 @@ impl Attempts {
         let start = Instant::now();
         let mut waiting = (!up).then(|| Waiting::new(&self.waiting));
         let (mut passes, mut failures) = (0_u32, 0_u32);
+        let mut tried = up;
         loop {
             let began = Instant::now();
             match check.attempt(spec.timeout).await {
@@ -107,6 +114,9 @@ impl Attempts {
                         self.tell(Verdict::Failing(why)).await;
                     }
                 }
+            }
+            if !std::mem::replace(&mut tried, true) && !up {
+                self.tell(Verdict::Waiting).await;
             }
             let rest = spec.interval.saturating_sub(began.elapsed());
             let pause = match &waiting {

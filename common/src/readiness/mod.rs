@@ -105,6 +105,8 @@ struct Gate {
     verdict: Verdict,
     /// Of each check, whether it passes; all must.
     passing: Vec<bool>,
+    /// Tasks whose first try has not come back.
+    untried: BTreeSet<usize>,
     /// Dropping it ends them.
     _tasks: JoinSet<()>,
 }
@@ -166,7 +168,13 @@ impl Readiness {
         self.gates.get(key).map_or(&Verdict::Waiting, |gate| &gate.verdict)
     }
 
-    /// Waits until a verdict changes. Cancel-safe.
+    /// Whether the first try of every gate has come back: from then on a waiting one is known not to work yet. It takes
+    /// as long as a connection may take, or a check's own timeout.
+    pub fn is_settled(&self) -> bool {
+        self.gates.values().all(|gate| gate.untried.is_empty())
+    }
+
+    /// Waits until a verdict changes, or a first try has come back. Cancel-safe.
     pub async fn changed(&mut self) {
         loop {
             let Some(news) = self.inbox.recv().await else { return std::future::pending().await };
@@ -206,11 +214,16 @@ impl Readiness {
                 (if registered { Verdict::Ready(Why::Registered) } else { Verdict::Waiting }, passing)
             }
         };
-        Gate { basis, number, verdict, passing, _tasks: tasks }
+        let untried = if verdict == Verdict::Waiting { (0..tasks.len()).collect() } else { BTreeSet::new() };
+        Gate { basis, number, verdict, passing, untried, _tasks: tasks }
     }
 
     fn take(&mut self, news: News) -> bool {
         let Some(gate) = self.gates.get_mut(&news.key).filter(|gate| gate.number == news.number) else { return false };
+        let first = gate.untried.remove(&news.part) && gate.untried.is_empty();
+        if news.verdict == Verdict::Waiting {
+            return first;
+        }
         if let Some(part) = gate.passing.get_mut(news.part) {
             *part = matches!(news.verdict, Verdict::Ready(_));
         }
@@ -219,7 +232,7 @@ impl Readiness {
         if changed {
             gate.verdict = news.verdict;
         }
-        changed
+        changed || first
     }
 }
 

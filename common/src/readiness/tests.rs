@@ -52,6 +52,9 @@ async fn a_gate_opens_when_the_port_accepts() {
     let (socket, address) = closed_port();
     let mut readiness = Readiness::new(ReadyMode::Tcp);
     gate(&mut readiness, &candidate(Some(address)), "1", false);
+    assert!(!readiness.is_settled());
+    timeout(DEADLINE, readiness.changed()).await.unwrap();
+    assert!(readiness.is_settled(), "the first try came back");
     assert!(timeout(Duration::from_millis(50), readiness.changed()).await.is_err());
     assert_eq!(*readiness.verdict(&key()), Verdict::Waiting);
     let _listener = socket.listen(8).unwrap();

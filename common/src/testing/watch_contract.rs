@@ -63,6 +63,16 @@ pub enum Breakage {
     Hang,
 }
 
+/// In which order a source tells what happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As it happened: each snapshot is a state that the source was in.
+    Total,
+    /// As it happened to each backend, but not between two of them (a source without revisions that asks about several at
+    /// once): no backend is missing that was there all the time, none comes back, none is made up.
+    EachBackend,
+}
+
 /// A source and a way to make watchers of it.
 pub trait Rig {
     /// What is under test.
@@ -84,8 +94,13 @@ pub trait Rig {
     /// Ends a breakage.
     fn mend(&mut self) -> impl Future<Output = ()>;
 
-    /// What the source was.
+    /// What the source was. No address may ever be used again.
     fn history(&self) -> &History;
+
+    /// In which order it tells.
+    fn order(&self) -> Order {
+        Order::Total
+    }
 
     /// How long anything may take to be noticed.
     fn patience(&self) -> Duration {
@@ -168,35 +183,69 @@ impl Watched {
         let ended = ended.unwrap_or_else(|_| panic!("{when}: still runs {:?} after its cancellation", begin.elapsed()));
         assert!(ended.expect("the watcher panicked"), "{when}: cancelled, and yet an error");
         let said = self.said.await.unwrap();
-        is_true(&said, rig.history(), self.begun, when);
+        is_steady(&said, when);
+        match rig.order() {
+            Order::Total => is_history(&said, rig.history(), self.begun, when),
+            Order::EachBackend => is_history_of_each(&said, &rig.history().0[self.begun..], when),
+        }
     }
 }
 
-/// Nothing that was said is anything but a state of the source, and each failure left the state as it was.
-fn is_true(said: &[Observation<Snapshot>], history: &History, begun: usize, when: &str) {
-    let mut at = begun;
+/// Failures leave the snapshot as it was, and say why and since when.
+fn is_steady(said: &[Observation<Snapshot>], when: &str) {
     let mut last: Option<&Observation<Snapshot>> = None;
     for seen in said {
         match seen {
             Observation::Pending { .. } => {
                 assert!(last.is_none_or(|last| last.snapshot().is_none()), "{when}: pending after it was synced");
             }
-            Observation::Synced { snapshot } => {
-                let state = pools(snapshot);
-                at = history.find(&state, at).unwrap_or_else(|| {
-                    panic!("{when}: {state:?} is no state that the source was in, at {at} or later: {history:#?}")
-                });
-            }
+            Observation::Synced { .. } => {}
             Observation::Stale { snapshot, since, error } => {
-                let before = last.and_then(Observation::snapshot);
-                assert!(before.is_some_and(|before| pools(before) == pools(snapshot)), "{when}: a failure changed it");
-                assert!(!error.is_empty(), "{when}: stale for no reason");
-                if let Some(Observation::Stale { since: first, .. }) = last {
+                // The listener may have missed the snapshot before, where there was one.
+                if let Some(Observation::Stale { since: first, snapshot: before, .. }) = last {
                     assert_eq!(first, since, "{when}: the time of the first failure changed");
+                    assert_eq!(pools(before), pools(snapshot), "{when}: a failure changed the snapshot");
                 }
+                assert!(!error.is_empty(), "{when}: stale for no reason");
             }
         }
         last = Some(seen);
+    }
+}
+
+/// Every snapshot is a state that the source was in, in the order in which it was.
+fn is_history(said: &[Observation<Snapshot>], history: &History, begun: usize, when: &str) {
+    let mut at = begun;
+    for state in said.iter().filter_map(|seen| seen.snapshot()).map(|snapshot| pools(snapshot)) {
+        at = history.find(&state, at).unwrap_or_else(|| {
+            panic!("{when}: {state:?} is no state that the source was in, at {at} or later: {history:#?}")
+        });
+    }
+}
+
+/// Of each backend, every snapshot says what it was, in the order in which it was.
+fn is_history_of_each(said: &[Observation<Snapshot>], history: &[Pools], when: &str) {
+    let has = |pools: &Pools, (service, address): &(String, String)| {
+        pools.get(service).is_some_and(|pool| pool.contains(address))
+    };
+    let all_of = |pools: &Pools| -> Vec<(String, String)> {
+        let each = |(service, pool): (&String, &BTreeSet<String>)| {
+            pool.iter().map(|address| (service.clone(), address.clone())).collect::<Vec<_>>()
+        };
+        pools.iter().flat_map(each).collect()
+    };
+    let seen: Vec<Pools> = said.iter().filter_map(|seen| seen.snapshot()).map(|snapshot| pools(snapshot)).collect();
+    let backends: BTreeSet<_> = history.iter().chain(&seen).flat_map(all_of).collect();
+    let (first, last) = (&history[0], &history[history.len() - 1]);
+    for backend in backends {
+        assert!(history.iter().any(|state| has(state, &backend)), "{when}: {backend:?} never was: {seen:#?}");
+        let shown: Vec<bool> = seen.iter().map(|state| has(state, &backend)).collect();
+        let comings = shown.windows(2).filter(|pair| !pair[0] && pair[1]).count();
+        let goings = shown.windows(2).filter(|pair| pair[0] && !pair[1]).count();
+        let (early, late) = (has(first, &backend), has(last, &backend));
+        let may_come = usize::from(!early);
+        assert!(comings <= may_come && goings <= usize::from(!late), "{when}: {backend:?} came and went: {seen:#?}");
+        assert!(!(early && late) || shown.iter().all(|shown| *shown), "{when}: {backend:?} was missing: {seen:#?}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sources of pools. A watcher is one file here (or in `common`, where others need it too) and one line in [`AnyWatcher`].
 
+pub mod docker;
+
 use common::registry::{RegistryWatcher, Snapshot};
 use common::store::etcd::EtcdStore;
 use common::watch::{Outlet, Watcher};

@@ -1,0 +1,292 @@
+//! `discover --docker`: the suite that every watcher passes, over a scripted daemon; what only Docker does; and a real
+//! daemon once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::desired::Settings;
+use common::docker::{Docker, Endpoint, Options};
+use common::model::Status;
+use common::readiness::ReadyMode;
+use common::registry::Snapshot;
+use common::testing::docker_api::{DockerApi, event, id, running};
+use common::testing::watch_contract::{Breakage, History, Order, Rig, keeps_the_contract, pools};
+use common::watch::{Inlet, Observation, Watcher, channel};
+use discover::watchers::docker::{DockerWatcher, on_this_host};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn brisk() -> Options {
+    Options { resync: Duration::from_millis(300), probe: Duration::from_millis(100), ..Options::default() }
+}
+
+/// Container `number`, of `service`, published on 127.0.0.1.
+fn container(number: usize, service: &str) -> Value {
+    running(number, &format!("example/{service}:1"))
+}
+
+fn address(number: usize) -> String {
+    format!("127.0.0.1:{}", 10_000 + number)
+}
+
+struct ApiRig {
+    api: DockerApi,
+    history: History,
+    /// The container of each service and name.
+    named: BTreeMap<(String, String), usize>,
+    count: usize,
+}
+
+impl ApiRig {
+    fn stop(&mut self, service: &str, name: &str) {
+        let Some(number) = self.named.remove(&(service.to_owned(), name.to_owned())) else { return };
+        self.history.record(|pools| {
+            pools.entry(service.to_owned()).or_default().remove(&address(number));
+        });
+        self.api.remove(number);
+        self.api.emit(&[event(number, "die"), event(number, "destroy")]);
+    }
+}
+
+impl Rig for ApiRig {
+    type Watcher = DockerWatcher;
+
+    fn watcher(&self) -> DockerWatcher {
+        DockerWatcher::new(self.api.client(), brisk(), on_this_host(Settings::default()), ReadyMode::None)
+    }
+
+    async fn put(&mut self, backends: &[(&str, &str)]) {
+        for (service, name) in backends {
+            self.stop(service, name);
+            self.count += 1;
+            let number = self.count;
+            self.named.insert(((*service).to_owned(), (*name).to_owned()), number);
+            self.history.record(|pools| {
+                pools.entry((*service).to_owned()).or_default().insert(address(number));
+            });
+            self.api.put(container(number, service));
+            self.api.emit(&[event(number, "create"), event(number, "start")]);
+        }
+    }
+
+    async fn remove(&mut self, service: &str, name: &str) {
+        self.stop(service, name);
+    }
+
+    async fn break_off(&mut self, how: Breakage) {
+        match how {
+            Breakage::Fail => self.api.go_away(),
+            Breakage::Hang => self.api.hang(true),
+        }
+    }
+
+    async fn mend(&mut self) {
+        self.api.hang(false);
+        self.api.go_away();
+        self.api.listen();
+    }
+
+    fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn order(&self) -> Order {
+        Order::EachBackend
+    }
+
+    fn quiet(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_contract_over_a_scripted_daemon() {
+    let mut rig = ApiRig { api: DockerApi::start(), history: History::default(), named: BTreeMap::new(), count: 0 };
+    keeps_the_contract(&mut rig).await;
+}
+
+/// A running watcher.
+struct Running {
+    inlet: Inlet<Snapshot>,
+    cancel: CancellationToken,
+    run: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(watcher: DockerWatcher) -> Self {
+        let ((out, inlet), cancel) = (channel(), CancellationToken::new());
+        let token = cancel.clone();
+        let run = tokio::spawn(async move { watcher.run(out, token).await.unwrap() });
+        Self { inlet, cancel, run }
+    }
+
+    async fn until(&mut self, what: &str, fits: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        let fits = |seen: &Observation<Snapshot>| seen.snapshot().is_some_and(|s| fits(s));
+        let found = timeout(DEADLINE, self.inlet.wait_for(fits)).await.map(|found| found.unwrap().clone());
+        let seen = found.unwrap_or_else(|_| panic!("not {what}: {:?}", self.inlet.borrow()));
+        (**seen.snapshot().unwrap()).clone()
+    }
+
+    async fn end(self) {
+        self.cancel.cancel();
+        timeout(Duration::from_secs(1), self.run).await.unwrap().unwrap();
+    }
+}
+
+fn statuses(snapshot: &Snapshot, service: &str) -> Vec<Status> {
+    snapshot.services.get(service).map_or(Vec::new(), |pool| pool.backends().iter().map(|b| b.status).collect())
+}
+
+fn watcher(api: &DockerApi, settings: Settings, ready: ReadyMode) -> DockerWatcher {
+    DockerWatcher::new(api.client(), Options::default(), on_this_host(settings), ready)
+}
+
+#[tokio::test]
+async fn a_stop_drains_until_the_container_dies_and_never_is_up_again() {
+    let api = DockerApi::start();
+    api.put(container(1, "web"));
+    api.put(container(2, "web"));
+    let mut watching = Running::start(watcher(&api, Settings::default(), ReadyMode::None));
+    watching.until("both", |s| statuses(s, "web") == [Status::Up; 2]).await;
+    api.emit(&[event(1, "kill")]);
+    watching.until("draining", |s| statuses(s, "web") == [Status::Draining, Status::Up]).await;
+    let mut listener = watching.inlet.clone();
+    let said = tokio::spawn(async move {
+        let mut said = Vec::new();
+        while listener.changed().await.is_ok() {
+            said.extend(listener.borrow_and_update().snapshot().map(|s| statuses(s, "web")));
+        }
+        said
+    });
+    api.remove(1);
+    api.emit(&[event(1, "die"), event(1, "stop"), event(1, "destroy")]);
+    watching.until("one gone", |s| statuses(s, "web") == [Status::Up]).await;
+    // Both signals, and the end, in one packet.
+    api.remove(2);
+    api.emit(&[event(2, "kill"), event(2, "kill"), event(2, "die")]);
+    watching.until("both gone", |s| s.services.is_empty()).await;
+    watching.end().await;
+    for statuses in said.await.unwrap() {
+        assert!(statuses.len() < 2, "up again while it died: {statuses:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_published_once_it_accepts_and_the_first_send_holds_what_accepts_already() {
+    let api = DockerApi::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let late = tokio::net::TcpSocket::new_v4().unwrap();
+    late.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let ports = [listener.local_addr().unwrap().port(), late.local_addr().unwrap().port()];
+    for (number, port) in ports.iter().enumerate() {
+        let mut one = container(number, "web");
+        let name = format!("{port}/tcp");
+        one["Config"]["ExposedPorts"] = json!({&name: {}});
+        one["NetworkSettings"]["Ports"] = json!({&name: [{"HostIp": "0.0.0.0", "HostPort": port.to_string()}]});
+        one["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] = json!("127.0.0.1");
+        api.put(one);
+    }
+    let mut watching = Running::start(watcher(&api, Settings::default(), ReadyMode::Tcp));
+    let first = watching.until("a first snapshot", |_| true).await;
+    let expected = |ports: &[u16]| ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    assert_eq!(pools(&first)["web"], expected(&ports[..1]));
+    let _late = late.listen(8).unwrap();
+    let both = watching.until("both", |s| statuses(s, "web").len() == 2).await;
+    assert_eq!(pools(&both)["web"], expected(&ports));
+    watching.end().await;
+}
+
+#[tokio::test]
+async fn containers_own_addresses_health_and_faults() {
+    let api = DockerApi::start();
+    let mut healthy = container(1, "web");
+    healthy["State"]["Health"] = json!({"Status": "healthy"});
+    let mut sick = container(2, "web");
+    sick["State"]["Health"] = json!({"Status": "unhealthy"});
+    let mut wrong = container(3, "web");
+    wrong["Config"]["Labels"] = json!({"register.weight": "heavy"});
+    for one in [healthy, sick.clone(), wrong] {
+        api.put(one);
+    }
+    let internal = Settings { internal: true, ..Settings::default() };
+    let mut watching = Running::start(watcher(&api, internal, ReadyMode::None));
+    let snapshot = watching.until("a first snapshot", |_| true).await;
+    assert_eq!(pools(&snapshot)["web"], ["172.17.0.2:80".to_owned()].into());
+    let (key, bad) = snapshot.quarantined.first_key_value().unwrap();
+    assert_eq!((&**key, snapshot.quarantined.len()), ("c3:80/tcp", 1));
+    assert!(bad.reason.contains("register.weight") && bad.reason.contains("heavy"), "{}", bad.reason);
+    api.remove(1);
+    sick["State"]["Health"] = json!({"Status": "healthy"});
+    api.put(sick);
+    api.emit(&[event(1, "die"), event(2, "health_status: healthy")]);
+    let snapshot = watching
+        .until("the other one", |s| {
+            !s.services.is_empty() && s.services["web"].backends()[0].id.as_str().starts_with(&id(2)[..12])
+        })
+        .await;
+    assert_eq!(statuses(&snapshot, "web"), [Status::Up]);
+    watching.end().await;
+}
+
+/// Runs a program and gives what it printed.
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A container of the real daemon; it is gone when this is dropped.
+struct Real(String);
+
+impl Real {
+    /// Serves on port 80 after half a second, and takes no notice of SIGTERM.
+    fn start(image: &str, label: &str) -> Self {
+        const SERVER: &str = "sleep 0.5; exec perl -MIO::Socket::INET -e \
+            '$SIG{TERM} = \"IGNORE\"; $s = IO::Socket::INET->new(LocalPort => 80, Listen => 9, ReuseAddr => 1) or die; \
+            while (1) { $s->accept }'";
+        let mut args = vec!["run", "-d", "--label", label, "--label", "register.service=smoke"];
+        args.extend(["--stop-timeout", "2", "-p", "127.0.0.1::80", image, "sh", "-c", SERVER]);
+        Self(run("docker", &args))
+    }
+
+    fn published(&self) -> String {
+        run("docker", &["port", &self.0, "80/tcp"])
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        drop(Command::new("docker").args(["rm", "-fv", &self.0]).output());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_daemon_shows_what_starts_and_stops() {
+    let image = run("bash", &[concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base-image.sh")]);
+    let label = format!("docker-register-test={}", std::process::id());
+    let docker = Docker::new(&Endpoint::from_env(|name| std::env::var(name).ok()).unwrap()).unwrap();
+    let filters = vec![format!("label={label}").parse().unwrap()];
+    let settings = on_this_host(Settings { filters, ..Settings::default() });
+    let mut watching = Running::start(DockerWatcher::new(docker, Options::default(), settings, ReadyMode::Tcp));
+    assert!(watching.until("a first snapshot", |_| true).await.services.is_empty());
+    let one = Real::start(&image, &label);
+    let snapshot = watching.until("one", |s| statuses(s, "smoke") == [Status::Up]).await;
+    assert_eq!(pools(&snapshot)["smoke"], [one.published()].into());
+    TcpStream::connect(one.published()).expect("published before it accepts");
+    let two = Real::start(&image, &label);
+    watching.until("both", |s| statuses(s, "smoke") == [Status::Up; 2]).await;
+    let mut stop = Command::new("docker").args(["stop", &one.0]).stdout(Stdio::null()).spawn().unwrap();
+    watching.until("one draining", |s| statuses(s, "smoke") == [Status::Draining, Status::Up]).await;
+    let snapshot = watching.until("one gone", |s| statuses(s, "smoke").len() == 1).await;
+    assert_eq!(pools(&snapshot)["smoke"], [two.published()].into());
+    assert!(stop.wait().unwrap().success());
+    watching.end().await;
+}
