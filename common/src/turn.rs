@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
 
 use crate::desired::{Candidate, Decision, HealthPolicy};
@@ -45,6 +46,12 @@ impl RowState {
             Self::Failing => "failing",
             Self::Skipped => "skipped",
         }
+    }
+}
+
+impl EncodeLabelValue for RowState {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
     }
 }
 

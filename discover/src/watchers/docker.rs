@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use common::desired::{Decision, Outcome, Settings, Skip, decide};
+use common::desired::{Decider, Decision, Outcome, Settings, Skip};
 use common::docker::{Containers, Docker, DockerError, DockerSource, Event, Options};
 use common::drain::Drains;
 use common::model::{Backend, Pool, ServiceMap, ServiceName, diff, replay};
@@ -57,7 +57,7 @@ impl Watcher<Snapshot> for DockerWatcher {
         let judge = Judge {
             containers,
             events,
-            settings: self.settings,
+            decider: Decider::new(self.settings),
             readiness: Readiness::new(self.ready),
             drains: Drains::default(),
             decisions: Vec::new(),
@@ -77,10 +77,10 @@ impl Watcher<Snapshot> for DockerWatcher {
 struct Judge {
     containers: Inlet<Containers>,
     events: mpsc::Receiver<Event>,
-    settings: Settings,
+    decider: Decider,
     readiness: Readiness,
     drains: Drains,
-    decisions: Vec<Decision>,
+    decisions: Vec<Arc<Decision>>,
     /// The last services published.
     services: ServiceMap,
     /// The first picture has been judged: every port in it was dialled once.
@@ -118,9 +118,9 @@ impl Judge {
 
     /// An event may begin or end a drain; what became of the container is seen when it is read again.
     fn take(&mut self, event: &Event) {
-        let of_container = |d: &&Decision| d.container == event.container && d.candidate().is_some();
+        let of_container = |d: &&Arc<Decision>| d.container == event.container && d.candidate().is_some();
         let decision = self.decisions.iter().find(of_container);
-        if self.drains.observe(event, decision.and_then(Decision::candidate), Instant::now())
+        if self.drains.observe(event, decision.and_then(|d| d.candidate()), Instant::now())
             && let (Some(decision), Some(_)) = (decision, self.drains.get(&event.container))
         {
             info!(container = %decision.name, id = %event.container, "Asked to stop: draining.");
@@ -131,7 +131,7 @@ impl Judge {
     fn look(&mut self) {
         let observation = self.containers.borrow_and_update().clone();
         let Some(containers) = observation.snapshot() else { return };
-        self.decisions = decide(&containers.running, &self.settings);
+        self.decisions = self.decider.decide(&containers.running);
         self.drains.retain(|id| containers.running.contains_key(id));
         let gates = self.decisions.iter().filter_map(|decision| {
             let candidate = decision.candidate()?;
