@@ -1,6 +1,8 @@
 # docker-register: watches Docker and registers what runs. Build context: target/image (see build-images.sh).
 ARG BASE=debian:trixie-slim
 FROM $BASE
+# For the control socket; open to the user that register drops to as well.
+RUN mkdir -m 1777 /run/register
 ARG VERSION=dev
 LABEL org.opencontainers.image.title="docker-register" \
       org.opencontainers.image.description="Registers the published ports of healthy Docker containers in etcd" \
