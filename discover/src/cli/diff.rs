@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`Failure`] when the registry does not answer.
 pub async fn diff(args: RunArgs) -> Result<(), Failure> {
-    let snapshot = first_snapshot(args.registry()?, PATIENCE).await?;
+    let snapshot = first_snapshot(args.source.watcher()?, PATIENCE).await?;
     let mut haproxy = args.haproxy(Metrics::new(&mut Registry::default()))?;
     let desired = Desired { services: snapshot.services.clone(), ..Desired::default() };
     haproxy.prepare(&desired).await;

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use clap::Args;
 use common::model::{Backend, ServiceName};
-use common::registry::{RegistryWatcher, Snapshot};
-use common::store::etcd::{EtcdArgs, EtcdStore};
-use common::watch::{Watcher, channel};
+use common::registry::Snapshot;
+use common::watch::channel;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::source::SourceArgs;
+use crate::watchers::AnyWatcher;
 
 /// Flags of `discover ls`.
 #[derive(Debug, Args)]
 pub struct LsArgs {
     #[command(flatten)]
-    etcd: EtcdArgs,
+    source: SourceArgs,
     /// Only this service
     service: Option<ServiceName>,
     /// JSON instead of a table
@@ -33,9 +34,7 @@ pub struct LsArgs {
 /// # Errors
 /// [`Failure`] when it does not answer in time, with the reason.
 pub async fn ls(args: LsArgs) -> Result<(), Failure> {
-    let store = EtcdStore::new(args.etcd.config().map_err(|e| Failure::usage(&e))?);
-    let watcher = RegistryWatcher::new(store, args.etcd.etcd_prefix.clone());
-    let snapshot = first_snapshot(watcher, args.timeout).await?;
+    let snapshot = first_snapshot(args.source.watcher()?, args.timeout).await?;
     match args.json {
         true => print_json(&snapshot, args.service.as_ref()),
         false => print_table(&snapshot, args.service.as_ref()),
@@ -43,14 +42,11 @@ pub async fn ls(args: LsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The first complete answer of a registry.
+/// The first complete answer of a source.
 ///
 /// # Errors
 /// [`Failure::Runtime`] when it does not come in time, with the reason.
-pub(super) async fn first_snapshot(
-    watcher: RegistryWatcher<EtcdStore>,
-    timeout: Duration,
-) -> Result<Arc<Snapshot>, Failure> {
+pub(super) async fn first_snapshot(watcher: AnyWatcher, timeout: Duration) -> Result<Arc<Snapshot>, Failure> {
     let (outlet, mut inlet) = channel();
     let cancel = CancellationToken::new();
     let task = tokio::spawn(watcher.run(outlet, cancel.clone()));

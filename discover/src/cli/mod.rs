@@ -6,6 +6,7 @@ mod release;
 mod render;
 mod run;
 mod settings;
+mod source;
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

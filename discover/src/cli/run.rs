@@ -11,8 +11,6 @@ use common::admin::{AdminServer, Listen};
 use common::debounce::Debounce;
 use common::lifecycle::Lifecycle;
 use common::model::{Port, ServiceMap, ServiceName};
-use common::registry::RegistryWatcher;
-use common::store::etcd::{EtcdArgs, EtcdStore};
 use common::watch::channel;
 use nix::fcntl::{Flock, FlockArg};
 use prometheus_client::registry::Registry;
@@ -21,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Failure;
 use super::settings::HaproxyArgs;
+use super::source::SourceArgs;
 use crate::agent::Agent;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::connection::{Connection, ProcessMode};
@@ -29,7 +28,6 @@ use crate::haproxy::process::{Launch, Output};
 use crate::metrics::Metrics;
 use crate::reconcile::{Guard, GuardSettings, Source};
 use crate::status::Shared;
-use crate::watchers::AnyWatcher;
 
 /// Where the control socket is, unless said otherwise.
 pub const CONTROL_SOCKET: &str = "/run/discover/control.sock";
@@ -38,7 +36,7 @@ pub const CONTROL_SOCKET: &str = "/run/discover/control.sock";
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     #[command(flatten)]
-    etcd: EtcdArgs,
+    pub(super) source: SourceArgs,
     #[command(flatten)]
     haproxy: HaproxyArgs,
     #[command(flatten)]
@@ -156,12 +154,6 @@ impl RunArgs {
         let pace = ReloadPace::new(self.pace.reload_interval, self.pace.reload_jitter);
         Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))
     }
-
-    /// The registry that these flags describe.
-    pub(super) fn registry(&self) -> Result<RegistryWatcher<EtcdStore>, Failure> {
-        let store = EtcdStore::new(self.etcd.config().map_err(|e| Failure::usage(&e))?);
-        Ok(RegistryWatcher::new(store, self.etcd.etcd_prefix.clone()))
-    }
 }
 
 /// Runs the agent until a signal.
@@ -184,9 +176,8 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let shared = Shared::new(Some(haproxy.status()));
 
     let (outlet, inlet) = channel();
-    let sources = vec![Source { name: "etcd".into(), required: true, inlet }];
-    let watcher = AnyWatcher::Etcd(Box::new(args.registry()?));
-    lifecycle.spawn("etcd", watcher.run(outlet, cancel.clone()));
+    let sources = vec![Source { name: args.source.name().into(), required: true, inlet }];
+    lifecycle.spawn(args.source.name(), args.source.watcher()?.run(outlet, cancel.clone()));
 
     let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };
     let guard = Arc::new(Mutex::new(Guard::new(guard, ServiceMap::new())));

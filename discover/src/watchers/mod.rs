@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 pub enum AnyWatcher {
     /// The registry in etcd.
     Etcd(Box<RegistryWatcher<EtcdStore>>),
+    /// The local Docker, without a registry.
+    Docker(Box<docker::DockerWatcher>),
 }
 
 impl AnyWatcher {
@@ -26,6 +28,7 @@ impl AnyWatcher {
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         match self {
             Self::Etcd(watcher) => watcher.run(out, cancel).await.map_err(Into::into),
+            Self::Docker(watcher) => watcher.run(out, cancel).await.map_err(Into::into),
         }
     }
 }

@@ -1,0 +1,104 @@
+//! Flags that say where backends come from: etcd, or the local Docker.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use common::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
+use common::docker::{Docker, Endpoint, Options};
+use common::hostip;
+use common::readiness::ReadyMode;
+use common::registry::RegistryWatcher;
+use common::store::etcd::{EtcdArgs, EtcdStore};
+
+use super::Failure;
+use crate::watchers::AnyWatcher;
+use crate::watchers::docker::{DockerWatcher, on_this_host};
+
+/// Where backends come from.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    #[command(flatten)]
+    etcd: EtcdArgs,
+    #[command(flatten)]
+    docker: DockerArgs,
+}
+
+/// Flags of the single-host mode.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Single host, without etcd")]
+struct DockerArgs {
+    /// Watch the Docker of this host instead of etcd
+    #[arg(long, env = "DISCOVER_DOCKER")]
+    docker: bool,
+    /// Where ports published on every address are reached [default: 127.0.0.1]
+    #[arg(long, env = "HOST_IP", value_name = "ADDRESS")]
+    host_ip: Option<String>,
+    /// Docker's API [default: /var/run/docker.sock, else /tmp/docker.sock]
+    #[arg(long, env = "DOCKER_HOST", value_name = "URL")]
+    docker_host: Option<String>,
+    /// Take containers at their own addresses, unpublished ports included
+    #[arg(long, env = "DISCOVER_INTERNAL")]
+    internal: bool,
+    /// The network whose address counts as a container's own
+    #[arg(long, env = "DISCOVER_NETWORK", value_name = "NETWORK")]
+    network: Option<String>,
+    /// Only containers that a label or variable names
+    #[arg(long, env = "DISCOVER_EXPLICIT")]
+    explicit: bool,
+    /// Where a service's name comes from: image, compose, swarm, label:KEY or template:TEXT
+    #[arg(long, env = "DISCOVER_SERVICE_FROM", value_name = "SOURCE", default_value = "image")]
+    service_from: ServiceFrom,
+    /// Only these containers: label=KEY[=VALUE], name=PATTERN or network=NAME; may be repeated
+    #[arg(long, env = "DISCOVER_FILTER", value_name = "FILTER", value_delimiter = ',')]
+    filter: Vec<Filter>,
+    /// What becomes of a container whose HEALTHCHECK has not passed: hide, down or ignore
+    #[arg(long, env = "DISCOVER_HEALTH", value_name = "POLICY", default_value = "hide")]
+    health: HealthPolicy,
+    /// When a container without any check is routed: tcp (once its port accepts) or none (at once)
+    #[arg(long, env = "DISCOVER_READY", value_name = "HOW", default_value = "tcp")]
+    ready: ReadyMode,
+}
+
+impl SourceArgs {
+    /// The source's name in status and metrics.
+    pub fn name(&self) -> &'static str {
+        if self.docker.docker { "docker" } else { "etcd" }
+    }
+
+    /// The watcher that these flags describe; it has not connected yet.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the flag.
+    pub fn watcher(&self) -> Result<AnyWatcher, Failure> {
+        if self.docker.docker {
+            return Ok(AnyWatcher::Docker(Box::new(self.docker.watcher()?)));
+        }
+        let store = EtcdStore::new(self.etcd.config().map_err(|e| Failure::usage(&e))?);
+        let watcher = RegistryWatcher::new(store, self.etcd.etcd_prefix.clone());
+        Ok(AnyWatcher::Etcd(Box::new(watcher)))
+    }
+}
+
+impl DockerArgs {
+    fn watcher(&self) -> Result<DockerWatcher, Failure> {
+        let endpoint = match &self.docker_host {
+            Some(host) => Endpoint::parse(host, std::env::var_os("DOCKER_CERT_PATH").map(PathBuf::from)),
+            None => Endpoint::from_env(|name| std::env::var(name).ok()),
+        };
+        let docker = Docker::new(&endpoint.map_err(|e| Failure::usage(&e))?).map_err(|e| Failure::usage(&e))?;
+        let given = |ip: &String| hostip::validate(ip, true).map_err(|e| Failure::usage(&e));
+        let host_ip: Option<IpAddr> = self.host_ip.as_ref().map(given).transpose()?;
+        let settings = on_this_host(Settings {
+            host_ip,
+            internal: self.internal,
+            network: self.network.clone(),
+            explicit: self.explicit,
+            service_from: self.service_from.clone(),
+            health: self.health,
+            filters: self.filter.clone(),
+            ..Settings::default()
+        });
+        Ok(DockerWatcher::new(docker, Options::default(), settings, self.ready))
+    }
+}
