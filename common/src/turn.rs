@@ -123,3 +123,50 @@ pub fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Draining>)
 fn with_status(candidate: &Candidate, status: Status) -> Backend {
     Backend { status, ..candidate.backend.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::Drain;
+    use crate::model::Port;
+    use crate::readiness::Why;
+
+    fn candidate(health_policy: HealthPolicy) -> Candidate {
+        Candidate {
+            service: "web".parse().unwrap(),
+            backend: Backend::new("a".parse().unwrap(), "10.0.0.1".parse().unwrap(), Port::new(80).unwrap()),
+            dial: None,
+            host_network: false,
+            checks: Vec::new(),
+            docker_health: false,
+            health_policy,
+            drain: Drain::UntilStopped,
+            warmup: None,
+            replaces: None,
+            stop_signal: 15,
+            stop_timeout: std::time::Duration::from_secs(10),
+        }
+    }
+
+    #[test]
+    fn what_is_published_follows_from_check_and_drain() {
+        let ready = Verdict::Ready(Why::Checked);
+        let failing = Verdict::Failing("refused".into());
+        let drain = |cause, withdraw| Draining { cause, deadline: None, withdraw };
+        let (hide, down) = (candidate(HealthPolicy::Hide), candidate(HealthPolicy::Down));
+        for (candidate, verdict, drain, status, state) in [
+            (&hide, &Verdict::Waiting, None, None, RowState::Waiting),
+            (&hide, &failing, None, None, RowState::Failing),
+            (&down, &failing, None, Some(Status::Down), RowState::Down),
+            (&hide, &ready, None, Some(Status::Up), RowState::Up),
+            (&hide, &ready, Some(drain(Cause::Stop, false)), Some(Status::Draining), RowState::Draining),
+            (&hide, &ready, Some(drain(Cause::Stop, true)), None, RowState::Draining),
+            (&hide, &Verdict::Waiting, Some(drain(Cause::Stop, false)), None, RowState::Waiting),
+        ] {
+            let Judged { backend, state: judged, .. } = judge(candidate, verdict, drain.as_ref());
+            assert_eq!((backend.map(|b| b.status), judged), (status, state), "{verdict:?} {drain:?}");
+        }
+        let drained = judge(&hide, &ready, Some(&drain(Cause::Operator, false))).backend.unwrap();
+        assert_eq!(drained.labels[DRAIN_BY], "operator");
+    }
+}

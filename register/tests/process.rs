@@ -303,6 +303,7 @@ async fn plan_and_explain_need_no_registry() {
     let explained = host.output(&["explain", &id[..12]]);
     let text = String::from_utf8(explained.stdout).unwrap();
     assert!(text.contains("label register.service") && text.contains("127.0.0.1:"), "{text}");
+    assert!(text.contains("    ready: "), "{text}");
     let unknown = host.output(&["explain", "no-such-container"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no container \"no-such-container\""));

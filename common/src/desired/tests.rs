@@ -466,8 +466,12 @@ fn explain_says_which_rule_gave_what_and_prints_no_control_characters() {
 
 #[test]
 fn five_hundred_containers_are_decided_in_a_moment() {
-    let web =
-        |n| container(n, "acme/web:1").ports(&[PUBLISHED, "443"]).label("register.80.check=http").env("SERVICE_TAGS=a");
+    let web = |n: u32| {
+        container(0x1000 + n, "acme/web:1")
+            .ports(&[PUBLISHED, "443"])
+            .label("register.80.check=http")
+            .env("SERVICE_TAGS=a")
+    };
     let containers = map((1..=500).map(|n| {
         let own_port = format!("80=0.0.0.0:{}", 10_000 + n);
         web(n).ports(&[&own_port])

@@ -39,3 +39,37 @@ impl Found {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::store::{LeaseId, Revision};
+
+    use super::*;
+
+    fn entry(key: &str, value: &str) -> Entry {
+        let lease = Some(LeaseId(1));
+        let value = value.as_bytes().into();
+        Entry { key: key.into(), value, lease, created: Revision(1), modified: Revision(1) }
+    }
+
+    #[test]
+    fn the_living_and_the_draining_are_told_apart_and_rubbish_tells_nothing() {
+        let operator = r#"{"host":"h","port":4,"status":"draining","labels":{"register.drain.by":"operator"}}"#;
+        let found = Found::read(
+            &Prefix::default(),
+            &[
+                entry("/backends/web/plain", "h:1"),
+                entry("/backends/@n1/web/up", r#"{"host":"h","port":2,"status":"up"}"#),
+                entry("/backends/web/stopping", r#"{"host":"h","port":3,"status":"draining"}"#),
+                entry("/backends/web/operated", operator),
+                entry("/backends/web/down", r#"{"host":"h","port":5,"status":"down"}"#),
+                entry("/backends/web/rubbish", "{"),
+                entry("/backends/web/port", "80"),
+            ],
+        );
+        let ids = |keys: Vec<&(ServiceName, BackendId)>| keys.iter().map(|k| k.1.to_string()).collect::<Vec<_>>();
+        assert_eq!(ids(found.registered.iter().collect()), ["operated", "plain", "stopping", "up"]);
+        let draining: Vec<_> = found.draining.iter().map(|(k, cause)| (k.1.as_str(), *cause)).collect();
+        assert_eq!(draining, [("operated", Cause::Operator), ("stopping", Cause::Stop)]);
+    }
+}

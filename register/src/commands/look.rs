@@ -1,15 +1,22 @@
 //! `register plan` and `explain`: one look at Docker, nothing written. Also how every command finds Docker and decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::desired::{ContainerMap, Decision, Settings, State, decide};
+use common::checks::{Check, Outcome, TcpCheck};
+use common::desired::{Candidate, CheckSpec, ContainerMap, Decision, Settings, State, decide};
 use common::docker::{Docker, Endpoint, Scope};
 use common::hostip;
-use common::model::NodeName;
+use common::model::{NodeName, Transport};
+use common::readiness::Why;
+use common::telemetry::Chain;
 use serde_json::{Map, Value, json};
 
 use super::{Failure, print};
 use crate::cli::{DockerArgs, ExplainArgs};
+
+/// How long `explain` waits for a container's port.
+const DIAL: Duration = Duration::from_secs(1);
 
 /// Docker, where the flags and the environment say it is.
 ///
@@ -115,18 +122,42 @@ fn reason(decision: &Decision) -> Option<String> {
 /// Wrong flags; Docker does not answer; a container that does not exist.
 pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     let (containers, decisions) = look(&args.docker).await?;
-    let mut text = String::new();
+    let mut meant: Vec<&Decision> = Vec::new();
     if args.containers.is_empty() {
         let running = |d: &&Decision| containers.get(&d.container).is_some_and(|c| c.state == State::Running);
-        decisions.iter().filter(running).for_each(|d| text.push_str(&format!("{d}\n")));
+        meant.extend(decisions.iter().filter(running));
     }
     for wanted in &args.containers {
-        let meant = |d: &&Decision| *d.name == **wanted || d.container.as_str().starts_with(wanted.as_str());
-        let mut found = decisions.iter().filter(meant).peekable();
-        if found.peek().is_none() {
+        let fits = |d: &&Decision| *d.name == **wanted || d.container.as_str().starts_with(wanted.as_str());
+        let before = meant.len();
+        meant.extend(decisions.iter().filter(fits));
+        if meant.len() == before {
             return Err(Failure::runtime(format!("there is no container {wanted:?}")));
         }
-        found.for_each(|d| text.push_str(&format!("{d}\n")));
+    }
+    let mut text = String::new();
+    for decision in meant {
+        text.push_str(&format!("{decision}\n"));
+        if let Some(candidate) = decision.candidate() {
+            text.push_str(&format!("    ready: {}\n", ready(candidate).await));
+        }
     }
     print(&text)
+}
+
+/// Whether the candidate would be published now, as a running agent with `--ready tcp` finds it.
+async fn ready(candidate: &Candidate) -> String {
+    let name = |c: &CheckSpec| format!("{:?}", c.kind).split([' ', '(']).next().unwrap_or_default().to_lowercase();
+    let checks: Vec<_> = candidate.checks.iter().map(name).collect();
+    match candidate.dial {
+        _ if !checks.is_empty() => format!("once its checks pass ({})", checks.join(", ")),
+        _ if candidate.docker_health => Why::DockerHealth.text(),
+        _ if candidate.backend.transport == Transport::Udp => Why::Udp.text(),
+        None => Why::NoAddress.text(),
+        Some(address) => match TcpCheck::new(address).attempt(DIAL).await {
+            Outcome::Pass => format!("yes, {address} accepts a connection"),
+            Outcome::Fail(e) => format!("not yet: {}", Chain(&e)),
+            Outcome::Unreachable(e) => Why::Unreachable(Chain(&e).to_string()).text(),
+        },
+    }
 }
