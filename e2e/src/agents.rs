@@ -128,7 +128,7 @@ impl Discover {
         match etcd {
             Some(etcd) => environment.push(("ETCD_HOST", etcd)),
             None => {
-                args.extend(["--docker", "--filter", &filter, "--allow-loopback"]);
+                args.extend(["--docker", "--filter", &filter]);
                 environment.push(("HOST_IP", "127.0.0.1"));
             }
         }
