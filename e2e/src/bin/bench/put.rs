@@ -21,14 +21,14 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     let _discover = Discover::new("discover", &haproxy).start(lab, &etcd).await?;
     let (stays, comes) = (docker.run(&Spec::whoami("bench")).await?, docker.run(&Spec::whoami("bench")).await?);
     let to = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let value = async |address: SocketAddr| {
+    let value = |address: SocketAddr| {
         format!(r#"{{"host":"{}","port":{},"service_port":{},"mode":"http"}}"#, address.ip(), address.port(), to.port())
     };
     let mut client = etcd.operator().await;
-    let first = value(stays.published("80/tcp").await?).await;
+    let first = value(stays.published("80/tcp").await?);
     client.put("/backends/bench/stays", first, None).await.during("putting into etcd")?;
     routed(to, stays.short()).await?;
-    let second = value(comes.published("80/tcp").await?).await;
+    let second = value(comes.published("80/tcp").await?);
 
     let (mut puts, mut deletes, mut resolution) = (Times::default(), Times::default(), Times::default());
     let measuring = async {
