@@ -124,24 +124,24 @@ async fn disappear(terminal: Terminal, stack: &Stack, to: SocketAddr, victim: Co
     let killed = async {
         wait::until_true("load on the victim", ROUTED, async || load.answered_by(&name) > 20).await?;
         victim.kill().await?;
-        let die = events.first(victim.id(), "die").await?;
-        // As long again as requests take, and then some, shows whether anything still goes there.
+        let kill = events.first(victim.id(), "kill").await?;
+        // A while longer, to see whether anything still goes there.
         wait::until_true("a second of load afterwards", ROUTED, async || {
-            die.at.elapsed().unwrap_or_default() > Duration::from_secs(1)
+            kill.at.elapsed().unwrap_or_default() > Duration::from_secs(1)
         })
         .await?;
-        Ok::<_, LabError>(die.at)
+        Ok::<_, LabError>(kill.at)
     };
-    let died = terminal.while_waiting(&format!("kill -9 {name}"), killed).await?;
+    let killed = terminal.while_waiting(&format!("kill -9 {name}"), killed).await?;
     let report = load.stop().await;
     report.must_be_clean("a container was killed")?;
     let last = report.answers.get(&name).map_or(SystemTime::UNIX_EPOCH, |answers| answers.last);
-    let verdict = match last.duration_since(died) {
-        Ok(after) if !after.is_zero() => format!("its last answer came {} after Docker's die event", millis(after)),
-        _ => "none reached it after Docker's die event".to_owned(),
+    let when = match last.duration_since(killed) {
+        Ok(after) => format!("{} after", terminal.bold(millis(after))),
+        Err(before) => format!("{} before", terminal.bold(millis(before.duration()))),
     };
     let requests = report.requests;
-    terminal.done(format_args!("{name} is dead: {verdict}"));
+    terminal.done(format_args!("{name} is dead; its last answer came {when} Docker's kill event"));
     terminal.done(format_args!("{} of {requests} requests failed", terminal.bold(0)));
     victim.remove().await
 }
