@@ -230,6 +230,16 @@ pub fn alive(pid: i32) -> bool {
     pid > 0 && !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))
 }
 
+/// Whether a process of this id exists and runs this program, and not another one that got the id later.
+pub fn is_program(pid: i32, program: &Path) -> bool {
+    // "PID (NAME) STATE …"; the kernel keeps 15 bytes of the name, and a zombie is Z. Source: proc_pid_stat(5).
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") ")) else { return false };
+    let resolved = std::fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
+    let mut names = [program, &resolved].into_iter().filter_map(|p| p.file_name()?.to_str());
+    !name.is_empty() && !rest.starts_with('Z') && names.any(|known| known.starts_with(name))
+}
+
 /// Stops the master: SIGUSR1 lets sessions finish for up to `grace`, then SIGTERM ends them, and SIGKILL a master that answers to neither.
 ///
 /// A master that could not execute itself at a reload hears no SIGTERM any more (seen on 3.0.11 when its binary had been taken away).

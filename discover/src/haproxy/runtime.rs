@@ -90,6 +90,11 @@ impl Runtime {
         self.socket.reopen();
     }
 
+    /// Whether the session is open: false before the first command, and once its worker has ended.
+    pub fn is_open(&self) -> bool {
+        self.socket.is_open()
+    }
+
     /// Does many operations, pipelined; exactly one result for each, in order. An operation that fails does not keep the later ones back,
     /// but a session that breaks does.
     pub async fn apply(&mut self, ops: &[Op]) -> Vec<Result<(), RuntimeError>> {

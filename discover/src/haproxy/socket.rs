@@ -108,6 +108,10 @@ pub struct RuntimeSocket {
     endpoint: Endpoint,
     deadlines: Deadlines,
     session: Option<Session>,
+    /// The master CLI, asked where no session can be opened.
+    master: Option<Endpoint>,
+    /// It was said that the master is asked.
+    said: bool,
 }
 
 #[derive(Debug)]
@@ -120,7 +124,15 @@ struct Session {
 impl RuntimeSocket {
     /// A socket at `endpoint`; does no I/O.
     pub fn new(endpoint: Endpoint, deadlines: Deadlines) -> Self {
-        Self { endpoint, deadlines, session: None }
+        Self { endpoint, deadlines, session: None, master: None, said: false }
+    }
+
+    /// While no session can be opened (the socket's file was removed, and no reload brings it back), each command goes to the current worker
+    /// through this master CLI, over a connection of its own.
+    #[must_use]
+    pub fn with_master(mut self, master: Endpoint) -> Self {
+        self.master = Some(master);
+        self
     }
 
     /// Where it listens.
@@ -131,6 +143,11 @@ impl RuntimeSocket {
     /// Drops the session, so that the next command goes to the worker that listens now. To be called after every reload.
     pub fn reopen(&mut self) {
         self.session = None;
+    }
+
+    /// Whether a session is open and HAProxy has not ended it.
+    pub fn is_open(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_quiet)
     }
 
     /// Sends one command and reads its reply.
@@ -153,6 +170,16 @@ impl RuntimeSocket {
             let (now, later) = rest.split_at(chunk_len(rest));
             rest = later;
             if let Err(error) = self.run_chunk(now, &mut results).await {
+                let error = match self.master.clone().filter(|_| matches!(error, SocketError::Connect { .. })) {
+                    None => error,
+                    Some(master) => match self.run_through(&master, &commands[results.len()..], &error).await {
+                        None => error,
+                        Some(replies) => {
+                            results.extend(replies);
+                            return results;
+                        }
+                    },
+                };
                 results.push(Err(error));
                 let sent_but_unknown = commands.len() - later.len();
                 while results.len() < sent_but_unknown {
@@ -167,6 +194,30 @@ impl RuntimeSocket {
             }
         }
         results
+    }
+
+    /// `None` when the master does not answer either.
+    async fn run_through(
+        &mut self,
+        master: &Endpoint,
+        commands: &[Command],
+        error: &SocketError,
+    ) -> Option<Vec<Result<Reply, SocketError>>> {
+        let mut results = Vec::with_capacity(commands.len());
+        for command in commands {
+            if results.last().is_some_and(Result::is_err) {
+                results.push(Err(self.not_sent(command)));
+                continue;
+            }
+            match one_shot(master, Prefix::CurrentWorker, command, self.deadlines).await {
+                Err(SocketError::Connect { .. }) if results.is_empty() => return None,
+                reply => results.push(reply),
+            }
+        }
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(%error, %master, "No session with HAProxy's runtime socket; going through its master.");
+        }
+        Some(results)
     }
 
     async fn run_chunk(
@@ -185,6 +236,7 @@ impl RuntimeSocket {
             out.push(Ok(Reply(without_payload_prompts(command, raw))));
             deadline = Instant::now() + self.deadlines.reply;
         }
+        self.said = false;
         self.session = Some(session); // only a session whose every reply was read is used again
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! HAProxy for tests: every version that this machine has, started in a directory of its own and stopped when the test ends.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod proxy;
+pub mod traffic;
+pub mod world;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -105,9 +109,18 @@ impl Drop for Lab {
     }
 }
 
-/// A port on 127.0.0.1 that nobody listens on now.
+/// A port on 127.0.0.1 that nobody listens on now. It is below those that the system gives out by itself (32768 and up), and test programs that
+/// run at the same time begin at different ones, so that nobody else takes it a moment later.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let n = std::process::id().wrapping_mul(211).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(10_000 + n % 22_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// An HTTP server on 127.0.0.1 whose responses come after `delay` and whose body is `body`.

@@ -52,6 +52,7 @@ struct Cached {
     pool: Arc<Pool>,
     port: Port,
     generation: u64,
+    can: Capabilities,
     section: Arc<Section>,
 }
 
@@ -134,9 +135,8 @@ impl Composer {
         for (service, port) in &ports.listed {
             let Some(pool) = services.get(service) else { continue };
             let cached = self.cache.get(service);
-            if let Some(cached) =
-                cached.filter(|c| Arc::ptr_eq(&c.pool, pool) && c.port == *port && c.generation == names.generation())
-            {
+            let same = |c: &&Cached| c.port == *port && c.generation == names.generation() && c.can == *can;
+            if let Some(cached) = cached.filter(|c| Arc::ptr_eq(&c.pool, pool)).filter(same) {
                 sections.push(cached.section.clone());
                 continue;
             }
@@ -151,6 +151,7 @@ impl Composer {
                         pool: pool.clone(),
                         port: *port,
                         generation: names.generation(),
+                        can: *can,
                         section: section.clone(),
                     };
                     self.cache.insert(service.clone(), cached);

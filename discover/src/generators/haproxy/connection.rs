@@ -7,25 +7,32 @@ use std::time::Duration;
 
 use common::telemetry::Chain;
 use tokio::process::Child;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-use super::files::ConfigFiles;
+use super::files::{ConfigFiles, OnDisk};
+use super::layout::Layout;
 use super::plan::{Applied, Step};
 use super::readback;
 use super::server::Server;
 use crate::haproxy::check::{self, CheckError};
 use crate::haproxy::command::CommandError;
 use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
-use crate::haproxy::ops::{Op, RefusalKind, ServerRef};
-use crate::haproxy::process::{self, Launch, ProcessError};
+use crate::haproxy::ops::{Op, ServerRef};
+use crate::haproxy::process::{self, Launch, ProcessError, Running};
 use crate::haproxy::runtime::{DelOutcome, Runtime, RuntimeError};
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
-use crate::haproxy::tables::{OperState, ServerState};
+use crate::haproxy::tables::{Info, OperState, ServerState};
 use crate::haproxy::version::{Capabilities, Version};
 use crate::metrics::Metrics;
 
 /// How long somebody else may take to start HAProxy once there is a file for it.
 const START_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a master that lives may be silent: 2.6 answers nobody while it executes itself.
+const MASTER_PATIENCE: Duration = Duration::from_secs(5);
+/// The same for a master of which only the socket's file is known: often it is one of the past.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(20);
 
 /// Who runs HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -90,16 +97,32 @@ pub struct Connection {
     can: Capabilities,
     version: Option<Version>,
     child: Option<Child>,
+    /// The master's process, once seen. In external mode it may belong to another namespace and is not used.
+    master_pid: Option<i32>,
+}
+
+/// What came of runtime operations.
+#[derive(Debug)]
+pub enum Ran {
+    /// All were done.
+    Done,
+    /// HAProxy refused some: only a reload does those.
+    Refused(Vec<StepError>),
+    /// Whether they were done is not known: they went to a worker that has ended or is being replaced, because somebody
+    /// else reloaded HAProxy, or the socket broke.
+    Unknown(String),
 }
 
 impl Connection {
     /// A connection to the HAProxy that `launch` describes and whose runtime API listens on `socket`. Does no I/O.
     pub fn new(mode: ProcessMode, launch: Launch, socket: PathBuf) -> Self {
-        let runtime = Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket), Deadlines::default()));
+        let through = Endpoint::Unix(launch.master_socket.clone());
+        let socket = RuntimeSocket::new(Endpoint::Unix(socket), Deadlines::default()).with_master(through);
+        let runtime = Runtime::new(socket);
         // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
         let can = Capabilities::of(&Version::OLDEST);
         let master = launch.master();
-        Self { mode, master, launch, runtime, can, version: None, child: None }
+        Self { mode, master, launch, runtime, can, version: None, child: None, master_pid: None }
     }
 
     /// What the running version can do.
@@ -117,31 +140,42 @@ impl Connection {
         self.mode != ProcessMode::Files
     }
 
-    /// What runs now: from the file that it loaded and from its own words.
+    /// Whether the worker that was last spoken to is still there, as far as can be seen without asking it.
+    pub fn is_open(&self) -> bool {
+        self.mode == ProcessMode::Files || self.runtime.is_open()
+    }
+
+    /// Whether a HAProxy of ours runs, whatever its runtime socket says.
+    pub async fn runs(&mut self) -> bool {
+        self.mode != ProcessMode::Files && self.find_master().await.ok().flatten().is_some()
+    }
+
+    /// What runs now: from the file that it loaded and from its own words. `unwritten` stands for the file where that
+    /// could not be written.
     ///
     /// # Errors
     /// [`ConnectionError`] when it does not run or does not answer.
-    pub async fn read_back(&mut self, files: &ConfigFiles) -> Result<Applied, ConnectionError> {
-        let on_disk = files.read();
+    pub async fn read_back(
+        &mut self,
+        files: &ConfigFiles,
+        unwritten: Option<&Layout>,
+    ) -> Result<Applied, ConnectionError> {
+        let on_disk = match unwritten {
+            Some(layout) => OnDisk { layout: Some(layout.clone()), unknown: None },
+            None => files.read(),
+        };
+        let layout = on_disk.layout.unwrap_or_default();
         if self.mode == ProcessMode::Files {
-            return Ok(Applied {
-                layout: on_disk.layout.unwrap_or_default(),
-                unknown: on_disk.unknown,
-                ..Applied::default()
-            });
+            return Ok(Applied { layout, unknown: on_disk.unknown, ..Applied::default() });
         }
         self.reap();
-        let info = match self.runtime.info().await {
-            Err(_) => {
-                // A session to a worker that has ended answers once with its end.
-                self.runtime.reopen();
-                self.runtime.info().await?
-            }
-            Ok(info) => info,
+        let (info, running) = match self.ask().await {
+            // A session to a worker that is being replaced tells about that one, and one to a worker that has ended
+            // answers once with its end.
+            Ok((info, _)) if info.stopping => self.ask_anew().await?,
+            Err(_) => self.ask_anew().await?,
+            Ok(answers) => answers,
         };
-        if info.stopping {
-            self.runtime.reopen();
-        }
         if self.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
             for fault in info.version.known_faults() {
@@ -150,8 +184,46 @@ impl Connection {
             self.can = Capabilities::of(&info.version);
             self.version = Some(info.version);
         }
-        let running = self.runtime.servers_state(None).await?;
-        Ok(readback::applied(on_disk.layout.unwrap_or_default(), on_disk.unknown, &running))
+        Ok(readback::applied(layout, on_disk.unknown, &running))
+    }
+
+    async fn ask(&mut self) -> Result<(Info, Vec<ServerState>), RuntimeError> {
+        Ok((self.runtime.info().await?, self.runtime.servers_state(None).await?))
+    }
+
+    async fn ask_anew(&mut self) -> Result<(Info, Vec<ServerState>), RuntimeError> {
+        self.runtime.reopen();
+        self.ask().await
+    }
+
+    /// The master, if there is one. One that lives but is silent is waited for: while 2.6 reloads it answers nobody, and
+    /// a second HAProxy beside it would share its ports and never be found again.
+    async fn find_master(&mut self) -> Result<Option<Running>, ConnectionError> {
+        let began = Instant::now();
+        loop {
+            if let Some(running) = process::adopt(&self.master).await {
+                self.master_pid = Some(running.master);
+                return Ok(Some(running));
+            }
+            self.reap();
+            let silent = began.elapsed();
+            match self.master_pid.filter(|_| self.mode == ProcessMode::Spawn) {
+                Some(pid) if process::is_program(pid, &self.launch.program) => {
+                    if silent > MASTER_PATIENCE {
+                        let (socket, log) =
+                            (self.master.path().to_owned(), format!("process {pid} lives but is silent"));
+                        return Err(ProcessError::Silent { socket, after: silent, log }.into());
+                    }
+                }
+                Some(_) => {
+                    self.master_pid = None;
+                    return Ok(None);
+                }
+                None if silent < STRANGER_PATIENCE && self.master.path().exists() => {}
+                None => return Ok(None),
+            }
+            sleep(POLL).await;
+        }
     }
 
     /// Starts HAProxy with the file that it ran last, where starting it is ours to do and it does not run.
@@ -159,8 +231,12 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError`]; there is no file of ours, or HAProxy does not take it any more.
     pub async fn resume(&mut self, files: &ConfigFiles) -> Result<(), ConnectionError> {
+        if self.mode != ProcessMode::Files && self.version.is_none() {
+            // Its program says as much before it runs; in external mode it may be another one, which then says so itself.
+            self.can = check::version(&self.launch.program).await.map_or(self.can, |v| Capabilities::of(&v));
+        }
         let ours = files.read().layout.is_some();
-        if self.mode != ProcessMode::Spawn || !ours || process::adopt(&self.master).await.is_some() {
+        if self.mode != ProcessMode::Spawn || self.find_master().await?.is_some() || !ours {
             return Ok(());
         }
         self.check(files.live()).await?;
@@ -189,9 +265,9 @@ impl Connection {
         if self.mode == ProcessMode::Files {
             return Ok(String::new());
         }
-        self.reap();
-        let dead = self.dead_servers().await;
-        let outcome = match process::adopt(&self.master).await {
+        let running = self.find_master().await?;
+        let dead = if running.is_some() { self.dead_servers().await } else { Vec::new() };
+        let outcome = match running {
             Some(_) => self.master.reload().await?,
             None => self.start().await?,
         };
@@ -239,6 +315,7 @@ impl Connection {
         }
         let running = self.launch.spawn().await?;
         info!(master = running.master, "HAProxy started.");
+        self.master_pid = Some(running.master);
         self.child = running.child;
         Ok(ReloadOutcome::Loaded { worker: running.procs.current_worker().unwrap_or_default(), log: String::new() })
     }
@@ -252,12 +329,12 @@ impl Connection {
         }
     }
 
-    /// Carries out the steps, each operation judged by its own reply. Gives what was not done.
-    pub async fn run(&mut self, steps: &[Step], metrics: &Metrics) -> Vec<StepError> {
-        if self.mode == ProcessMode::Files {
-            return Vec::new();
+    /// Carries out the steps, each operation judged by its own reply.
+    pub async fn run(&mut self, steps: &[Step], metrics: &Metrics) -> Ran {
+        if self.mode == ProcessMode::Files || steps.is_empty() {
+            return Ran::Done;
         }
-        let mut failures = Vec::new();
+        let (mut failures, mut broken) = (Vec::new(), None);
         let mut ops: Vec<Op> = Vec::with_capacity(steps.len() * 3);
         let mut sections: Vec<&Arc<str>> = Vec::with_capacity(ops.capacity());
         for step in steps {
@@ -277,10 +354,19 @@ impl Connection {
             metrics.operation(op, result.is_ok());
             match result {
                 Ok(()) => debug!(%op, "Done."),
+                Err(RuntimeError::Socket(error)) => broken = broken.or_else(|| Some(Chain(&error).to_string())),
                 Err(source) => failures.push(StepError::Runtime { section: section.clone(), source }),
             }
         }
-        failures
+        if let Some(why) = broken {
+            return Ran::Unknown(why);
+        }
+        // An old worker says yes to most things, and nothing of it counts (dataplane.md section 1.3).
+        match self.runtime.info().await {
+            Ok(info) if info.stopping => Ran::Unknown("they went to a worker that is being replaced".into()),
+            _ if failures.is_empty() => Ran::Done,
+            _ => Ran::Refused(failures),
+        }
     }
 
     /// Tries to delete each of these servers; those that are still busy stay.
@@ -299,7 +385,6 @@ impl Connection {
                     Ok(DelOutcome::Deleted | DelOutcome::NotFound) => gone.push(name.clone()),
                     Ok(DelOutcome::Busy) => {}
                     Ok(other) => debug!(%section, %name, ?other, "Server stays in maintenance until the next reload."),
-                    Err(error) if error.refusal() == Some(RefusalKind::NotInMaintenance) => gone.push(name.clone()),
                     Err(_) => return,
                 }
             }

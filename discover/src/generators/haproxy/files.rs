@@ -67,9 +67,9 @@ impl ConfigFiles {
         OnDisk { layout, unknown }
     }
 
-    /// Whether the live file is, byte for byte, `text`.
-    pub fn is_live(&self, text: &str) -> bool {
-        std::fs::read(&self.live).is_ok_and(|bytes| bytes == text.as_bytes())
+    /// The texts of the live file and of the last good one, as far as they are there.
+    pub fn texts(&self) -> Vec<String> {
+        [self.live.clone(), self.last_good()].iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
     }
 
     /// Replaces the live file.

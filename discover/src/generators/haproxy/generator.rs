@@ -5,32 +5,31 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::model::Port;
 use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::binds::{Binds, Listening};
 use super::compose::{Composer, TemplateError};
-use super::connection::{Connection, ConnectionError};
+use super::connection::{Connection, ConnectionError, Ran};
 use super::files::ConfigFiles;
 use super::layout::{Layout, Section};
-use super::plan::{Applied, Live, Plan, ReloadReason, ServerChange, plan};
-use super::ports::{Ports, assign};
+use super::plan::{Applied, Live, Plan, ReloadReason, ServerChange, Step, plan};
 use super::reload::ReloadPace;
+use super::server::Server;
 use super::settings::HaproxySettings;
 use super::status::{HaproxyStatus, ReloadRecord};
 use crate::generators::{Generator, Outcome};
-use crate::haproxy::ports::bindable;
 use crate::metrics::Metrics;
 use crate::names::Resolved;
 use crate::reconcile::Desired;
 
 /// How often what runs is compared with what is believed to run.
 const VERIFY_EVERY: Duration = Duration::from_secs(10);
-/// How long a port that was found taken is not tried again.
-const TAKEN_FOR: Duration = Duration::from_secs(5);
-/// How often a missing HAProxy is looked for.
-const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked at whether HAProxy is still there, and for a missing one.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to delete busy servers: at first, and at most.
+const COLLECT_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
 
 /// HAProxy as a generator.
 pub struct Haproxy {
@@ -41,8 +40,15 @@ pub struct Haproxy {
     applied: Applied,
     pace: ReloadPace,
     names: Resolved,
-    ports: Ports,
-    taken: HashMap<Port, Instant>,
+    binds: Binds,
+    /// HAProxy runs although its runtime socket does not answer.
+    runs_silently: bool,
+    /// The file could not be written: what is applied is known from memory only.
+    unwritten: bool,
+    /// Operations that HAProxy refused, not tried again before the reload that does them.
+    refused: Vec<Step>,
+    /// When busy servers are tried again, and how long after that.
+    collect_at: Option<(Instant, Duration)>,
     /// Services that are gone but whose sections stay, empty, for a while.
     lingering_sections: HashMap<Arc<str>, Instant>,
     verify_at: Option<Instant>,
@@ -90,8 +96,11 @@ impl Haproxy {
             applied: Applied { unknown: Some(ReloadReason::Start), ..Applied::default() },
             pace,
             names: Resolved::default(),
-            ports: Ports::default(),
-            taken: HashMap::new(),
+            binds: Binds::default(),
+            runs_silently: false,
+            unwritten: false,
+            refused: Vec::new(),
+            collect_at: None,
             lingering_sections: HashMap::new(),
             verify_at: None,
             now: Instant::now(),
@@ -112,14 +121,16 @@ impl Haproxy {
 
     /// Finds out what runs: at start, after HAProxy was away, and now and then.
     async fn verify(&mut self) {
-        match self.connection.read_back(&self.files).await {
+        let unwritten = self.unwritten.then_some(&self.applied.layout);
+        match self.connection.read_back(&self.files, unwritten).await {
             Ok(applied) => {
+                self.runs_silently = false;
                 if self.verify_at.is_some() && applied.layout != self.applied.layout {
                     warn!("HAProxy's servers are not what they were left as; repairing them.");
                     self.metrics.repairs.inc();
                 }
                 self.applied = applied;
-                self.verify_at = Some(self.now + VERIFY_EVERY);
+                self.verify_at = Some(Instant::now() + VERIFY_EVERY);
                 self.note().connected(&self.connection);
             }
             Err(error) => {
@@ -128,6 +139,7 @@ impl Haproxy {
                     warn!(error = %Chain(&error), "HAProxy does not answer.");
                 }
                 self.note().error = Some(Chain(&error).to_string());
+                self.runs_silently = self.connection.runs().await;
                 if self.verify_at.take().is_some() || self.applied.unknown.is_none() {
                     self.applied = Applied { unknown: Some(ReloadReason::Start), ..Applied::default() };
                 }
@@ -135,49 +147,22 @@ impl Haproxy {
         }
     }
 
-    /// Tries to bind the ports that are new: one that is taken would close every listener for seconds, and
-    /// `haproxy -c` does not see it (dataplane.md section 1.3).
-    fn try_ports(&mut self, desired: &Desired) {
-        let now = self.now;
-        self.taken.retain(|_, until| *until > now);
-        let ours: BTreeSet<Port> = self.ports.listed.values().copied().collect();
-        loop {
-            let taken = self.taken.keys().copied().collect();
-            let ports = assign(&desired.services, &self.settings, &taken);
-            let refused: Vec<Port> = ports
-                .listed
-                .iter()
-                .filter(|(_, port)| !ours.contains(port) && !self.is_bound(**port))
-                .map(|(_, port)| *port)
-                .filter(|port| self.connection.local() && !self.is_free(*port))
-                .collect();
-            if refused.is_empty() {
-                self.report_unlisted(&ports);
-                self.ports = ports;
-                return;
+    fn choose_ports(&mut self, desired: &Desired) {
+        let texts;
+        let listening = match (self.connection.local(), self.applied.unknown) {
+            (false, _) => Listening::Elsewhere,
+            (true, None | Some(ReloadReason::Interrupted | ReloadReason::Refused)) => {
+                Listening::Layout(&self.applied.layout)
             }
-            self.taken.extend(refused.into_iter().map(|port| (port, now + TAKEN_FOR)));
-        }
-    }
-
-    fn is_free(&self, port: Port) -> bool {
-        self.settings.listen.addresses(port).into_iter().all(|address| bindable(address).is_ok())
-    }
-
-    /// Whether the running HAProxy listens there already: it was loaded with a section that says so.
-    fn is_bound(&self, port: Port) -> bool {
-        let binds: Vec<String> =
-            self.settings.listen.binds(port).into_iter().map(|bind| format!("\tbind {bind}\n")).collect();
-        self.applied.layout.sections.iter().any(|s| binds.iter().all(|bind| s.skeleton.contains(bind.as_str())))
-    }
-
-    fn report_unlisted(&mut self, ports: &Ports) {
-        for (service, reason) in &ports.unlisted {
-            if self.ports.unlisted.get(service) != Some(reason) {
-                warn!(%service, %reason, "Service is not in haproxy.cfg.");
+            (true, Some(_)) if self.verify_at.is_some() || self.runs_silently => {
+                texts = self.files.texts();
+                Listening::Files(&texts)
             }
-        }
-        self.note().unlisted = ports.unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
+            (true, Some(_)) => Listening::Nothing,
+        };
+        self.binds.choose(&desired.services, &self.settings, &listening, self.now);
+        let unlisted = &self.binds.chosen().unlisted;
+        self.note().unlisted = unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
     }
 
     /// Keeps the sections of services that are gone, empty, so that a service whose last container restarts costs no
@@ -187,7 +172,7 @@ impl Haproxy {
         self.lingering_sections.retain(|name, _| !wanted.contains(&**name));
         let mut kept = Vec::new();
         for section in &self.applied.layout.sections {
-            if wanted.contains(&*section.name) || self.ports_wanted(section) {
+            if wanted.contains(&*section.name) || self.binds.wants_port_of(section, &self.settings) {
                 continue;
             }
             let until =
@@ -205,23 +190,16 @@ impl Haproxy {
         }
     }
 
-    fn ports_wanted(&self, section: &Section) -> bool {
-        let mut binds = section.skeleton.lines().filter_map(|l| l.trim_start().strip_prefix("bind "));
-        binds.any(|bind| {
-            self.ports.listed.values().any(|port| self.settings.listen.binds(*port).iter().any(|b| b == bind))
-        })
-    }
-
-    /// Writes the file that corresponds to what the operations will make, then does them.
-    async fn apply_live(&mut self, live: Live) -> Result<(), HaproxyError> {
-        let text = live.layout.render();
-        self.files.write_live(&text)?;
-        self.metrics.config_writes.inc();
-        let failures = self.connection.run(&live.ops, &self.metrics).await;
+    /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. A full disk does not keep the
+    /// operations back: nothing known to be dead may get traffic for want of a file.
+    async fn apply_live(&mut self, live: Live) -> Result<bool, HaproxyError> {
+        let written = self.write(&live.layout);
+        let ran = self.connection.run(&live.ops, &self.metrics).await;
         for step in &live.ops {
             if let ServerChange::Retire(server) = &step.change {
                 let section = self.applied.lingering.entry(step.section.clone()).or_default();
-                section.insert(server.name.clone(), super::server::Server { maint: true, ..server.clone() });
+                section.insert(server.name.clone(), Server { maint: true, ..server.clone() });
+                self.collect_at = Some((Instant::now(), COLLECT_AFTER[0]));
             }
             if let ServerChange::Revive { now, .. } | ServerChange::Replace { now, .. } = &step.change
                 && let Some(section) = self.applied.lingering.get_mut(&step.section)
@@ -231,12 +209,30 @@ impl Haproxy {
         }
         self.applied.layout = live.layout;
         self.applied.lingering.retain(|_, servers| !servers.is_empty());
-        if !failures.is_empty() {
-            for error in &failures {
-                warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
+        let done = matches!(ran, Ran::Done);
+        match ran {
+            Ran::Done => {}
+            Ran::Unknown(why) => {
+                warn!(why, "It is not known which runtime operations were done; looking at what runs.");
+                self.verify().await;
             }
-            self.applied.unknown = Some(ReloadReason::Refused);
+            Ran::Refused(errors) => {
+                for error in &errors {
+                    warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
+                }
+                self.verify().await;
+                self.applied.unknown.get_or_insert(ReloadReason::Refused);
+                self.refused = live.ops;
+            }
         }
+        written.map(|()| done)
+    }
+
+    fn write(&mut self, layout: &Layout) -> Result<(), HaproxyError> {
+        let written = self.files.write_live(&layout.render());
+        self.unwritten = written.is_err();
+        written?;
+        self.metrics.config_writes.inc();
         Ok(())
     }
 
@@ -252,10 +248,12 @@ impl Haproxy {
         match self.connection.load().await {
             Ok(log) => {
                 self.files.settle();
+                self.unwritten = false;
+                self.refused.clear();
                 let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
                 let took_ms = started.elapsed().as_millis();
                 info!(reasons = words.join(","), %took_ms, "HAProxy loaded a new config.");
-                if !log.trim().is_empty() {
+                if log.contains("[WARNING]") || log.contains("[ALERT]") {
                     warn!(%log, "HAProxy has something to say about it.");
                 }
                 self.applied = Applied { layout, ..Applied::default() };
@@ -274,10 +272,16 @@ impl Haproxy {
     /// Deletes servers that were retired, where this version can and they are idle. Gives when to try again.
     async fn collect(&mut self) -> Option<Instant> {
         if !self.connection.can().del_server || self.applied.lingering.is_empty() {
+            self.collect_at = None;
             return None;
         }
-        self.connection.delete_idle(&mut self.applied.lingering, &self.metrics).await;
-        (!self.applied.lingering.is_empty()).then(|| Instant::now() + Duration::from_millis(200))
+        let (at, wait) = self.collect_at.unwrap_or((Instant::now(), COLLECT_AFTER[0]));
+        self.collect_at = Some((at, wait));
+        if at <= Instant::now() {
+            self.connection.delete_idle(&mut self.applied.lingering, &self.metrics).await;
+            self.collect_at = Some((Instant::now() + wait, COLLECT_AFTER[1].min(wait * 2)));
+        }
+        self.collect_at.filter(|_| !self.applied.lingering.is_empty()).map(|(at, _)| at)
     }
 }
 
@@ -296,17 +300,17 @@ impl Generator for Haproxy {
     async fn prepare(&mut self, desired: &Desired) {
         self.now = Instant::now();
         self.names.refresh(&desired.services).await;
-        if self.verify_at.is_none_or(|at| at <= self.now) {
+        if self.verify_at.is_none_or(|at| at <= self.now) || !self.connection.is_open() {
             self.verify().await;
         }
-        self.try_ports(desired);
+        self.choose_ports(desired);
         self.note().unresolved = self.names.unresolved().map(str::to_owned).collect();
     }
 
     fn plan(&mut self, desired: &Desired) -> Plan {
         let can = *self.connection.can();
         let rendered = self.composer.renders();
-        let (mut layout, failed) = self.composer.compose(&desired.services, &self.ports, &self.names, &can);
+        let (mut layout, failed) = self.composer.compose(&desired.services, self.binds.chosen(), &self.names, &can);
         for (service, error) in failed {
             warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
         }
@@ -318,17 +322,21 @@ impl Generator for Haproxy {
     async fn apply(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
         let mut again = None;
         match plan {
+            Plan::Unchanged if self.unwritten => {
+                let layout = self.applied.layout.clone();
+                self.write(&layout)?;
+            }
             Plan::Unchanged => {}
             Plan::Live(live) => {
-                self.apply_live(live).await?;
-                again = self.applied.unknown.map(|_| Instant::now());
+                let done = self.apply_live(live).await?;
+                // What was refused, or is not known to be done, is planned anew.
+                again = (!done).then(Instant::now);
             }
             Plan::Reload { interim, layout, reasons } => {
-                if let Some(interim) = interim {
+                if let Some(interim) = interim.filter(|interim| interim.ops != self.refused) {
                     self.apply_live(interim).await?;
                 }
-                let now = Instant::now();
-                match self.pace.wait(now) {
+                match self.pace.wait(Instant::now()) {
                     Some(at) => {
                         self.note().waiting = Some(reasons.iter().map(|r| r.to_string()).collect());
                         again = Some(at);
@@ -337,9 +345,11 @@ impl Generator for Haproxy {
                 }
             }
         }
-        let due = [again, self.collect().await, self.verify_at, self.names.next_due(), self.next_section_end()];
-        let reconnect = self.verify_at.is_none().then(|| Instant::now() + RECONNECT_EVERY);
-        Ok(due.into_iter().chain([reconnect]).flatten().min().map_or(Outcome::Done, Outcome::Again))
+        let now = Instant::now();
+        let looked = self.verify_at.map(|at| at.min(now + LOOK_EVERY)).or(Some(now + LOOK_EVERY));
+        let collected = self.collect().await;
+        let due = [again, collected, looked, self.names.next_due(), self.next_section_end(now), self.binds.next_due()];
+        Ok(due.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
     }
 }
 
@@ -366,7 +376,8 @@ impl Haproxy {
         }
     }
 
-    fn next_section_end(&self) -> Option<Instant> {
-        self.lingering_sections.values().min().copied()
+    /// When a section's time is up; one whose time is up already waits for the reload, which has its own time.
+    fn next_section_end(&self, now: Instant) -> Option<Instant> {
+        self.lingering_sections.values().filter(|at| **at > now).min().copied()
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`settings`] | what the operator decides | no |
 //! | [`ports`] | which service listens on which port | no |
+//! | [`binds`] | which of those ports can be opened | test-binds only |
 //! | [`compose`] | services as sections | no |
 //! | [`layout`], [`server`] | haproxy.cfg as a value, written and read back | no |
 //! | [`mod@plan`] | from what runs to what is desired | no |
@@ -14,6 +15,7 @@
 //! | [`generator`] | a turn's preparation, plan and application | yes |
 //! | [`status`] | what an operator wants to know | no |
 
+pub mod binds;
 pub mod compose;
 pub mod connection;
 pub mod files;

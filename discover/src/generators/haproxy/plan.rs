@@ -205,6 +205,10 @@ fn add(ops: &mut Vec<Op>, at: ServerRef, server: &Server) -> Result<(), CommandE
 /// Compares `desired` with what is `applied`. Costs a pointer comparison for each section that both share.
 pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     let mut reasons: BTreeSet<ReloadReason> = applied.unknown.into_iter().collect();
+    if let Some(ReloadReason::Start | ReloadReason::EditedByHand) = applied.unknown {
+        // Nothing is known to compare with, so further reasons would be made up.
+        return Plan::Reload { interim: None, layout: desired.clone(), reasons };
+    }
     if desired.header != applied.layout.header || desired.footer != applied.layout.footer {
         reasons.insert(ReloadReason::Header);
     }
@@ -239,8 +243,9 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     ops.sort_by_key(|step: &Step| step.change.urgency());
 
     if !reasons.is_empty() {
-        let changed = !ops.is_empty() && applied.unknown.is_none();
-        let interim = changed.then_some(Live { layout: interim, ops });
+        // After a refusal what runs was read back; after an interrupted reload the sections that run are in doubt.
+        let known = matches!(applied.unknown, None | Some(ReloadReason::Refused));
+        let interim = (known && !ops.is_empty()).then_some(Live { layout: interim, ops });
         Plan::Reload { interim, layout: desired.clone(), reasons }
     } else if ops.is_empty() && same_order(desired, &applied.layout) {
         Plan::Unchanged

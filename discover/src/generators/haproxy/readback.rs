@@ -53,7 +53,8 @@ fn as_server(state: &ServerState, known: Option<&Server>) -> Server {
         // Parameters cannot be read back; an unlisted server has none that could equal a wanted one's.
         params: known.map_or_else(|| "".into(), |k| k.params.clone()),
         weight: state.weight,
-        maint: state.admin.forced_maintenance(),
+        // Drained by hand is not served either, and ends by the same command; our own drains are weights of 0.
+        maint: state.admin.forced_maintenance() || state.admin.draining(),
     }
 }
 

@@ -116,6 +116,31 @@ impl FromStr for PortRanges {
 }
 
 #[cfg(test)]
+pub(super) mod tests_support {
+    use super::*;
+
+    /// Settings that listen on 127.0.0.1 only.
+    pub fn settings() -> HaproxySettings {
+        HaproxySettings {
+            config_file: "haproxy.cfg".into(),
+            socket: "haproxy.sock".into(),
+            listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
+            stats_port: None,
+            service_ports: PortRanges::default(),
+            reserved: BTreeSet::new(),
+            default_mode: Mode::Tcp,
+            check: "check".into(),
+            slow_start: None,
+            maxconn: 100,
+            timeouts: [Duration::from_secs(1); 3],
+            user: None,
+            templates: None,
+            section_linger: Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
