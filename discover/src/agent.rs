@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::debounce::Debounce;
+use common::model::ServiceMap;
 use common::registry::Snapshot;
 use common::telemetry::Chain;
 use common::watch::Observation;
@@ -16,7 +17,8 @@ use tracing::{error, info, warn};
 
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
-use crate::reconcile::{Desired, Guard, Source, merge};
+use crate::reconcile::{Desired, Emptied, Guard, Memory, Source, merge};
+use crate::state::StateFile;
 use crate::status::{Shared, TurnRecord};
 
 /// A turn happens at least this often, whatever was or was not signalled.
@@ -55,6 +57,10 @@ pub struct Agent {
     pub generators: Vec<Box<dyn Turn>>,
     /// The guard against mass expiry; shared with the control socket.
     pub guard: Arc<std::sync::Mutex<Guard>>,
+    /// What becomes of pools that are empty all the same.
+    pub emptied: Emptied,
+    /// Where what must outlive a restart is written, if anywhere.
+    pub state: Option<StateFile>,
     /// How triggers are gathered into turns.
     pub debounce: Debounce,
     /// How long a required source is waited for at the start, once another has answered.
@@ -67,6 +73,8 @@ pub struct Agent {
     pub changes: watch::Sender<u64>,
     /// discover's metrics.
     pub metrics: Metrics,
+    /// Pools that stand in for empty ones: empty at the start.
+    pub kept: ServiceMap,
 }
 
 impl Agent {
@@ -89,7 +97,10 @@ impl Agent {
             let mut wake = &*self.wake;
             tokio::select! {
                 biased; // shutdown wins over work
-                () = cancel.cancelled() => return Ok(()),
+                () = cancel.cancelled() => {
+                    self.remember(None).await;
+                    return Ok(());
+                }
                 _ = self.debounce.settle(&mut wake) => {}
                 () = sleep_until(at) => {}
             }
@@ -105,14 +116,31 @@ impl Agent {
                 warn!(pending = %merged.pending.join(", "), "Going on without these sources: they have not answered in time.");
             }
             begun = true;
-            let desired = self.lock_guard().judge(&merged, Instant::now());
+            let mut desired = self.lock_guard().judge(&merged, Instant::now());
+            self.emptied.fill(&mut desired);
             due = self.turn(&desired, &observations, &cancel).await;
+            // After the turn: a slow disk keeps nobody waiting.
+            due = [due, self.remember(Some(&desired)).await].into_iter().flatten().min();
         }
     }
 
     fn lock_guard(&self) -> std::sync::MutexGuard<'_, Guard> {
         // A panic while judging would have ended the agent; what it left is still the best there is.
         self.guard.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Writes down what must outlive a restart, if it is time; at the end (`None`) at once. Gives when it is time.
+    async fn remember(&mut self, desired: Option<&Desired>) -> Option<Instant> {
+        let state = self.state.as_mut()?;
+        match desired {
+            Some(desired) => self.kept = self.emptied.kept(desired),
+            None => state.hurry(),
+        }
+        let now = Instant::now();
+        let (guard, kept) = (&self.guard, &self.kept);
+        let lock = || guard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let version = lock().version();
+        state.save(version, || Memory { kept: kept.clone(), ..lock().memory(now) }, now).await
     }
 
     /// One turn of every generator; gives when the next one is due.

@@ -9,6 +9,7 @@
 //! | [`generators`] | desired → files and running state, one folder for each |
 //! | [`haproxy`] | talking to HAProxy and running it |
 //! | [`supervise`] | `discover supervise`: owns HAProxy's processes, as PID 1 |
+//! | [`state`] | what must outlive a restart, on disk |
 //! | [`metrics`], [`status`] | what discover tells about itself |
 //! | [`names`] | host names as addresses |
 //!
@@ -22,6 +23,7 @@ pub mod haproxy;
 pub mod metrics;
 pub mod names;
 pub mod reconcile;
+pub mod state;
 pub mod status;
 pub mod supervise;
 pub mod watchers;

@@ -1,6 +1,6 @@
 //! What discover tells about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,6 +24,7 @@ struct State {
     quarantined: Vec<Value>,
     services: ServiceMap,
     held: BTreeMap<ServiceName, usize>,
+    kept: BTreeSet<ServiceName>,
     turn: Option<TurnRecord>,
     haproxy: Option<Arc<Mutex<HaproxyStatus>>>,
     pending: bool,
@@ -80,6 +81,7 @@ impl Shared {
         let changed = state.pending
             || state.services != desired.services
             || state.held != held
+            || state.kept != desired.kept
             || state.quarantined != quarantined
             || was_failing != turn.error.is_some();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -94,6 +96,7 @@ impl Shared {
         }
         state.services = desired.services.clone();
         state.held = held;
+        state.kept = desired.kept.clone();
         state.quarantined = quarantined;
         state.turn = Some(turn);
         state.pending = false;
@@ -128,7 +131,8 @@ impl StatusSource for Shared {
             .iter()
             .map(|(name, pool)| {
                 let in_status = |status| pool.backends().iter().filter(|b| b.status == status).count();
-                let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name));
+                let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name).map(String::as_str));
+                let kept = state.kept.contains(name).then_some("no backend is registered; its last ones are kept");
                 json!({
                     "service": name,
                     "port": pool.backends().iter().find_map(|b| b.service_port),
@@ -137,7 +141,7 @@ impl StatusSource for Shared {
                     "down": in_status(Status::Down),
                     "held": state.held.get(name).copied().unwrap_or(0),
                     "backends": pool.backends().iter().map(|b| b.address()).collect::<Vec<_>>(),
-                    "note": unlisted,
+                    "note": unlisted.or(kept),
                 })
             })
             .collect();

@@ -16,6 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::Failure;
 use super::settings::HaproxyArgs;
@@ -26,7 +27,8 @@ use crate::generators::haproxy::connection::{Connection, ProcessMode};
 use crate::generators::haproxy::reload::ReloadPace;
 use crate::haproxy::process::{Launch, Output};
 use crate::metrics::Metrics;
-use crate::reconcile::{Guard, GuardSettings, Source};
+use crate::reconcile::{Emptied, Guard, GuardSettings, OnEmpty, Source};
+use crate::state::StateFile;
 use crate::status::Shared;
 
 /// Where the control socket is, unless said otherwise.
@@ -97,6 +99,9 @@ struct PaceArgs {
     /// Share of a pool, in percent, above which its expiries are held
     #[arg(long, env = "DISCOVER_HOLD_ABOVE", value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     hold_above: u8,
+    /// What becomes of a service whose last backend was taken away: empty, or keep (its last backends stay, under HAProxy's checks)
+    #[arg(long, env = "DISCOVER_ON_EMPTY", value_name = "POLICY", default_value = "empty", value_enum)]
+    on_empty: OnEmpty,
     /// How long a source is waited for at the start, once another has answered
     #[arg(long, env = "DISCOVER_SYNC_DEADLINE", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     sync_deadline: Duration,
@@ -179,8 +184,13 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let sources = vec![Source { name: args.source.name().into(), required: true, inlet }];
     lifecycle.spawn(args.source.name(), args.source.watcher()?.run(outlet, cancel.clone()));
 
+    // Docker itself says at every start what there is; of a registry's silence nobody knows what it means.
+    let state = (!args.source.knows_all_at_start()).then(|| StateFile::new(args.process.dir.join("state.json")));
+    let memory = state.as_ref().map(StateFile::load).unwrap_or_default();
+    let routed: ServiceMap = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
+    let emptied = Emptied::new(args.pace.on_empty, routed);
     let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };
-    let guard = Arc::new(Mutex::new(Guard::new(guard, ServiceMap::new())));
+    let guard = Arc::new(Mutex::new(Guard::new(guard, memory, Instant::now())));
     let (changes, changed) = watch::channel(0);
     if let Listen::At(address) = args.admin {
         let server = AdminServer::new("discover", Arc::new(shared.clone()), Arc::new(registry), changed);
@@ -202,6 +212,9 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         sources,
         generators: vec![Box::new(haproxy)],
         guard,
+        emptied,
+        state,
+        kept: ServiceMap::new(),
         debounce: Debounce::new(args.pace.quiet, args.pace.max_wait),
         sync_deadline: args.pace.sync_deadline,
         wake,

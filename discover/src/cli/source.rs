@@ -66,6 +66,11 @@ impl SourceArgs {
         if self.docker.docker { "docker" } else { "etcd" }
     }
 
+    /// Whether what the source does not name at the start is gone for certain.
+    pub fn knows_all_at_start(&self) -> bool {
+        self.docker.docker
+    }
+
     /// The watcher that these flags describe; it has not connected yet.
     ///
     /// # Errors

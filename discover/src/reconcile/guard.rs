@@ -12,7 +12,7 @@ use common::registry::DepartureCause;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{Desired, Held, Merged};
+use super::{Desired, Held, Memory, Merged};
 
 /// How the guard judges.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct Guard {
     padded: HashMap<ServiceName, Arc<Pool>>,
     /// Whether `last` was told by the sources, and not carried over from before a restart.
     told: bool,
+    /// Grows whenever what must be remembered changes.
+    version: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -52,15 +54,55 @@ struct Expired {
 }
 
 impl Guard {
-    /// A guard that begins with `last`, what was routed before a restart, if that is known.
-    pub fn new(settings: GuardSettings, last: ServiceMap) -> Self {
-        Self { settings, last, expired: BTreeMap::new(), holding: BTreeSet::new(), padded: HashMap::new(), told: false }
+    /// A guard that goes on where an earlier one stood, as far as that is known: with what was told before a restart,
+    /// and with what it held, which is held no longer for that.
+    pub fn new(settings: GuardSettings, memory: Memory, now: Instant) -> Self {
+        let hold = settings.hold;
+        let expired = |(service, all): (ServiceName, Vec<(Arc<Backend>, Duration)>)| {
+            let young = all.into_iter().filter(|(_, ago)| *ago < hold);
+            // A clock of the machine may begin at its start, so that there is no such moment: then the hold begins anew.
+            let one = |(backend, ago): (Arc<Backend>, Duration)| {
+                (backend.id.clone(), Expired { backend, at: now.checked_sub(ago).unwrap_or(now) })
+            };
+            (service, young.map(one).collect())
+        };
+        let mut expired: BTreeMap<ServiceName, BTreeMap<BackendId, Expired>> =
+            memory.expired.into_iter().map(expired).collect();
+        expired.retain(|_, all| !all.is_empty());
+        Self {
+            settings,
+            last: memory.told,
+            expired,
+            holding: memory.holding,
+            padded: HashMap::new(),
+            told: false,
+            version: 0,
+        }
+    }
+
+    /// What an heir of this guard must know.
+    pub fn memory(&self, now: Instant) -> Memory {
+        let ago = |e: &Expired| (e.backend.clone(), now.saturating_duration_since(e.at));
+        let expired = self.expired.iter().map(|(s, all)| (s.clone(), all.values().map(ago).collect())).collect();
+        Memory { told: self.last.clone(), expired, holding: self.holding.clone(), ..Memory::default() }
+    }
+
+    /// Grows whenever [`memory`](Self::memory) changes otherwise than by its age.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// What ought to run, given what the sources say now.
     pub fn judge(&mut self, merged: &Merged, now: Instant) -> Desired {
         let mut desired = Desired { services: merged.services.clone(), ..Desired::default() };
+        let changed = self.last.len() != merged.services.len()
+            || self.last.iter().zip(&merged.services).any(|(a, b)| a.0 != b.0 || !Arc::ptr_eq(a.1, b.1));
+        if changed || !self.told {
+            self.version += 1;
+        }
         if self.settings.hold.is_zero() {
+            self.last = merged.services.clone();
+            self.told = true;
             return desired;
         }
         let touched = self.note_departures(merged, now);
@@ -93,6 +135,7 @@ impl Guard {
     pub fn release(&mut self, service: &ServiceName) -> usize {
         self.holding.remove(service);
         let released = self.expired.remove(service).map_or(0, |e| e.len());
+        self.version += 1;
         if released > 0 {
             warn!(%service, released, "Hold ended by the operator.");
         }
@@ -117,6 +160,7 @@ impl Guard {
                 if cause == DepartureCause::Orderly || backend.status != Status::Up {
                     continue;
                 }
+                self.version += 1;
                 let expired = Expired { backend: backend.clone(), at: now };
                 self.expired.entry(service.clone()).or_default().entry(backend.id.clone()).or_insert(expired);
                 touched.insert(service.clone());
@@ -190,8 +234,9 @@ mod tests {
 
     impl World {
         fn new(live: std::ops::Range<u16>) -> Self {
-            let guard = Guard::new(GuardSettings::default(), ServiceMap::new());
-            let mut world = Self { guard, live: live.collect(), departed: HashMap::new(), now: Instant::now() };
+            let now = Instant::now();
+            let guard = Guard::new(GuardSettings::default(), Memory::default(), now);
+            let mut world = Self { guard, live: live.collect(), departed: HashMap::new(), now };
             world.routed();
             world
         }
@@ -283,13 +328,71 @@ mod tests {
             Arc::new(Backend::new(id.parse().unwrap(), "127.0.0.1".parse().unwrap(), 80.try_into().unwrap()))
         };
         let services = |pool: Pool| ServiceMap::from([(World::service(), Arc::new(pool))]);
-        let mut guard = Guard::new(GuardSettings::default(), services([backend("old")].into_iter().collect()));
         let now = Instant::now();
+        let told = services([backend("old")].into_iter().collect());
+        let mut guard = Guard::new(GuardSettings::default(), Memory { told, ..Memory::default() }, now);
         let gone = guard.judge(&Merged::default(), now);
         assert_eq!(gone.held[&World::service()].len(), 1, "what went while nobody watched is held");
         let merged = Merged { services: services([backend("new")].into_iter().collect()), ..Merged::default() };
         let desired = guard.judge(&merged, now);
         assert!(desired.held.is_empty());
         assert_eq!(desired.services[&World::service()].len(), 1);
+    }
+
+    impl World {
+        /// Another guard that knows what this one would have written down.
+        fn restart(&mut self) -> &mut Self {
+            let memory = self.guard.memory(self.now);
+            let json = memory.to_json(Duration::from_secs(1_000_000)).unwrap();
+            let memory = Memory::from_json(&json, Duration::from_secs(1_000_000)).unwrap();
+            self.guard = Guard::new(GuardSettings::default(), memory, self.now);
+            self
+        }
+    }
+
+    #[tokio::test]
+    async fn what_expired_while_discover_was_down_is_held() {
+        let mut world = World::new(0..4);
+        world.restart().go(0..4, DepartureCause::Expiry);
+        world.departed.clear(); // nobody saw it go
+        assert_eq!(world.after(60).routed(), [0, 1, 2, 3]);
+        assert_eq!(world.after(540).routed(), [0, 1, 2, 3]);
+        assert!(world.after(60).routed().is_empty(), "but not for ever");
+    }
+
+    #[tokio::test]
+    async fn a_restart_prolongs_no_hold_and_ends_none() {
+        let mut world = World::new(0..2);
+        world.go(0..2, DepartureCause::Expiry);
+        assert_eq!(world.routed(), [0, 1]);
+        for _ in 0..5 {
+            assert_eq!(world.after(100).restart().routed(), [0, 1]);
+        }
+        assert_eq!(world.guard.next_due(), Some(world.now + Duration::from_secs(100)));
+        assert!(world.after(100).restart().routed().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_released_stays_so_after_a_restart() {
+        let mut world = World::new(0..2);
+        world.go(0..2, DepartureCause::Expiry);
+        world.routed();
+        let version = world.guard.version();
+        world.guard.release(&World::service());
+        assert!(world.guard.version() > version);
+        assert!(world.restart().routed().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_changes_only_with_what_happens() {
+        let mut world = World::new(0..3);
+        let departed = vec![Arc::new(HashMap::new())];
+        let merged = Merged { services: world.guard.last.clone(), departed, pending: vec![] };
+        let version = world.guard.version();
+        world.guard.judge(&merged, world.now);
+        assert_eq!(world.guard.version(), version);
+        world.live.remove(&0);
+        world.routed();
+        assert!(world.guard.version() > version);
     }
 }

@@ -1,14 +1,18 @@
 //! What the sources say, as one desired state: merged, and guarded against mass expiry. Pure, with injected time.
 
+mod empty;
 mod guard;
+mod memory;
 mod merge;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::model::{BackendId, ServiceMap, ServiceName};
 use tokio::time::Instant;
 
+pub use empty::{Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
+pub use memory::{Memory, MemoryError};
 pub use merge::{Merged, Source, merge};
 
 /// What ought to run.
@@ -18,6 +22,8 @@ pub struct Desired {
     pub services: ServiceMap,
     /// Backends that the guard keeps although their registration is gone.
     pub held: BTreeMap<ServiceName, BTreeMap<BackendId, Held>>,
+    /// Services that are empty, with their last backends in place of none.
+    pub kept: BTreeSet<ServiceName>,
 }
 
 /// Why a backend is still there.
