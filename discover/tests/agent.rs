@@ -1,0 +1,218 @@
+//! The agent as a whole between a registry in memory and a generator that only takes note: what is routed when
+//! registrations run out together, with discover up, down, or restarting. On a paused clock.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::debounce::Debounce;
+use common::model::{ServiceMap, ServiceName};
+use common::registry::RegistryWatcher;
+use common::store::fake::FakeStore;
+use common::store::{Lease, Op, Store};
+use common::watch::{Watcher, channel};
+use discover::agent::Agent;
+use discover::generators::{Generator, Outcome};
+use discover::metrics::Metrics;
+use discover::reconcile::{Desired, Emptied, Guard, GuardSettings, OnEmpty, Source};
+use discover::state::StateFile;
+use discover::status::Shared;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+const SERVICES: usize = 50;
+const EACH: usize = 20;
+
+/// Remembers what was desired last.
+struct Note(Arc<Mutex<ServiceMap>>);
+
+impl Generator for Note {
+    type Plan = ServiceMap;
+    type Error = Infallible;
+    async fn resume(&mut self) {}
+    async fn prepare(&mut self, _: &Desired) {}
+    fn plan(&mut self, desired: &Desired) -> ServiceMap {
+        desired.services.clone()
+    }
+    async fn apply(&mut self, plan: ServiceMap) -> Result<Outcome, Infallible> {
+        *self.0.lock().unwrap() = plan;
+        Ok(Outcome::Done)
+    }
+}
+
+struct Running {
+    cancel: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    routed: Arc<Mutex<ServiceMap>>,
+    guard: Arc<Mutex<Guard>>,
+}
+
+impl Running {
+    fn start(store: &FakeStore, dir: &Path, on_empty: OnEmpty) -> Self {
+        let state = StateFile::new(dir.join("state.json"));
+        let memory = state.load();
+        let last = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
+        let guard = Arc::new(Mutex::new(Guard::new(GuardSettings::default(), memory, Instant::now())));
+        let (cancel, routed, (outlet, inlet)) = (CancellationToken::new(), Arc::default(), channel());
+        let watcher = RegistryWatcher::new(store.peer(), "/backends".parse().unwrap());
+        let agent = Agent {
+            sources: vec![Source { name: "etcd".into(), required: true, inlet }],
+            generators: vec![Box::new(Note(Arc::clone(&routed)))],
+            guard: guard.clone(),
+            emptied: Emptied::new(on_empty, last),
+            state: Some(state),
+            kept: ServiceMap::new(),
+            debounce: Debounce::new(Duration::from_millis(1), Duration::from_millis(20)),
+            sync_deadline: Duration::from_secs(60),
+            wake: Arc::new(Notify::new()),
+            shared: Shared::new(None),
+            changes: watch::channel(0).0,
+            metrics: Metrics::new(&mut Registry::default()),
+        };
+        let (watching, turning) = (cancel.clone(), cancel.clone());
+        let tasks = vec![
+            tokio::spawn(async move { watcher.run(outlet, watching).await.unwrap() }),
+            tokio::spawn(async move { agent.run(turning).await.unwrap() }),
+        ];
+        Self { cancel, tasks, routed, guard }
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+
+    /// As `kill -9`.
+    fn kill(self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    /// How many backends are routed, and how many services have none.
+    fn routed(&self) -> (usize, usize) {
+        let routed = self.routed.lock().unwrap();
+        let full = routed.values().filter(|p| !p.is_empty()).count();
+        (routed.values().map(|p| p.len()).sum(), SERVICES.saturating_sub(full))
+    }
+}
+
+/// The registry as five hosts write it: one lease each, the registrar's key and its backends under it.
+struct Hosts {
+    store: FakeStore,
+    leases: Vec<Lease>,
+}
+
+impl Hosts {
+    async fn new() -> Self {
+        let mut hosts = Self { store: FakeStore::new(), leases: Vec::new() };
+        hosts.register().await;
+        hosts
+    }
+
+    async fn register(&mut self) {
+        self.leases.clear();
+        for host in 0..5 {
+            let lease = self.store.grant(Duration::from_secs(100_000)).await.unwrap();
+            let mut ops = vec![Op::put(format!("/registrars/h{host}"), "{}".as_bytes(), Some(lease.id))];
+            for n in (0..SERVICES * EACH).filter(|n| n % 5 == host) {
+                let (service, id) = (n % SERVICES, n / SERVICES);
+                let value = format!("10.0.{service}.{id}:80");
+                ops.push(Op::put(format!("/backends/s{service}/b{id}"), value.as_bytes(), Some(lease.id)));
+            }
+            self.store.put_all(ops).await.unwrap();
+            self.leases.push(lease);
+        }
+    }
+
+    /// All agents are cut off at once.
+    fn expire(&self) {
+        for lease in &self.leases {
+            self.store.expire(lease.id);
+        }
+    }
+}
+
+async fn settled() {
+    sleep(Duration::from_secs(3)).await;
+}
+
+const ALL: (usize, usize) = (SERVICES * EACH, 0);
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_registrations_that_run_out_together_empty_no_pool() {
+    let (mut hosts, dir) = (Hosts::new().await, tempfile::tempdir().unwrap());
+    let discover = Running::start(&hosts.store, dir.path(), OnEmpty::Empty);
+    settled().await;
+    assert_eq!(discover.routed(), ALL);
+    hosts.expire();
+    settled().await;
+    assert_eq!(discover.routed(), ALL, "0 pools are empty");
+    assert!(discover.guard.lock().unwrap().next_due().is_some());
+    hosts.register().await;
+    settled().await;
+    assert_eq!(discover.routed(), ALL);
+    assert_eq!(discover.guard.lock().unwrap().next_due(), None, "their return ends the hold");
+    hosts.expire();
+    sleep(Duration::from_secs(590)).await;
+    assert_eq!(discover.routed(), ALL);
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(discover.routed(), (0, SERVICES), "nothing is held for ever");
+    discover.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_out_while_discover_is_down_is_held_and_no_restart_prolongs_it() {
+    for clean in [true, false] {
+        let (hosts, dir) = (Hosts::new().await, tempfile::tempdir().unwrap());
+        let discover = Running::start(&hosts.store, dir.path(), OnEmpty::Empty);
+        settled().await;
+        if clean {
+            discover.stop().await
+        } else {
+            discover.kill()
+        }
+        hosts.expire();
+        let discover = Running::start(&hosts.store, dir.path(), OnEmpty::Empty);
+        settled().await;
+        assert_eq!(discover.routed(), ALL, "stopped cleanly: {clean}");
+        discover.kill();
+        let discover = Running::start(&hosts.store, dir.path(), OnEmpty::Empty);
+        settled().await;
+        assert_eq!(discover.routed(), ALL, "nor does a second restart lose them");
+        discover.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn orderly_removals_are_never_held_and_an_emptied_pool_is_kept_only_when_asked() {
+    for on_empty in [OnEmpty::Empty, OnEmpty::Keep] {
+        let (store, dir) = (FakeStore::new(), tempfile::tempdir().unwrap());
+        let lease = store.grant(Duration::from_secs(100_000)).await.unwrap();
+        let put = |key: &str, value: &str| Op::put(key.to_owned(), value.as_bytes(), Some(lease.id));
+        let ops = vec![put("/registrars/h", "{}"), put("/backends/web/a", "10.0.0.1:80")];
+        store.put_all(ops).await.unwrap();
+        let discover = Running::start(&store, dir.path(), on_empty);
+        settled().await;
+        store.delete("/backends/web/a");
+        settled().await;
+        let left = usize::from(on_empty == OnEmpty::Keep);
+        assert_eq!(discover.routed().0, left);
+        discover.kill();
+        let discover = Running::start(&store, dir.path(), on_empty);
+        settled().await;
+        assert_eq!(discover.routed().0, left, "a restart does not matter");
+        store.put_all(vec![put("/backends/web/b", "10.0.0.2:80")]).await.unwrap();
+        settled().await;
+        let web: ServiceName = "web".parse().unwrap();
+        let hosts: Vec<String> =
+            discover.routed.lock().unwrap()[&web].backends().iter().map(|b| b.host.to_string()).collect();
+        assert_eq!(hosts, ["10.0.0.2"], "others take the place of kept ones");
+        discover.stop().await;
+    }
+}
