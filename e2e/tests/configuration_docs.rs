@@ -31,7 +31,8 @@ fn row(arg: &Arg) -> Option<String> {
 fn table(text: &mut String, command: &Command) {
     let rows: Vec<String> = command.get_arguments().filter_map(row).collect();
     if !rows.is_empty() {
-        let _ = writeln!(text, "\n| flag | environment | default | what it does |\n|---|---|---|---|\n{}", rows.join("\n"));
+        let _ =
+            writeln!(text, "\n| flag | environment | default | what it does |\n|---|---|---|---|\n{}", rows.join("\n"));
     }
 }
 
@@ -63,6 +64,9 @@ fn configuration_md_lists_every_flag() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(Path::new(FILE), new).expect("docs/configuration.md can be written");
     } else {
-        assert!(new == old, "docs/configuration.md is not current: run UPDATE_DOCS=1 cargo test -p e2e --test configuration_docs");
+        assert!(
+            new == old,
+            "docs/configuration.md is not current: run UPDATE_DOCS=1 cargo test -p e2e --test configuration_docs"
+        );
     }
 }
