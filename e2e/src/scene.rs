@@ -1,6 +1,6 @@
 //! Everything that routes: etcd, both agents with HAProxy, and Docker.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,7 +10,7 @@ use crate::agents::{Agent, Discover, Register};
 use crate::docker::{Container, Docker, Spec};
 use crate::haproxy::Haproxy;
 use crate::http::Client;
-use crate::{Context, Etcd, Lab, Result, free_port, haproxy, in_lab, wait};
+use crate::{Context, Etcd, Lab, Result, haproxy, in_lab, wait};
 
 /// How long anything may take to be routed, or to go.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ impl Scene {
     /// # Errors
     /// When one is not.
     pub async fn services(&self, services: usize) -> Result<Vec<Container>> {
-        let ports: Vec<_> = (0..services).map(|_| free_port()).collect();
+        let ports = free_ports(services)?;
         let specs: Vec<_> =
             ports.iter().enumerate().map(|(n, port)| Spec::served(&format!("service-{n}"), *port)).collect();
         let containers = run_all(&self.docker, &specs).await?;
@@ -118,6 +118,21 @@ impl Scene {
     pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>) -> Result<()> {
         self.etcd.operator().await.put(key, value, None).await.during(format!("putting {key}")).map(drop)
     }
+}
+
+/// Ports on 127.0.0.1 that were free a moment ago, all of them different.
+///
+/// # Errors
+/// When there are not so many.
+pub fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let listeners: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
+        .collect::<Result<_, _>>()
+        .during("looking for free ports")?;
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().map(|at| at.port()).during("looking for a free port"))
+        .collect()
 }
 
 /// A port of this machine's loopback address.
@@ -179,6 +194,7 @@ pub async fn workers(lab: &Lab) -> Result<Vec<i32>> {
 /// The test's, with the version.
 pub fn each_haproxy(test: impl AsyncFn(&Lab, &Haproxy) -> Result<()>) -> Result<()> {
     for haproxy in haproxy::all()? {
+        println!("with HAProxy {} ({})", haproxy.version, haproxy.path.display());
         in_lab(async |lab| test(lab, &haproxy).await).during(format!("HAProxy {}", haproxy.version))?;
     }
     Ok(())

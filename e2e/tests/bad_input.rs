@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use e2e::docker::Spec;
 use e2e::http::Client;
-use e2e::scene::{PATIENCE, Scene, each_haproxy, loopback, routed, workers};
+use e2e::scene::{PATIENCE, Scene, each_haproxy, free_ports, loopback, routed, workers};
 use e2e::traffic::{Load, Plan};
 use e2e::{Result, free_port, haproxy, in_lab, wait};
 
@@ -68,7 +68,8 @@ fn rubbish_in_the_registry_harms_nobody() -> Result<()> {
 fn two_services_on_one_port_do_not_hurt_the_one_that_serves() -> Result<()> {
     in_lab(async |lab| {
         let scene = Scene::start(lab, &haproxy::newest()?).await?;
-        let (port, other) = (free_port(), free_port());
+        let ports = free_ports(2)?;
+        let (port, other) = (ports[0], ports[1]);
         let first = scene.serve(&Spec::served("alpha", port), loopback(port)).await?;
         let load = Load::start(&Plan::mixed(loopback(port)));
         let intruder = scene.docker.run(&Spec::served("beta", port)).await?;

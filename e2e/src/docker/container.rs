@@ -1,7 +1,7 @@
 //! One container, from its making to its end.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::exec::StartExecResults;
 use bollard::models::{ContainerInspectResponse, ExecConfig};
@@ -124,6 +124,21 @@ impl Container {
             text += &String::from_utf8_lossy(&chunk.into_bytes());
         }
         Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// When it wrote its first line, by the daemon's timestamp; `None` when it has written nothing.
+    ///
+    /// # Errors
+    /// When the daemon does not answer, or not with a timestamp.
+    pub async fn first_line_at(&self) -> Result<Option<SystemTime>> {
+        let tail = "all".to_owned();
+        let options = LogsOptions { stdout: true, timestamps: true, tail, ..Default::default() };
+        let what = format!("reading the log of {}", self.short());
+        let Some(line) = self.api.logs(&self.id, Some(options)).next().await else { return Ok(None) };
+        let line = line.during(what.clone())?.into_bytes();
+        let line = String::from_utf8_lossy(&line);
+        let at = line.split_whitespace().next().unwrap_or_default();
+        humantime::parse_rfc3339(at).during(what).map(Some)
     }
 
     /// Removes it now, running or not.

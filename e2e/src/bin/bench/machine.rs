@@ -11,8 +11,9 @@ pub fn describe() -> Result<String> {
     let model = model.trim_start_matches([' ', '\t', ':']);
     let memory: u64 = read("/proc/meminfo")?.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).unwrap_or(0);
     let kernel = read("/proc/sys/kernel/osrelease")?;
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     Ok(format!(
-        "Measured on {cpus} processors ({model}), {} GB of memory, Linux {}; all parts on this one machine, over loopback.",
+        "Measured with {build} builds on {cpus} processors ({model}), {} GB of memory, Linux {}; all parts on this one machine, over loopback.",
         memory.div_ceil(1_000_000),
         kernel.trim()
     ))

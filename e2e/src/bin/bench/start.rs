@@ -93,15 +93,17 @@ async fn one(scene: &Scene, spec: &Spec, to: SocketAddr) -> Result<Start> {
     Ok(Start { from_event: since(event.at), beyond: since(accepts.max(event.at)), resolution: first.resolution })
 }
 
-/// When its port accepted, at the latest: dialled at its own address, since Docker's proxy accepts before it does.
+/// When its port accepted, at the latest: when Docker read the line that whoami writes once it listens, or when a dial at
+/// its own address succeeded (not at the published one, where Docker's proxy accepts before it does).
 async fn accepts(container: &Container) -> Result<SystemTime> {
     let address = SocketAddr::new(container.own_address().await?, 80);
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while tokio::time::Instant::now() < deadline {
-        if TcpStream::connect(address).await.is_ok() {
-            return Ok(SystemTime::now());
+    while TcpStream::connect(address).await.is_err() {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(LabError::new(format!("{address} does not accept")));
         }
         sleep(LOOK).await;
     }
-    Err(LabError::new(format!("{address} does not accept")))
+    let dialled = SystemTime::now();
+    Ok(container.first_line_at().await?.map_or(dialled, |logged| logged.min(dialled)))
 }
