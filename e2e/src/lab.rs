@@ -82,9 +82,11 @@ impl Lab {
         Docker::connect(&self.mark).await
     }
 
-    /// The process ids of this run's processes of that name, ascending: two equal answers mean that none was replaced.
+    /// The process ids of this run's processes whose name begins so (`haproxy` is also `haproxy-3.0`), ascending: two equal
+    /// answers mean that none was replaced.
     pub fn processes(&self, name: &str) -> Vec<i32> {
-        let named = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+        let named =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name));
         let mut found: Vec<_> =
             marked().into_iter().filter(|(_, mark)| *mark == self.mark).map(|(pid, _)| pid).filter(named).collect();
         found.sort_unstable();
