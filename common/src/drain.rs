@@ -24,6 +24,8 @@ pub enum Cause {
     Stop,
     /// Somebody ran `register drain`.
     Operator,
+    /// A container that serves names it as the one it replaces.
+    Replaced,
 }
 
 impl Cause {
@@ -32,6 +34,7 @@ impl Cause {
         match self {
             Self::Stop => "stop",
             Self::Operator => "operator",
+            Self::Replaced => "replaced",
         }
     }
 }
@@ -93,6 +96,8 @@ impl Drains {
         match cause {
             Cause::Operator => drop(self.request(container)),
             Cause::Stop => drop(self.stopping(container, candidate, now)),
+            // Follows from who serves, not from what was.
+            Cause::Replaced => {}
         }
     }
 

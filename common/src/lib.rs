@@ -8,7 +8,8 @@
 //! | [`docker`] | Docker's API: containers and events | yes |
 //! | [`store`] | the registry: etcd, and one in memory for tests | yes |
 //! | [`checks`], [`readiness`] | whether a backend works, and when a candidate may be published | dials |
-//! | [`drain`], [`turn`] | which containers drain; what becomes of a candidate, and why | no |
+//! | [`drain`], [`handover`], [`turn`] | which containers drain; what becomes of a candidate, and why | no |
+//! | [`warmup`] | the weight of who has just become ready | no |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`admin`] | the admin server: metrics, health, status, events | yes |
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
@@ -29,6 +30,7 @@ pub mod desired;
 pub mod docker;
 pub mod drain;
 pub mod files;
+pub mod handover;
 pub mod hostip;
 pub mod lifecycle;
 pub mod model;
@@ -40,4 +42,5 @@ pub mod telemetry;
 pub mod testing;
 pub mod tls;
 pub mod turn;
+pub mod warmup;
 pub mod watch;

@@ -84,6 +84,10 @@ pub fn gate_key(decision: &Decision, candidate: &Candidate) -> GateKey {
 /// Puts together what is known of a candidate at one moment.
 pub fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Draining>) -> Judged {
     let why = match verdict {
+        Verdict::Waiting if candidate.health_policy == HealthPolicy::Down && !candidate.checks.is_empty() => {
+            let down = with_status(candidate, Status::Down);
+            return Judged::new(Some(down), RowState::Down, "a check has not passed yet");
+        }
         Verdict::Waiting => {
             let at = candidate.dial.map_or_else(String::new, |a| format!(" at {a}"));
             let reason = format!("not ready yet: no connection accepted{at}, or a check has not passed");
@@ -106,14 +110,15 @@ pub fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Draining>)
         }
         Some(drain) => {
             let mut backend = with_status(candidate, Status::Draining);
+            if drain.cause != Cause::Stop {
+                let mut labels = BTreeMap::clone(&backend.labels);
+                labels.insert(DRAIN_BY.to_owned(), drain.cause.as_str().to_owned());
+                backend.labels = Arc::new(labels);
+            }
             let reason = match drain.cause {
                 Cause::Stop => "it was asked to stop",
-                Cause::Operator => {
-                    let mut labels = BTreeMap::clone(&backend.labels);
-                    labels.insert(DRAIN_BY.to_owned(), drain.cause.as_str().to_owned());
-                    backend.labels = Arc::new(labels);
-                    "an operator drains it (register undrain ends that)"
-                }
+                Cause::Operator => "an operator drains it (register undrain ends that)",
+                Cause::Replaced => "another container replaces it (register.replaces) and serves",
             };
             Judged::new(Some(backend), RowState::Draining, reason)
         }
@@ -127,25 +132,11 @@ fn with_status(candidate: &Candidate, status: Status) -> Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Drain;
-    use crate::model::Port;
+    use crate::desired::{CheckKind, CheckSpec};
     use crate::readiness::Why;
 
     fn candidate(health_policy: HealthPolicy) -> Candidate {
-        Candidate {
-            service: "web".parse().unwrap(),
-            backend: Backend::new("a".parse().unwrap(), "10.0.0.1".parse().unwrap(), Port::new(80).unwrap()),
-            dial: None,
-            host_network: false,
-            checks: Vec::new(),
-            docker_health: false,
-            health_policy,
-            drain: Drain::UntilStopped,
-            warmup: None,
-            replaces: None,
-            stop_signal: 15,
-            stop_timeout: std::time::Duration::from_secs(10),
-        }
+        Candidate { health_policy, ..crate::testing::containers::candidate().1 }
     }
 
     #[test]
@@ -168,5 +159,7 @@ mod tests {
         }
         let drained = judge(&hide, &ready, Some(&drain(Cause::Operator, false))).backend.unwrap();
         assert_eq!(drained.labels[DRAIN_BY], "operator");
+        let checked = Candidate { checks: vec![CheckSpec::new(CheckKind::Noop)], ..down };
+        assert_eq!(judge(&checked, &Verdict::Waiting, None).state, RowState::Down, "as a HEALTHCHECK that starts");
     }
 }

@@ -11,7 +11,7 @@ use common::model::{Layout, NodeName, ServiceName, ValueFormat};
 use common::store::etcd::EtcdArgs;
 use common::telemetry::LogFormat;
 
-use common::readiness::ReadyMode;
+use common::readiness::{CheckTarget, ReadyMode};
 
 /// Where the admin server listens unless told otherwise.
 pub const ADMIN: &str = "127.0.0.1:9180";
@@ -137,6 +137,9 @@ pub struct RunArgs {
     /// When a container without any check is published: tcp (once its port accepts) or none (at once)
     #[arg(long, env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
     pub ready: ReadyMode,
+    /// What checks dial: own (the container's own address) or published (where that cannot be reached from here)
+    #[arg(long, env = "REGISTER_CHECK_TARGET", value_name = "WHICH", default_value = "own")]
+    pub check_target: CheckTarget,
     /// At the end of this program: keep (registrations live for --ttl, a successor adopts them) or drain
     #[arg(long, env = "REGISTER_ON_EXIT", value_name = "WHAT", default_value = "keep")]
     pub on_exit: OnExit,

@@ -1,5 +1,6 @@
 //! What `/metrics` shows.
 
+use common::readiness::CheckMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,6 +21,8 @@ struct StateLabel {
 pub struct Metrics {
     /// The publisher's part.
     pub publish: PublishMetrics,
+    /// The checks' part.
+    pub checks: CheckMetrics,
     /// Turns: everything that is known was judged again.
     pub turns: Counter,
     /// Turns that changed what is to be published.
@@ -39,6 +42,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             publish: PublishMetrics::default(),
+            checks: CheckMetrics::default(),
             turns: Counter::default(),
             changes: Counter::default(),
             events: Counter::default(),
@@ -55,6 +59,7 @@ impl Metrics {
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("register");
         self.publish.register(&mut registry);
+        self.checks.register(&mut registry);
         registry.register("turns", "Times that everything known was judged again", self.turns.clone());
         registry.register("changes", "Turns that changed what is to be published", self.changes.clone());
         registry.register("docker_events", "Events of containers that Docker sent", self.events.clone());

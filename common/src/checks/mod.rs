@@ -1,13 +1,45 @@
 //! Whether a backend works, as seen from here: one try at a time. When to try again is [`crate::readiness`]'s part.
 //!
 //! A new kind of check is a file of its own and a variant of [`AnyCheck`].
+//!
+//! | module | passes when |
+//! |---|---|
+//! | [`tcp`](TcpCheck) | a connection is accepted |
+//! | [`http`](HttpProbe) | an HTTP or HTTPS request is answered as expected |
+//! | [`grpc`](GrpcProbe) | `grpc.health.v1.Health/Check` answers SERVING |
+//! | [`exec`](ExecProbe) | a command in the container ends with status 0 |
+//! | [`redis`](RedisProbe) | PING is answered with PONG |
+//! | [`amqp`](AmqpProbe) | a RabbitMQ server greets, and opens a connection where a user is given |
+//!
+//! The rule: a check dials the one address that it was made for, follows nothing it is told there, and reads a bounded
+//! part of the answer. Each try is a connection of its own: that somebody accepts is part of what is to be known.
 
+mod amqp;
+mod error;
+mod exec;
+mod grpc;
+mod http;
+mod redis;
 mod tcp;
+#[cfg(test)]
+mod tests;
+mod tls;
 
-use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
+pub use amqp::AmqpProbe;
+pub use error::CheckError;
+pub use exec::ExecProbe;
+pub use grpc::GrpcProbe;
+pub use http::HttpProbe;
+pub use redis::RedisProbe;
 pub use tcp::TcpCheck;
+use tls::TlsClient;
+
+use crate::desired::{CheckKind, ContainerId};
+use crate::docker::Docker;
 
 /// What one try came to.
 #[derive(Debug)]
@@ -18,27 +50,6 @@ pub enum Outcome {
     Fail(CheckError),
     /// It cannot be told from here: there is no way to its address.
     Unreachable(CheckError),
-}
-
-/// Why a try did not pass.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// The system refused.
-    #[error("connecting to {address}")]
-    Connect {
-        /// Where to.
-        address: std::net::SocketAddr,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Neither yes nor no.
-    #[error("{address} did not answer within {after:?}")]
-    Silent {
-        /// Where to.
-        address: std::net::SocketAddr,
-        /// How long was waited.
-        after: Duration,
-    },
 }
 
 /// One way to find out whether a backend works.
@@ -52,12 +63,78 @@ pub trait Check: Send {
 pub enum AnyCheck {
     /// A connection is accepted.
     Tcp(TcpCheck),
+    /// A request is answered as expected.
+    Http(Box<HttpProbe>),
+    /// The health service answers SERVING.
+    Grpc(Box<GrpcProbe>),
+    /// A command in the container succeeds.
+    Exec(ExecProbe),
+    /// PING, PONG.
+    Redis(RedisProbe),
+    /// RabbitMQ greets.
+    Amqp(AmqpProbe),
+    /// Always passes.
+    Noop,
+    /// It cannot be run here, for this reason, and so it fails: a backend that its owner wants checked is not published
+    /// unchecked.
+    Impossible(String),
 }
+
+impl AnyCheck {
+    /// The check that `kind` asks for, of container `container` at `address`. `None`: Docker runs it, not we.
+    pub fn new(
+        kind: &CheckKind,
+        address: Option<SocketAddr>,
+        container: &ContainerId,
+        docker: Option<&Docker>,
+    ) -> Option<Self> {
+        let at = |make: &dyn Fn(SocketAddr) -> Self| match address {
+            Some(address) => make(address),
+            None => Self::Impossible("the container has no address of its own to dial".to_owned()),
+        };
+        Some(match kind {
+            CheckKind::Docker => return None,
+            CheckKind::Noop => Self::Noop,
+            CheckKind::Tcp => at(&|to| Self::Tcp(TcpCheck::new(to))),
+            CheckKind::Http(spec) => at(&|to| Self::Http(Box::new(HttpProbe::new(to, spec)))),
+            CheckKind::Grpc { service, tls } => at(&|to| Self::Grpc(Box::new(GrpcProbe::new(to, service, *tls)))),
+            CheckKind::Redis { password } => at(&|to| Self::Redis(RedisProbe::new(to, password.as_ref()))),
+            CheckKind::Rabbitmq { user, password, vhost } => {
+                at(&|to| Self::Amqp(AmqpProbe::new(to, user.as_deref(), password.as_ref(), vhost)))
+            }
+            CheckKind::Exec { command } => match docker {
+                Some(docker) => Self::Exec(ExecProbe::new(docker.clone(), container.clone(), command)),
+                None => Self::Impossible("there is no Docker here to run a command".to_owned()),
+            },
+        })
+    }
+
+    /// The shortest time from one try to the next: what costs a process is not to be had every millisecond.
+    pub fn shortest_pause(&self) -> Duration {
+        Duration::from_millis(if matches!(self, Self::Exec(_)) { 250 } else { 1 })
+    }
+}
+
+type Trying<'a> = Pin<Box<dyn Future<Output = Result<(), CheckError>> + Send + 'a>>;
 
 impl Check for AnyCheck {
     async fn attempt(&self, timeout: Duration) -> Outcome {
-        match self {
-            Self::Tcp(check) => check.attempt(timeout).await,
+        // In a box, so that 500 checks that wait for their next turn cost no room for a TLS handshake each.
+        let trying: Trying<'_> = match self {
+            Self::Tcp(check) => return check.attempt(timeout).await,
+            Self::Noop => return Outcome::Pass,
+            Self::Impossible(why) => return Outcome::Fail(CheckError::Impossible(why.clone())),
+            Self::Exec(check) => return check.attempt(timeout).await,
+            Self::Http(check) => Box::pin(check.attempt()),
+            Self::Grpc(check) => Box::pin(check.attempt()),
+            Self::Redis(check) => Box::pin(check.attempt()),
+            Self::Amqp(check) => Box::pin(check.attempt()),
+        };
+        match tokio::time::timeout(timeout, trying).await {
+            Ok(Ok(())) => Outcome::Pass,
+            Ok(Err(error)) if error.is_unreachable() => Outcome::Unreachable(error),
+            Ok(Err(error)) => Outcome::Fail(error),
+            Err(_) => Outcome::Fail(CheckError::Deadline { after: timeout }),
         }
     }
 }

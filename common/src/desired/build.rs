@@ -51,6 +51,9 @@ impl Subject<'_, '_> {
         let drain = self.view.read("drain", DRAIN, drain)?.unwrap_or_default();
         let warmup = self.view.read("warmup", values::DURATION, values::duration)?;
         let weight = self.view.read("weight", "a whole number from 0 to 256", weight)?;
+        if warmup.is_some() && weight.is_none_or(|w| w.get() <= 1) {
+            trail.push("warm-up: none, as it grows a weight above 1 (label register.weight)".to_owned());
+        }
         let policy = |text: &str| text.parse::<HealthPolicy>().ok();
         let policy = self.view.read("health", "hide, down or ignore", policy)?.unwrap_or(settings.health);
         let status = health(self.container.health, policy, trail)?;

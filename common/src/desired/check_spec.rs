@@ -26,10 +26,13 @@ pub struct CheckSpec {
     pub fall: u32,
     /// For how long after the container's start failures do not count.
     pub start_period: Duration,
+    /// By how much at most a try comes early or late, so that checks do not march in step; at most half the interval.
+    pub jitter: Duration,
 }
 
 impl CheckSpec {
-    /// A check with the defaults: every 2 s, 1 s for one try, one pass to rise, two failures to fall.
+    /// A check with the defaults: every 2 s (give or take a tenth), 1 s for one try, one pass to rise, two failures to
+    /// fall.
     pub fn new(kind: CheckKind) -> Self {
         Self {
             kind,
@@ -39,6 +42,7 @@ impl CheckSpec {
             rise: 1,
             fall: 2,
             start_period: Duration::ZERO,
+            jitter: Duration::from_millis(200),
         }
     }
 }

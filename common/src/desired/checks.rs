@@ -154,6 +154,7 @@ fn timed(view: &PortView<'_, '_>, kind: CheckKind) -> Result<CheckSpec, Skip> {
         rise: count("check.rise", "rise")?.unwrap_or(spec.rise),
         fall: count("check.fall", "fall")?.unwrap_or(spec.fall),
         start_period: time("check.start-period", "")?.unwrap_or(Duration::ZERO),
+        jitter: time("check.jitter", "")?.unwrap_or(interval / 10).min(interval / 2),
         ..spec
     })
 }

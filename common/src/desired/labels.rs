@@ -45,6 +45,7 @@ pub const KEYS: &[&str] = &[
     "check.rise",
     "check.fall",
     "check.start-period",
+    "check.jitter",
     "check.method",
     "check.host",
     "check.header",

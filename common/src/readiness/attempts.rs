@@ -9,7 +9,8 @@ use crate::telemetry::Chain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::{GateKey, Verdict, Why};
+use super::tally::{Standing, Tally};
+use super::{CheckMetrics, GateKey, Verdict, Why};
 use crate::checks::{AnyCheck, Check, Outcome};
 
 /// How long a connection may take until its address counts as out of reach. A living container on a bridge answers,
@@ -24,12 +25,22 @@ const PART: u32 = 50;
 /// What each waiting gate adds to everybody's shortest pause, so that 500 of them dial 10,000 times a second together.
 const SHARE: Duration = Duration::from_micros(100);
 
-/// A verdict of one part of a gate.
+/// What one task found out.
+pub(super) enum Told {
+    /// The verdict of a gate without checks.
+    Gate(Verdict),
+    /// A check's first try came back, and changed nothing.
+    Tried,
+    /// A check's new standing.
+    Check(Standing),
+}
+
+/// News from one part of a gate.
 pub(super) struct News {
     pub key: GateKey,
     pub number: u64,
     pub part: usize,
-    pub verdict: Verdict,
+    pub told: Told,
 }
 
 /// One task's place.
@@ -39,6 +50,7 @@ pub(super) struct Attempts {
     pub part: usize,
     pub out: mpsc::Sender<News>,
     pub waiting: Arc<AtomicUsize>,
+    pub metrics: CheckMetrics,
 }
 
 /// Counts a gate as waiting until it is dropped.
@@ -80,56 +92,69 @@ impl Attempts {
                 Outcome::Unreachable(e) => break Why::Unreachable(Chain(&e).to_string()),
                 Outcome::Fail(_) => {
                     if !std::mem::replace(&mut tried, true) {
-                        self.tell(Verdict::Waiting).await;
+                        self.tell(Told::Tried).await;
                     }
                     sleep(waiting.pause(start)).await;
                 }
             }
         };
         drop(waiting);
-        self.tell(Verdict::Ready(why)).await;
+        self.tell(Told::Gate(Verdict::Ready(why))).await;
     }
 
-    /// Checks as `spec` says: fast until it first passes, then in its interval.
-    pub async fn forever(self, check: AnyCheck, spec: CheckSpec, mut up: bool) {
+    /// Checks as `spec` says: fast until it first passes, then in its interval, which begins anywhere: what came up
+    /// together is not checked together.
+    pub async fn forever(self, check: AnyCheck, spec: CheckSpec, passing: bool) {
         let start = Instant::now();
-        let mut waiting = (!up).then(|| Waiting::new(&self.waiting));
-        let (mut passes, mut failures) = (0_u32, 0_u32);
-        let mut tried = up;
+        let mut tally = Tally::new(&spec, passing);
+        let mut waiting = (!passing).then(|| Waiting::new(&self.waiting));
+        let [passed, failed] = self.metrics.tries(&spec.kind);
+        let mut first = true;
         loop {
             let began = Instant::now();
-            match check.attempt(spec.timeout).await {
-                Outcome::Pass => {
-                    (passes, failures) = (passes.saturating_add(1), 0);
-                    if !up && passes >= spec.rise {
-                        (up, waiting) = (true, None);
-                        self.tell(Verdict::Ready(Why::Checked)).await;
-                    }
-                }
-                Outcome::Fail(e) | Outcome::Unreachable(e) => {
-                    (passes, failures) = (0, failures.saturating_add(1));
-                    if up && failures >= spec.fall && start.elapsed() >= spec.start_period {
-                        up = false;
-                        let why = Chain(&e).to_string();
-                        self.tell(Verdict::Failing(why)).await;
-                    }
-                }
-            }
-            if !std::mem::replace(&mut tried, true) && !up {
-                self.tell(Verdict::Waiting).await;
-            }
-            let rest = spec.interval.saturating_sub(began.elapsed());
-            let pause = match &waiting {
-                Some(waiting) => waiting.pause(start).min(spec.interval),
-                None => rest,
+            let tried = match check.attempt(spec.timeout).await {
+                Outcome::Pass => Ok(()),
+                Outcome::Fail(e) => Err(Chain(&e).to_string()),
+                Outcome::Unreachable(e) => Err(format!("{} (there is no way from here)", Chain(&e))),
             };
-            sleep(pause.max(SHORTEST)).await;
+            if tried.is_ok() {
+                passed.inc()
+            } else {
+                failed.inc()
+            };
+            self.metrics.duration.observe(began.elapsed().as_secs_f64());
+            let told = tally.record(tried, start.elapsed()).cloned();
+            let was_first = std::mem::replace(&mut first, false);
+            match told {
+                Some(standing) => {
+                    self.metrics.changed(&spec.kind, &standing);
+                    self.tell(Told::Check(standing)).await;
+                }
+                None if was_first => self.tell(Told::Tried).await,
+                None => {}
+            }
+            let pause = match &waiting {
+                Some(still) if !tally.is_passing() => still.pause(start).min(spec.interval),
+                Some(_) => {
+                    waiting = None;
+                    spec.interval.mul_f64(rand::random())
+                }
+                None if was_first => spec.interval.mul_f64(rand::random()),
+                None => jittered(&spec).saturating_sub(began.elapsed()),
+            };
+            sleep(pause.max(check.shortest_pause())).await;
         }
     }
 
-    async fn tell(&self, verdict: Verdict) {
-        let news = News { key: self.key.clone(), number: self.number, part: self.part, verdict };
+    async fn tell(&self, told: Told) {
+        let news = News { key: self.key.clone(), number: self.number, part: self.part, told };
         // Where nobody listens any more the gate is gone, and this task with it.
         let _ = self.out.send(news).await;
     }
+}
+
+/// The interval, give or take its jitter.
+fn jittered(spec: &CheckSpec) -> Duration {
+    let early = spec.interval.saturating_sub(spec.jitter);
+    early + spec.jitter.mul_f64(2.0 * rand::random::<f64>())
 }

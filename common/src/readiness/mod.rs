@@ -3,23 +3,33 @@
 //! | module | what it holds |
 //! |---|---|
 //! | this one | the gates and what opens them |
-//! | [`attempts`] | the tasks behind them: dialling until somebody answers, checks with rise and fall |
+//! | [`gate`] | one gate: what its parts say, and what follows |
+//! | [`attempts`] | the tasks behind them: dialling until somebody answers, checks in their intervals |
+//! | [`tally`] | rise, fall, start period, damping: pure |
+//! | [`metrics`] | what is counted |
 
 mod attempts;
+mod gate;
+mod metrics;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
 
-use crate::desired::{Candidate, CheckKind, CheckSpec, ContainerId};
-use crate::model::{BackendId, ServiceName, Transport};
+use crate::desired::{Candidate, CheckSpec};
+use crate::model::{BackendId, Port, ServiceName, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::checks::{AnyCheck, TcpCheck};
+use crate::docker::Docker;
 use attempts::{Attempts, News};
+use gate::{Basis, Gate, Part};
+pub use gate::{CheckState, GateKey, Verdict, Why};
+pub use metrics::CheckMetrics;
+pub use tally::Standing;
 
 /// What opens the gate of a container that has no check of any kind (`--ready`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -31,84 +41,15 @@ pub enum ReadyMode {
     None,
 }
 
-/// Which candidate: the same container may be in several services.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GateKey {
-    /// The container.
-    pub container: ContainerId,
-    /// The service.
-    pub service: ServiceName,
-    /// The backend's id within it.
-    pub id: BackendId,
-}
-
-/// Whether a candidate may be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Not yet: nothing accepted, or a check has not passed often enough.
-    Waiting,
-    /// Yes.
-    Ready(Why),
-    /// Not any more: a check fails, for this reason.
-    Failing(String),
-}
-
-/// Why a candidate counts as ready.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// Its port accepted a connection this long after its gate was made.
-    Accepted(Duration),
-    /// Its checks pass.
-    Checked,
-    /// Docker's HEALTHCHECK decides.
-    DockerHealth,
-    /// `--ready none`.
-    NotAsked,
-    /// Nothing tells whether a UDP port works.
-    Udp,
-    /// It has no address of its own to dial.
-    NoAddress,
-    /// Its own address cannot be reached from here, for this reason.
-    Unreachable(String),
-    /// It was in the registry when this agent started.
-    Registered,
-}
-
-impl Why {
-    /// For people.
-    pub fn text(&self) -> String {
-        match self {
-            Self::Accepted(after) => format!("its port accepted a connection after {after:.0?}"),
-            Self::Checked => "its checks pass".into(),
-            Self::DockerHealth => "its HEALTHCHECK decides".into(),
-            Self::NotAsked => "published at once (--ready none)".into(),
-            Self::Udp => "published at once: nothing tells whether a UDP port works".into(),
-            Self::NoAddress => "published at once: it has no address of its own to dial".into(),
-            Self::Unreachable(why) => format!("published without a check, its own address cannot be reached: {why}"),
-            Self::Registered => "it was registered when this agent started".into(),
-        }
-    }
-}
-
-/// What a gate depends on: another value means another gate.
-#[derive(Debug, Clone, PartialEq)]
-struct Basis {
-    started_at: String,
-    dial: Option<SocketAddr>,
-    checks: Vec<CheckSpec>,
-    docker_health: bool,
-}
-
-struct Gate {
-    basis: Basis,
-    number: u64,
-    verdict: Verdict,
-    /// Of each check, whether it passes; all must.
-    passing: Vec<bool>,
-    /// Tasks whose first try has not come back.
-    untried: BTreeSet<usize>,
-    /// Dropping it ends them.
-    _tasks: JoinSet<()>,
+/// Which address the checks of a container dial.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CheckTarget {
+    /// The container's own: nothing that a label says can send a check elsewhere.
+    #[default]
+    Own,
+    /// The published one, where the containers' networks cannot be reached from here. A label may name any address
+    /// there; and behind Docker's proxy a tcp check passes whatever the container does.
+    Published,
 }
 
 /// What is behind a gate.
@@ -123,6 +64,9 @@ enum Plan {
 /// All gates.
 pub struct Readiness {
     mode: ReadyMode,
+    target: CheckTarget,
+    docker: Option<Docker>,
+    metrics: CheckMetrics,
     gates: BTreeMap<GateKey, Gate>,
     numbers: u64,
     news: mpsc::Sender<News>,
@@ -131,10 +75,41 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Without gates.
+    /// Without gates. Checks dial the containers' own addresses; those that run a command fail for want of a Docker.
     pub fn new(mode: ReadyMode) -> Self {
         let (news, inbox) = mpsc::channel(256);
-        Self { mode, gates: BTreeMap::new(), numbers: 0, news, inbox, waiting: Arc::default() }
+        Self {
+            mode,
+            target: CheckTarget::Own,
+            docker: None,
+            metrics: CheckMetrics::default(),
+            gates: BTreeMap::new(),
+            numbers: 0,
+            news,
+            inbox,
+            waiting: Arc::default(),
+        }
+    }
+
+    /// The same, with a Docker that runs commands in containers.
+    #[must_use]
+    pub fn with_docker(mut self, docker: Docker) -> Self {
+        self.docker = Some(docker);
+        self
+    }
+
+    /// The same, counting into `metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: CheckMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// The same, dialling `target`.
+    #[must_use]
+    pub fn with_target(mut self, target: CheckTarget) -> Self {
+        self.target = target;
+        self
     }
 
     /// Makes gates for new candidates and drops those of candidates that are gone. `started_at` tells a container's
@@ -154,8 +129,14 @@ impl Readiness {
             };
             let gate = match former.remove(&key) {
                 Some(gate) if gate.basis == basis => gate,
-                _ => {
-                    let known = registered.contains(&(key.service.clone(), key.id.clone()));
+                gate => {
+                    // Another address of the same run (a network was connected) need not prove itself from nothing: what
+                    // is published stays until a check says otherwise.
+                    let was_ready = |gate: Gate| {
+                        gate.basis.started_at == basis.started_at && matches!(gate.verdict, Verdict::Ready(_))
+                    };
+                    let known =
+                        gate.is_some_and(was_ready) || registered.contains(&(key.service.clone(), key.id.clone()));
                     self.open(&key, candidate, basis, known)
                 }
             };
@@ -166,6 +147,11 @@ impl Readiness {
     /// Whether the candidate may be published.
     pub fn verdict(&self, key: &GateKey) -> &Verdict {
         self.gates.get(key).map_or(&Verdict::Waiting, |gate| &gate.verdict)
+    }
+
+    /// The standing of each check of the candidate; empty where it has none of its own.
+    pub fn checks(&self, key: &GateKey) -> Vec<CheckState> {
+        self.gates.get(key).map(Gate::checks).unwrap_or_default()
     }
 
     /// Whether the first try of every gate has come back: from then on a waiting one is known not to work yet. It takes
@@ -198,73 +184,64 @@ impl Readiness {
             part,
             out: self.news.clone(),
             waiting: Arc::clone(&self.waiting),
+            metrics: self.metrics.clone(),
         };
-        let (verdict, passing) = match plan(candidate, self.mode) {
-            Plan::Open(why) => (Verdict::Ready(why), Vec::new()),
-            Plan::Once(_) if registered => (Verdict::Ready(Why::Registered), Vec::new()),
+        let mut parts = Vec::new();
+        let verdict = match self.plan(key, candidate) {
+            Plan::Open(why) => Verdict::Ready(why),
+            Plan::Once(_) if registered => Verdict::Ready(Why::Registered),
             Plan::Once(check) => {
                 tasks.spawn(attempts(0).until_accepted(check));
-                (Verdict::Waiting, Vec::new())
+                Verdict::Waiting
             }
             Plan::Watch(checks) => {
-                let passing = vec![registered; checks.len()];
                 for (part, (check, spec)) in checks.into_iter().enumerate() {
+                    let standing = if registered { Standing::Passing } else { Standing::Waiting(None) };
+                    parts.push(Part { kind: spec.kind.clone(), standing });
                     tasks.spawn(attempts(part).forever(check, spec, registered));
                 }
-                (if registered { Verdict::Ready(Why::Registered) } else { Verdict::Waiting }, passing)
+                if registered { Verdict::Ready(Why::Registered) } else { Verdict::Waiting }
             }
         };
         let untried = if verdict == Verdict::Waiting { (0..tasks.len()).collect() } else { BTreeSet::new() };
-        Gate { basis, number, verdict, passing, untried, _tasks: tasks }
+        Gate { basis, number, verdict, parts, untried, _tasks: tasks }
     }
 
     fn take(&mut self, news: News) -> bool {
-        let Some(gate) = self.gates.get_mut(&news.key).filter(|gate| gate.number == news.number) else { return false };
-        let first = gate.untried.remove(&news.part) && gate.untried.is_empty();
-        if news.verdict == Verdict::Waiting {
-            return first;
-        }
-        if let Some(part) = gate.passing.get_mut(news.part) {
-            *part = matches!(news.verdict, Verdict::Ready(_));
-        }
-        let blocked = matches!(news.verdict, Verdict::Ready(_)) && gate.passing.contains(&false);
-        let changed = !blocked && gate.verdict != news.verdict;
-        if changed {
-            gate.verdict = news.verdict;
-        }
-        changed || first
+        let gate = self.gates.get_mut(&news.key).filter(|gate| gate.number == news.number);
+        gate.is_some_and(|gate| gate.take(&news.key, news.part, news.told))
     }
-}
 
-fn plan(candidate: &Candidate, mode: ReadyMode) -> Plan {
-    let checks: Vec<_> =
-        candidate.checks.iter().filter_map(|spec| Some((runnable(spec, candidate)?, spec.clone()))).collect();
-    if !checks.is_empty() {
-        return Plan::Watch(checks);
+    fn plan(&self, key: &GateKey, candidate: &Candidate) -> Plan {
+        let runnable = |spec: &CheckSpec| {
+            let to = self.target(candidate, spec);
+            Some((AnyCheck::new(&spec.kind, to, &key.container, self.docker.as_ref())?, spec.clone()))
+        };
+        let checks: Vec<_> = candidate.checks.iter().filter_map(runnable).collect();
+        if !checks.is_empty() {
+            return Plan::Watch(checks);
+        }
+        match candidate.dial {
+            _ if candidate.docker_health => Plan::Open(Why::DockerHealth),
+            _ if self.mode == ReadyMode::None => Plan::Open(Why::NotAsked),
+            _ if candidate.backend.transport == Transport::Udp => Plan::Open(Why::Udp),
+            None => Plan::Open(Why::NoAddress),
+            Some(address) => Plan::Once(AnyCheck::Tcp(TcpCheck::new(address))),
+        }
     }
-    match candidate.dial {
-        _ if candidate.docker_health => Plan::Open(Why::DockerHealth),
-        _ if mode == ReadyMode::None => Plan::Open(Why::NotAsked),
-        _ if candidate.backend.transport == Transport::Udp => Plan::Open(Why::Udp),
-        None => Plan::Open(Why::NoAddress),
-        Some(address) => Plan::Once(AnyCheck::Tcp(TcpCheck::new(address))),
-    }
-}
 
-fn runnable(spec: &CheckSpec, candidate: &Candidate) -> Option<AnyCheck> {
-    let mut address = candidate.dial?;
-    if let Some(port) = spec.port {
-        address.set_port(port.get());
+    /// What a check dials.
+    fn target(&self, candidate: &Candidate, spec: &CheckSpec) -> Option<SocketAddr> {
+        match self.target {
+            CheckTarget::Own => {
+                let mut own = candidate.dial?;
+                own.set_port(spec.port.map_or(own.port(), Port::get));
+                Some(own)
+            }
+            // A port inside the container says nothing of where that is published.
+            CheckTarget::Published => Some(SocketAddr::new(candidate.backend.host.ip()?, candidate.backend.port.get())),
+        }
     }
-    match spec.kind {
-        CheckKind::Tcp => Some(AnyCheck::Tcp(TcpCheck::new(address))),
-        _ => None,
-    }
-}
-
-/// Checks that are asked for and that this version does not run; the agent says so.
-pub fn not_run(candidate: &Candidate) -> impl Iterator<Item = &CheckSpec> {
-    candidate.checks.iter().filter(|spec| !matches!(spec.kind, CheckKind::Tcp | CheckKind::Docker))
 }
 
 #[cfg(test)]

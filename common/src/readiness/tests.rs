@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use crate::desired::{Candidate, CheckKind, CheckSpec, Drain, HealthPolicy};
-use crate::model::{Backend, Port};
+use crate::desired::{Candidate, CheckKind, CheckSpec};
+use crate::testing::containers;
 use tokio::time::timeout;
 
 use super::attempts::pause;
@@ -13,25 +13,11 @@ use super::*;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn key() -> GateKey {
-    let container = "ab".repeat(32).parse().unwrap();
-    GateKey { container, service: "web".parse().unwrap(), id: "abab".parse().unwrap() }
+    containers::candidate().0
 }
 
 fn candidate(dial: Option<SocketAddr>) -> Candidate {
-    Candidate {
-        service: "web".parse().unwrap(),
-        backend: Backend::new("abab".parse().unwrap(), "10.0.0.1".parse().unwrap(), Port::new(80).unwrap()),
-        dial,
-        host_network: false,
-        checks: Vec::new(),
-        docker_health: false,
-        health_policy: HealthPolicy::Hide,
-        drain: Drain::UntilStopped,
-        warmup: None,
-        replaces: None,
-        stop_signal: 15,
-        stop_timeout: Duration::from_secs(10),
-    }
+    Candidate { dial, ..containers::candidate().1 }
 }
 
 /// A loopback port on which nobody listens, kept from others by a socket that only binds it.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod certs;
+pub mod containers;
 pub mod docker_api;
 pub mod etcd;
 pub mod gate;

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use common::desired::{Decider, Decision, Outcome, Settings, Skip};
+use common::desired::{Candidate, Decider, Decision, Outcome, Settings, Skip};
 use common::docker::{Containers, Docker, DockerError, DockerSource, Event, Options};
 use common::drain::Drains;
-use common::model::{Backend, Pool, ServiceMap, ServiceName, diff, replay};
-use common::readiness::{Readiness, ReadyMode};
+use common::handover::Handovers;
+use common::model::{Backend, Pool, ServiceMap, ServiceName, Status, diff, replay};
+use common::readiness::{Readiness, ReadyMode, Verdict};
 use common::registry::{Quarantined, Snapshot};
 use common::store::{Key, Revision};
 use common::turn::{gate_key, judge};
@@ -53,12 +54,12 @@ impl Watcher<Snapshot> for DockerWatcher {
     async fn run(self, out: Outlet<Snapshot>, cancel: CancellationToken) -> Result<(), DockerError> {
         let (events_in, events) = mpsc::channel(EVENTS);
         let (containers_in, containers) = channel();
-        let source = DockerSource::new(self.docker, self.options).with_events(events_in);
+        let source = DockerSource::new(self.docker.clone(), self.options).with_events(events_in);
         let judge = Judge {
             containers,
             events,
             decider: Decider::new(self.settings),
-            readiness: Readiness::new(self.ready),
+            readiness: Readiness::new(self.ready).with_docker(self.docker),
             drains: Drains::default(),
             decisions: Vec::new(),
             services: ServiceMap::new(),
@@ -178,10 +179,18 @@ impl Judge {
     /// The backends that may be routed to, in the order in which their containers were started.
     fn services(&self) -> ServiceMap {
         let mut services: BTreeMap<ServiceName, Vec<Arc<Backend>>> = BTreeMap::new();
+        let serves = |decision: &Decision, candidate: &Candidate| {
+            candidate.backend.status == Status::Up
+                && self.drains.get(&decision.container).is_none()
+                && matches!(self.readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
+        };
+        let handovers = Handovers::new(&self.decisions, serves);
         for decision in &self.decisions {
             let Some(candidate) = decision.candidate() else { continue };
             let verdict = self.readiness.verdict(&gate_key(decision, candidate));
-            if let Some(backend) = judge(candidate, verdict, self.drains.get(&decision.container)).backend {
+            let replaced = || handovers.get(&decision.container, &candidate.service);
+            let drain = self.drains.get(&decision.container).or_else(replaced);
+            if let Some(backend) = judge(candidate, verdict, drain).backend {
                 services.entry(candidate.service.clone()).or_default().push(Arc::new(backend));
             }
         }

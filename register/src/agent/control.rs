@@ -1,5 +1,7 @@
 //! What an operator may ask of the running agent, over its control socket.
 
+use std::sync::Arc;
+
 use common::desired::{ContainerId, Decision};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -64,7 +66,7 @@ pub async fn handle(agent: mpsc::Sender<Request>, request: Value) -> Result<Valu
 ///
 /// # Errors
 /// A name that fits no registered container, or several.
-pub fn resolve(whom: &Whom, decisions: &[Decision]) -> Result<Vec<(ContainerId, String)>, String> {
+pub fn resolve(whom: &Whom, decisions: &[Arc<Decision>]) -> Result<Vec<(ContainerId, String)>, String> {
     let mut known: Vec<(&ContainerId, &str)> =
         decisions.iter().filter(|d| d.candidate().is_some()).map(|d| (&d.container, &*d.name)).collect();
     known.sort_unstable();

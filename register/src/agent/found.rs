@@ -29,8 +29,9 @@ impl Found {
                 Status::Down => continue,
                 Status::Up => {}
                 Status::Draining => {
-                    let operator = backend.labels.get(DRAIN_BY).is_some_and(|by| by == Cause::Operator.as_str());
-                    let cause = if operator { Cause::Operator } else { Cause::Stop };
+                    let by = backend.labels.get(DRAIN_BY).map_or("", String::as_str);
+                    let told = [Cause::Operator, Cause::Replaced].into_iter().find(|cause| cause.as_str() == by);
+                    let cause = told.unwrap_or(Cause::Stop);
                     found.draining.insert(key.clone(), cause);
                 }
             }

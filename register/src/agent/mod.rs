@@ -17,9 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::desired::{ContainerId, Decision, Settings, decide};
-use common::docker::{Containers, Event};
-use common::model::Prefix;
+use common::desired::{Candidate, ContainerId, Decider, Decision, Settings};
+use common::docker::{Containers, Docker, Event};
+use common::handover::Handovers;
+use common::model::{BackendId, Prefix, ServiceName, Status};
 use common::watch::{Inlet, Observation};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -29,7 +30,8 @@ use tracing::{info, warn};
 use crate::metrics::Metrics;
 use crate::publish::{Publication, Registrations};
 use common::drain::Drains;
-use common::readiness::{Readiness, ReadyMode, not_run};
+use common::readiness::{CheckTarget, Readiness, ReadyMode, Verdict};
+use common::warmup::Warmups;
 use control::{Request, resolve};
 use found::Found;
 use turn::{Row, gate_key, turn};
@@ -59,6 +61,10 @@ pub struct AgentSettings {
     pub settings: Settings,
     /// What opens the gate of a container without any check.
     pub ready: ReadyMode,
+    /// What checks dial.
+    pub check_target: CheckTarget,
+    /// Runs commands in containers; `None`: such checks fail.
+    pub docker: Option<Docker>,
     /// Where backends lie in the registry.
     pub prefix: Prefix,
     /// `--on-exit drain`: how long everything drains at the end; `None`: everything is kept.
@@ -72,7 +78,11 @@ pub struct Agent {
     metrics: Metrics,
     readiness: Readiness,
     drains: Drains,
-    decisions: Vec<Decision>,
+    warmups: Warmups,
+    decider: Decider,
+    decisions: Vec<Arc<Decision>>,
+    /// What the former self left as up, until this one has written.
+    former: BTreeSet<(ServiceName, BackendId)>,
     /// What the former self left; known once the publisher has a claim, of use until the first turn after that.
     found: Option<Found>,
     started: bool,
@@ -82,14 +92,22 @@ pub struct Agent {
 impl Agent {
     /// Nothing happens before [`Self::run`].
     pub fn new(wires: Wires, settings: AgentSettings, metrics: Metrics) -> Self {
-        let readiness = Readiness::new(settings.ready);
+        let mut readiness = Readiness::new(settings.ready).with_metrics(metrics.checks.clone());
+        readiness = readiness.with_target(settings.check_target);
+        if let Some(docker) = settings.docker.clone() {
+            readiness = readiness.with_docker(docker);
+        }
+        let decider = Decider::new(settings.settings.clone());
         Self {
             wires,
             settings,
             metrics,
             readiness,
             drains: Drains::default(),
+            warmups: Warmups::default(),
+            decider,
             decisions: Vec::new(),
+            former: BTreeSet::new(),
             found: None,
             started: false,
             warned: BTreeMap::new(),
@@ -102,7 +120,8 @@ impl Agent {
         let _stop_publishing = at_end.drop_guard();
         let mut end: Option<Instant> = None;
         loop {
-            let deadline = [self.drains.next_deadline(), end].into_iter().flatten().min();
+            let warmer = self.warmups.next(Instant::now());
+            let deadline = [self.drains.next_deadline(), warmer, end].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if end.is_none() => {
@@ -133,9 +152,9 @@ impl Agent {
     /// An event may begin or end a drain; what became of the container is seen when it is read again.
     fn take(&mut self, event: &Event) {
         self.metrics.events.inc();
-        let of_container = |d: &&Decision| d.container == event.container && d.candidate().is_some();
+        let of_container = |d: &&Arc<Decision>| d.container == event.container && d.candidate().is_some();
         let decision = self.decisions.iter().find(of_container);
-        if self.drains.observe(event, decision.and_then(Decision::candidate), Instant::now())
+        if self.drains.observe(event, decision.and_then(|d| d.candidate()), Instant::now())
             && let (Some(decision), Some(drain)) = (decision, self.drains.get(&event.container))
         {
             let deadline_ms = drain.deadline.map_or(0, |at| at.duration_since(Instant::now()).as_millis());
@@ -149,7 +168,7 @@ impl Agent {
         self.metrics.docker_up.set(i64::from(matches!(observation, Observation::Synced { .. })));
         self.wires.changes.send_modify(|n| *n += 1);
         let Some(containers) = observation.snapshot() else { return };
-        self.decisions = decide(&containers.running, &self.settings.settings);
+        self.decisions = self.decider.decide(&containers.running);
         self.drains.retain(|id| containers.running.contains_key(id));
         self.warned.retain(|id, _| containers.running.contains_key(id));
         self.warn_once();
@@ -161,7 +180,9 @@ impl Agent {
         self.wires.changes.send_modify(|n| *n += 1);
         let found = self.wires.publication.borrow_and_update().found.clone();
         if let (Some(entries), false) = (found, self.started) {
-            self.found = Some(Found::read(&self.settings.prefix, &entries));
+            let found = Found::read(&self.settings.prefix, &entries);
+            self.former = found.registered.iter().filter(|key| !found.draining.contains_key(key)).cloned().collect();
+            self.found = Some(found);
             self.started = true;
             self.open_gates();
         }
@@ -216,9 +237,7 @@ impl Agent {
 
     fn warn_once(&mut self) {
         for decision in &self.decisions {
-            let unsupported = decision.candidate().into_iter().flat_map(not_run);
-            let unsupported = unsupported.map(|spec| format!("this version does not run the check {:?}", spec.kind));
-            for warning in decision.warnings.iter().cloned().chain(unsupported) {
+            for warning in &decision.warnings {
                 if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
                     warn!(container = %decision.name, id = %decision.container, "{warning}");
                 }
@@ -226,12 +245,28 @@ impl Agent {
         }
     }
 
+    /// Whether a candidate takes clients, as far as it is up to itself: it works, nobody drains it, and the registry
+    /// holds it. Only then may it replace another one.
+    fn serves(&self, decision: &Decision, candidate: &Candidate) -> bool {
+        let key = (candidate.service.clone(), candidate.backend.id.clone());
+        let published = match &self.wires.publication.borrow().published {
+            Some(published) => published.get(&key).is_some_and(|b| b.status != Status::Down),
+            None => self.former.contains(&key),
+        };
+        published
+            && candidate.backend.status == Status::Up
+            && self.drains.get(&decision.container).is_none()
+            && matches!(self.readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
+    }
+
     fn turn(&mut self) {
         if !self.started || self.wires.containers.borrow().snapshot().is_none() {
             return;
         }
         let began = Instant::now();
-        let turn = turn(&self.decisions, &self.readiness, &self.drains);
+        let handovers = Handovers::new(&self.decisions, |decision, candidate| self.serves(decision, candidate));
+        let warmups = (&mut self.warmups, Instant::now());
+        let turn = turn(&self.decisions, &self.readiness, &self.drains, &handovers, warmups);
         self.metrics.turns.inc();
         let changed = self.wires.desired.send_if_modified(|desired| {
             let changed = desired.as_deref() != Some(&turn.registrations);

@@ -1,12 +1,13 @@
 //! The agent and its publisher against the registry in memory; containers and events are made up, ports are real.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 
-use common::desired::{Binding, Container, ContainerPort, Network, State};
+use common::desired::{Container, Health, State};
 use common::docker::EventKind;
-use common::model::{Layout, NodeName, Port, Status, Transport, ValueFormat};
+use common::model::{Layout, NodeName, Status, ValueFormat};
 use common::store::fake::FakeStore;
+use common::testing::containers::running as container;
 use common::watch::{Outlet, channel};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -19,28 +20,6 @@ use super::*;
 use crate::publish::{Form, Identity, Publisher, PublisherSettings};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Container number `n`, which listens on `port` of loopback, as its own address and as its published one.
-fn container(n: u8, port: u16) -> Container {
-    let port = Port::new(port).unwrap();
-    let published = vec![Binding { ip: Some(Ipv4Addr::LOCALHOST.into()), port }];
-    Container {
-        id: format!("{n:02x}").repeat(32).parse().unwrap(),
-        name: format!("web-{n}"),
-        image: "web:1".into(),
-        labels: BTreeMap::new(),
-        env: BTreeMap::new(),
-        state: State::Running,
-        health: None,
-        network_mode: "bridge".into(),
-        networks: [("bridge".to_owned(), Network { ipv4: Some(Ipv4Addr::LOCALHOST), ipv6: None })].into(),
-        ports: vec![ContainerPort { port, transport: Transport::Tcp, published }],
-        stop_signal: 15,
-        stop_timeout: Duration::from_secs(10),
-        started_at: format!("2026-01-01T00:00:{n:02}Z"),
-        pid: Some(1),
-    }
-}
 
 struct Lab {
     store: FakeStore,
@@ -75,6 +54,8 @@ impl Lab {
         let settings = AgentSettings {
             settings: Settings { allow_loopback: true, ..Settings::default() },
             ready: ReadyMode::Tcp,
+            check_target: CheckTarget::Own,
+            docker: None,
             prefix: prefix.clone(),
             drain_at_exit,
         };
@@ -274,4 +255,170 @@ async fn an_operator_is_told_whom_the_agent_does_not_know() {
     assert_eq!(error, "no registered container is called \"no-such\"");
     assert_eq!(lab.ask(true, Whom::Some(vec!["0101".into()])).await.unwrap(), ["web-1"]);
     lab.expect(&[(&web, Status::Draining)]).await;
+}
+
+/// A server on loopback that answers HTTP requests with the status it is told to.
+async fn http_server() -> (u16, watch::Sender<u16>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (status, now) = watch::channel(200);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = format!("HTTP/1.1 {} x\r\ncontent-length: 0\r\n\r\n", *now.borrow());
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 1024]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    (port, status)
+}
+
+#[tokio::test]
+async fn a_failed_check_withdraws_or_marks_down_as_the_policy_says_and_the_row_tells_why() {
+    for (policy, while_failing) in [("hide", None), ("down", Some(Status::Down))] {
+        let (port, answers) = http_server().await;
+        answers.send_replace(503);
+        let mut web = container(1, port);
+        for (label, value) in [("check", "http"), ("check.interval", "20ms"), ("health", policy)] {
+            web.labels.insert(format!("register.{label}"), value.into());
+        }
+        let mut lab = Lab::start(&FakeStore::new(), None);
+        lab.run(std::slice::from_ref(&web));
+        let failing: Vec<_> = while_failing.map(|status| (&web, status)).into_iter().collect();
+        let waiting = |rows: &Arc<[Row]>| rows.iter().any(|r| r.checks.iter().any(|c| c.reason.is_some()));
+        timeout(DEADLINE, lab.rows.wait_for(waiting)).await.unwrap().unwrap();
+        lab.expect(&failing).await;
+        answers.send_replace(200);
+        lab.expect(&[(&web, Status::Up)]).await;
+        answers.send_replace(500);
+        lab.expect(&failing).await;
+        let told = |rows: &Arc<[Row]>| rows.iter().any(|r| r.reason == "a check fails: http: GET / answered 500");
+        timeout(DEADLINE, lab.rows.wait_for(told)).await.unwrap().unwrap();
+        answers.send_replace(200);
+        lab.expect(&[(&web, Status::Up)]).await;
+        lab.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn the_old_one_drains_once_the_registry_holds_the_new_one_and_comes_back_when_that_fails() {
+    let (_listener, port) = listening();
+    let (new_port, answers) = http_server().await;
+    answers.send_replace(503);
+    let (old, mut new) = (container(1, port), container(2, new_port));
+    for (label, value) in [("check", "http"), ("check.interval", "20ms"), ("replaces", "web-1")] {
+        new.labels.insert(format!("register.{label}"), value.into());
+    }
+    let store = FakeStore::new();
+    let lab = Lab::start(&store, None);
+    lab.run(std::slice::from_ref(&old));
+    lab.expect(&[(&old, Status::Up)]).await;
+    lab.run(&[old.clone(), new.clone()]);
+    sleep(Duration::from_millis(60)).await;
+    lab.expect(&[(&old, Status::Up)]).await;
+    answers.send_replace(200);
+    lab.expect(&[(&old, Status::Draining), (&new, Status::Up)]).await;
+    let key = |c: &Container| format!("/backends/web/{}", c.id.short());
+    let find = |c: &Container| store.entries("/backends/").into_iter().find(|e| *e.key == *key(c)).unwrap();
+    assert!(find(&new).created < find(&old).modified, "first the new one, then the drain");
+    answers.send_replace(503);
+    lab.expect(&[(&old, Status::Up)]).await;
+    answers.send_replace(200);
+    lab.expect(&[(&old, Status::Draining), (&new, Status::Up)]).await;
+
+    // A restart of the agent is no event for either.
+    lab.kill().await;
+    let before = store.entries("/backends/");
+    let lab = Lab::start(&store.peer(), None);
+    lab.run(&[old.clone(), new.clone()]);
+    let mut rows = lab.rows.clone();
+    timeout(DEADLINE, rows.wait_for(|rows| rows.len() == 2)).await.unwrap().unwrap();
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(store.entries("/backends/"), before);
+    // The new one is stopped again: the old one serves.
+    lab.event(EventKind::Kill { signal: Some(15) }, &new).await;
+    lab.expect(&[(&old, Status::Up), (&new, Status::Draining)]).await;
+}
+
+#[tokio::test]
+async fn pausing_withdraws_renaming_renames_and_another_address_is_no_gap() {
+    let (_listener, port) = listening();
+    let mut web = container(1, port);
+    let store = FakeStore::new();
+    let lab = Lab::start(&store, None);
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+    let paused = Container { state: State::Paused, ..web.clone() };
+    lab.run(&[paused]);
+    lab.expect(&[]).await;
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+
+    let created = store.entries("/backends/")[0].created;
+    web.name = "renamed".into();
+    lab.run(std::slice::from_ref(&web));
+    let renamed = async {
+        while !String::from_utf8_lossy(&store.entries("/backends/")[0].value).contains(r#""name":"renamed""#) {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(DEADLINE, renamed).await.unwrap();
+    // It is dialled at another address from now on, where nobody has accepted yet.
+    web.networks.get_mut("bridge").unwrap().ipv4 = Some("127.0.0.77".parse().unwrap());
+    lab.run(std::slice::from_ref(&web));
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(store.entries("/backends/")[0].created, created, "one key all along");
+}
+
+#[tokio::test]
+async fn the_healthcheck_is_followed_by_the_policy_of_each_container() {
+    let (_listener, port) = listening();
+    for (policy, starting, unhealthy) in [
+        ("hide", None, None),
+        ("down", Some(Status::Down), Some(Status::Down)),
+        ("ignore", Some(Status::Up), Some(Status::Up)),
+    ] {
+        let mut web = container(1, port);
+        web.labels.insert("register.health".into(), policy.into());
+        let lab = Lab::start(&FakeStore::new(), None);
+        for (health, status) in [
+            (Health::Starting, starting),
+            (Health::Healthy, Some(Status::Up)),
+            (Health::Unhealthy, unhealthy),
+            (Health::Healthy, Some(Status::Up)),
+        ] {
+            web.health = Some(health);
+            lab.run(std::slice::from_ref(&web));
+            let expected: Vec<_> = status.map(|status| (&web, status)).into_iter().collect();
+            lab.expect(&expected).await;
+        }
+        lab.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn a_weight_grows_while_its_backend_warms_up_and_each_step_is_one_write() {
+    let (_listener, port) = listening();
+    let mut web = container(1, port);
+    web.labels.insert("register.warmup".into(), "500ms".into());
+    web.labels.insert("register.weight".into(), "100".into());
+    let store = FakeStore::new();
+    let lab = Lab::start(&store, None);
+    lab.run(std::slice::from_ref(&web));
+    lab.expect(&[(&web, Status::Up)]).await;
+    let mut weights = Vec::new();
+    let grown = async {
+        while weights.last() != Some(&100) {
+            let value: Value = serde_json::from_slice(&store.entries("/backends/")[0].value).unwrap();
+            let weight = value["weight"].as_u64().unwrap();
+            if weights.last() != Some(&weight) {
+                weights.push(weight);
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(DEADLINE, grown).await.unwrap();
+    assert!(weights.len() <= 5 && weights.is_sorted() && weights[0] < 100, "{weights:?}");
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use common::desired::{Candidate, Decision, Outcome, Skip};
 use common::drain::Drains;
-use common::readiness::Readiness;
+use common::handover::Handovers;
+use common::readiness::{CheckState, Readiness};
 pub use common::turn::{DRAIN_BY, RowState, gate_key};
 use common::turn::{Judged, judge};
+use common::warmup::Warmups;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::publish::Registrations;
 
@@ -35,6 +38,9 @@ pub struct Row {
     pub state: RowState,
     /// Why.
     pub reason: String,
+    /// Its own checks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckState>,
 }
 
 /// What a turn came to.
@@ -47,17 +53,31 @@ pub struct Turn {
 }
 
 /// Puts together what is known at one moment.
-pub fn turn(decisions: &[Decision], readiness: &Readiness, drains: &Drains) -> Turn {
+pub fn turn(
+    decisions: &[Arc<Decision>],
+    readiness: &Readiness,
+    drains: &Drains,
+    handovers: &Handovers,
+    (warmups, now): (&mut Warmups, Instant),
+) -> Turn {
     let mut turn = Turn::default();
+    warmups.begin_turn();
     for decision in decisions {
         match &decision.outcome {
             Outcome::Skip(Skip::Stopped(_)) => {}
             Outcome::Skip(skip) => turn.rows.push(row(decision, None, RowState::Skipped, skip.to_string())),
             Outcome::Register(candidate) => {
-                let verdict = readiness.verdict(&gate_key(decision, candidate));
-                let Judged { backend, state, reason } = judge(candidate, verdict, drains.get(&decision.container));
-                turn.rows.push(row(decision, Some(candidate), state, reason));
-                if let Some(backend) = backend {
+                let key = gate_key(decision, candidate);
+                let verdict = readiness.verdict(&key);
+                let replaced = || handovers.get(&decision.container, &candidate.service);
+                let drain = drains.get(&decision.container).or_else(replaced);
+                let Judged { backend, state, reason } = judge(candidate, verdict, drain);
+                let row = row(decision, Some(candidate), state, reason);
+                turn.rows.push(Row { checks: readiness.checks(&key), ..row });
+                if let Some(mut backend) = backend {
+                    if state == RowState::Up {
+                        backend.weight = warmups.weigh(&key, candidate, verdict, now);
+                    }
                     turn.registrations.insert((candidate.service.clone(), backend.id.clone()), backend);
                 }
             }
@@ -76,5 +96,6 @@ fn row(decision: &Decision, candidate: Option<&Candidate>, state: RowState, reas
         address: candidate.map(|c| c.backend.address()),
         state,
         reason,
+        checks: Vec::new(),
     }
 }

@@ -52,7 +52,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
     let metrics = Metrics::default();
     let (event_in, events) = mpsc::channel(1024);
     let options = Options { resync: args.resync, ..Options::default() };
-    let source = DockerSource::new(docker, options).with_events(event_in);
+    let source = DockerSource::new(docker.clone(), options).with_events(event_in);
     let (pictures, containers) = channel();
     let (desired, wanted) = watch::channel(None);
     let (out, publication) = watch::channel(Publication::default());
@@ -69,6 +69,8 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
     let agent_settings = AgentSettings {
         settings: look::settings(&args.docker, host_ip, &node),
         ready: args.ready,
+        check_target: args.check_target,
+        docker: Some(docker.clone()),
         prefix: form.prefix.clone(),
         drain_at_exit: (args.on_exit == OnExit::Drain).then_some(args.drain_wait),
     };
