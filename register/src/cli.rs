@@ -137,6 +137,9 @@ pub struct RunArgs {
     /// When a container without any check is published: tcp (once its port accepts) or none (at once)
     #[arg(long, env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
     pub ready: ReadyMode,
+    /// Write load and pressure of this host under /metadata/<node> this often [default: never]
+    #[arg(long, env = "REGISTER_METADATA_INTERVAL", value_name = "TIME", value_parser = rare)]
+    pub metadata_interval: Option<Duration>,
     /// What checks dial: own (the container's own address) or published (where that cannot be reached from here)
     #[arg(long, env = "REGISTER_CHECK_TARGET", value_name = "WHICH", default_value = "own")]
     pub check_target: CheckTarget,
@@ -297,6 +300,12 @@ fn period(text: &str) -> Result<Duration, String> {
     if period >= Duration::from_secs(1) { Ok(period) } else { Err("below 1s".to_owned()) }
 }
 
+/// No more than a write in five seconds: each wakes whoever watches.
+fn rare(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    if period >= Duration::from_secs(5) { Ok(period) } else { Err("below 5s".to_owned()) }
+}
+
 /// Below 2 s etcd itself gives more; above a day it is a mistake.
 fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = duration(text)?;
@@ -341,6 +350,8 @@ mod tests {
             ("register --ttl 1s", "between 2s and 24h"),
             ("register --ttl soon", "such as 10s"),
             ("register --resync 0", "below 1s"),
+            ("register --metadata-interval 1s", "below 5s"),
+            ("register --check-target host", "published"),
             ("register --health maybe", "hide, down or ignore"),
             ("register --filter status=running", "label=KEY"),
             ("register --admin 9180", "127.0.0.1:9180"),

@@ -37,6 +37,13 @@ impl Prefix {
         format!("{}{node}", self.registrars())
     }
 
+    /// Where the agent of `node` keeps what its host carries, when asked to: `/metadata/<node>`, apart from the keys that
+    /// anybody watches.
+    pub fn metadata(&self, node: &NodeName) -> String {
+        let parent = self.0.rfind('/').map_or("", |end| &self.0[..end]);
+        format!("{parent}/metadata/{node}")
+    }
+
     /// The key of one backend. `node` is used by [`Layout::Host`] only.
     pub fn backend(&self, layout: Layout, node: &NodeName, service: &ServiceName, id: &BackendId) -> String {
         format!("{}{id}", self.service(layout, node, service))

@@ -65,6 +65,7 @@ impl Lab {
             identity: Identity::new(node, "m1".into()),
             ttl: Duration::from_secs(10),
             audit: Duration::from_secs(30),
+            metadata: None,
         };
         let metrics = Metrics::default();
         let publisher = Publisher::new(store.clone(), publisher, wanted, out, metrics.publish.clone());

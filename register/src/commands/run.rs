@@ -86,7 +86,8 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
 
     let wires = Wires { containers, events, publication, requests, desired, rows, changes };
     let agent = Agent::new(wires, agent_settings, metrics.clone());
-    let settings = PublisherSettings { form, identity, ttl: args.form.ttl, audit: args.resync };
+    let settings =
+        PublisherSettings { form, identity, ttl: args.form.ttl, audit: args.resync, metadata: args.metadata_interval };
     let publisher = Publisher::new(EtcdStore::new(config), settings, wanted, out, metrics.publish.clone());
     let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
     lifecycle.spawn("docker", source.run(pictures, cancel.clone()));

@@ -9,7 +9,8 @@
 //!
 //! The rule: a write happens because something changed, never to keep something alive.
 
-pub mod plan;
+pub mod metadata;
+mod plan;
 pub mod publisher;
 pub mod registrar;
 pub mod report;

@@ -14,9 +14,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::metadata;
 use super::plan::{Form, Keys, Plan, Registrations, is_shared, plan};
 use super::registrar::{Claim, ClaimError, End, Identity, Registrar};
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
+
+/// How often docker-register's port keys are read back: they hang on the lease of the agent that wrote last, and go when
+/// that dies, while the others' backends live on.
+const SHARED: Duration = Duration::from_secs(2);
 
 /// Why the publisher gave up.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,8 @@ pub struct PublisherSettings {
     pub ttl: Duration,
     /// How often what was written is read back (`--resync`).
     pub audit: Duration,
+    /// How often the host's metadata is written, if at all (`--metadata-interval`).
+    pub metadata: Option<Duration>,
 }
 
 /// Brings the registry to what is desired, and keeps it there.
@@ -48,6 +55,7 @@ pub struct Publisher<S> {
     store: S,
     form: Form,
     audit: Duration,
+    metadata: Option<Duration>,
     registrar: Registrar<S>,
     desired: watch::Receiver<Option<Arc<Registrations>>>,
     report: Reporter,
@@ -62,10 +70,10 @@ impl<S: Store> Publisher<S> {
         out: watch::Sender<Publication>,
         metrics: PublishMetrics,
     ) -> Self {
-        let PublisherSettings { form, identity, ttl, audit } = settings;
+        let PublisherSettings { form, identity, ttl, audit, metadata } = settings;
         let registrar = Registrar::new(store.clone(), identity, form.prefix.clone(), ttl);
         let report = Reporter::new(out, metrics, ttl / 3);
-        Self { store, form, audit, registrar, desired, report }
+        Self { store, form, audit, metadata, registrar, desired, report }
     }
 
     /// Runs until `stop`. The lease stays and keeps everything alive for its time, unless `revoke` is cancelled, too:
@@ -123,13 +131,21 @@ impl<S: Store> Publisher<S> {
     }
 
     async fn hold(&mut self, claim: Claim) -> End {
-        let Self { store, form, audit, registrar, desired, report } = self;
+        let Self { store, form, audit, metadata, registrar, desired, report } = self;
+        let (lease, about_host) = (claim.lease, Key::from(form.prefix.metadata(&form.node)));
+        let metadata = async {
+            match metadata {
+                Some(every) => metadata::keep(store, lease, about_host, *every).await,
+                None => std::future::pending().await,
+            }
+        };
         let published = claim.entries.into_iter().map(|e| (e.key, e.value)).collect();
         let writer = Writer { store, form, report, lease: claim.lease, published, doubtful: VecDeque::new() };
         tokio::select! {
             end = registrar.guard(claim.at, |e| report.away(e)) => end,
             end = beats(store, claim.lease, claim.ttl, report) => end,
             end = writer.run(desired, *audit) => end,
+            never = metadata => match never {},
         }
     }
 }
@@ -178,8 +194,12 @@ struct Writer<'a, S> {
 
 impl<S: Store> Writer<'_, S> {
     async fn run(mut self, desired: &mut watch::Receiver<Option<Arc<Registrations>>>, audit: Duration) -> End {
-        let mut rounds = interval_at(Instant::now() + audit, audit);
-        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let rounds_of = |period: Duration| {
+            let mut rounds = interval_at(Instant::now() + period, period);
+            rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            rounds
+        };
+        let (mut rounds, mut shared) = (rounds_of(audit), rounds_of(SHARED.min(audit)));
         loop {
             let wanted = desired.borrow_and_update().clone();
             let mut retry = None;
@@ -203,6 +223,9 @@ impl<S: Store> Writer<'_, S> {
                         if self.judge(found) { break }
                     }
                     _ = rounds.tick() => self.doubtful = self.published.keys().cloned().collect(),
+                    _ = shared.tick(), if self.form.service_ports && self.doubtful.is_empty() => {
+                        self.doubtful = self.published.keys().filter(|key| is_shared(key)).cloned().collect();
+                    }
                 }
             }
         }

@@ -46,7 +46,7 @@ impl Agent {
             service_ports: false,
         };
         let identity = Identity::new(node, machine.to_owned());
-        let settings = PublisherSettings { form, identity, ttl: TTL, audit: Duration::from_secs(30) };
+        let settings = PublisherSettings { form, identity, ttl: TTL, audit: Duration::from_secs(30), metadata: None };
         let (desired, wanted) = watch::channel(None);
         let (out, state) = watch::channel(Publication::default());
         let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());

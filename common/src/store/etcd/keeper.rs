@@ -74,6 +74,20 @@ impl KeepAlive for EtcdKeeper {
     async fn beat(&mut self) -> Result<Duration, StoreError> {
         let lease = self.lease;
         let told = |fault| StoreError::new(Operation::KeepAlive, lease.to_string(), fault);
+        // A call may take a third of the lease's time, so this stays well below all of it, however many endpoints are
+        // frozen: time for one that hangs, for the next, and for a third that answers.
+        let after = self.store.pool.config.timeouts.call.mul_f32(2.5);
+        match timeout(after, self.beat_twice()).await {
+            Ok(beaten) => beaten,
+            Err(_) => Err(told(Fault::Timeout { endpoint: "any endpoint".to_owned(), after })),
+        }
+    }
+}
+
+impl EtcdKeeper {
+    async fn beat_twice(&mut self) -> Result<Duration, StoreError> {
+        let lease = self.lease;
+        let told = |fault| StoreError::new(Operation::KeepAlive, lease.to_string(), fault);
         let mut last = None;
         // Once on the stream that there is, once on a new one. A dropped call drops its stream, and so no answer to
         // an older beat is ever taken for the newer one's.
