@@ -79,6 +79,28 @@ async fn another_discover_changes_nothing_and_reloads_nothing() {
     }
 }
 
+/// On 2.6 the old self still lingers in maintenance; its parameters cannot be asked of HAProxy and are noted on disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_went_before_a_restart_of_discover_returns_after_it_without_a_reload() {
+    for program in each() {
+        let (mut world, port, http) = (World::new(&program), free_port(), backends(2).await);
+        let b = |i: usize| backend(&format!("b{i}"), http[i].address, port);
+        world.want("web", vec![b(0)]);
+        world.settle().await;
+        let load = Load::start(port, 4);
+        for i in [1, 0, 1] {
+            world.want("web", vec![b(i)]);
+            world.turn().await.unwrap();
+            load.flows(30).await;
+            world.restart();
+        }
+        world.settle().await;
+        load.finish().await;
+        assert_eq!(world.reloads(), Vec::<String>::new(), "HAProxy {}", world.version());
+        world.assert_disk_is_what_runs().await;
+    }
+}
+
 #[tokio::test]
 async fn the_first_change_of_a_pool_replaces_no_server() {
     for program in each() {

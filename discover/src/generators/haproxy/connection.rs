@@ -1,8 +1,7 @@
 //! The running HAProxy, however it is run: asked, changed, loaded.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::telemetry::Chain;
@@ -12,19 +11,16 @@ use tracing::{debug, info, warn};
 
 use super::files::{ConfigFiles, OnDisk};
 use super::layout::Layout;
-use super::plan::{Applied, Step};
+use super::plan::Applied;
 use super::readback;
-use super::server::Server;
 use crate::haproxy::check::{self, CheckError};
-use crate::haproxy::command::CommandError;
 use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
 use crate::haproxy::ops::{Op, ServerRef};
 use crate::haproxy::process::{self, Launch, ProcessError, Running};
-use crate::haproxy::runtime::{DelOutcome, Runtime, RuntimeError};
+use crate::haproxy::runtime::{Runtime, RuntimeError};
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::haproxy::tables::{Info, OperState, ServerState};
 use crate::haproxy::version::{Capabilities, Version};
-use crate::metrics::Metrics;
 
 /// How long somebody else may take to start HAProxy once there is a file for it.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -65,52 +61,17 @@ pub enum ConnectionError {
     Runtime(#[from] RuntimeError),
 }
 
-/// An operation that HAProxy did not do.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// It cannot even be sent.
-    #[error("server {server} of {section}")]
-    Command {
-        /// The section.
-        section: Arc<str>,
-        /// The server.
-        server: String,
-        /// Why.
-        source: CommandError,
-    },
-    /// It was refused, or its outcome is not known.
-    #[error("server change in {section}")]
-    Runtime {
-        /// The section.
-        section: Arc<str>,
-        /// Why.
-        source: RuntimeError,
-    },
-}
-
 /// One HAProxy.
 pub struct Connection {
-    mode: ProcessMode,
+    pub(super) mode: ProcessMode,
     launch: Launch,
     master: MasterCli,
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     can: Capabilities,
     version: Option<Version>,
     child: Option<Child>,
     /// The master's process, once seen. In external mode it may belong to another namespace and is not used.
     master_pid: Option<i32>,
-}
-
-/// What came of runtime operations.
-#[derive(Debug)]
-pub enum Ran {
-    /// All were done.
-    Done,
-    /// HAProxy refused some: only a reload does those.
-    Refused(Vec<StepError>),
-    /// Whether they were done is not known: they went to a worker that has ended or is being replaced, because somebody
-    /// else reloaded HAProxy, or the socket broke.
-    Unknown(String),
 }
 
 impl Connection {
@@ -184,7 +145,7 @@ impl Connection {
             self.can = Capabilities::of(&info.version);
             self.version = Some(info.version);
         }
-        Ok(readback::applied(layout, on_disk.unknown, &running))
+        Ok(readback::applied(layout, on_disk.unknown, &files.read_retired(), &running))
     }
 
     async fn ask(&mut self) -> Result<(Info, Vec<ServerState>), RuntimeError> {
@@ -327,69 +288,5 @@ impl Connection {
             warn!(%status, "HAProxy has ended.");
             self.child = None;
         }
-    }
-
-    /// Carries out the steps, each operation judged by its own reply.
-    pub async fn run(&mut self, steps: &[Step], metrics: &Metrics) -> Ran {
-        if self.mode == ProcessMode::Files || steps.is_empty() {
-            return Ran::Done;
-        }
-        let (mut failures, mut broken) = (Vec::new(), None);
-        let mut ops: Vec<Op> = Vec::with_capacity(steps.len() * 3);
-        let mut sections: Vec<&Arc<str>> = Vec::with_capacity(ops.capacity());
-        for step in steps {
-            match step.change.ops(&step.section) {
-                Ok(step_ops) => {
-                    sections.extend(step_ops.iter().map(|_| &step.section));
-                    ops.extend(step_ops);
-                }
-                Err(source) => {
-                    let (section, server) = (step.section.clone(), format!("{:?}", step.change));
-                    failures.push(StepError::Command { section, server, source });
-                }
-            }
-        }
-        let results = self.runtime.apply(&ops).await;
-        for ((op, section), result) in ops.iter().zip(sections).zip(results) {
-            metrics.operation(op, result.is_ok());
-            match result {
-                Ok(()) => debug!(%op, "Done."),
-                Err(RuntimeError::Socket(error)) => broken = broken.or_else(|| Some(Chain(&error).to_string())),
-                Err(source) => failures.push(StepError::Runtime { section: section.clone(), source }),
-            }
-        }
-        if let Some(why) = broken {
-            return Ran::Unknown(why);
-        }
-        // An old worker says yes to most things, and nothing of it counts (dataplane.md section 1.3).
-        match self.runtime.info().await {
-            Ok(info) if info.stopping => Ran::Unknown("they went to a worker that is being replaced".into()),
-            _ if failures.is_empty() => Ran::Done,
-            _ => Ran::Refused(failures),
-        }
-    }
-
-    /// Tries to delete each of these servers; those that are still busy stay.
-    pub async fn delete_idle(
-        &mut self,
-        lingering: &mut BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>,
-        metrics: &Metrics,
-    ) {
-        for (section, servers) in lingering.iter_mut() {
-            let mut gone = Vec::new();
-            for name in servers.keys() {
-                let Ok(server) = ServerRef::new(&**section, &**name) else { continue };
-                let outcome = self.runtime.del_server(server.clone()).await;
-                metrics.operation(&Op::DelServer(server), outcome.is_ok());
-                match outcome {
-                    Ok(DelOutcome::Deleted | DelOutcome::NotFound) => gone.push(name.clone()),
-                    Ok(DelOutcome::Busy) => {}
-                    Ok(other) => debug!(%section, %name, ?other, "Server stays in maintenance until the next reload."),
-                    Err(_) => return,
-                }
-            }
-            servers.retain(|name, _| !gone.contains(name));
-        }
-        lingering.retain(|_, servers| !servers.is_empty());
     }
 }

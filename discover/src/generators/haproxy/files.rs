@@ -6,6 +6,8 @@ use common::files::{FileError, Replace, replace};
 
 use super::layout::Layout;
 use super::plan::ReloadReason;
+use super::readback::Retired;
+use super::server::Server;
 
 /// The files of one HAProxy.
 #[derive(Debug, Clone)]
@@ -47,6 +49,37 @@ impl ConfigFiles {
     /// The last file that HAProxy loaded.
     pub fn last_good(&self) -> PathBuf {
         self.beside(".last-good")
+    }
+
+    /// The servers that linger in HAProxy, a section and a server's line each.
+    fn retired(&self) -> PathBuf {
+        self.beside(".retired")
+    }
+
+    /// Notes the servers that linger: their parameters cannot be asked of HAProxy.
+    ///
+    /// # Errors
+    /// [`FileError`]; a restart then knows less, and may need a reload.
+    pub fn write_retired(&self, retired: &Retired) -> Result<(), FileError> {
+        let line = |section: &str, server: &Server| format!("{section} {server}\n");
+        let lines = retired.iter().flat_map(|(section, all)| all.values().map(move |s| line(section, s)));
+        replace(
+            &self.retired(),
+            lines.collect::<String>().as_bytes(),
+            Replace { mode: Some(0o640), ..Replace::default() },
+        )
+    }
+
+    /// The servers noted last; some may have gone since.
+    pub fn read_retired(&self) -> Retired {
+        let mut retired = Retired::new();
+        let text = std::fs::read_to_string(self.retired()).unwrap_or_default();
+        for (section, server) in text.lines().filter_map(|line| line.split_once(' ')) {
+            if let Some(server) = Server::parse(server) {
+                retired.entry(section.into()).or_default().insert(server.name.clone(), server);
+            }
+        }
+        retired
     }
 
     /// Exists from before a reload until its outcome is known: what runs is in doubt as long as it is there.

@@ -11,14 +11,16 @@ use tracing::{info, warn};
 
 use super::binds::{Binds, Listening};
 use super::compose::{Composer, TemplateError};
-use super::connection::{Connection, ConnectionError, Ran};
+use super::connection::{Connection, ConnectionError};
 use super::files::ConfigFiles;
 use super::layout::{Layout, Section};
 use super::plan::{Applied, Live, Plan, ReloadReason, ServerChange, Step, plan};
+use super::readback::Retired;
 use super::reload::ReloadPace;
 use super::server::Server;
 use super::settings::HaproxySettings;
 use super::status::{HaproxyStatus, ReloadRecord};
+use super::steps::Ran;
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
 use crate::names::Resolved;
@@ -47,6 +49,8 @@ pub struct Haproxy {
     unwritten: bool,
     /// Operations that HAProxy refused, not tried again before the reload that does them.
     refused: Vec<Step>,
+    /// The servers that linger, as noted on disk.
+    retired: Retired,
     /// When busy servers are tried again, and how long after that.
     collect_at: Option<(Instant, Duration)>,
     /// Services that are gone but whose sections stay, empty, for a while.
@@ -100,6 +104,7 @@ impl Haproxy {
             runs_silently: false,
             unwritten: false,
             refused: Vec::new(),
+            retired: Retired::new(),
             collect_at: None,
             lingering_sections: HashMap::new(),
             verify_at: None,
@@ -345,9 +350,13 @@ impl Generator for Haproxy {
                 }
             }
         }
+        let collected = self.collect().await;
+        if self.retired != self.applied.lingering {
+            self.files.write_retired(&self.applied.lingering)?;
+            self.retired = self.applied.lingering.clone();
+        }
         let now = Instant::now();
         let looked = self.verify_at.map(|at| at.min(now + LOOK_EVERY)).or(Some(now + LOOK_EVERY));
-        let collected = self.collect().await;
         let due = [again, collected, looked, self.names.next_due(), self.next_section_end(now), self.binds.next_due()];
         Ok(due.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
     }

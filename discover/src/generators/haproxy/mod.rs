@@ -12,6 +12,7 @@
 //! | [`reload`] | when a reload may happen | time only |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
+//! | [`steps`] | runtime operations, carried out and judged | yes |
 //! | [`generator`] | a turn's preparation, plan and application | yes |
 //! | [`status`] | what an operator wants to know | no |
 
@@ -28,5 +29,6 @@ pub mod reload;
 pub mod server;
 pub mod settings;
 pub mod status;
+pub mod steps;
 
 pub use generator::Haproxy;

@@ -271,6 +271,7 @@ fn servers(
     let now: HashSet<&str> = wanted.servers.iter().map(|s| &*s.name).collect();
     let mut step = |change| ops.push(Step { section: section.name.clone(), change });
     let mut listed = Vec::with_capacity(wanted.servers.len());
+    let mut missing = false;
     for server in &wanted.servers {
         let lingers = lingering.and_then(|l| l.get(&server.name));
         let other_params = |was: &Server| was.params != server.params;
@@ -290,19 +291,26 @@ fn servers(
             }
             (None, Some(was)) if other_params(was) => {
                 reasons.insert(ReloadReason::ServerChanged);
+                missing = true;
                 continue;
             }
             (None, Some(was)) => step(ServerChange::Revive { was: was.clone(), now: server.clone() }),
             (None, None) if !can.add_server => {
                 reasons.insert(ReloadReason::ServerChanged);
+                missing = true;
                 continue;
             }
             (None, None) => step(ServerChange::Add(server.clone())),
         }
         listed.push(server.clone());
     }
+    // While servers wait for a reload, those that they replace go on: an empty pool would answer nobody.
+    let stay = missing && !listed.iter().any(Server::serves);
     for server in section.servers.iter().filter(|s| !now.contains(&*s.name)) {
-        step(ServerChange::Retire(server.clone()));
+        match stay {
+            true => listed.push(server.clone()),
+            false => step(ServerChange::Retire(server.clone())),
+        }
     }
     listed
 }
@@ -460,6 +468,18 @@ mod tests {
         let desired = layout(vec![section("web", 80, vec![server("a", 2)])]);
         let Plan::Live(live) = plan(&desired, &was, &can("3.0.11")) else { panic!() };
         assert!(matches!(live.ops[0].change, ServerChange::Revive { .. }), "{:?}", live.ops);
+    }
+
+    #[test]
+    fn what_can_only_come_with_a_reload_is_waited_for_before_the_last_server_goes() {
+        let mut was = applied(layout(vec![section("web", 80, vec![server("a", 1)])]));
+        let other = Server { params: "".into(), ..server("b", 2) };
+        was.lingering.entry("web".into()).or_default().insert("b".into(), other);
+        let desired = |more: Vec<Server>| layout(vec![section("web", 80, [vec![server("b", 2)], more].concat())]);
+        let Plan::Reload { interim, .. } = plan(&desired(vec![]), &was, &can("2.6.12")) else { panic!() };
+        assert_eq!(interim, None, "`a` serves until the reload");
+        let Plan::Reload { interim, .. } = plan(&desired(vec![server("c", 3)]), &was, &can("2.6.12")) else { panic!() };
+        assert_eq!(interim.unwrap().ops.len(), 2, "`c` serves, so `a` goes at once");
     }
 
     #[test]

@@ -9,12 +9,15 @@ use super::plan::{Applied, ReloadReason};
 use super::server::Server;
 use crate::haproxy::tables::ServerState;
 
+/// Servers that were taken out of the file and linger in HAProxy, by section and name.
+pub type Retired = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>;
+
 /// Corrects what the file says by what HAProxy says: the file knows parameters and structure, HAProxy knows which
 /// servers there are, where they point, their weights and whether they are in maintenance.
 ///
 /// Servers in a section of ours that the file does not list are ours too (a change was interrupted), unless the
-/// section's own text has them.
-pub fn applied(file: Layout, unknown: Option<ReloadReason>, running: &[ServerState]) -> Applied {
+/// section's own text has them. Of `retired` ones the parameters are known.
+pub fn applied(file: Layout, unknown: Option<ReloadReason>, retired: &Retired, running: &[ServerState]) -> Applied {
     let mut by_section: HashMap<&str, Vec<&ServerState>> = HashMap::new();
     for state in running {
         by_section.entry(&state.section).or_default().push(state);
@@ -27,7 +30,8 @@ pub fn applied(file: Layout, unknown: Option<ReloadReason>, running: &[ServerSta
         let fixed = servers_in_text(&section.skeleton);
         let mut found: HashMap<&str, Server> = HashMap::new();
         for state in states.into_iter().filter(|s| !fixed.contains(&*s.name)) {
-            let server = as_server(state, known.get(&*state.name).copied());
+            let remembered = || retired.get(&section.name).and_then(|all| all.get(&*state.name));
+            let server = as_server(state, known.get(&*state.name).copied().or_else(remembered));
             match known.contains_key(&*state.name) || !server.maint {
                 true => _ = found.insert(&state.name, server),
                 false => _ = lingering.entry(section.name.clone()).or_default().insert(server.name.clone(), server),

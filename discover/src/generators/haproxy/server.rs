@@ -29,6 +29,11 @@ impl Server {
         }
     }
 
+    /// Whether it takes new clients, as far as we decide that.
+    pub fn serves(&self) -> bool {
+        !self.maint && self.weight > 0
+    }
+
     /// Reads a line that [`Display`](fmt::Display) wrote; `None` for any other.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words: Vec<&str> = line.split_whitespace().collect();

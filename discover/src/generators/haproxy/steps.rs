@@ -1,0 +1,143 @@
+//! Runtime operations on the running HAProxy: carried out, judged, and retired servers deleted.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use common::telemetry::Chain;
+use tracing::debug;
+
+use super::connection::{Connection, ProcessMode};
+use super::plan::{ServerChange, Step};
+use super::server::Server;
+use crate::haproxy::command::CommandError;
+use crate::haproxy::ops::{Op, ServerRef};
+use crate::haproxy::runtime::{DelOutcome, RuntimeError};
+use crate::metrics::Metrics;
+
+/// An operation that HAProxy did not do.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It cannot even be sent.
+    #[error("server {server} of {section}")]
+    Command {
+        /// The section.
+        section: Arc<str>,
+        /// The server.
+        server: String,
+        /// Why.
+        source: CommandError,
+    },
+    /// It was refused, or its outcome is not known.
+    #[error("server change in {section}")]
+    Runtime {
+        /// The section.
+        section: Arc<str>,
+        /// Why.
+        source: RuntimeError,
+    },
+}
+
+impl StepError {
+    fn section(&self) -> &Arc<str> {
+        match self {
+            Self::Command { section, .. } | Self::Runtime { section, .. } => section,
+        }
+    }
+}
+
+/// What came of runtime operations.
+#[derive(Debug)]
+pub enum Ran {
+    /// All were done.
+    Done,
+    /// HAProxy refused some: only a reload does those.
+    Refused(Vec<StepError>),
+    /// Whether they were done is not known: they went to a worker that has ended or is being replaced, because somebody
+    /// else reloaded HAProxy, or the socket broke.
+    Unknown(String),
+}
+
+impl Connection {
+    /// Carries out the steps, each operation judged by its own reply.
+    pub async fn run(&mut self, steps: &[Step], metrics: &Metrics) -> Ran {
+        if self.mode == ProcessMode::Files || steps.is_empty() {
+            return Ran::Done;
+        }
+        let (mut failures, mut broken) = (Vec::new(), None);
+        // What comes before what goes: where a newcomer is refused, those that it replaces stay until the reload.
+        let (go, come): (Vec<&Step>, Vec<&Step>) =
+            steps.iter().partition(|s| matches!(s.change, ServerChange::Retire(_)));
+        self.run_steps(&come, metrics, &mut failures, &mut broken).await;
+        let lacking: HashSet<Arc<str>> = failures.iter().map(|f| f.section().clone()).collect();
+        let go: Vec<&Step> = go.into_iter().filter(|s| !lacking.contains(&s.section)).collect();
+        self.run_steps(&go, metrics, &mut failures, &mut broken).await;
+        if let Some(why) = broken {
+            return Ran::Unknown(why);
+        }
+        // An old worker says yes to most things, and nothing of it counts (dataplane.md section 1.3).
+        match self.runtime.info().await {
+            Ok(info) if info.stopping => Ran::Unknown("they went to a worker that is being replaced".into()),
+            _ if failures.is_empty() => Ran::Done,
+            _ => Ran::Refused(failures),
+        }
+    }
+
+    async fn run_steps(
+        &mut self,
+        steps: &[&Step],
+        metrics: &Metrics,
+        failures: &mut Vec<StepError>,
+        broken: &mut Option<String>,
+    ) {
+        if broken.is_some() {
+            return;
+        }
+        let mut ops: Vec<Op> = Vec::with_capacity(steps.len() * 3);
+        let mut sections: Vec<&Arc<str>> = Vec::with_capacity(ops.capacity());
+        for step in steps {
+            match step.change.ops(&step.section) {
+                Ok(step_ops) => {
+                    sections.extend(step_ops.iter().map(|_| &step.section));
+                    ops.extend(step_ops);
+                }
+                Err(source) => {
+                    let (section, server) = (step.section.clone(), format!("{:?}", step.change));
+                    failures.push(StepError::Command { section, server, source });
+                }
+            }
+        }
+        let results = self.runtime.apply(&ops).await;
+        for ((op, section), result) in ops.iter().zip(sections).zip(results) {
+            metrics.operation(op, result.is_ok());
+            match result {
+                Ok(()) => debug!(%op, "Done."),
+                Err(RuntimeError::Socket(error)) => _ = broken.get_or_insert_with(|| Chain(&error).to_string()),
+                Err(source) => failures.push(StepError::Runtime { section: section.clone(), source }),
+            }
+        }
+    }
+
+    /// Tries to delete each of these servers; those that are still busy stay.
+    pub async fn delete_idle(
+        &mut self,
+        lingering: &mut BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>,
+        metrics: &Metrics,
+    ) {
+        for (section, servers) in lingering.iter_mut() {
+            let mut gone = Vec::new();
+            for name in servers.keys() {
+                let Ok(server) = ServerRef::new(&**section, &**name) else { continue };
+                let outcome = self.runtime.del_server(server.clone()).await;
+                metrics.operation(&Op::DelServer(server), outcome.is_ok());
+                match outcome {
+                    Ok(DelOutcome::Deleted | DelOutcome::NotFound) => gone.push(name.clone()),
+                    Ok(DelOutcome::Busy) => {}
+                    Ok(other) => debug!(%section, %name, ?other, "Server stays in maintenance until the next reload."),
+                    Err(_) => return,
+                }
+            }
+            servers.retain(|name, _| !gone.contains(name));
+        }
+        lingering.retain(|_, servers| !servers.is_empty());
+    }
+}
