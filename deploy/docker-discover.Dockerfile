@@ -10,7 +10,8 @@ ARG VERSION=dev
 LABEL org.opencontainers.image.title="docker-discover" \
       org.opencontainers.image.description="HAProxy that follows the services registered in etcd, without dropped requests" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
-      org.opencontainers.image.version="$VERSION"
+      org.opencontainers.image.version="$VERSION" \
+      register.ignore="true"
 COPY discover /usr/local/bin/discover
 EXPOSE 1936
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["discover", "status"]

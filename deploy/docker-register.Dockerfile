@@ -7,7 +7,8 @@ ARG VERSION=dev
 LABEL org.opencontainers.image.title="docker-register" \
       org.opencontainers.image.description="Registers the published ports of healthy Docker containers in etcd" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \
-      org.opencontainers.image.version="$VERSION"
+      org.opencontainers.image.version="$VERSION" \
+      register.ignore="true"
 COPY register /usr/local/bin/register
 # Starts as root to learn the group of Docker's socket, then goes on as this user; unset it to stay root.
 ENV REGISTER_USER=nobody
