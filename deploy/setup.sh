@@ -57,6 +57,9 @@ need patchelf patchelf
 need etcdctl etcd-client
 have haproxy || { missing+=(haproxy) && services+=(haproxy); }
 have etcd || { missing+=(etcd-server) && services+=(etcd); }
+# The checks are tried on the real ones.
+have redis-server || { missing+=(redis-server) && services+=(redis-server); }
+have rabbitmq-server || { missing+=(rabbitmq-server) && services+=(rabbitmq-server epmd); }
 
 if [ ${#missing[@]} -gt 0 ]; then
     have apt-get || die "no apt-get here; install by hand what brings: ${missing[*]}"

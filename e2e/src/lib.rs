@@ -6,6 +6,7 @@
 //! | [`process`] | a child process with its log |
 //! | [`agents`] | `register` and `discover` as processes, and what their admin servers tell |
 //! | [`docker`] | containers of ours, and the daemon's events with the daemon's clock |
+//! | [`flock`] | many containers of a scripted Docker API, with real listeners |
 //! | [`haproxy`] | the HAProxy versions of this machine |
 //! | [`scene`] | all of these together |
 //! | [`http`], [`traffic`] | a client that never retries, and load made of such clients |
@@ -19,6 +20,7 @@ pub mod agents;
 pub mod docker;
 pub mod error;
 pub mod figures;
+pub mod flock;
 pub mod haproxy;
 pub mod http;
 pub mod lab;

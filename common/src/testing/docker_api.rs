@@ -29,6 +29,7 @@ struct Daemon {
     podman: bool,
     inspection: Duration,
     refused: Option<String>,
+    machine: String,
     requests: Vec<String>,
 }
 
@@ -78,6 +79,16 @@ impl DockerApi {
         Docker::new(&endpoint).unwrap().with_patience(Duration::from_millis(500))
     }
 
+    /// Where it listens, as DOCKER_HOST has it.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.directory.path().join("docker.sock").display())
+    }
+
+    /// `/info` tells this engine id; without this it is empty, as Podman's is.
+    pub fn be_machine(&self, id: &str) {
+        id.clone_into(&mut self.lock().machine);
+    }
+
     /// Starts listening again after [`go_away`](Self::go_away).
     pub fn listen(&mut self) {
         let path = self.directory.path().join("docker.sock");
@@ -86,6 +97,7 @@ impl DockerApi {
         let app = Router::new()
             .route("/_ping", get(|| async { "OK" }))
             .route("/version", get(version))
+            .route("/info", get(info))
             .route("/events", get(events))
             .route("/containers/json", get(list))
             .route("/containers/{id}/json", get(inspect))
@@ -183,6 +195,11 @@ async fn observe(State(daemon): Shared, request: Request, next: Next) -> Respons
 async fn version(State(daemon): Shared) -> Json<Value> {
     let name = if daemon.lock().unwrap().podman { "Podman Engine" } else { "Engine" };
     Json(json!({"Components": [{"Name": name}]}))
+}
+
+async fn info(State(daemon): Shared) -> Json<Value> {
+    let machine = daemon.lock().unwrap().machine.clone();
+    Json(json!({"ID": machine, "Name": "scripted", "ServerVersion": "29.0.0"}))
 }
 
 async fn events(State(daemon): Shared) -> Response {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use common::model::{Backend, Layout, Port, Prefix, Status, ValueFormat};
 use common::store::fake::{Cut, FakeStore};
+use common::store::{Op, Store as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -37,6 +38,10 @@ struct Agent {
 
 impl Agent {
     fn start(store: &FakeStore, machine: &str) -> Self {
+        Self::start_as(store, machine, |_| {})
+    }
+
+    fn start_as(store: &FakeStore, machine: &str, change: impl FnOnce(&mut PublisherSettings)) -> Self {
         let node: common::model::NodeName = "n1".parse().unwrap();
         let form = Form {
             prefix: Prefix::default(),
@@ -46,7 +51,9 @@ impl Agent {
             service_ports: false,
         };
         let identity = Identity::new(node, machine.to_owned());
-        let settings = PublisherSettings { form, identity, ttl: TTL, audit: Duration::from_secs(30), metadata: None };
+        let audit = Duration::from_secs(30);
+        let mut settings = PublisherSettings { form, identity, ttl: TTL, audit, metadata: None };
+        change(&mut settings);
         let (desired, wanted) = watch::channel(None);
         let (out, state) = watch::channel(Publication::default());
         let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
@@ -268,5 +275,36 @@ async fn stopping_keeps_the_keys_and_revoking_takes_them() {
         assert_eq!(ids(&store).len(), usize::from(!revoke));
         sleep(TTL + Duration::from_secs(1)).await;
         assert_eq!(ids(&store), [""; 0], "nobody keeps it alive");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_port_key_that_went_with_another_agents_lease_is_back_within_seconds() {
+    let store = FakeStore::new();
+    let mut agent = Agent::start_as(&store, "m1", |settings| settings.form.service_ports = true);
+    let mut wanted = registrations([1]);
+    wanted.values_mut().for_each(|backend| backend.service_port = Port::new(80));
+    agent.publish(wanted).await;
+    assert_eq!(ids(&store), ["c1", "port"]);
+    // Another host's agent wrote it last, and died.
+    store.txn(Vec::new(), vec![Op::delete("/backends/web/port")]).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(ids(&store), ["c1", "port"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_is_written_only_when_asked_for_and_no_more_often() {
+    for (every, most) in [(None, 0), (Some(Duration::from_secs(10)), 7)] {
+        let store = FakeStore::new();
+        let way = store.peer();
+        let mut agent = Agent::start_as(&way, "m1", |settings| settings.metadata = every);
+        agent.publish(registrations([1])).await;
+        let before = way.counts().writes();
+        sleep(Duration::from_secs(60)).await;
+        let written = way.counts().writes() - before;
+        assert!(written <= most, "{written} writes in a minute");
+        let entries = store.entries("/metadata/");
+        assert_eq!(entries.len(), usize::from(every.is_some()));
+        assert!(entries.iter().all(|e| e.lease.is_some() && e.key == *"/metadata/n1"), "{entries:?}");
     }
 }

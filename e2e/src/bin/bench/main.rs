@@ -3,11 +3,16 @@
 //! `bench [--write FILE] [ROW…]`: all rows, or those that are named. Each row is a file of its own, with a lab of its own,
 //! and is listed in [`ROWS`].
 
+mod burst;
+mod checks;
+mod held;
 mod idle;
 mod machine;
 mod memory;
 mod put;
+mod restart;
 mod start;
+mod stop;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -52,6 +57,31 @@ const ROWS: &[Row] = &[
         name: "memory",
         about: "resident memory of both agents",
         measure: |lab, terminal| Box::pin(memory::measure(lab, terminal)),
+    },
+    Row {
+        name: "burst",
+        about: "200 containers start and end at once: who is missed, who stays behind",
+        measure: |lab, terminal| Box::pin(burst::measure(lab, terminal)),
+    },
+    Row {
+        name: "stop",
+        about: "from Docker's event to etcd",
+        measure: |lab, terminal| Box::pin(stop::measure(lab, terminal)),
+    },
+    Row {
+        name: "checks",
+        about: "what 500 HTTP checks cost",
+        measure: |lab, terminal| Box::pin(checks::measure(lab, terminal)),
+    },
+    Row {
+        name: "held",
+        about: "what 1,000 registrations ask of the store",
+        measure: |lab, terminal| Box::pin(held::measure(lab, terminal)),
+    },
+    Row {
+        name: "restart",
+        about: "what a watcher sees of an agent's restart",
+        measure: |lab, terminal| Box::pin(restart::measure(lab, terminal)),
     },
 ];
 
