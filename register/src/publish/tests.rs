@@ -305,6 +305,6 @@ async fn metadata_is_written_only_when_asked_for_and_no_more_often() {
         assert!(written <= most, "{written} writes in a minute");
         let entries = store.entries("/metadata/");
         assert_eq!(entries.len(), usize::from(every.is_some()));
-        assert!(entries.iter().all(|e| e.lease.is_some() && e.key == *"/metadata/n1"), "{entries:?}");
+        assert!(entries.iter().all(|e| e.lease.is_some() && *e.key == *"/metadata/n1"), "{entries:?}");
     }
 }
