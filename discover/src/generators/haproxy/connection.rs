@@ -72,6 +72,8 @@ pub struct Connection {
     child: Option<Child>,
     /// The master's process, once seen. In external mode it may belong to another namespace and is not used.
     master_pid: Option<i32>,
+    /// There is none for certain: what its socket's file says is of the past.
+    gone: bool,
 }
 
 impl Connection {
@@ -83,7 +85,7 @@ impl Connection {
         // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
         let can = Capabilities::of(&Version::OLDEST);
         let master = launch.master();
-        Self { mode, master, launch, runtime, can, version: None, child: None, master_pid: None }
+        Self { mode, master, launch, runtime, can, version: None, child: None, master_pid: None, gone: false }
     }
 
     /// What the running version can do.
@@ -163,7 +165,7 @@ impl Connection {
         let began = Instant::now();
         loop {
             if let Some(running) = process::adopt(&self.master).await {
-                self.master_pid = Some(running.master);
+                (self.master_pid, self.gone) = (Some(running.master), false);
                 return Ok(Some(running));
             }
             self.reap();
@@ -177,11 +179,14 @@ impl Connection {
                     }
                 }
                 Some(_) => {
-                    self.master_pid = None;
+                    (self.master_pid, self.gone) = (None, true);
                     return Ok(None);
                 }
-                None if silent < STRANGER_PATIENCE && self.master.path().exists() => {}
-                None => return Ok(None),
+                None if !self.gone && silent < STRANGER_PATIENCE && self.master.path().exists() => {}
+                None => {
+                    self.gone = self.mode == ProcessMode::Spawn;
+                    return Ok(None);
+                }
             }
             sleep(POLL).await;
         }
@@ -276,7 +281,7 @@ impl Connection {
         }
         let running = self.launch.spawn().await?;
         info!(master = running.master, "HAProxy started.");
-        self.master_pid = Some(running.master);
+        (self.master_pid, self.gone) = (Some(running.master), false);
         self.child = running.child;
         Ok(ReloadOutcome::Loaded { worker: running.procs.current_worker().unwrap_or_default(), log: String::new() })
     }
