@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
-use crate::reconcile::{Desired, Emptied, Guard, Memory, Source, merge};
+use crate::reconcile::{Desired, Emptied, Guard, Memory, Policies, Source, merge};
 use crate::state::StateFile;
 use crate::status::{Shared, TurnRecord};
 
@@ -53,6 +53,8 @@ impl<G: Generator> Turn for G {
 pub struct Agent {
     /// Sources of pools, in the order in which they are merged.
     pub sources: Vec<Source>,
+    /// What a config makes of discovered pools; without a config they count as they are.
+    pub policies: Option<Policies>,
     /// What turns the desired state into files and running state.
     pub generators: Vec<Box<dyn Turn>>,
     /// The guard against mass expiry; shared with the control socket.
@@ -118,6 +120,9 @@ impl Agent {
             begun = true;
             let mut desired = self.lock_guard().judge(&merged, Instant::now());
             self.emptied.fill(&mut desired);
+            if let Some(policies) = &mut self.policies {
+                desired.services = policies.apply(&desired.services);
+            }
             due = self.turn(&desired, &observations, &cancel).await;
             // After the turn: a slow disk keeps nobody waiting.
             due = [due, self.remember(Some(&desired)).await].into_iter().flatten().min();

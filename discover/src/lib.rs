@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cli`] | the command line |
+//! | [`config`] | Synapse's config, read whole and checked |
 //! | [`agent`] | the running agent: its tasks and its turns |
 //! | [`watchers`] | sources of pools |
 //! | [`reconcile`] | observations → merge → guard → desired (pure) |
@@ -18,6 +19,7 @@
 
 pub mod agent;
 pub mod cli;
+pub mod config;
 pub mod generators;
 pub mod haproxy;
 pub mod metrics;

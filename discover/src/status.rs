@@ -56,6 +56,11 @@ impl Shared {
         Self(Arc::new(Mutex::new(State { haproxy, pending: true, ..State::default() })))
     }
 
+    /// Takes another HAProxy's part, as when a new config makes a new generator.
+    pub fn set_haproxy(&self, haproxy: Option<Arc<Mutex<HaproxyStatus>>>) {
+        self.lock().haproxy = haproxy;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

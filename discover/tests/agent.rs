@@ -62,6 +62,7 @@ impl Running {
         let watcher = RegistryWatcher::new(store.peer(), "/backends".parse().unwrap());
         let agent = Agent {
             sources: vec![Source { name: "etcd".into(), required: true, inlet }],
+            policies: None,
             generators: vec![Box::new(Note(Arc::clone(&routed)))],
             guard: guard.clone(),
             emptied: Emptied::new(on_empty, last),

@@ -151,6 +151,15 @@ pub struct Backend {
     /// Words for HAProxy's server line, as Nerve passes them through; checked against an allow-list before use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub haproxy_server_options: Option<Arc<str>>,
+    /// HAProxy's numeric id for the server, from 1, where the registration asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub haproxy_server_id: Option<u32>,
+    /// The number that its store gave it (ZooKeeper's sequence, an in-order key's index): the lowest leads.
+    #[serde(skip)]
+    pub sequence: Option<u64>,
+    /// The registration as JSON, where its fields are to be handed on as they came.
+    #[serde(skip)]
+    pub raw: Option<Arc<str>>,
 }
 
 impl Backend {
@@ -168,6 +177,9 @@ impl Backend {
             service_port: None,
             status: Status::Up,
             haproxy_server_options: None,
+            haproxy_server_id: None,
+            sequence: None,
+            raw: None,
         }
     }
 

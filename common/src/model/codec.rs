@@ -111,6 +111,7 @@ impl Fields<'_> {
             service_port: self.port("service_port")?,
             status: self.word("status")?.unwrap_or(Status::Up),
             haproxy_server_options: self.options()?,
+            haproxy_server_id: self.number("haproxy_server_id")?.filter(|id| *id > 0),
             ..Backend::new(id.clone(), host, port)
         })
     }

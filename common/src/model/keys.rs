@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::{BackendId, NameError, NodeName, ServiceName};
 
 /// The key prefix under which backends lie (ETCD_PREFIX), with a leading slash and no trailing one.
+///
+/// One [of a service](Self::of_service) has the registrations of that service alone below it, at any depth.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Prefix(Arc<str>);
+pub struct Prefix(Arc<str>, Option<ServiceName>);
 
 /// A prefix that could not be told from a key's other parts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +18,14 @@ pub struct Prefix(Arc<str>);
 pub struct PrefixError(String);
 
 impl Prefix {
+    /// The prefix under which the registrations of one service lie, as Nerve and Synapse have it: `path` is all theirs.
+    ///
+    /// # Errors
+    /// [`PrefixError`].
+    pub fn of_service(path: &str, service: ServiceName) -> Result<Self, PrefixError> {
+        path.parse().map(|Self(path, _)| Self(path, Some(service)))
+    }
+
     /// The prefix as text, such as `/backends`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -69,6 +79,13 @@ impl Prefix {
     pub fn parse(&self, key: &str) -> Result<ParsedKey, KeyError> {
         let outside = || KeyError::Outside { prefix: self.clone() };
         let path = key.strip_prefix(&*self.0).and_then(|k| k.strip_prefix('/')).ok_or_else(outside)?;
+        if let Some(service) = &self.1 {
+            let service = service.clone();
+            return Ok(match path {
+                "port" => ParsedKey::ServicePort { service },
+                id => ParsedKey::Backend { node: None, service, id: id.replace('/', ":").parse()? },
+            });
+        }
         let (node, path) = match path.strip_prefix('@').and_then(|p| p.split_once('/')) {
             Some((node, rest)) => (Some(node.parse()?), rest),
             None => (None, path),
@@ -84,7 +101,7 @@ impl Prefix {
 
 impl Default for Prefix {
     fn default() -> Self {
-        Self("/backends".into())
+        Self("/backends".into(), None)
     }
 }
 
@@ -94,7 +111,7 @@ impl FromStr for Prefix {
         let trimmed = text.trim_matches('/');
         let part = |p: &str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_graphic());
         if trimmed.split('/').all(part) && text.len() <= 255 {
-            Ok(Self(format!("/{trimmed}").into()))
+            Ok(Self(format!("/{trimmed}").into(), None))
         } else {
             Err(PrefixError(text.chars().take(80).collect()))
         }
@@ -180,6 +197,17 @@ mod tests {
         assert_eq!(backend("/backends/web/i-1/0007"), (None, "web".into(), "i-1:0007".into()));
         let port = Prefix::default().parse("/backends/web/port").unwrap();
         assert_eq!(port, ParsedKey::ServicePort { service: "web".parse().unwrap() });
+    }
+
+    #[test]
+    fn below_a_services_own_prefix_every_key_is_its() {
+        let prefix = Prefix::of_service("nerve/web/", "web".parse().unwrap()).unwrap();
+        let ParsedKey::Backend { service, id, .. } = prefix.parse("/nerve/web/i-1/00000000000000000007").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!((service.as_str(), id.as_str()), ("web", "i-1:00000000000000000007"));
+        assert!(prefix.parse("/nerve/webby/x").is_err());
     }
 
     #[test]

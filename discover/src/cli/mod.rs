@@ -1,5 +1,7 @@
 //! The command line.
 
+mod check;
+mod configured;
 mod diff;
 mod ls;
 mod release;
@@ -46,8 +48,8 @@ enum Command {
     Supervise(SuperviseArgs),
     /// Show what haproxy.cfg would be for the given backends, without a registry and without HAProxy
     Render(render::RenderArgs),
-    /// Check flags and templates, and with haproxy on PATH a rendered file too
-    Check(render::CheckArgs),
+    /// Check a config, or flags and templates, and with haproxy on PATH the rendered file too
+    Check(check::CheckArgs),
     /// Show what the next turn would change, and whether that needs a reload and why
     Diff(Box<run::RunArgs>),
     /// List services and backends in the registry
@@ -98,8 +100,8 @@ pub async fn main(cli: Cli) -> Exit {
         None => run::run(cli.run).await,
         Some(Command::Run(args)) => run::run(*args).await,
         Some(Command::Supervise(args)) => supervise(args).await,
-        Some(Command::Render(args)) => render::render(&args),
-        Some(Command::Check(args)) => render::check(&args).await,
+        Some(Command::Render(args)) => render::render(&args).await,
+        Some(Command::Check(args)) => check::check(&args).await,
         Some(Command::Diff(args)) => diff::diff(*args).await,
         Some(Command::Ls(args)) => ls::ls(args).await,
         Some(Command::Release(args)) => release::release(&args).await,

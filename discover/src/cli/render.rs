@@ -1,86 +1,278 @@
-//! `discover render` and `discover check`: offline, what a generator would make.
+//! `discover render`: offline, what the generators make of given backends.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use common::model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use common::telemetry::Chain;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::settings::HaproxyArgs;
+use crate::config::load::registry_section;
+use crate::config::types::Service;
+use crate::config::{Config, Loaded, load, registration};
+use crate::generators::file_output::{self, FileOutput};
 use crate::generators::haproxy::compose::Composer;
 use crate::generators::haproxy::ports::assign;
-use crate::haproxy::check as haproxy_check;
+use crate::generators::haproxy::synapse::SynapseComposer;
+use crate::generators::haproxy::synapse::state::State;
+use crate::generators::nginx::Nginx;
+use crate::generators::prometheus::Prometheus;
+use crate::generators::template;
+use crate::generators::{Generator, output};
 use crate::haproxy::version::{Capabilities, Version};
 use crate::names::Resolved;
+use crate::reconcile::{Desired, Policies};
 
 /// Flags of `discover render`.
 #[derive(Debug, Args)]
 pub struct RenderArgs {
     #[command(flatten)]
     haproxy: HaproxyArgs,
+    /// Synapse's config, JSON or YAML; without it the services are rendered in docker-discover's way
+    #[arg(short, long, env = "SYNAPSE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// JSON: an object of service → list of backends; an array of such objects are successive rounds, the last is shown
     #[arg(long, value_name = "FILE")]
     backends: PathBuf,
+    /// A state file of Synapse's to begin with
+    #[arg(long, value_name = "FILE", requires = "config")]
+    state: Option<PathBuf>,
+    /// Which generator's output is shown
+    #[arg(long, value_name = "NAME", value_enum, default_value = "haproxy")]
+    generator: GeneratorName,
+    /// Shows what this Tera template gives
+    #[arg(long, value_name = "FILE", requires = "config", conflicts_with = "generator")]
+    template: Option<PathBuf>,
+    /// Files of the generators go to this directory, whatever the config says
+    #[arg(long, value_name = "DIR", requires = "config")]
+    out: Option<PathBuf>,
 }
 
-/// Flags of `discover check`.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    #[command(flatten)]
-    haproxy: HaproxyArgs,
-    /// HAProxy's program
-    #[arg(long, env = "DISCOVER_HAPROXY_BIN", value_name = "FILE", default_value = "haproxy")]
-    haproxy_bin: PathBuf,
+/// A generator, by its name in the config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum GeneratorName {
+    Haproxy,
+    FileOutput,
+    Nginx,
+    Template,
+    Prometheus,
 }
 
-/// Prints haproxy.cfg for the given backends.
+/// Prints what a generator makes of the given backends.
 ///
 /// # Errors
 /// [`Failure::Usage`] naming the file and the key path of what is wrong.
-pub fn render(args: &RenderArgs) -> Result<(), Failure> {
-    let text = std::fs::read_to_string(&args.backends)
-        .map_err(|e| Failure::Usage(format!("reading {}: {e}", args.backends.display())))?;
+pub async fn render(args: &RenderArgs) -> Result<(), Failure> {
+    let rounds = read_rounds(&args.backends)?;
     let file = args.backends.display().to_string();
-    let json: Value = serde_json::from_str(&text).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
-    let rounds = match json {
-        Value::Array(rounds) => rounds,
-        one => vec![one],
+    let Some(path) = &args.config else {
+        let mut shown = String::new();
+        for round in &rounds {
+            let services = services(round).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
+            shown = rendered(&args.haproxy, &services)?;
+        }
+        print!("{shown}");
+        return Ok(());
     };
-    let mut shown = String::new();
+    let loaded = loaded(path)?;
+    let mut offline = Offline::new(&loaded.config, args.state.as_deref());
     for round in &rounds {
-        let services = services(round).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
-        shown = rendered(&args.haproxy, &services)?;
+        offline.round(round).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
     }
-    print!("{shown}");
-    Ok(())
+    offline.show(args).await
 }
 
-/// Checks the flags and templates, and a rendered example with HAProxy itself.
+/// Reads a config and tells what it says about it on standard error.
 ///
 /// # Errors
-/// [`Failure::Usage`] with what is wrong.
-pub async fn check(args: &CheckArgs) -> Result<(), Failure> {
-    let example = ServiceMap::new();
-    let text = rendered(&args.haproxy, &example)?;
-    match haproxy_check::version(&args.haproxy_bin).await {
-        Err(e) => println!("flags and templates are good; not tried with HAProxy: {}", Chain(&e)),
-        Ok(version) => {
-            let file = std::env::temp_dir().join(format!("discover-check-{}.cfg", std::process::id()));
-            std::fs::write(&file, text).map_err(Failure::runtime)?;
-            let outcome = haproxy_check::check(&args.haproxy_bin, &file).await;
-            let _ = std::fs::remove_file(&file); // it is in the temporary directory
-            outcome.map_err(|e| Failure::usage(&e))?;
-            println!("flags and templates are good; HAProxy {version} takes the file");
+/// [`Failure::Usage`] with every problem.
+pub(super) fn loaded(path: &Path) -> Result<Loaded, Failure> {
+    let loaded = load(path).map_err(|e| Failure::Usage(format!("the config is wrong\n{e}")))?;
+    for note in &loaded.warnings {
+        eprintln!("discover: warning: {note}");
+    }
+    Ok(loaded)
+}
+
+fn read_rounds(path: &Path) -> Result<Vec<Value>, Failure> {
+    let fail = |e: &dyn std::fmt::Display| Failure::Usage(format!("{}: {e}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| fail(&format!("reading it: {e}")))?;
+    let json: Value = serde_json::from_str(&text).map_err(|e| fail(&e))?;
+    Ok(match json {
+        Value::Array(rounds) => rounds,
+        one => vec![one],
+    })
+}
+
+/// Successive rounds of one process, without a process.
+struct Offline<'a> {
+    config: &'a Config,
+    policies: Policies,
+    composer: Option<SynapseComposer>,
+    answers: ServiceMap,
+    services: ServiceMap,
+    shown: String,
+    now: u64,
+}
+
+impl<'a> Offline<'a> {
+    fn new(config: &'a Config, state: Option<&Path>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let top = config.haproxy.as_deref();
+        let path = state.or_else(|| top?.state_file_path.as_deref());
+        let state = top.zip(path).map(|(top, path)| {
+            let text = state.and_then(|_| std::fs::read_to_string(path).ok()).unwrap_or_default();
+            State::parse(&text, None, top.state_file_ttl, now)
+        });
+        let composer = SynapseComposer::new(config, state);
+        if let Some(composer) = &composer {
+            composer.warnings().for_each(|w| eprintln!("discover: warning: {w}"));
         }
+        let policies = Policies::new(&config.services);
+        let (answers, services) = (ServiceMap::new(), ServiceMap::new());
+        Self { config, policies, composer, answers, services, shown: String::new(), now }
+    }
+
+    fn round(&mut self, round: &Value) -> Result<(), String> {
+        let object = round.as_object().ok_or("not an object of service → backends")?;
+        for (name, value) in object {
+            let Some(service) = self.config.services.iter().find(|s| s.name.as_str() == name) else {
+                eprintln!("discover: warning: service {name} is not in the config");
+                continue;
+            };
+            let (list, sections) = match value {
+                Value::Object(answer) => (answer.get("backends"), answer.get("config_for_generator")),
+                list => (Some(list), None),
+            };
+            if let (Some(section), Some(composer)) = (sections.and_then(|s| s.get("haproxy")), &mut self.composer) {
+                match registry_section(&service.name, section) {
+                    Ok(section) => composer.replace_section(&service.name, &section),
+                    Err(why) => eprintln!("discover: warning: {why}"),
+                }
+            }
+            let Some(list) = list.filter(|l| !l.is_null()) else { continue };
+            let list = list.as_array().ok_or_else(|| format!("{name}: not a list of backends"))?;
+            let pool = Arc::new(pool(service, list));
+            self.answers.insert(service.name.clone(), pool);
+        }
+        self.services = self.policies.apply(&self.answers);
+        if let Some(composer) = &mut self.composer {
+            self.shown = composer.compose(&self.services, None, self.now).render();
+        }
+        Ok(())
+    }
+
+    async fn show(self, args: &RenderArgs) -> Result<(), Failure> {
+        if let Some(composer) = &self.composer {
+            for q in composer.quarantined() {
+                eprintln!("discover: warning: service {}: {} is left out: {}", q.service, q.server, q.reason);
+            }
+        }
+        if let Some(path) = &args.template {
+            print!("{}", template::render_once(path, self.config, &self.services).map_err(|e| Failure::usage(&e))?);
+            return Ok(());
+        }
+        let missing = |what: &str| Failure::Usage(format!("the config has no {what} section"));
+        let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
+        let named = |path: &Path| PathBuf::from(path.file_name().unwrap_or(path.as_os_str()));
+        match args.generator {
+            GeneratorName::Haproxy => {
+                self.composer.as_ref().ok_or_else(|| missing("haproxy"))?;
+                print!("{}", self.shown);
+                self.write_output_directory(args).await?;
+                return Ok(());
+            }
+            GeneratorName::FileOutput => {
+                FileOutput::new(self.config).ok_or_else(|| missing("file_output"))?;
+                if args.out.is_some() {
+                    return self.write_output_directory(args).await;
+                }
+                for service in self.config.services.iter().filter(|s| !s.file_output_disabled) {
+                    let pool = self.services.get(&service.name).cloned().unwrap_or_default();
+                    files.insert(format!("{}.json", service.name).into(), file_output::text(&pool));
+                }
+            }
+            GeneratorName::Nginx => {
+                let nginx = Nginx::new(self.config).ok_or_else(|| missing("nginx"))?;
+                files.insert("nginx.conf".into(), nginx.text(&self.services));
+            }
+            GeneratorName::Prometheus => {
+                let prometheus = Prometheus::new(self.config).ok_or_else(|| missing("prometheus"))?;
+                let path = self.config.prometheus.as_ref().map(|p| named(&p.file)).unwrap_or_default();
+                files.insert(path, prometheus.text(&self.services));
+            }
+            GeneratorName::Template => {
+                for (_, t) in &self.config.templates {
+                    let text = template::render_once(&t.source, self.config, &self.services);
+                    files.insert(named(&t.destination), text.map_err(|e| Failure::usage(&e))?);
+                }
+            }
+        }
+        match &args.out {
+            Some(dir) => write_files(dir, &files),
+            None if files.len() == 1 => {
+                files.values().for_each(|text| print!("{text}"));
+                Ok(())
+            }
+            None => {
+                let all: Map<String, Value> =
+                    files.into_iter().map(|(path, text)| (path.display().to_string(), json!(text))).collect();
+                println!("{:#}", Value::Object(all));
+                Ok(())
+            }
+        }
+    }
+
+    /// file_output's files, where a directory for them is given.
+    async fn write_output_directory(&self, args: &RenderArgs) -> Result<(), Failure> {
+        let (Some(dir), Some(generator)) = (&args.out, FileOutput::new(self.config)) else { return Ok(()) };
+        let mut generator = generator.with_directory(dir);
+        let desired = Desired { services: self.services.clone(), ..Desired::default() };
+        let plan = generator.plan(&desired);
+        // What else lies there is not ours to delete: nobody runs here.
+        let plan = file_output::Plan { clean: false, ..plan };
+        std::fs::create_dir_all(dir).map_err(Failure::runtime)?;
+        generator.apply(plan).await.map(|_| ()).map_err(Failure::runtime)
+    }
+}
+
+fn write_files(dir: &Path, files: &BTreeMap<PathBuf, String>) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir).map_err(Failure::runtime)?;
+    for (name, text) in files {
+        let how = common::files::Replace::default();
+        common::files::replace(&dir.join(name), text.as_bytes(), how)
+            .map_err(|e| Failure::runtime(output::OutputError::Write(e)))?;
     }
     Ok(())
 }
 
-fn rendered(args: &HaproxyArgs, services: &ServiceMap) -> Result<String, Failure> {
+/// One service's answer; what is no registration is left out and told.
+fn pool(service: &Service, list: &[Value]) -> Pool {
+    let zookeeper = service.discovery.method.starts_with("zookeeper");
+    let read = |(n, value): (usize, &Value)| {
+        let object = value.as_object().ok_or_else(|| "not an object".to_owned());
+        let backend = object.and_then(|map| match zookeeper {
+            true => registration::read(&registration::of_zookeeper(map, n), service.backend_port_override),
+            false => registration::read(map, service.backend_port_override),
+        });
+        match backend {
+            Ok(backend) => Some(Arc::new(backend)),
+            Err(why) => {
+                eprintln!("discover: warning: {}[{n}] is left out: {why}", service.name);
+                None
+            }
+        }
+    };
+    list.iter().enumerate().filter_map(read).collect()
+}
+
+pub(super) fn rendered(args: &HaproxyArgs, services: &ServiceMap) -> Result<String, Failure> {
     let settings = args.settings("haproxy.cfg".as_ref(), "haproxy.sock".as_ref(), [])?;
     let ports = assign(services, &settings, &Default::default());
     let mut composer = Composer::new(Arc::new(settings)).map_err(|e| Failure::usage(&e))?;

@@ -37,35 +37,38 @@ pub const CONTROL_SOCKET: &str = "/run/discover/control.sock";
 /// Flags of `discover run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
+    /// Synapse's config, JSON or YAML: services, watchers and generators come from it
+    #[arg(short, long, env = "SYNAPSE_CONFIG", value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) source: SourceArgs,
     #[command(flatten)]
     haproxy: HaproxyArgs,
     #[command(flatten)]
-    process: ProcessArgs,
+    pub(super) process: ProcessArgs,
     #[command(flatten)]
-    pace: PaceArgs,
+    pub(super) pace: PaceArgs,
     /// Where the admin server listens (GET only: status page, metrics, health), or off
     #[arg(long, env = "DISCOVER_ADMIN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9181")]
-    admin: Listen,
+    pub(super) admin: Listen,
     /// The Unix socket for `discover release`
     #[arg(long, env = "DISCOVER_CONTROL", value_name = "SOCKET", default_value = CONTROL_SOCKET)]
-    control: PathBuf,
+    pub(super) control: PathBuf,
 }
 
 /// Who runs HAProxy, and where it keeps its files.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "HAProxy's process")]
-struct ProcessArgs {
+pub(super) struct ProcessArgs {
     /// Who runs HAProxy [default: spawn; external below `discover supervise`]
     #[arg(long = "haproxy", env = "DISCOVER_HAPROXY", value_name = "MODE", value_enum)]
     mode: Option<ProcessMode>,
     /// HAProxy's program
     #[arg(long, env = "DISCOVER_HAPROXY_BIN", value_name = "FILE", default_value = "haproxy")]
-    haproxy_bin: PathBuf,
+    pub(super) haproxy_bin: PathBuf,
     /// Directory of haproxy.cfg and what must outlive a restart
     #[arg(long, env = "DISCOVER_DIR", value_name = "DIR", default_value = "/var/lib/discover")]
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// Directory of HAProxy's sockets
     #[arg(long, env = "DISCOVER_RUN_DIR", value_name = "DIR", default_value = "/run/discover")]
     run_dir: PathBuf,
@@ -80,13 +83,13 @@ struct ProcessArgs {
 /// How fast things may go.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pace and guard")]
-struct PaceArgs {
+pub(super) struct PaceArgs {
     /// A turn begins this long after the last news …
     #[arg(long, env = "DISCOVER_QUIET", value_name = "TIME", default_value = "1ms", value_parser = humantime::parse_duration)]
-    quiet: Duration,
+    pub(super) quiet: Duration,
     /// … and at most this long after the first
     #[arg(long, env = "DISCOVER_MAX_WAIT", value_name = "TIME", default_value = "20ms", value_parser = humantime::parse_duration)]
-    max_wait: Duration,
+    pub(super) max_wait: Duration,
     /// Least time between two reloads of HAProxy
     #[arg(long, env = "DISCOVER_RELOAD_INTERVAL", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     reload_interval: Duration,
@@ -95,16 +98,16 @@ struct PaceArgs {
     reload_jitter: f64,
     /// How long registrations that ran out together are held; 0s turns the guard off
     #[arg(long, env = "DISCOVER_HOLD", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
-    hold: Duration,
+    pub(super) hold: Duration,
     /// Share of a pool, in percent, above which its expiries are held
     #[arg(long, env = "DISCOVER_HOLD_ABOVE", value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
-    hold_above: u8,
+    pub(super) hold_above: u8,
     /// What becomes of a service whose last backend was taken away: empty, or keep (its last backends stay, under HAProxy's checks)
     #[arg(long, env = "DISCOVER_ON_EMPTY", value_name = "POLICY", default_value = "empty", value_enum)]
-    on_empty: OnEmpty,
+    pub(super) on_empty: OnEmpty,
     /// How long a source is waited for at the start, once another has answered
     #[arg(long, env = "DISCOVER_SYNC_DEADLINE", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
-    sync_deadline: Duration,
+    pub(super) sync_deadline: Duration,
 }
 
 impl ProcessArgs {
@@ -123,15 +126,9 @@ impl ProcessArgs {
         }
     }
 
-    /// Takes the lock of this HAProxy's agent; a second agent on one HAProxy would undo what the first one does.
+    /// Takes the lock of this HAProxy's agent.
     fn lock(&self, launch: &Launch) -> Result<Flock<File>, Failure> {
-        let path = launch.config.with_extension("cfg.lock");
-        let open = || File::options().create(true).append(true).open(&path);
-        let file = open().map_err(|e| Failure::Usage(format!("opening {}: {e}", path.display())))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
-            let config = launch.config.display();
-            Failure::Runtime(format!("another discover keeps {config} ({} is locked: {e})", path.display()).into())
-        })
+        lock(&launch.config)
     }
 
     fn make_directories(&self, launch: &Launch) -> Result<(), Failure> {
@@ -143,6 +140,17 @@ impl ProcessArgs {
         }
         Ok(())
     }
+}
+
+/// Locks a haproxy.cfg: a second agent on one HAProxy would undo what the first one does.
+pub(super) fn lock(config: &std::path::Path) -> Result<Flock<File>, Failure> {
+    let path = config.with_extension("cfg.lock");
+    let open = || File::options().create(true).append(true).open(&path);
+    let file = open().map_err(|e| Failure::Usage(format!("opening {}: {e}", path.display())))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
+        let config = config.display();
+        Failure::Runtime(format!("another discover keeps {config} ({} is locked: {e})", path.display()).into())
+    })
 }
 
 impl RunArgs {
@@ -166,6 +174,9 @@ impl RunArgs {
 /// # Errors
 /// [`Failure`].
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
+    if let Some(path) = args.config.clone() {
+        return super::configured::run(args, path).await;
+    }
     let launch = args.process.launch();
     args.process.make_directories(&launch)?;
     let _lock = args.process.lock(&launch)?;
@@ -210,6 +221,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
 
     let agent = Agent {
         sources,
+        policies: None,
         generators: vec![Box::new(haproxy)],
         guard,
         emptied,
@@ -227,7 +239,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
 }
 
 /// Answers a request over the control socket.
-fn control(guard: &Mutex<Guard>, request: &Value) -> Result<Value, String> {
+pub(super) fn control(guard: &Mutex<Guard>, request: &Value) -> Result<Value, String> {
     let service = request["release"].as_str().ok_or("unknown request: release is the only one")?;
     let service: ServiceName = service.parse().map_err(|e: common::model::NameError| e.to_string())?;
     let released = guard.lock().unwrap_or_else(PoisonError::into_inner).release(&service);

@@ -61,6 +61,11 @@ struct DockerArgs {
 }
 
 impl SourceArgs {
+    /// Where etcd is.
+    pub fn etcd(&self) -> &EtcdArgs {
+        &self.etcd
+    }
+
     /// The source's name in status and metrics.
     pub fn name(&self) -> &'static str {
         if self.docker.docker { "docker" } else { "etcd" }

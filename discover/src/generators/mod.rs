@@ -3,7 +3,12 @@
 //! A generator is one folder or file here and one line in [`Generators`](crate::agent): a pure `plan`, and an `apply`
 //! that does all of the I/O and makes no choices.
 
+pub mod file_output;
 pub mod haproxy;
+pub mod nginx;
+pub mod output;
+pub mod prometheus;
+pub mod template;
 
 use std::error::Error;
 use std::future::Future;

@@ -4,6 +4,7 @@ mod empty;
 mod guard;
 mod memory;
 mod merge;
+mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ pub use empty::{Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
 pub use memory::{Memory, MemoryError};
 pub use merge::{Merged, Source, merge};
+pub use policy::Policies;
 
 /// What ought to run.
 #[derive(Debug, Clone, Default)]

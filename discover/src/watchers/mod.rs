@@ -1,12 +1,16 @@
 //! Sources of pools. A watcher is one file here (or in `common`, where others need it too) and one line in [`AnyWatcher`].
 
+mod configured;
 pub mod docker;
 
 use common::registry::{RegistryWatcher, Snapshot};
 use common::store::etcd::EtcdStore;
 use common::watch::{Outlet, Watcher};
 use std::error::Error;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+pub use configured::{Configured, ConfiguredError, Kind, configured};
 
 /// Every kind of watcher that there is.
 pub enum AnyWatcher {
@@ -14,6 +18,8 @@ pub enum AnyWatcher {
     Etcd(Box<RegistryWatcher<EtcdStore>>),
     /// The local Docker, without a registry.
     Docker(Box<docker::DockerWatcher>),
+    /// Nothing is discovered: a service with default servers alone.
+    Base,
 }
 
 impl AnyWatcher {
@@ -29,6 +35,12 @@ impl AnyWatcher {
         match self {
             Self::Etcd(watcher) => watcher.run(out, cancel).await.map_err(Into::into),
             Self::Docker(watcher) => watcher.run(out, cancel).await.map_err(Into::into),
+            Self::Base => {
+                // It answers that it has nothing to say, not that there is no backend.
+                out.publish(Arc::new(Snapshot::default()));
+                cancel.cancelled().await;
+                Ok(())
+            }
         }
     }
 }

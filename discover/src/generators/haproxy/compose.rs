@@ -182,7 +182,7 @@ impl Composer {
         let params = self.params(can);
         let servers = backends().filter_map(|b| server(b, any_up, &params, names)).collect();
         let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
-        Ok(Section { name: service.as_str().into(), skeleton, servers })
+        Ok(Section { name: service.as_str().into(), skeleton, servers, inherited: "".into() })
     }
 
     fn params(&self, can: &Capabilities) -> Arc<str> {
@@ -210,6 +210,7 @@ fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) 
         params: params.clone(),
         weight: if backend.status == Status::Draining && any_up { 0 } else { weight },
         maint: backend.status == Status::Down,
+        line: None,
     })
 }
 

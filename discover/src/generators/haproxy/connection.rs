@@ -13,6 +13,7 @@ use super::files::{ConfigFiles, OnDisk};
 use super::layout::Layout;
 use super::plan::Applied;
 use super::readback;
+use crate::generators::output::{OutputError, shell};
 use crate::haproxy::check::{self, CheckError};
 use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
 use crate::haproxy::ops::{Op, ServerRef};
@@ -39,6 +40,20 @@ pub enum ProcessMode {
     External,
     /// Somebody else does, elsewhere: discover only writes the file.
     Files,
+    /// Somebody else does; shell commands check and reload it, as with Synapse.
+    #[value(skip)]
+    Commands,
+}
+
+/// What Synapse's config says about a HAProxy that somebody else runs.
+#[derive(Debug, Clone, Default)]
+pub struct Commands {
+    /// Judges the candidate; without it HAProxy's program does, where it is there.
+    pub check: Option<String>,
+    /// Reloads; without it nobody does.
+    pub reload: Option<String>,
+    /// The runtime sockets; with none, every change is a reload.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// What went wrong between discover and HAProxy.
@@ -59,6 +74,9 @@ pub enum ConnectionError {
     /// Its runtime socket gave no usable answer.
     #[error("asking HAProxy what runs")]
     Runtime(#[from] RuntimeError),
+    /// The operator's command failed.
+    #[error(transparent)]
+    Command(#[from] OutputError),
 }
 
 /// One HAProxy.
@@ -74,6 +92,9 @@ pub struct Connection {
     master_pid: Option<i32>,
     /// There is none for certain: what its socket's file says is of the past.
     gone: bool,
+    commands: Commands,
+    /// Further sockets, which get every operation that the first one gets.
+    pub(super) others: Vec<Runtime>,
 }
 
 impl Connection {
@@ -85,7 +106,35 @@ impl Connection {
         // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
         let can = Capabilities::of(&Version::OLDEST);
         let master = launch.master();
-        Self { mode, master, launch, runtime, can, version: None, child: None, master_pid: None, gone: false }
+        let (commands, others) = (Commands::default(), Vec::new());
+        let (version, child, master_pid, gone) = (None, None, None, false);
+        Self { mode, master, launch, runtime, can, version, child, master_pid, gone, commands, others }
+    }
+
+    /// A connection to a HAProxy that somebody else runs, in Synapse's way. `program` judges candidates, where it exists
+    /// and no command does. Does no I/O.
+    pub fn by_commands(commands: Commands, program: PathBuf, config: PathBuf) -> Self {
+        let open =
+            |socket: &PathBuf| Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket.clone()), Deadlines::default()));
+        let first = open(&commands.sockets.first().cloned().unwrap_or_default());
+        let others = commands.sockets.iter().skip(1).map(open).collect();
+        let output = process::Output::Inherit;
+        let launch = Launch { program, config, master_socket: PathBuf::new(), args: Vec::new(), output };
+        Self { commands, others, runtime: first, ..Self::new(ProcessMode::Commands, launch, PathBuf::new()) }
+    }
+
+    /// Whether changes can go over the runtime API, or every one needs a reload.
+    pub fn live(&self) -> bool {
+        self.mode != ProcessMode::Commands || !self.commands.sockets.is_empty() || self.commands.reload.is_none()
+    }
+
+    /// Whether what runs can be asked.
+    pub(super) fn asks(&self) -> bool {
+        match self.mode {
+            ProcessMode::Spawn | ProcessMode::External => true,
+            ProcessMode::Files => false,
+            ProcessMode::Commands => !self.commands.sockets.is_empty(),
+        }
     }
 
     /// What the running version can do.
@@ -105,12 +154,13 @@ impl Connection {
 
     /// Whether the worker that was last spoken to is still there, as far as can be seen without asking it.
     pub fn is_open(&self) -> bool {
-        self.mode == ProcessMode::Files || self.runtime.is_open()
+        !self.asks() || self.runtime.is_open()
     }
 
     /// Whether a HAProxy of ours runs, whatever its runtime socket says.
     pub async fn runs(&mut self) -> bool {
-        self.mode != ProcessMode::Files && self.find_master().await.ok().flatten().is_some()
+        !matches!(self.mode, ProcessMode::Files | ProcessMode::Commands)
+            && self.find_master().await.ok().flatten().is_some()
     }
 
     /// What runs now: from the file that it loaded and from its own words. `unwritten` stands for the file where that
@@ -128,7 +178,7 @@ impl Connection {
             None => files.read(),
         };
         let layout = on_disk.layout.unwrap_or_default();
-        if self.mode == ProcessMode::Files {
+        if !self.asks() {
             return Ok(Applied { layout, unknown: on_disk.unknown, ..Applied::default() });
         }
         self.reap();
@@ -220,6 +270,13 @@ impl Connection {
             // Its HAProxy is elsewhere and may be another version: whoever runs it validates.
             ProcessMode::Files => Ok(()),
             ProcessMode::Spawn | ProcessMode::External => Ok(check::check(&self.launch.program, candidate).await?),
+            ProcessMode::Commands => match &self.commands.check {
+                Some(command) => Ok(shell("check_command", command).await?),
+                None => match check::check(&self.launch.program, candidate).await {
+                    Err(CheckError::Run { .. }) => Ok(()), // no program here; whoever reloads it judges
+                    judged => Ok(judged?),
+                },
+            },
         }
     }
 
@@ -230,6 +287,9 @@ impl Connection {
     pub async fn load(&mut self) -> Result<String, ConnectionError> {
         if self.mode == ProcessMode::Files {
             return Ok(String::new());
+        }
+        if self.mode == ProcessMode::Commands {
+            return self.reload_by_command().await;
         }
         let running = self.find_master().await?;
         let dead = if running.is_some() { self.dead_servers().await } else { Vec::new() };
@@ -244,6 +304,31 @@ impl Connection {
                 Ok(log)
             }
             ReloadOutcome::Failed { log } => Err(ConnectionError::Refused(log)),
+        }
+    }
+
+    async fn reload_by_command(&mut self) -> Result<String, ConnectionError> {
+        let Some(command) = self.commands.reload.clone() else { return Ok(String::new()) };
+        let dead = if self.asks() { self.dead_servers().await } else { Vec::new() };
+        shell("reload_command", &command).await?;
+        self.runtime.reopen();
+        self.others.iter_mut().for_each(Runtime::reopen);
+        if self.asks() {
+            self.await_socket().await;
+        }
+        self.mark_dead(&dead).await;
+        Ok(String::new())
+    }
+
+    /// A command may return before the new worker answers. One that does not in time is found out by the next look.
+    async fn await_socket(&mut self) {
+        let began = Instant::now();
+        while began.elapsed() < MASTER_PATIENCE {
+            match self.runtime.info().await {
+                Ok(info) if !info.stopping => return,
+                _ => self.runtime.reopen(),
+            }
+            sleep(POLL).await;
         }
     }
 

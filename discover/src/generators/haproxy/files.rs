@@ -13,6 +13,7 @@ use super::server::Server;
 #[derive(Debug, Clone)]
 pub struct ConfigFiles {
     live: PathBuf,
+    candidate: PathBuf,
 }
 
 /// What the disk says about what runs.
@@ -27,7 +28,14 @@ pub struct OnDisk {
 impl ConfigFiles {
     /// The files around this haproxy.cfg.
     pub fn new(live: PathBuf) -> Self {
-        Self { live }
+        let candidate = crate::generators::output::beside(&live, ".candidate");
+        Self { live, candidate }
+    }
+
+    /// The same with the candidate elsewhere, on the same file system.
+    pub fn with_candidate(mut self, candidate: PathBuf) -> Self {
+        self.candidate = candidate;
+        self
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -43,7 +51,7 @@ impl ConfigFiles {
 
     /// A file that is being tried.
     pub fn candidate(&self) -> PathBuf {
-        self.beside(".candidate")
+        self.candidate.clone()
     }
 
     /// The last file that HAProxy loaded.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use common::files::{Replace, replace};
 use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -21,6 +22,7 @@ use super::server::Server;
 use super::settings::HaproxySettings;
 use super::status::{HaproxyStatus, ReloadRecord};
 use super::steps::Ran;
+use super::synapse::{Quarantined, SynapseComposer};
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
 use crate::names::Resolved;
@@ -35,9 +37,10 @@ const COLLECT_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_
 
 /// HAProxy as a generator.
 pub struct Haproxy {
-    settings: Arc<HaproxySettings>,
+    /// For docker-discover's way only.
+    settings: Option<Arc<HaproxySettings>>,
     files: ConfigFiles,
-    composer: Composer,
+    composer: Composing,
     connection: Connection,
     applied: Applied,
     pace: ReloadPace,
@@ -57,8 +60,20 @@ pub struct Haproxy {
     lingering_sections: HashMap<Arc<str>, Instant>,
     verify_at: Option<Instant>,
     now: Instant,
+    /// Seconds since 1970.
+    unix_now: u64,
+    /// What Synapse's composer left out last.
+    quarantined: BTreeSet<Quarantined>,
     metrics: Metrics,
     status: Arc<Mutex<HaproxyStatus>>,
+}
+
+/// In whose way the file is composed.
+enum Composing {
+    /// docker-discover's: one `listen` for each service.
+    Native(Box<Composer>),
+    /// Synapse's, from its config.
+    Synapse(Box<SynapseComposer>),
 }
 
 /// Why a turn could not be applied.
@@ -92,10 +107,34 @@ impl Haproxy {
         metrics: Metrics,
     ) -> Result<Self, TemplateError> {
         let settings = Arc::new(settings);
-        let status = HaproxyStatus { config_file: settings.config_file.clone(), ..HaproxyStatus::default() };
-        Ok(Self {
-            files: ConfigFiles::new(settings.config_file.clone()),
-            composer: Composer::new(settings.clone())?,
+        let files = ConfigFiles::new(settings.config_file.clone());
+        let composer = Composing::Native(Box::new(Composer::new(settings.clone())?));
+        Ok(Self::with(composer, files, Some(settings), connection, pace, metrics))
+    }
+
+    /// A generator that composes in Synapse's way, into `files`.
+    pub fn of_synapse(
+        composer: SynapseComposer,
+        files: ConfigFiles,
+        connection: Connection,
+        pace: ReloadPace,
+        metrics: Metrics,
+    ) -> Self {
+        Self::with(Composing::Synapse(Box::new(composer)), files, None, connection, pace, metrics)
+    }
+
+    fn with(
+        composer: Composing,
+        files: ConfigFiles,
+        settings: Option<Arc<HaproxySettings>>,
+        connection: Connection,
+        pace: ReloadPace,
+        metrics: Metrics,
+    ) -> Self {
+        let status = HaproxyStatus { config_file: files.live().to_owned(), ..HaproxyStatus::default() };
+        Self {
+            files,
+            composer,
             connection,
             applied: Applied { unknown: Some(ReloadReason::Start), ..Applied::default() },
             pace,
@@ -109,10 +148,12 @@ impl Haproxy {
             lingering_sections: HashMap::new(),
             verify_at: None,
             now: Instant::now(),
+            unix_now: unix_seconds(),
+            quarantined: BTreeSet::new(),
             settings,
             metrics,
             status: Arc::new(Mutex::new(status)),
-        })
+        }
     }
 
     /// What the last turns did, for status.
@@ -153,6 +194,7 @@ impl Haproxy {
     }
 
     fn choose_ports(&mut self, desired: &Desired) {
+        let Some(settings) = self.settings.clone() else { return };
         let texts;
         let listening = match (self.connection.local(), self.applied.unknown) {
             (false, _) => Listening::Elsewhere,
@@ -165,7 +207,7 @@ impl Haproxy {
             }
             (true, Some(_)) => Listening::Nothing,
         };
-        self.binds.choose(&desired.services, &self.settings, &listening, self.now);
+        self.binds.choose(&desired.services, &settings, &listening, self.now);
         let unlisted = &self.binds.chosen().unlisted;
         self.note().unlisted = unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
     }
@@ -173,15 +215,16 @@ impl Haproxy {
     /// Keeps the sections of services that are gone, empty, so that a service whose last container restarts costs no
     /// reload. Another service that wants the name or port has it at once.
     fn keep_lingering(&mut self, layout: &mut Layout) {
+        let Some(settings) = self.settings.clone() else { return };
         let wanted: BTreeSet<&str> = layout.sections.iter().map(|s| &*s.name).collect();
         self.lingering_sections.retain(|name, _| !wanted.contains(&**name));
         let mut kept = Vec::new();
         for section in &self.applied.layout.sections {
-            if wanted.contains(&*section.name) || self.binds.wants_port_of(section, &self.settings) {
+            if wanted.contains(&*section.name) || self.binds.wants_port_of(section, &settings) {
                 continue;
             }
             let until =
-                *self.lingering_sections.entry(section.name.clone()).or_insert(self.now + self.settings.section_linger);
+                *self.lingering_sections.entry(section.name.clone()).or_insert(self.now + settings.section_linger);
             if until > self.now {
                 kept.push(match section.servers.is_empty() {
                     true => section.clone(),
@@ -290,12 +333,66 @@ impl Haproxy {
     }
 }
 
+/// Seconds since 1970, as state files have them.
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl Haproxy {
+    /// The layout that is desired; what could not be rendered or is left out is told.
+    fn compose(&mut self, desired: &Desired) -> Layout {
+        match &mut self.composer {
+            Composing::Native(composer) => {
+                let rendered = composer.renders();
+                let can = *self.connection.can();
+                let (mut layout, failed) = composer.compose(&desired.services, self.binds.chosen(), &self.names, &can);
+                self.metrics.renders.inc_by(composer.renders() - rendered);
+                for (service, error) in failed {
+                    warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
+                }
+                self.keep_lingering(&mut layout);
+                layout
+            }
+            Composing::Synapse(composer) => {
+                let rendered = composer.renders();
+                let layout = composer.compose(&desired.services, Some(&self.names), self.unix_now);
+                self.metrics.renders.inc_by(composer.renders() - rendered);
+                if composer.renders() != rendered {
+                    let quarantined: BTreeSet<Quarantined> = composer.quarantined().cloned().collect();
+                    for q in quarantined.difference(&self.quarantined) {
+                        warn!(service = %q.service, server = %q.server, reason = %q.reason, "Registration is left out of haproxy.cfg.");
+                    }
+                    self.quarantined = quarantined;
+                    let shown =
+                        self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
+                    let shown = shown.collect();
+                    self.note().quarantined = shown;
+                }
+                layout
+            }
+        }
+    }
+
+    /// Writes the state file, if what is remembered has changed. A failure harms only the next start.
+    fn keep_state(&mut self) {
+        let Composing::Synapse(composer) = &mut self.composer else { return };
+        if let Some((path, text)) = composer.changed_state(self.unix_now)
+            && let Err(error) = replace(&path, text.as_bytes(), Replace { mode: Some(0o644), ..Replace::default() })
+        {
+            warn!(error = %Chain(&error), "The state file could not be written.");
+        }
+    }
+}
+
 impl Generator for Haproxy {
     type Plan = Plan;
     type Error = HaproxyError;
 
     async fn resume(&mut self) {
         self.now = Instant::now();
+        if let (Composing::Synapse(composer), Some(layout)) = (&mut self.composer, self.files.read().layout) {
+            composer.remember_ids(&layout);
+        }
         if let Err(error) = self.connection.resume(&self.files).await {
             warn!(error = %Chain(&error), "The last config could not be started; waiting for the registry.");
         }
@@ -304,6 +401,7 @@ impl Generator for Haproxy {
 
     async fn prepare(&mut self, desired: &Desired) {
         self.now = Instant::now();
+        self.unix_now = unix_seconds();
         self.names.refresh(&desired.services).await;
         if self.verify_at.is_none_or(|at| at <= self.now) || !self.connection.is_open() {
             self.verify().await;
@@ -313,19 +411,21 @@ impl Generator for Haproxy {
     }
 
     fn plan(&mut self, desired: &Desired) -> Plan {
+        let layout = self.compose(desired);
         let can = *self.connection.can();
-        let rendered = self.composer.renders();
-        let (mut layout, failed) = self.composer.compose(&desired.services, self.binds.chosen(), &self.names, &can);
-        for (service, error) in failed {
-            warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
+        match plan(&layout, &self.applied, &can) {
+            // Nobody listens to operations.
+            Plan::Live(live) if !self.connection.live() && !live.ops.is_empty() => {
+                let reasons = BTreeSet::from([ReloadReason::ServerChanged]);
+                Plan::Reload { interim: None, layout: live.layout, reasons }
+            }
+            plan => plan,
         }
-        self.keep_lingering(&mut layout);
-        self.metrics.renders.inc_by(self.composer.renders() - rendered);
-        plan(&layout, &self.applied, &can)
     }
 
     async fn apply(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
         let mut again = None;
+        self.keep_state();
         match plan {
             Plan::Unchanged if self.unwritten => {
                 let layout = self.applied.layout.clone();

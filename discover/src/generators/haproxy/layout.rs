@@ -34,6 +34,32 @@ pub struct Section {
     pub skeleton: Arc<str>,
     /// In the order of the file.
     pub servers: Vec<Server>,
+    /// The words of `default-server` that count for them, from the file's `defaults` and from the skeleton.
+    pub inherited: Arc<str>,
+}
+
+/// The words of `default-server` in the `defaults` of `header` and in `skeleton`: what `add server` must be told.
+pub fn inherited(header: &str, skeleton: &str) -> Arc<str> {
+    if !header.contains("default-server") && !skeleton.contains("default-server") {
+        return "".into();
+    }
+    let mut words: Vec<&str> = Vec::new();
+    let mut defaults = false;
+    for line in header.lines() {
+        match line.starts_with(char::is_whitespace) {
+            false => defaults = line.split_whitespace().next() == Some("defaults"),
+            true if defaults => words.extend(default_server(line)),
+            true => {}
+        }
+    }
+    words.extend(skeleton.lines().flat_map(default_server));
+    words.join(" ").into()
+}
+
+fn default_server(line: &str) -> impl Iterator<Item = &str> {
+    let mut words = line.split_whitespace();
+    let ours = words.next() == Some("default-server");
+    words.filter(move |_| ours)
 }
 
 impl Layout {
@@ -64,14 +90,14 @@ impl Layout {
         let (body, footer) = body.split_once(&format!("\n{FOOTER}\n")).unwrap_or((body, ""));
         let separator = format!("\n{SECTION}");
         let mut blocks = body.split(&separator);
-        let header = blocks.next()?.into();
-        let sections = blocks.map(|block| Section::parse(block).map(Arc::new)).collect::<Option<_>>()?;
+        let header: Arc<str> = blocks.next()?.into();
+        let sections = blocks.map(|block| Section::parse(block, &header).map(Arc::new)).collect::<Option<_>>()?;
         Some(Self { header, sections, footer: footer.into() })
     }
 }
 
 impl Section {
-    fn parse(block: &str) -> Option<Self> {
+    fn parse(block: &str, header: &str) -> Option<Self> {
         let (name, block) = block.split_once('\n')?;
         let (skeleton, servers) = match block.strip_prefix(&format!("{SERVERS}\n")) {
             Some(servers) => ("", servers),
@@ -80,8 +106,10 @@ impl Section {
                 (&block[..at], &block[at + SERVERS.len() + 1..])
             }
         };
-        let servers = servers.lines().map(Server::parse).collect::<Option<_>>()?;
-        Some(Self { name: name.into(), skeleton: skeleton.into(), servers })
+        let inherited = inherited(header, skeleton);
+        let servers = servers.lines().map(|l| Some(Server::parse(l)?.with_inherited_weight(&inherited)));
+        let servers = servers.collect::<Option<_>>()?;
+        Some(Self { name: name.into(), skeleton: skeleton.into(), servers, inherited })
     }
 }
 
@@ -93,7 +121,7 @@ mod tests {
         let server = Server::parse("server a 127.0.0.1:80 check weight 7 disabled").unwrap();
         let section = |name: &str, servers: Vec<Server>| {
             let skeleton = format!("listen {name}\n\tbind *:80\n\n\tmode http\n").into();
-            Arc::new(Section { name: name.into(), skeleton, servers })
+            Arc::new(Section { name: name.into(), skeleton, servers, inherited: "".into() })
         };
         Layout {
             header: "global\n\tmaxconn 9\n\ndefaults\n\tmode tcp\n".into(),

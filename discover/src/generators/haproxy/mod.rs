@@ -6,6 +6,7 @@
 //! | [`ports`] | which service listens on which port | no |
 //! | [`binds`] | which of those ports can be opened | test-binds only |
 //! | [`compose`] | services as sections | no |
+//! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`layout`], [`server`] | haproxy.cfg as a value, written and read back | no |
 //! | [`mod@plan`] | from what runs to what is desired | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
@@ -30,5 +31,6 @@ pub mod server;
 pub mod settings;
 pub mod status;
 pub mod steps;
+pub mod synapse;
 
 pub use generator::Haproxy;

@@ -108,6 +108,25 @@ pub struct Step {
     pub section: Arc<str>,
     /// What becomes of the server.
     pub change: ServerChange,
+    /// What `add server` is given before the server's own parameters.
+    pub inherited: Arc<str>,
+    /// This version refuses `cookie` in `add server`, and here it means nothing: left out.
+    pub without_cookie: bool,
+}
+
+impl Step {
+    /// The operations, in order.
+    ///
+    /// # Errors
+    /// [`CommandError`] when a name or a parameter cannot be sent over the runtime API.
+    pub fn ops(&self) -> Result<Vec<Op>, CommandError> {
+        match &self.change {
+            ServerChange::Add(now) if self.without_cookie => {
+                ServerChange::Add(now.without_cookie()).ops(&self.section, &self.inherited)
+            }
+            change => change.ops(&self.section, &self.inherited),
+        }
+    }
 }
 
 /// What becomes of one server.
@@ -155,17 +174,17 @@ impl ServerChange {
     ///
     /// # Errors
     /// [`CommandError`] when a name or a parameter cannot be sent over the runtime API.
-    pub fn ops(&self, section: &str) -> Result<Vec<Op>, CommandError> {
+    fn ops(&self, section: &str, inherited: &str) -> Result<Vec<Op>, CommandError> {
         let at = |server: &Server| ServerRef::new(section, &*server.name);
         let mut ops = Vec::with_capacity(3);
         match self {
-            Self::Add(server) => add(&mut ops, at(server)?, server)?,
+            Self::Add(server) => add(&mut ops, at(server)?, server, inherited)?,
             Self::Replace { was, now } => {
                 if !was.maint {
                     ops.push(Op::Maint(at(was)?));
                 }
                 ops.push(Op::DelServer(at(was)?));
-                add(&mut ops, at(now)?, now)?;
+                add(&mut ops, at(now)?, now, inherited)?;
             }
             Self::Revive { was, now } | Self::Alter { was, now } => {
                 let revived = matches!(self, Self::Revive { .. });
@@ -189,8 +208,8 @@ impl ServerChange {
 }
 
 /// A new server starts in maintenance and with its checks off, whatever its parameters say.
-fn add(ops: &mut Vec<Op>, at: ServerRef, server: &Server) -> Result<(), CommandError> {
-    let params = ServerParams::parse(&server.runtime_params())?;
+fn add(ops: &mut Vec<Op>, at: ServerRef, server: &Server, inherited: &str) -> Result<(), CommandError> {
+    let params = ServerParams::parse(&server.runtime_params(inherited))?;
     let checked = params.has_check();
     ops.push(Op::AddServer(at.clone(), server.address, params));
     if checked {
@@ -231,7 +250,10 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
         if section.skeleton != wanted.skeleton {
             reasons.insert(ReloadReason::SectionChanged);
         }
-        let servers = servers(section, wanted, applied.lingering.get(&section.name), &mut ops, can, &mut reasons);
+        let no_cookie = !can.cookie_in_add_server;
+        let no_cookie = no_cookie.then(|| has_cookies(&desired.header, &wanted.skeleton));
+        let lingering = applied.lingering.get(&section.name);
+        let servers = servers(section, wanted, lingering, &mut ops, can, no_cookie, &mut reasons);
         *section = match section.skeleton == wanted.skeleton && servers == wanted.servers {
             true => Arc::clone(wanted),
             false => Arc::new(Section { servers, ..(**section).clone() }),
@@ -258,18 +280,29 @@ fn same_order(a: &Layout, b: &Layout) -> bool {
     a.sections.len() == b.sections.len() && a.sections.iter().zip(&b.sections).all(|(a, b)| Arc::ptr_eq(a, b) || a == b)
 }
 
-/// The operations for one section; gives the servers as the file is to list them while the running structure stays.
+/// Whether a section inserts or reads cookies, so that those of its servers mean something.
+fn has_cookies(header: &str, skeleton: &str) -> bool {
+    let mut lines = header.lines().chain(skeleton.lines());
+    lines.any(|l| l.starts_with(char::is_whitespace) && l.split_whitespace().next() == Some("cookie"))
+}
+
+/// The operations for one section; `no_cookie`: `add server` refuses cookies, and whether they mean something here. gives the servers as the file is to list them while the running structure stays.
 fn servers(
     section: &Section,
     wanted: &Section,
     lingering: Option<&BTreeMap<Arc<str>, Server>>,
     ops: &mut Vec<Step>,
     can: &Capabilities,
+    no_cookie: Option<bool>,
     reasons: &mut BTreeSet<ReloadReason>,
 ) -> Vec<Server> {
     let was: HashMap<&str, &Server> = section.servers.iter().map(|s| (&*s.name, s)).collect();
     let now: HashSet<&str> = wanted.servers.iter().map(|s| &*s.name).collect();
-    let mut step = |change| ops.push(Step { section: section.name.clone(), change });
+    let inherited = &wanted.inherited;
+    let mut step = |change| {
+        let without_cookie = no_cookie == Some(false);
+        ops.push(Step { section: section.name.clone(), change, inherited: inherited.clone(), without_cookie });
+    };
     let mut listed = Vec::with_capacity(wanted.servers.len());
     let mut missing = false;
     for server in &wanted.servers {
@@ -295,7 +328,7 @@ fn servers(
                 continue;
             }
             (None, Some(was)) => step(ServerChange::Revive { was: was.clone(), now: server.clone() }),
-            (None, None) if !can.add_server => {
+            (None, None) if !can.add_server || no_cookie == Some(true) && server.has_cookie() => {
                 reasons.insert(ReloadReason::ServerChanged);
                 missing = true;
                 continue;
@@ -340,11 +373,17 @@ mod tests {
             params: "check inter 2s".into(),
             weight: 1,
             maint: false,
+            line: None,
         }
     }
 
     fn section(name: &str, port: u16, servers: Vec<Server>) -> Arc<Section> {
-        Arc::new(Section { name: name.into(), skeleton: format!("listen {name}\n\tbind :{port}\n").into(), servers })
+        Arc::new(Section {
+            name: name.into(),
+            skeleton: format!("listen {name}\n\tbind :{port}\n").into(),
+            servers,
+            inherited: "".into(),
+        })
     }
 
     fn layout(sections: Vec<Arc<Section>>) -> Layout {
@@ -376,10 +415,11 @@ mod tests {
                     running.insert((step.section.clone(), now.name.clone()), now.clone());
                 }
                 ServerChange::Alter { was, now } | ServerChange::Replace { was, now } => {
-                    assert_eq!(
-                        running.insert((step.section.clone(), now.name.clone()), now.clone()).as_ref(),
-                        Some(was)
-                    );
+                    let before = running.insert((step.section.clone(), now.name.clone()), now.clone());
+                    // What is replaced may have lingered: it was not listed then.
+                    let lingered = || applied.lingering.get_mut(&step.section).and_then(|l| l.remove(&now.name));
+                    let before = before.or_else(lingered).map(|b| Server { maint: was.maint, ..b });
+                    assert_eq!(before.as_ref(), Some(was));
                 }
                 ServerChange::Retire(was) => {
                     running.remove(&(step.section.clone(), was.name.clone()));
@@ -432,8 +472,7 @@ mod tests {
         let was = applied(layout(vec![section("web", 80, vec![server("a", 1), server("b", 2)])]));
         let desired = layout(vec![section("web", 80, vec![server("b", 3), server("c", 4)])]);
         let Plan::Live(live) = plan(&desired, &was, &can("2.6.12")) else { panic!() };
-        let ops: Vec<String> =
-            live.ops.iter().flat_map(|s| s.change.ops(&s.section).unwrap()).map(|op| op.to_string()).collect();
+        let ops: Vec<String> = live.ops.iter().flat_map(|s| s.ops().unwrap()).map(|op| op.to_string()).collect();
         assert_eq!(
             ops,
             [
@@ -444,6 +483,24 @@ mod tests {
                 "set server web/a state maint",
             ]
         );
+    }
+
+    #[test]
+    fn a_cookie_that_means_nothing_is_left_out_where_it_is_refused() {
+        let with = |name: &str| Server { params: "id 1 cookie x check".into(), ..server(name, 1) };
+        let was = applied(layout(vec![section("web", 80, vec![])]));
+        let desired = layout(vec![section("web", 80, vec![with("a")])]);
+        for (version, want) in [("2.6.12", "id 1 check"), ("3.0.11", "id 1 cookie x check")] {
+            let Plan::Live(live) = plan(&desired, &was, &can(version)) else { panic!() };
+            assert_eq!(live.ops[0].ops().unwrap()[0].to_string(), format!("add server web/a 127.0.0.1:1 {want}"));
+        }
+        let cookies = |mut layout: Layout| {
+            layout.header = "defaults\n\tcookie S insert\n".into();
+            layout
+        };
+        let was = applied(cookies(was.layout));
+        let Plan::Reload { reasons, .. } = plan(&cookies(desired), &was, &can("2.6.12")) else { panic!() };
+        assert_eq!(Vec::from_iter(reasons), [ReloadReason::ServerChanged]);
     }
 
     #[test]

@@ -59,6 +59,7 @@ fn as_server(state: &ServerState, known: Option<&Server>) -> Server {
         weight: state.weight,
         // Drained by hand is not served either, and ends by the same command; our own drains are weights of 0.
         maint: state.admin.forced_maintenance() || state.admin.draining(),
+        line: known.and_then(|k| k.line.clone()),
     }
 }
 

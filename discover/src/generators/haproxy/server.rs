@@ -1,7 +1,7 @@
 //! One server: its line in haproxy.cfg and its parameters at run time, which are the same.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// One server of a section. Its line in the file and what `add server` is given hold the same parameters, so that a
@@ -18,15 +18,31 @@ pub struct Server {
     pub weight: u16,
     /// In maintenance: listed, but given no traffic and not checked.
     pub maint: bool,
+    /// The line as the file has it, where its form is somebody else's (Synapse's); without it the line is ours.
+    pub line: Option<Arc<str>>,
 }
 
 impl Server {
-    /// The parameters for `add server`, the weight among them.
-    pub fn runtime_params(&self) -> String {
-        match self.weight {
-            1 => self.params.to_string(),
-            weight => format!("{} weight {weight}", self.params),
+    /// A server whose line has a form of its own. `address` is what the line's host stands for.
+    pub fn of_line(name: Arc<str>, address: SocketAddr, line: Arc<str>) -> Self {
+        let mut params = String::with_capacity(line.len());
+        let (mut weight, mut maint) = (1, false);
+        let mut words = line.split_ascii_whitespace().skip(3);
+        while let Some(word) = words.next() {
+            maint = word == "disabled";
+            if word == "weight" {
+                weight = words.next().and_then(|w| w.parse().ok()).unwrap_or(weight);
+                continue;
+            }
+            if maint {
+                continue; // not a parameter at run time
+            }
+            if !params.is_empty() {
+                params.push(' ');
+            }
+            params.push_str(word);
         }
+        Self { name, address, params: params.into(), weight, maint, line: Some(line) }
     }
 
     /// Whether it takes new clients, as far as we decide that.
@@ -34,27 +50,78 @@ impl Server {
         !self.maint && self.weight > 0
     }
 
-    /// Reads a line that [`Display`](fmt::Display) wrote; `None` for any other.
-    pub fn parse(line: &str) -> Option<Self> {
-        let mut words: Vec<&str> = line.split_whitespace().collect();
-        let maint = words.last() == Some(&"disabled");
-        if maint {
-            words.pop();
+    /// Gives a line that says nothing of a weight the one of `default-server`.
+    pub fn with_inherited_weight(mut self, inherited: &str) -> Self {
+        let weight = |line: &str| line.split_ascii_whitespace().any(|w| w == "weight");
+        if !inherited.is_empty() && self.line.as_deref().is_some_and(|line| !weight(line)) {
+            let mut words = inherited.split_ascii_whitespace().skip_while(|w| *w != "weight");
+            if let Some(inherited) = words.nth(1).and_then(|w| w.parse().ok()) {
+                self.weight = inherited;
+            }
         }
-        let [keyword, name, address, params @ ..] = words.as_slice() else { return None };
-        let (params, weight) = match params {
-            [params @ .., "weight", weight] => (params, weight.parse().ok()?),
-            params => (params, 1),
-        };
-        (*keyword == "server").then_some(())?;
-        let address = address.parse().ok()?;
-        Some(Self { name: (*name).into(), address, params: params.join(" ").into(), weight, maint })
+        self
+    }
+
+    /// The parameters for `add server`, the weight among them; `inherited` are the words of `default-server`, which
+    /// `add server` does not take from there.
+    pub fn runtime_params(&self, inherited: &str) -> String {
+        let mut words: Vec<&str> = Vec::new();
+        let mut defaults = inherited.split_ascii_whitespace();
+        while let Some(word) = defaults.next() {
+            match word {
+                "weight" => _ = defaults.next(),
+                "disabled" | "enabled" => {}
+                _ => words.push(word),
+            }
+        }
+        words.extend(self.params.split_ascii_whitespace());
+        let weight = self.weight.to_string();
+        if self.weight != 1 {
+            words.extend(["weight", &weight]);
+        }
+        words.join(" ")
+    }
+
+    /// Whether it has a cookie.
+    pub fn has_cookie(&self) -> bool {
+        self.params.split_ascii_whitespace().any(|w| w == "cookie")
+    }
+
+    /// The same without its cookie.
+    pub fn without_cookie(&self) -> Self {
+        let mut words = self.params.split_ascii_whitespace();
+        let mut kept: Vec<&str> = Vec::new();
+        while let Some(word) = words.next() {
+            match word {
+                "cookie" => _ = words.next(),
+                word => kept.push(word),
+            }
+        }
+        Self { params: kept.join(" ").into(), ..self.clone() }
+    }
+
+    /// Reads a line of a file; `None` for what is no server's. Of a host name the address stays unspecified.
+    pub fn parse(line: &str) -> Option<Self> {
+        let line = line.trim_start();
+        let [keyword, name, address, ..] = line.split_ascii_whitespace().collect::<Vec<_>>()[..] else { return None };
+        (keyword == "server").then_some(())?;
+        let place = address.parse().ok().or_else(|| {
+            let (host, port) = address.rsplit_once(':')?;
+            let ip = host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            Some(SocketAddr::new(ip, port.parse().ok()?))
+        })?;
+        let foreign = Self::of_line(name.into(), place, line.into());
+        let ours = Self { line: None, ..foreign.clone() };
+        Some(if ours.to_string() == line { ours } else { foreign })
     }
 }
 
 impl fmt::Display for Server {
     /// The line in haproxy.cfg, without indentation.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = &self.line {
+            return f.write_str(line);
+        }
         write!(f, "server {} {}", self.name, self.address)?;
         if !self.params.is_empty() {
             write!(f, " {}", self.params)?;
@@ -94,9 +161,27 @@ mod tests {
             params in prop::sample::select(vec!["", "check", "check inter 2s rise 3 fall 2", "id 4 check"]),
         ) {
             let address = if v6 { format!("[::1]:{port}") } else { format!("127.0.0.1:{port}") }.parse().unwrap();
-            let server = Server { name: name.into(), address, params: params.into(), weight, maint };
+            let server = Server { name: name.into(), address, params: params.into(), weight, maint, line: None };
             prop_assert_eq!(Server::parse(&format!("\t{server}")), Some(server));
         }
+    }
+
+    #[test]
+    fn a_line_of_another_form_is_kept_as_it_is() {
+        for (line, address, params, weight, maint) in [
+            ("server n_h:80 h:80 id 1 cookie n_h:80 check ", "0.0.0.0:80", "id 1 cookie n_h:80 check", 1, false),
+            ("server ::1:80 ::1:80 id 2  check weight 7 backup disabled", "[::1]:80", "id 2 check backup", 7, true),
+        ] {
+            let server = Server::parse(&format!("\t{line}")).unwrap();
+            assert_eq!(server.to_string(), line);
+            assert_eq!(
+                (server.address, &*server.params, server.weight, server.maint),
+                (address.parse().unwrap(), params, weight, maint)
+            );
+        }
+        let server =
+            Server::parse("server a 127.0.0.1:1  check inter 5s").unwrap().with_inherited_weight("inter 2s weight 9");
+        assert_eq!(server.runtime_params("inter 2s weight 9 disabled"), "inter 2s check inter 5s weight 9");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct HaproxyStatus {
     pub unlisted: BTreeMap<ServiceName, String>,
     /// Host names without an address.
     pub unresolved: Vec<String>,
+    /// Registrations that are left out of the file, and why.
+    pub quarantined: BTreeMap<String, String>,
 }
 
 /// One reload.

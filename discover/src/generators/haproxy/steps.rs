@@ -6,7 +6,7 @@ use std::sync::Arc;
 use common::telemetry::Chain;
 use tracing::debug;
 
-use super::connection::{Connection, ProcessMode};
+use super::connection::Connection;
 use super::plan::{ServerChange, Step};
 use super::server::Server;
 use crate::haproxy::command::CommandError;
@@ -60,7 +60,7 @@ pub enum Ran {
 impl Connection {
     /// Carries out the steps, each operation judged by its own reply.
     pub async fn run(&mut self, steps: &[Step], metrics: &Metrics) -> Ran {
-        if self.mode == ProcessMode::Files || steps.is_empty() {
+        if !self.asks() || steps.is_empty() {
             return Ran::Done;
         }
         let (mut failures, mut broken) = (Vec::new(), None);
@@ -95,7 +95,7 @@ impl Connection {
         let mut ops: Vec<Op> = Vec::with_capacity(steps.len() * 3);
         let mut sections: Vec<&Arc<str>> = Vec::with_capacity(ops.capacity());
         for step in steps {
-            match step.change.ops(&step.section) {
+            match step.ops() {
                 Ok(step_ops) => {
                     sections.extend(step_ops.iter().map(|_| &step.section));
                     ops.extend(step_ops);
@@ -106,7 +106,14 @@ impl Connection {
                 }
             }
         }
-        let results = self.runtime.apply(&ops).await;
+        let mut results = self.runtime.apply(&ops).await;
+        for other in &mut self.others {
+            for (result, of_other) in results.iter_mut().zip(other.apply(&ops).await) {
+                if result.is_ok() {
+                    *result = of_other;
+                }
+            }
+        }
         for ((op, section), result) in ops.iter().zip(sections).zip(results) {
             metrics.operation(op, result.is_ok());
             match result {

@@ -1,0 +1,25 @@
+//! haproxy.cfg composed as Synapse does, so that an operator's installation moves by changing the name of the binary.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`compose`] | services as sections, cached by their inputs |
+//! | [`prepare`] | what a section is like before it has servers |
+//! | [`server`] | one server's line |
+//! | [`options`] | templates, and what a registration may ask for |
+//! | [`lines`] | which lines belong into a frontend, which into a backend |
+//! | [`ids`], [`order`] | numeric ids; Ruby's seeded shuffle |
+//! | [`state`] | the state file |
+//! | [`sha1`] | cookies by hash |
+
+pub mod compose;
+pub mod ids;
+pub mod lines;
+pub mod options;
+pub mod order;
+pub mod prepare;
+pub mod server;
+pub mod sha1;
+pub mod state;
+
+pub use compose::{Quarantined, SynapseComposer};
+pub use options::template_problem;

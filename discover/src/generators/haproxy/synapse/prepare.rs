@@ -1,0 +1,194 @@
+//! What a service's section is like before it has servers: made once, from the config alone.
+
+use std::sync::Arc;
+
+use super::lines::{self, Side};
+use crate::config::types::{Haproxy, Service, ServiceHaproxy};
+use crate::generators::haproxy::layout::inherited;
+
+/// The cookie of a server line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cookie {
+    /// None: the section has `mode tcp`.
+    None,
+    /// The server's name.
+    Name,
+    /// Its SHA-1.
+    Hash,
+}
+
+/// The order of the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By name.
+    Asc,
+    /// By name, backwards.
+    Desc,
+    /// As remembered, then as discovered.
+    Discovery,
+    /// Ruby's shuffle with this seed.
+    Shuffle(i64),
+}
+
+impl Order {
+    /// As Synapse reads `backend_order`.
+    pub fn of(word: Option<&str>, seed: i64) -> Self {
+        match word {
+            Some("asc") => Self::Asc,
+            Some("desc") => Self::Desc,
+            Some("no_shuffle") => Self::Discovery,
+            _ => Self::Shuffle(seed),
+        }
+    }
+}
+
+/// A section without its servers.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The config it was made from.
+    pub haproxy: Arc<ServiceHaproxy>,
+    /// The section that holds the servers.
+    pub section: Arc<str>,
+    /// Frontend and backend, as whole lines.
+    pub skeleton: Arc<str>,
+    /// Lines for the shared frontend.
+    pub shared: Vec<String>,
+    /// The words of `default-server` that count here.
+    pub inherited: Arc<str>,
+    /// The cookie of each line.
+    pub cookie: Cookie,
+    /// The order of the lines.
+    pub order: Order,
+    /// Lines that were left out or that only HAProxy can judge.
+    pub warnings: Vec<String>,
+}
+
+/// Prepares the section of one service.
+pub fn prepare(service: &Service, own: &Arc<ServiceHaproxy>, top: &Haproxy, header: &str, seed: i64) -> Prepared {
+    let mut warnings = Vec::new();
+    let mut side = |lines_of: &[String], side: Side, word: &str| -> Vec<String> {
+        let (good, bad): (Vec<_>, Vec<_>) = lines_of.iter().cloned().partition(|l| lines::fits(l, side));
+        for line in bad {
+            warnings.push(format!("service {}: {line:?} is no line of a {word}; left out", service.name));
+        }
+        good
+    };
+    let mut frontend = side(&own.frontend, Side::Frontend, "frontend");
+    let mut backend = side(&own.backend, Side::Backend, "backend");
+    let mut shared = Vec::new();
+    if let Some(lines) = &own.shared_frontend {
+        match top.shared_frontend {
+            Some(_) => shared = side(lines, Side::Frontend, "shared frontend"),
+            None => {
+                warnings.push(format!("service {} has shared_frontend, but haproxy has none; left out", service.name))
+            }
+        }
+    }
+    for line in &own.listen {
+        let (f, b, unknown) = lines::split(line);
+        if unknown {
+            warnings.push(format!(
+                "service {}: {line:?} is no line that we know; left to HAProxy in the backend",
+                service.name
+            ));
+        }
+        frontend.extend(f.then(|| line.clone()));
+        backend.extend(b.then(|| line.clone()));
+    }
+    let name = service.name.as_str();
+    let section = own.backend_name.as_deref().unwrap_or(name);
+    let mut skeleton = String::new();
+    if let Some(port) = &own.port {
+        let address = own.bind_address.as_deref().or(top.bind_address.as_deref()).unwrap_or("localhost");
+        let bind = [Some(address), port.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(":");
+        let bind =
+            [Some(bind.as_str()), own.bind_options.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+        push(
+            &mut skeleton,
+            &format!("frontend {name}"),
+            frontend
+                .iter()
+                .map(String::as_str)
+                .chain([format!("bind {bind}").as_str(), format!("default_backend {section}").as_str()]),
+        );
+        skeleton.push('\n');
+    }
+    push(&mut skeleton, &format!("backend {section}"), backend.iter().map(String::as_str));
+    let cookie = match own.cookie_value_method.as_deref() {
+        _ if backend.iter().any(|l| l == "mode tcp") => Cookie::None,
+        Some("hash") => Cookie::Hash,
+        _ => Cookie::Name,
+    };
+    let order = Order::of(own.backend_order.as_deref(), seed);
+    let inherited = inherited(header, &skeleton);
+    let (section, skeleton) = (section.into(), skeleton.into());
+    Prepared { haproxy: own.clone(), section, skeleton, shared, inherited, cookie, order, warnings }
+}
+
+/// A section's title and its lines, each with a tab before it.
+fn push<'a>(text: &mut String, title: &str, lines: impl IntoIterator<Item = &'a str>) {
+    text.push_str(title);
+    text.push('\n');
+    for line in lines {
+        text.push('\t');
+        text.push_str(line);
+        text.push('\n');
+    }
+}
+
+/// Global, defaults and the extra sections.
+pub fn header(top: &Haproxy) -> String {
+    let mut text = String::new();
+    let (mut global, mut defaults) = (top.global.clone(), top.defaults.clone());
+    if top.harden {
+        harden(&mut global, &mut defaults);
+    }
+    push(&mut text, "global", global.iter().map(String::as_str));
+    push(&mut text, "defaults", defaults.iter().map(String::as_str));
+    for (title, lines) in &top.extra_sections {
+        let (title, bind) = lines::title(title);
+        text.push('\n');
+        push(&mut text, &title, bind.as_deref().into_iter().chain(lines.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// Adds what masks a dying server (dataplane.md section 1.9), each where nothing is said about it.
+fn harden(global: &mut Vec<String>, defaults: &mut Vec<String>) {
+    let says = |lines: &[String], start: &str| {
+        lines.iter().any(|l| {
+            let words = l.split_whitespace().filter(|w| *w != "no").collect::<Vec<_>>().join(" ");
+            words.starts_with(start)
+        })
+    };
+    if !says(global, "hard-stop-after") {
+        global.push("hard-stop-after 15m".to_owned());
+    }
+    let http = says(defaults, "mode http");
+    let lines = ["option redispatch", "balance roundrobin", "timeout connect 2s"].into_iter();
+    let http_lines =
+        ["option idle-close-on-response", "retry-on conn-failure empty-response"].into_iter().filter(|_| http);
+    for line in lines.chain(http_lines) {
+        let start: Vec<&str> = line
+            .split(' ')
+            .take(if line.starts_with("balance") || line.starts_with("retry-on") { 1 } else { 2 })
+            .collect();
+        if !says(defaults, &start.join(" ")) {
+            defaults.push(line.to_owned());
+        }
+    }
+}
+
+/// The shared frontend, if there is one.
+pub fn footer<'a>(top: &Haproxy, prepared: impl Iterator<Item = &'a Prepared>) -> String {
+    let Some(base) = &top.shared_frontend else { return String::new() };
+    let mut text = String::new();
+    let base = base.iter().filter(|l| lines::fits(l, Side::Frontend)).map(String::as_str);
+    push(&mut text, "frontend shared-frontend", base);
+    for line in prepared.flat_map(|p| &p.shared) {
+        text.push('\t');
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}

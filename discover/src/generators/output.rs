@@ -1,0 +1,101 @@
+//! A file that another program reads: tried before it counts, replaced in one step, and announced.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::files::{FileError, Replace, replace, write_if_changed};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// How long a check or a reload may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What went wrong with such a file.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// It could not be written; the old one stays.
+    #[error(transparent)]
+    Write(#[from] FileError),
+    /// A command failed or said no.
+    #[error("{what} `{command}`: {why}")]
+    Command {
+        /// `check_command`, `reload_command`, `start_command`.
+        what: &'static str,
+        /// The shell command.
+        command: String,
+        /// Its exit and its own words.
+        why: String,
+    },
+}
+
+/// Runs a shell command to its end.
+///
+/// # Errors
+/// [`OutputError::Command`] unless it exits with 0 in time.
+pub async fn shell(what: &'static str, command: &str) -> Result<(), OutputError> {
+    let failed = |why: String| OutputError::Command { what, command: command.to_owned(), why };
+    let mut sh = Command::new("sh");
+    sh.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(COMMAND_DEADLINE, sh.output()).await;
+    let output = output.map_err(|_| failed(format!("took longer than {COMMAND_DEADLINE:?}")))?;
+    let output = output.map_err(|e| failed(e.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let both = [output.stdout, output.stderr].concat();
+    let words: String = String::from_utf8_lossy(&both).trim().chars().take(2000).collect();
+    Err(failed(format!("{}: {words}", output.status)))
+}
+
+/// A file and how it is tried.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Output {
+    /// The file.
+    pub path: PathBuf,
+    /// Its mode and owner.
+    pub how: Replace,
+    /// Judges the candidate: `{candidate}`, or the file's own path, stands for it.
+    pub check_command: Option<String>,
+}
+
+impl Output {
+    /// Where a new text is tried: beside the file, so that relative names in it mean the same.
+    pub fn candidate(&self) -> PathBuf {
+        beside(&self.path, ".candidate")
+    }
+
+    /// Puts `text` into the file if it passes the check; tells whether anything changed.
+    ///
+    /// # Errors
+    /// [`OutputError`]; the old file is as it was.
+    pub async fn put(&self, text: &str) -> Result<bool, OutputError> {
+        if std::fs::read(&self.path).is_ok_and(|old| old == text.as_bytes()) {
+            return Ok(write_if_changed(&self.path, text.as_bytes(), self.how)?);
+        }
+        if let Some(check) = &self.check_command {
+            let candidate = self.candidate();
+            replace(&candidate, text.as_bytes(), self.how)?;
+            let checked = shell("check_command", &self.command_for(check, &candidate)).await;
+            let _ = std::fs::remove_file(&candidate); // it has served
+            checked?;
+        }
+        replace(&self.path, text.as_bytes(), self.how)?;
+        Ok(true)
+    }
+
+    fn command_for(&self, command: &str, candidate: &Path) -> String {
+        let quoted = format!("'{}'", candidate.display().to_string().replace('\'', "'\\''"));
+        match command.contains("{candidate}") {
+            true => command.replace("{candidate}", &quoted),
+            false => command.replace(&self.path.display().to_string(), &quoted),
+        }
+    }
+}
+
+/// A path with something behind its name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(suffix);
+    name.into()
+}

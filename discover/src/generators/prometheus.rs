@@ -1,0 +1,93 @@
+//! Targets for Prometheus' file-based discovery (`file_sd_configs`).
+//!
+//! Source: Prometheus' configuration reference, `<file_sd_config>`: a JSON array of `{targets, labels}`.
+
+use std::sync::Arc;
+
+use common::files::{Replace, write_if_changed};
+use common::model::{ServiceMap, Status};
+use serde_json::{Map, Value, json};
+
+use super::output::OutputError;
+use super::{Generator, Outcome};
+use crate::config::Config;
+use crate::config::types::{Prometheus as Settings, Service};
+use crate::reconcile::Desired;
+
+/// Prometheus' targets as a generator.
+#[derive(Debug)]
+pub struct Prometheus {
+    settings: Settings,
+    services: Vec<Arc<Service>>,
+    written: Option<String>,
+}
+
+impl Prometheus {
+    /// A generator for this config; `None` where it is not wanted.
+    pub fn new(config: &Config) -> Option<Self> {
+        let settings = config.prometheus.clone()?;
+        let services = config.services.iter().filter(|s| !s.prometheus.disabled).cloned().collect();
+        Some(Self { settings, services, written: None })
+    }
+
+    /// The file's text: one entry for each backend, as its labels are its own.
+    pub fn text(&self, services: &ServiceMap) -> String {
+        let mut entries = Vec::new();
+        for service in &self.services {
+            for backend in services.get(&service.name).into_iter().flat_map(|p| p.backends()) {
+                if backend.status == Status::Down {
+                    continue;
+                }
+                let mut labels = Map::new();
+                for (name, value) in backend.labels.iter() {
+                    labels.insert(label_name(&format!("{}{name}", self.settings.label_prefix)), json!(value));
+                }
+                for (name, value) in &service.prometheus.labels {
+                    labels.insert(label_name(name), json!(value));
+                }
+                labels.insert("service".to_owned(), json!(service.name.as_str()));
+                if let Some(name) = &backend.name {
+                    labels.insert("name".to_owned(), json!(&**name));
+                }
+                entries.push(json!({"targets": [backend.address()], "labels": labels}));
+            }
+        }
+        let mut text = serde_json::to_string_pretty(&Value::Array(entries)).unwrap_or_default(); // string keys only
+        text.push('\n');
+        text
+    }
+}
+
+/// `[a-zA-Z_][a-zA-Z0-9_]*`, and not with the two underscores that Prometheus keeps for itself.
+fn label_name(text: &str) -> String {
+    let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let name = name.trim_start_matches("__").to_owned();
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}
+
+impl Generator for Prometheus {
+    /// The text, if it is another one.
+    type Plan = Option<String>;
+    type Error = OutputError;
+
+    async fn resume(&mut self) {}
+
+    async fn prepare(&mut self, _: &Desired) {}
+
+    fn plan(&mut self, desired: &Desired) -> Option<String> {
+        let text = self.text(&desired.services);
+        (self.written.as_ref() != Some(&text)).then_some(text)
+    }
+
+    async fn apply(&mut self, plan: Option<String>) -> Result<Outcome, OutputError> {
+        if let Some(text) = plan {
+            write_if_changed(
+                &self.settings.file,
+                text.as_bytes(),
+                Replace { mode: Some(0o644), ..Replace::default() },
+            )?;
+            self.written = Some(text);
+        }
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,218 @@
+//! Files from Tera templates: what confd and consul-template do, from the same desired state as every other generator.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::files::Replace;
+use common::model::{Pool, ServiceMap};
+use serde_json::{Map, Value, json};
+use tera::{Context, Tera};
+use tokio::time::Instant;
+
+use super::output::{Output, OutputError, shell};
+use super::{Generator, Outcome};
+use crate::config::Config;
+use crate::config::types::{Service, Template as Settings};
+use crate::reconcile::Desired;
+
+/// Why a template's file is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The template cannot be read.
+    #[error("reading template {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not Tera, or names what is not there.
+    #[error("template {path:?}: {why}")]
+    Tera {
+        /// The file.
+        path: PathBuf,
+        /// Why, with line and column.
+        why: String,
+    },
+    /// Its owner is nobody here.
+    #[error("template {name}: no user or group {owner:?} here")]
+    Owner {
+        /// The template's name in the config.
+        name: String,
+        /// The owner.
+        owner: String,
+    },
+    /// Writing, checking or announcing the file failed.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+/// One template as a generator.
+pub struct Template {
+    name: String,
+    settings: Settings,
+    services: Vec<Arc<Service>>,
+    tera: Tera,
+    output: Output,
+    /// What is in the file.
+    written: Option<String>,
+    /// A text that waits for quiet: it, since when it is the same, and since when anything waits.
+    waiting: Option<(String, Instant, Instant)>,
+    /// A reload that failed and is due again.
+    reload_due: bool,
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Template").field("name", &self.name).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Template {
+    /// A generator for one template of this config.
+    ///
+    /// # Errors
+    /// [`TemplateError`] naming the file, with line and column.
+    pub fn new(name: &str, settings: &Settings, config: &Config) -> Result<Self, TemplateError> {
+        let mode = settings.mode.as_deref().and_then(|m| u32::from_str_radix(m, 8).ok()).unwrap_or(0o644);
+        let owner = settings.owner.as_deref().map(|owner| ids(name, owner)).transpose()?;
+        let how = Replace { mode: Some(mode), owner, ..Replace::default() };
+        let output = Output { path: settings.destination.clone(), how, check_command: settings.check_command.clone() };
+        let tera = parse(&settings.source)?;
+        let (name, settings, services) = (name.to_owned(), settings.clone(), config.services.clone());
+        Ok(Self { name, settings, services, tera, output, written: None, waiting: None, reload_due: false })
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// [`TemplateError::Tera`] with line and column, an undefined name for one.
+    pub fn text(&self, services: &ServiceMap) -> Result<String, TemplateError> {
+        render(&self.tera, &self.settings.source, &self.services, services)
+    }
+}
+
+/// Renders the template in `path` once.
+///
+/// # Errors
+/// [`TemplateError`] naming the file, with line and column.
+pub fn render_once(path: &Path, config: &Config, services: &ServiceMap) -> Result<String, TemplateError> {
+    render(&parse(path)?, path, &config.services, services)
+}
+
+fn parse(path: &Path) -> Result<Tera, TemplateError> {
+    let text = std::fs::read_to_string(path).map_err(|source| TemplateError::Read { path: path.to_owned(), source })?;
+    let mut tera = Tera::new();
+    tera.autoescape_on(Vec::<&str>::new());
+    tera.add_raw_template("template", &text).map_err(|e| failed(path, &e))?;
+    Ok(tera)
+}
+
+fn failed(path: &Path, error: &tera::Error) -> TemplateError {
+    let mut why = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        why.push_str(&format!(": {inner}"));
+        source = inner.source();
+    }
+    TemplateError::Tera { path: path.to_owned(), why }
+}
+
+fn render(tera: &Tera, path: &Path, config: &[Arc<Service>], services: &ServiceMap) -> Result<String, TemplateError> {
+    tera.render("template", &context(config, services)).map_err(|e| failed(path, &e))
+}
+
+/// What a template sees; documented in docs/configuration.md.
+fn context(config: &[Arc<Service>], services: &ServiceMap) -> Context {
+    let empty = Pool::default();
+    let list: Vec<Value> = config
+        .iter()
+        .map(|service| {
+            let pool = services.get(&service.name).map_or(&empty, |p| p);
+            json!({"name": service.name.as_str(), "config": service.raw, "backends": backends(pool)})
+        })
+        .collect();
+    let pools: Map<String, Value> =
+        list.iter().map(|s| (s["name"].as_str().unwrap_or_default().to_owned(), s["backends"].clone())).collect();
+    let env: Map<String, Value> = std::env::vars().map(|(name, value)| (name, Value::String(value))).collect();
+    let mut context = Context::new();
+    context.insert("services", &list);
+    context.insert("pools", &pools);
+    context.insert("env", &env);
+    context
+}
+
+fn backends(pool: &Pool) -> Vec<Value> {
+    let whole = |b: &common::model::Backend| {
+        json!({
+            "id": b.id.as_str(), "host": b.host.to_string(), "port": b.port.get(), "address": b.address(),
+            "name": b.name.as_deref(), "weight": b.weight.map(|w| w.get()), "labels": &*b.labels,
+            "transport": b.transport.as_str(), "mode": b.mode.map(|m| m.as_str()),
+            "service_port": b.service_port.map(|p| p.get()), "status": b.status.as_str(),
+            "haproxy_server_options": b.haproxy_server_options.as_deref(),
+        })
+    };
+    pool.backends().iter().map(|b| whole(b)).collect()
+}
+
+fn ids(name: &str, owner: &str) -> Result<(u32, u32), TemplateError> {
+    let unknown = || TemplateError::Owner { name: name.to_owned(), owner: owner.to_owned() };
+    let (user, group) = owner.split_once(':').map_or((owner, None), |(u, g)| (u, Some(g)));
+    let user = nix::unistd::User::from_name(user).ok().flatten().ok_or_else(unknown)?;
+    let gid = match group {
+        None => user.gid,
+        Some(group) => nix::unistd::Group::from_name(group).ok().flatten().ok_or_else(unknown)?.gid,
+    };
+    Ok((user.uid.as_raw(), gid.as_raw()))
+}
+
+impl Generator for Template {
+    /// The text to write, if it is another one; or why there is none.
+    type Plan = Option<Result<String, TemplateError>>;
+    type Error = TemplateError;
+
+    async fn resume(&mut self) {}
+
+    async fn prepare(&mut self, _: &Desired) {}
+
+    fn plan(&mut self, desired: &Desired) -> Self::Plan {
+        match self.text(&desired.services) {
+            Ok(text) if self.written.as_ref() == Some(&text) && !self.reload_due => {
+                self.waiting = None;
+                None
+            }
+            other => Some(other),
+        }
+    }
+
+    async fn apply(&mut self, plan: Self::Plan) -> Result<Outcome, TemplateError> {
+        let Some(text) = plan.transpose()? else { return Ok(Outcome::Done) };
+        let now = Instant::now();
+        if self.settings.quiet > 0.0 && self.written.is_some() {
+            let quiet = Duration::from_secs_f64(self.settings.quiet.min(86_400.0));
+            let most =
+                Duration::from_secs_f64(self.settings.max_wait.unwrap_or(self.settings.quiet * 4.0).min(86_400.0));
+            let (since, first) = match &self.waiting {
+                Some((same, since, first)) if *same == text => (*since, *first),
+                Some((_, _, first)) => (now, *first),
+                None => (now, now),
+            };
+            let due = (since + quiet).min(first + most);
+            if now < due {
+                self.waiting = Some((text, since, first));
+                return Ok(Outcome::Again(due));
+            }
+        }
+        self.waiting = None;
+        let changed = self.output.put(&text).await?;
+        self.written = Some(text);
+        if let Some(reload) = self.settings.reload_command.as_ref().filter(|_| changed || self.reload_due) {
+            self.reload_due = true;
+            shell("reload_command", reload).await?;
+            self.reload_due = false;
+        }
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,170 @@
+//! What a service's config makes of its discovered backends: default servers, port override, the last ones kept, label
+//! filters, leader election. Pure; a pool that did not change stays the same one.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use common::model::{Backend, Host, Pool, Port, ServiceMap};
+use serde_json::{Map, Value};
+use tracing::warn;
+
+use crate::config::registration;
+use crate::config::types::{LabelFilter, Service};
+
+/// Every configured service with what counts for it now.
+#[derive(Debug, Default)]
+pub struct Policies(Vec<Policy>);
+
+#[derive(Debug)]
+struct Policy {
+    service: Arc<Service>,
+    defaults: Vec<Arc<Backend>>,
+    /// The last answer.
+    input: Option<Arc<Pool>>,
+    /// What became of it, before filters and election.
+    chosen: Arc<Pool>,
+    /// What counts.
+    output: Arc<Pool>,
+}
+
+impl Policies {
+    /// The policies of these services. Before any answer their default servers count.
+    pub fn new(services: &[Arc<Service>]) -> Self {
+        Self(services.iter().map(|s| Policy::new(s.clone())).collect())
+    }
+
+    /// Takes another config, as after SIGHUP: what was known of a service goes on.
+    pub fn reconfigure(&mut self, services: &[Arc<Service>]) {
+        let mut old = std::mem::take(&mut self.0);
+        let policies = services.iter().map(|service| match old.iter().position(|p| p.service.name == service.name) {
+            None => Policy::new(service.clone()),
+            Some(at) => {
+                let was = old.swap_remove(at);
+                let mut now = Policy::new(service.clone());
+                if was.input.is_some() {
+                    now.chosen = was.chosen;
+                }
+                if let Some(input) = was.input {
+                    now.answer(&input);
+                }
+                now.settle();
+                now
+            }
+        });
+        self.0 = policies.collect();
+    }
+
+    /// What counts, given what discovery says. A service that is missing was never answered for.
+    pub fn apply(&mut self, services: &ServiceMap) -> ServiceMap {
+        let mut map = ServiceMap::new();
+        for policy in &mut self.0 {
+            if let Some(pool) = services.get(&policy.service.name)
+                && policy.input.as_ref().is_none_or(|was| !Arc::ptr_eq(was, pool))
+            {
+                policy.answer(pool);
+                policy.input = Some(pool.clone());
+                policy.settle();
+            }
+            map.insert(policy.service.name.clone(), policy.output.clone());
+        }
+        map
+    }
+}
+
+impl Policy {
+    fn new(service: Arc<Service>) -> Self {
+        let port = service.backend_port_override;
+        let read = |map| registration::read(map, port).ok().map(Arc::new); // they were tried when the config was read
+        let defaults: Vec<Arc<Backend>> = service.default_servers.iter().filter_map(read).collect();
+        let chosen: Arc<Pool> = Arc::new(defaults.iter().cloned().collect());
+        let mut policy = Self { service, defaults, input: None, chosen, output: Arc::default() };
+        policy.settle();
+        policy
+    }
+
+    /// Discovery has answered.
+    fn answer(&mut self, pool: &Arc<Pool>) {
+        let service = &self.service;
+        let kept = self.defaults.iter().filter(|_| service.keep_default_servers);
+        let plain = service.backend_port_override.is_none() && !service.keep_default_servers;
+        let mut seen = HashSet::new();
+        let place = |b: &Backend| (b.host.clone(), b.port, b.name.clone());
+        let distinct = pool.backends().iter().all(|b| seen.insert(place(b)));
+        let new: Arc<Pool> = if plain && distinct {
+            pool.clone()
+        } else {
+            let mut seen: HashSet<(Host, Port, Option<Arc<str>>)> = HashSet::new();
+            let all = pool.backends().iter().chain(kept).map(|b| at_port(b, service.backend_port_override));
+            Arc::new(all.filter(|b| seen.insert(place(b))).collect())
+        };
+        if *new == *self.chosen {
+            return; // another order is no change
+        }
+        self.chosen = match (new.is_empty(), self.defaults.is_empty()) {
+            (false, _) => new,
+            (true, false) => Arc::new(self.defaults.iter().cloned().collect()),
+            (true, true) if service.use_previous_backends => {
+                let kept = self.chosen.len();
+                warn!(service = %service.name, kept, "Discovery answers that there is none; the previous backends stay.");
+                return;
+            }
+            (true, true) => new,
+        };
+    }
+
+    /// Filters and election, read from what was chosen.
+    fn settle(&mut self) {
+        let filtered = self.service.discovery.filters().next().is_some();
+        if !filtered && !self.service.leader_election {
+            self.output = self.chosen.clone();
+            return;
+        }
+        let passes = |b: &&Arc<Backend>| self.service.discovery.filters().all(|f| matches(f, b));
+        let mut left: Vec<Arc<Backend>> = self.chosen.backends().iter().filter(passes).cloned().collect();
+        if self.service.leader_election {
+            // Without an id on every one there is no leader: all of them count.
+            let leader = left.iter().min_by_key(|b| sequence(b)).filter(|_| left.iter().all(|b| sequence(b).is_some()));
+            match leader.cloned() {
+                Some(leader) => left = vec![leader],
+                None => warn!(service = %self.service.name, "No leader: not all backends have an id."),
+            }
+        }
+        let output: Pool = left.into_iter().collect();
+        if output != *self.output {
+            self.output = Arc::new(output);
+        }
+    }
+}
+
+/// The number that orders leaders. A key's last part is one where its writer numbers its keys (Nerve's in-order keys).
+fn sequence(backend: &Backend) -> Option<u64> {
+    let of_key = || backend.id.as_str().rsplit([':', '_']).next()?.parse().ok();
+    backend.sequence.or_else(|| if backend.raw.is_none() { of_key() } else { None })
+}
+
+/// The backend at another port, in its raw form too.
+fn at_port(backend: &Arc<Backend>, port: Option<u16>) -> Arc<Backend> {
+    let Some(port) = port.and_then(Port::new).filter(|port| *port != backend.port) else { return backend.clone() };
+    let raw = backend.raw.as_deref().and_then(|raw| serde_json::from_str::<Map<String, Value>>(raw).ok());
+    let raw = raw.map(|mut raw| {
+        raw.insert("port".to_owned(), port.get().into());
+        Arc::from(Value::Object(raw).to_string())
+    });
+    Arc::new(Backend { port, raw, ..(**backend).clone() })
+}
+
+fn matches(filter: &LabelFilter, backend: &Backend) -> bool {
+    let equal = match (backend.labels.get(&filter.label), &filter.value) {
+        (None, value) => value.is_null(),
+        (Some(label), Value::String(value)) => label == value,
+        (Some(label), value) => {
+            let text = value.to_string();
+            text == *label
+        }
+    };
+    match filter.condition.as_str() {
+        "equals" => equal,
+        "not-equals" => !equal,
+        _ => false,
+    }
+}

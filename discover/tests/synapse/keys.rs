@@ -1,0 +1,31 @@
+use super::*;
+
+#[test]
+fn an_unknown_method_lists_the_known_ones() {
+    let config = config(json!({}), json!({"discovery": {"method": "carrier-pigeon"}}));
+    let error = discover::watchers::configured(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("services.s.discovery.method")
+            && error.contains("carrier-pigeon")
+            && error.contains("etcd, base"),
+        "{error}"
+    );
+}
+
+#[test]
+fn etcd_is_found_in_each_forks_spelling() {
+    for (discovery, want) in [
+        (json!({"hosts": ["a:1", "b"], "path": "/p/s"}), Ok(vec!["http://a:1", "http://b:2379"])),
+        (json!({"host": "a", "port": 7, "path": "p"}), Ok(vec!["http://a:7"])),
+        (json!({"hosts": ["a:1"]}), Err("path")),
+    ] {
+        let mut discovery = discovery;
+        discovery["method"] = json!("etcd");
+        let config = config(json!({}), json!({"discovery": discovery}));
+        match (discover::watchers::configured(&config), want) {
+            (Ok(watchers), Ok(want)) => assert_eq!(watchers[0].servers(), want, "{discovery}"),
+            (Err(error), Err(word)) => assert!(error.to_string().contains(word), "{error}"),
+            (got, want) => panic!("{discovery}: {:?} instead of {want:?}", got.map(|w| w.len())),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+use super::*;
+use discover::config::keys::{Key, Kind, ROOT};
+use discover::config::schema::{json_schema, reference};
+
+fn all_keys(keys: &'static [Key], out: &mut Vec<&'static Key>) {
+    for key in keys {
+        out.push(key);
+        match key.kind {
+            Kind::Object(inner) | Kind::Objects(inner) => all_keys(inner, out),
+            Kind::Map(Kind::Object(inner)) => all_keys(inner, out),
+            _ => {}
+        }
+    }
+}
+
+/// The file in the repository is what the table gives; `UPDATE_DOCS=1` writes it.
+fn is_current(path: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        there == text,
+        "{} is not current: run UPDATE_DOCS=1 cargo test -p discover --test synapse",
+        path.display()
+    );
+}
+
+#[test]
+fn every_key_has_a_test() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/synapse");
+    let sources: String =
+        std::fs::read_dir(dir).unwrap().map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect();
+    let mut keys = Vec::new();
+    all_keys(ROOT, &mut keys);
+    for key in keys {
+        assert!(
+            sources.contains(&format!("fn {}(", key.test)),
+            "key {} names the test {}, which is not there",
+            key.name,
+            key.test
+        );
+    }
+}
+
+#[test]
+fn the_schema_in_the_docs_is_current() {
+    let mut text = serde_json::to_string_pretty(&json_schema()).unwrap();
+    text.push('\n');
+    is_current("docs/discover.schema.json", &text);
+}
+
+#[test]
+fn the_reference_in_the_docs_is_current() {
+    let title = "# Every key of discover's config file\n\nGenerated from the table in `discover/src/config/keys.rs`; the test that shows a key stands beside it.\n\n";
+    is_current("docs/configuration-keys.md", &format!("{title}{}\n", reference().trim_end()));
+}
