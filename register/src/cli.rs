@@ -364,4 +364,41 @@ mod tests {
             assert!(error.contains(why), "{line}: {error}");
         }
     }
+
+    /// Every flag of `run` that takes a value, with what a hostile hand might give it.
+    #[test]
+    fn no_value_of_any_flag_panics_and_what_is_refused_names_its_flag() {
+        use clap::CommandFactory as _;
+        use proptest::prelude::*;
+        use proptest::test_runner::TestRunner;
+        let command = Cli::command();
+        let run = command.get_subcommands().find(|c| c.get_name() == "run").unwrap();
+        let takes_a_value = |arg: &&clap::Arg| arg.get_long().is_some() && arg.get_action().takes_values();
+        let flags: Vec<String> =
+            run.get_arguments().filter(takes_a_value).filter_map(|arg| Some(arg.get_long()?.to_owned())).collect();
+        assert!(flags.len() > 25, "{flags:?}");
+        let rubbish = prop_oneof![
+            any::<Vec<u8>>(),
+            "\\PC{0,20}".prop_map(String::into_bytes),
+            "-?[0-9]{0,30}(ms|s|h)?".prop_map(String::into_bytes),
+            Just(vec![b'x'; 100_000]),
+            Just(vec![0xff, 0xfe]),
+        ];
+        let one = (proptest::sample::select(flags), rubbish);
+        TestRunner::new(ProptestConfig::with_cases(150))
+            .run(&one, |(flag, value)| {
+                use std::os::unix::ffi::OsStringExt as _;
+                let mut joined = format!("--{flag}=").into_bytes();
+                joined.extend(value);
+                let args = ["register", "run"].map(std::ffi::OsString::from).into_iter();
+                if let Err(error) = Cli::try_parse_from(args.chain([std::ffi::OsString::from_vec(joined)])) {
+                    let text = error.to_string();
+                    // What is no UTF-8 is refused before clap knows which flag it was for.
+                    let named = text.contains(&format!("--{flag}")) || text.contains("UTF-8");
+                    prop_assert!(named, "{flag}: {text}");
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
 }

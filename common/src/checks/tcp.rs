@@ -41,11 +41,7 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, CheckError
         Ok(stream) if stream.local_addr().ok() == Some(address) => {
             Err(CheckError::Connect { address, source: ErrorKind::ConnectionRefused.into() })
         }
-        Ok(stream) => {
-            // Without it a question waits for nothing but more bytes; where the system refuses, it only does that.
-            let _ = stream.set_nodelay(true);
-            Ok(stream)
-        }
+        Ok(stream) => Ok(stream),
         Err(source) => Err(CheckError::Connect { address, source }),
     }
 }

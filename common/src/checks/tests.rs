@@ -75,7 +75,7 @@ async fn http_asks_as_told_and_judges_status_and_body() {
     let (cut, _) = http("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nshort", get("never")).await;
     assert!(cut.is_err(), "cut short");
     let (rubbish, _) = http("220 mail.example ESMTP\r\n", HttpCheck::default()).await;
-    assert!(rubbish.unwrap_err().starts_with("talking to 127.0.0.1"));
+    assert_eq!(rubbish.unwrap_err(), r#"GET / was answered "220 mail.example ESMTP", which is no HTTP"#.to_owned());
 }
 
 #[tokio::test]
@@ -88,7 +88,10 @@ async fn http_follows_nothing_and_reads_no_more_than_it_must() {
     let find = HttpCheck { body: Some("needle".to_owned()), ..HttpCheck::default() };
     assert!(http(&endless, find).await.0.is_err(), "beyond the first 64 kB");
     let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(80_000));
-    assert!(http(&head, HttpCheck::default()).await.0.is_err(), "endless headers");
+    let find = HttpCheck { body: Some("needle".to_owned()), ..HttpCheck::default() };
+    assert!(http(&head, find).await.0.is_err(), "endless headers");
+    let endless = format!("HTTP/1.1 100 Continue\r\nx: {}", "x".repeat(80_000));
+    assert!(http(&endless, HttpCheck::default()).await.0.is_err(), "endless interim headers");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ const MEASURED: Duration = Duration::from_secs(20);
 
 /// Processor time over 20 s, and resident memory at their end.
 pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
+    let plain = without(lab, terminal).await?;
     let etcd = Etcd::start();
     let labels = [("register.check", "http"), ("register.check.interval", "2s")];
     let flock = Flock::new(lab, CONTAINERS, &labels).await?;
@@ -42,7 +43,19 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
             what: "resident memory of register with 500 http checks".to_owned(),
             value: megabytes(agent.resident_memory()?),
             goal: "≤ 25 MB".to_owned(),
-            conditions,
+            conditions: format!("{conditions}; {} without checks", megabytes(plain)),
         },
     ])
+}
+
+/// Resident memory with as many containers and no checks.
+async fn without(lab: &Lab, terminal: Terminal) -> Result<u64> {
+    let etcd = Etcd::start();
+    let flock = Flock::new(lab, CONTAINERS, &[]).await?;
+    (0..CONTAINERS).for_each(|number| flock.start_silently(number));
+    let agent = flock.register("flock-unchecked", &[]).start(lab, &etcd).await?;
+    let mut client = etcd.operator().await;
+    let all = async || registered(&mut client).await.is_ok_and(|n| n == CONTAINERS);
+    terminal.while_waiting("500 containers without checks", wait::until_true("all in etcd", PATIENCE, all)).await?;
+    agent.resident_memory()
 }
