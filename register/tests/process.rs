@@ -304,6 +304,10 @@ async fn plan_and_explain_need_no_registry() {
     let text = String::from_utf8(explained.stdout).unwrap();
     assert!(text.contains("label register.service") && text.contains("127.0.0.1:"), "{text}");
     assert!(text.contains("    ready: "), "{text}");
+    let checked = host.container(&["--label", "register.check=http,exec", "--label", "register.check.command=exit 3"]);
+    let explained = host.output(&["explain", &checked[..12]]);
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.contains("http passes; exec fails: "), "{text}");
     let unknown = host.output(&["explain", "no-such-container"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no container \"no-such-container\""));

@@ -1,13 +1,14 @@
 //! `register plan` and `explain`: one look at Docker, nothing written. Also how every command finds Docker and decides.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::checks::{Check, Outcome, TcpCheck};
-use common::desired::{Candidate, CheckSpec, ContainerMap, Decision, Settings, State, decide};
+use common::checks::{AnyCheck, Check, Outcome, TcpCheck};
+use common::desired::{Candidate, CheckSpec, ContainerId, ContainerMap, Decision, Settings, State, decide};
 use common::docker::{Docker, Endpoint, Scope};
 use common::hostip;
-use common::model::{NodeName, Transport};
+use common::model::{NodeName, Port, Transport};
 use common::readiness::Why;
 use common::telemetry::Chain;
 use serde_json::{Map, Value, json};
@@ -62,7 +63,7 @@ pub fn node_name(given: Option<&NodeName>, docker_says: &str) -> Result<NodeName
 }
 
 /// Containers and decisions as they are now.
-async fn look(args: &DockerArgs) -> Result<(ContainerMap, Vec<Decision>), Failure> {
+async fn look(args: &DockerArgs) -> Result<(Docker, ContainerMap, Vec<Decision>), Failure> {
     let (_, docker) = docker(args)?;
     let info = docker.info().await.map_err(Failure::runtime)?;
     let node = node_name(args.node_name.as_ref(), &info.name)?;
@@ -76,7 +77,7 @@ async fn look(args: &DockerArgs) -> Result<(ContainerMap, Vec<Decision>), Failur
         }
     }
     let decisions = decide(&containers, &settings);
-    Ok((containers, decisions))
+    Ok((docker, containers, decisions))
 }
 
 /// Prints what would be registered, as JSON: `registrations` by service, and `skipped` with reasons.
@@ -84,7 +85,7 @@ async fn look(args: &DockerArgs) -> Result<(ContainerMap, Vec<Decision>), Failur
 /// # Errors
 /// Wrong flags; Docker does not answer.
 pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
-    let (containers, decisions) = look(args).await?;
+    let (_, containers, decisions) = look(args).await?;
     let mut services: Map<String, Value> = Map::new();
     let mut skipped = Vec::new();
     for decision in &decisions {
@@ -121,7 +122,7 @@ fn reason(decision: &Decision) -> Option<String> {
 /// # Errors
 /// Wrong flags; Docker does not answer; a container that does not exist.
 pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
-    let (containers, decisions) = look(&args.docker).await?;
+    let (docker, containers, decisions) = look(&args.docker).await?;
     let mut meant: Vec<&Decision> = Vec::new();
     if args.containers.is_empty() {
         let running = |d: &&Decision| containers.get(&d.container).is_some_and(|c| c.state == State::Running);
@@ -139,18 +140,21 @@ pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     for decision in meant {
         text.push_str(&format!("{decision}\n"));
         if let Some(candidate) = decision.candidate() {
-            text.push_str(&format!("    ready: {}\n", ready(candidate).await));
+            let ready = ready(&docker, &decision.container, candidate).await;
+            text.push_str(&format!("    ready: {}\n", plain(&ready)));
         }
     }
     print(&text)
 }
 
 /// Whether the candidate would be published now, as a running agent with `--ready tcp` finds it.
-async fn ready(candidate: &Candidate) -> String {
-    let name = |c: &CheckSpec| format!("{:?}", c.kind).split([' ', '(']).next().unwrap_or_default().to_lowercase();
-    let checks: Vec<_> = candidate.checks.iter().map(name).collect();
+async fn ready(docker: &Docker, container: &ContainerId, candidate: &Candidate) -> String {
+    let mut tried = Vec::new();
+    for spec in &candidate.checks {
+        tried.push(try_once(docker, container, candidate, spec).await);
+    }
     match candidate.dial {
-        _ if !checks.is_empty() => format!("once its checks pass ({})", checks.join(", ")),
+        _ if !tried.is_empty() => format!("once its checks pass: {}", tried.join("; ")),
         _ if candidate.docker_health => Why::DockerHealth.text(),
         _ if candidate.backend.transport == Transport::Udp => Why::Udp.text(),
         None => Why::NoAddress.text(),
@@ -159,5 +163,24 @@ async fn ready(candidate: &Candidate) -> String {
             Outcome::Fail(e) => format!("not yet: {}", Chain(&e)),
             Outcome::Unreachable(e) => Why::Unreachable(Chain(&e).to_string()).text(),
         },
+    }
+}
+
+/// A text without control characters: a server's words go to a terminal.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// What one try of a check comes to.
+async fn try_once(docker: &Docker, container: &ContainerId, candidate: &Candidate, spec: &CheckSpec) -> String {
+    let name = spec.kind.as_str();
+    let to = candidate.dial.map(|own| SocketAddr::new(own.ip(), spec.port.map_or(own.port(), Port::get)));
+    let Some(check) = AnyCheck::new(&spec.kind, to, container, Some(docker)) else {
+        return format!("{name} (Docker runs it)");
+    };
+    match check.attempt(spec.timeout).await {
+        Outcome::Pass => format!("{name} passes"),
+        Outcome::Fail(e) => format!("{name} fails: {}", Chain(&e)),
+        Outcome::Unreachable(e) => format!("{name} cannot be tried from here: {}", Chain(&e)),
     }
 }
