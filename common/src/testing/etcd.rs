@@ -192,8 +192,25 @@ impl Etcd {
     }
 
     /// Stops the process without ending it: connections stay open and nothing answers.
+    ///
+    /// Returns when every thread has stopped: the signal reaches them one by one, and on a busy machine one that still
+    /// runs may answer a call.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.is_stopped() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1)); // until the deadline
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return true };
+        // The state stands behind the name, which is in parentheses.
+        let state = |stat: &str| stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        threads.flatten().all(|t| match std::fs::read_to_string(t.path().join("stat")) {
+            Ok(stat) => matches!(state(&stat), Some('T' | 't')),
+            Err(_) => true,
+        })
     }
 
     /// Ends a freeze.

@@ -1,0 +1,177 @@
+//! The images as people run them: `docker run` lines of the README, on a network of the test's own.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// Removes everything with the test's name, whatever happens.
+struct Stage {
+    name: String,
+}
+
+fn docker(args: &[&str]) -> Output {
+    Command::new("docker").args(args).output().expect("docker can be run")
+}
+
+fn ok(args: &[&str]) -> String {
+    let output = docker(args);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "docker {}: {err}", args.join(" "));
+    out.trim().to_owned()
+}
+
+impl Stage {
+    fn new() -> Self {
+        let stage = Self { name: format!("e2e-images-{}", std::process::id()) };
+        for image in ["docker-register", "docker-discover", "docker-register-demo/etcd", "docker-register-demo/whoami"]
+        {
+            assert!(docker(&["image", "inspect", image]).status.success(), "no image {image}: run `make images`");
+        }
+        ok(&["network", "create", &stage.name]);
+        stage
+    }
+
+    /// Runs a container of the stage: on its network, under its own name there.
+    fn run(&self, name: &str, args: &[&str]) -> String {
+        let full = format!("{}-{name}", self.name);
+        let fixed = ["run", "-d", "--name", &full, "--network", &self.name, "--network-alias", name];
+        ok(&[&fixed[..], args].concat())
+    }
+
+    fn logs(&self, name: &str) -> String {
+        let output = docker(&["logs", "--tail", "20", &format!("{}-{name}", self.name)]);
+        [output.stdout, output.stderr].map(|o| String::from_utf8_lossy(&o).into_owned()).concat()
+    }
+
+    fn until<T>(&self, what: &str, culprit: &str, mut found: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if let Some(found) = found() {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(50)); // between two looks, until the deadline
+        }
+        panic!("{what} did not happen; {culprit} says:\n{}", self.logs(culprit));
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let mine = docker(&["ps", "-aq", "--filter", &format!("name=^{}-", self.name)]);
+        for id in String::from_utf8_lossy(&mine.stdout).split_whitespace() {
+            docker(&["rm", "-fv", id]);
+        }
+        docker(&["network", "rm", &self.name]);
+    }
+}
+
+/// One request over loopback; the first line of the answer's body.
+fn answer(address: &str) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: whoami\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| body.lines().next().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn the_images_register_and_route_with_the_least_privileges() {
+    let stage = Stage::new();
+    let mine = format!("label=e2e.images={}", stage.name);
+    let label = format!("e2e.images={}", stage.name);
+    stage.run(
+        "etcd",
+        &[
+            "docker-register-demo/etcd",
+            "--listen-client-urls=http://0.0.0.0:2379",
+            "--advertise-client-urls=http://etcd:2379",
+        ],
+    );
+    // As jwilder's README has it, with addresses of the test's own network.
+    let (filter, network) = (format!("REGISTER_FILTER={mine}"), format!("REGISTER_NETWORK={}", stage.name));
+    stage.run(
+        "register",
+        &[
+            "-e",
+            "HOST_IP=127.0.0.1",
+            "-e",
+            "ETCD_HOST=etcd",
+            "-v",
+            "/var/run/docker.sock:/var/run/docker.sock",
+            "-e",
+            "REGISTER_ALLOW_LOOPBACK=true",
+            "-e",
+            "REGISTER_INTERNAL=true",
+            "-e",
+            &filter,
+            "-e",
+            &network,
+            "docker-register",
+        ],
+    );
+    let discover = stage.run(
+        "discover",
+        &[
+            "-e",
+            "ETCD_HOST=etcd",
+            "--cap-drop",
+            "ALL",
+            "--cap-add",
+            "NET_BIND_SERVICE",
+            "--cap-add",
+            "SETUID",
+            "--cap-add",
+            "SETGID",
+            "--cap-add",
+            "KILL",
+            "--security-opt",
+            "no-new-privileges",
+            "--read-only",
+            "--tmpfs",
+            "/run/discover:mode=755",
+            "--tmpfs",
+            "/var/lib/discover:mode=755",
+            "--tmpfs",
+            "/tmp",
+            "-p",
+            "127.0.0.1::8000",
+            "docker-discover",
+        ],
+    );
+    let whoami = stage.run(
+        "whoami",
+        &[
+            "--label",
+            &label,
+            "--label",
+            "register.service=whoami",
+            "--label",
+            "register.80.service-port=8000",
+            "--label",
+            "register.80.mode=http",
+            "docker-register-demo/whoami",
+        ],
+    );
+    let address = ok(&["port", &discover, "8000"]);
+    let address = address.lines().next().expect("a published port").to_owned();
+    let name = stage.until("a request through HAProxy", "discover", || answer(&address));
+    assert_eq!(name, whoami[..12], "whoami answers with its host name");
+
+    ok(&["exec", &format!("{}-register", stage.name), "register", "status"]);
+    ok(&["exec", &format!("{}-discover", stage.name), "discover", "status"]);
+    let id = ok(&["exec", &format!("{}-register", stage.name), "sh", "-c", "grep ^Uid: /proc/1/status"]);
+    assert!(!id.contains("\t0\t"), "register has dropped root: {id}");
+
+    // The agent crashes; HAProxy goes on, and supervise starts the agent again.
+    let kill = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'discover run' && kill -9 ${p#/proc/} && echo killed; done";
+    let killed = ok(&["exec", &discover, "sh", "-c", kill]);
+    assert!(killed.contains("killed"), "{killed}");
+    for _ in 0..20 {
+        assert!(answer(&address).is_some(), "HAProxy serves without its agent");
+    }
+    let began = Instant::now();
+    ok(&["stop", "--time", "20", &discover]);
+    assert!(began.elapsed() < Duration::from_secs(19), "PID 1 obeys SIGTERM");
+}
