@@ -147,8 +147,13 @@ mod tests {
         let port = haproxy.local_addr().unwrap().port();
         let (services, settings) = (wanting(&[port]), settings());
         let skeleton = format!("listen x\n\tbind 127.0.0.1:{port}\n");
-        let section =
-            Section { name: "x".into(), skeleton: skeleton.as_str().into(), servers: vec![], inherited: "".into() };
+        let section = Section {
+            name: "x".into(),
+            skeleton: skeleton.as_str().into(),
+            servers: vec![],
+            inherited: "".into(),
+            text: Default::default(),
+        };
         let layout = Layout { sections: vec![Arc::new(section)], ..Layout::default() };
         let listed = |listening: &Listening<'_>| {
             let mut binds = Binds::default();

@@ -182,7 +182,7 @@ impl Composer {
         let params = self.params(can);
         let servers = backends().filter_map(|b| server(b, any_up, &params, names)).collect();
         let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
-        Ok(Section { name: service.as_str().into(), skeleton, servers, inherited: "".into() })
+        Ok(Section { name: service.as_str().into(), skeleton, servers, inherited: "".into(), text: Default::default() })
     }
 
     fn params(&self, can: &Capabilities) -> Arc<str> {

@@ -1,6 +1,6 @@
 //! haproxy.cfg as a value: a header, then sections, each a skeleton with its servers at its end, then a footer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::server::{Server, checksum};
 
@@ -36,7 +36,29 @@ pub struct Section {
     pub servers: Vec<Server>,
     /// The words of `default-server` that count for them, from the file's `defaults` and from the skeleton.
     pub inherited: Arc<str>,
+    /// Made when it is first asked for.
+    pub text: Text,
 }
+
+/// A section's text and its checksum, made once: writing the file again costs what changed, and a copy of the rest.
+/// It says nothing that the section's other fields do not say, so it takes no part in comparisons, and a copy that may
+/// be changed begins without it.
+#[derive(Debug, Default)]
+pub struct Text(OnceLock<(Box<str>, u64)>);
+
+impl Clone for Text {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Text {}
 
 /// The words of `default-server` in the `defaults` of `header` and in `skeleton`: what `add server` must be told.
 pub fn inherited(header: &str, skeleton: &str) -> Arc<str> {
@@ -65,20 +87,22 @@ fn default_server(line: &str) -> impl Iterator<Item = &str> {
 impl Layout {
     /// The file's text: equal layouts give equal bytes.
     pub fn render(&self) -> String {
-        use std::fmt::Write as _;
-        let mut body = String::with_capacity(self.header.len() + self.sections.len() * 512);
-        body.push_str(&self.header);
-        for section in &self.sections {
-            // Writing to a String cannot fail.
-            let _ = write!(body, "\n{SECTION}{}\n{}{SERVERS}\n", section.name, section.skeleton);
-            for server in &section.servers {
-                let _ = writeln!(body, "\t{server}");
-            }
+        let sections: Vec<&(Box<str>, u64)> = self.sections.iter().map(|s| s.text()).collect();
+        let sums = sections.iter().map(|(_, sum)| *sum);
+        let sum = total(checksum(self.header.as_bytes()), sums, &self.footer);
+        let length: usize = sections.iter().map(|(text, _)| text.len() + SECTION.len() + 1).sum();
+        let mut text = String::with_capacity(length + self.header.len() + self.footer.len() + 128);
+        text.push_str(&format!("{MARK}{sum:016x}\n"));
+        text.push_str(&self.header);
+        for (section, _) in sections {
+            text.push('\n');
+            text.push_str(SECTION);
+            text.push_str(section);
         }
         if !self.footer.is_empty() {
-            let _ = write!(body, "\n{FOOTER}\n{}", self.footer);
+            text.push_str(&format!("\n{FOOTER}\n{}", self.footer));
         }
-        format!("{MARK}{:016x}\n{body}", checksum(body.as_bytes()))
+        text
     }
 
     /// Reads back what [`render`](Self::render) wrote. `None` for a file that is not ours or was edited: what runs is
@@ -86,17 +110,43 @@ impl Layout {
     pub fn parse(text: &str) -> Option<Self> {
         let (mark, body) = text.split_once('\n')?;
         let sum = u64::from_str_radix(mark.strip_prefix(MARK)?, 16).ok()?;
-        (sum == checksum(body.as_bytes())).then_some(())?;
         let (body, footer) = body.split_once(&format!("\n{FOOTER}\n")).unwrap_or((body, ""));
         let separator = format!("\n{SECTION}");
         let mut blocks = body.split(&separator);
         let header: Arc<str> = blocks.next()?.into();
-        let sections = blocks.map(|block| Section::parse(block, &header).map(Arc::new)).collect::<Option<_>>()?;
+        let blocks: Vec<&str> = blocks.collect();
+        let sums = blocks.iter().map(|block| checksum(block.as_bytes()));
+        (sum == total(checksum(header.as_bytes()), sums, footer)).then_some(())?;
+        let sections = blocks.into_iter().map(|b| Section::parse(b, &header).map(Arc::new)).collect::<Option<_>>()?;
         Some(Self { header, sections, footer: footer.into() })
     }
 }
 
+/// The checksum of the whole, from those of its parts.
+fn total(header: u64, sections: impl Iterator<Item = u64>, footer: &str) -> u64 {
+    let parts = [header].into_iter().chain(sections).chain([checksum(footer.as_bytes())]);
+    let bytes: Vec<u8> = parts.flat_map(u64::to_le_bytes).collect();
+    checksum(&bytes)
+}
+
 impl Section {
+    /// Name, skeleton and servers as they stand in the file.
+    fn text(&self) -> &(Box<str>, u64) {
+        self.text.0.get_or_init(|| {
+            let mut text = format!("{}\n{}{SERVERS}\n", self.name, self.skeleton);
+            for server in &self.servers {
+                text.push('\t');
+                match &server.line {
+                    Some(line) => text.push_str(line),
+                    None => text.push_str(&server.to_string()),
+                }
+                text.push('\n');
+            }
+            let sum = checksum(text.as_bytes());
+            (text.into(), sum)
+        })
+    }
+
     fn parse(block: &str, header: &str) -> Option<Self> {
         let (name, block) = block.split_once('\n')?;
         let (skeleton, servers) = match block.strip_prefix(&format!("{SERVERS}\n")) {
@@ -109,7 +159,7 @@ impl Section {
         let inherited = inherited(header, skeleton);
         let servers = servers.lines().map(|l| Some(Server::parse(l)?.with_inherited_weight(&inherited)));
         let servers = servers.collect::<Option<_>>()?;
-        Some(Self { name: name.into(), skeleton: skeleton.into(), servers, inherited })
+        Some(Self { name: name.into(), skeleton: skeleton.into(), servers, inherited, text: Text::default() })
     }
 }
 
@@ -121,7 +171,7 @@ mod tests {
         let server = Server::parse("server a 127.0.0.1:80 check weight 7 disabled").unwrap();
         let section = |name: &str, servers: Vec<Server>| {
             let skeleton = format!("listen {name}\n\tbind *:80\n\n\tmode http\n").into();
-            Arc::new(Section { name: name.into(), skeleton, servers, inherited: "".into() })
+            Arc::new(Section { name: name.into(), skeleton, servers, inherited: "".into(), text: Text::default() })
         };
         Layout {
             header: "global\n\tmaxconn 9\n\ndefaults\n\tmode tcp\n".into(),

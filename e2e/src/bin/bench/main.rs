@@ -4,6 +4,7 @@
 //! and is listed in [`ROWS`].
 
 mod burst;
+mod catalogue;
 mod checks;
 mod held;
 mod idle;
@@ -82,6 +83,11 @@ const ROWS: &[Row] = &[
         name: "restart",
         about: "what a watcher sees of an agent's restart",
         measure: |lab, terminal| Box::pin(restart::measure(lab, terminal)),
+    },
+    Row {
+        name: "catalogue",
+        about: "what a large Synapse config costs to plan and render",
+        measure: |lab, terminal| Box::pin(catalogue::measure(lab, terminal)),
     },
 ];
 

@@ -271,6 +271,7 @@ impl Turn<'_> {
             skeleton: entry.prepared.skeleton.clone(),
             servers,
             inherited: entry.prepared.inherited.clone(),
+            text: Default::default(),
         }
     }
 
