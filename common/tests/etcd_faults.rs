@@ -117,10 +117,23 @@ async fn default_timeouts_bound_a_frozen_server_too() {
     let etcd = Etcd::start();
     let store = etcd.store();
     let mut watch = store.watch("/", store.position("/").await.unwrap()).await.unwrap();
+    let lease = store.grant(Duration::from_secs(60)).await.unwrap().id;
+    let mut keeper = store.keep_alive(lease).await.unwrap();
     etcd.freeze();
     let begun = Instant::now();
-    end(&mut watch).await;
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let ended = async {
+        end(&mut watch).await;
+        begun.elapsed()
+    };
+    let beaten = async {
+        let (beat, opened) = (keeper.beat().await, begun.elapsed());
+        assert!(beat.unwrap_err().is_retryable() && opened < Duration::from_secs(6), "{opened:?}");
+        assert!(store.keep_alive(lease).await.unwrap_err().is_retryable());
+        begun.elapsed()
+    };
+    let (ended, beaten) = tokio::join!(ended, beaten);
+    assert!(ended < Duration::from_secs(15), "{ended:?}");
+    assert!(beaten < Duration::from_secs(11), "{beaten:?} for both, of a lease that has 10 s");
 }
 
 #[tokio::test]

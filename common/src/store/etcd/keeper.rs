@@ -50,8 +50,8 @@ pub(super) fn of_lease(error: StoreError, lease: LeaseId) -> StoreError {
 
 impl EtcdKeeper {
     pub(super) async fn open(store: &EtcdStore, lease: LeaseId) -> Result<Self, StoreError> {
-        let stream = Some(Stream::open(store, lease).await?);
-        Ok(Self { store: store.clone(), lease, stream })
+        let stream = bounded(store, lease, Stream::open(store, lease)).await?;
+        Ok(Self { store: store.clone(), lease, stream: Some(stream) })
     }
 
     async fn try_beat(&mut self, mut stream: Stream) -> Result<Duration, Failure> {
@@ -72,16 +72,24 @@ impl EtcdKeeper {
 
 impl KeepAlive for EtcdKeeper {
     async fn beat(&mut self) -> Result<Duration, StoreError> {
-        let lease = self.lease;
-        let told = |fault| StoreError::new(Operation::KeepAlive, lease.to_string(), fault);
-        // A call may take a third of the lease's time, so this stays well below all of it, however many endpoints are
-        // frozen: time for one that hangs, for the next, and for a third that answers.
-        let after = self.store.pool.config.timeouts.call.mul_f32(2.5);
-        match timeout(after, self.beat_twice()).await {
-            Ok(beaten) => beaten,
-            Err(_) => Err(told(Fault::Timeout { endpoint: "any endpoint".to_owned(), after })),
-        }
+        let (store, lease) = (self.store.clone(), self.lease);
+        bounded(&store, lease, self.beat_twice()).await
     }
+}
+
+/// `work` on `lease`, given up in time: a call may take a third of the lease's time, so two and a half of them stay well
+/// below all of it, however many endpoints are frozen. That is time for one that hangs, for the next, and for a third that
+/// answers.
+async fn bounded<T>(
+    store: &EtcdStore,
+    lease: LeaseId,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let after = store.pool.config.timeouts.call.mul_f32(2.5);
+    timeout(after, work).await.unwrap_or_else(|_| {
+        let fault = Fault::Timeout { endpoint: "any endpoint".to_owned(), after };
+        Err(StoreError::new(Operation::KeepAlive, lease.to_string(), fault))
+    })
 }
 
 impl EtcdKeeper {
