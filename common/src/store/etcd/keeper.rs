@@ -50,7 +50,7 @@ pub(super) fn of_lease(error: StoreError, lease: LeaseId) -> StoreError {
 
 impl EtcdKeeper {
     pub(super) async fn open(store: &EtcdStore, lease: LeaseId) -> Result<Self, StoreError> {
-        let stream = bounded(store, lease, Stream::open(store, lease)).await?;
+        let stream = bounded(store, lease, Box::pin(Stream::open(store, lease))).await?;
         Ok(Self { store: store.clone(), lease, stream: Some(stream) })
     }
 
@@ -73,7 +73,7 @@ impl EtcdKeeper {
 impl KeepAlive for EtcdKeeper {
     async fn beat(&mut self) -> Result<Duration, StoreError> {
         let (store, lease) = (self.store.clone(), self.lease);
-        bounded(&store, lease, self.beat_twice()).await
+        bounded(&store, lease, Box::pin(self.beat_twice())).await
     }
 }
 
