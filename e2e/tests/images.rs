@@ -69,7 +69,7 @@ fn answer(address: &str) -> Option<String> {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    stream.write_all(b"GET / HTTP/1.0\r\nHost: whoami\r\n\r\n").ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: whoami\r\nConnection: close\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -165,7 +165,7 @@ fn the_images_register_and_route_with_the_least_privileges() {
     assert!(!id.contains("\t0\t"), "register has dropped root: {id}");
 
     // The agent crashes; HAProxy goes on, and supervise starts the agent again.
-    let kill = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q 'discover run' && kill -9 ${p#/proc/} && echo killed; done";
+    let kill = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q '[d]iscover run' && kill -9 ${p#/proc/} && echo killed; done; true";
     let killed = ok(&["exec", &discover, "sh", "-c", kill]);
     assert!(killed.contains("killed"), "{killed}");
     for _ in 0..20 {
