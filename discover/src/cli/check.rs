@@ -13,6 +13,7 @@ use crate::config::load;
 use crate::generators::haproxy::synapse::SynapseComposer;
 use crate::haproxy::check as haproxy_check;
 use crate::reconcile::Policies;
+use crate::watchers::configured;
 
 /// Flags of `discover check`.
 #[derive(Debug, Args)]
@@ -59,6 +60,9 @@ fn config(path: &Path) -> Result<Option<String>, Failure> {
     let loaded = load(path).map_err(|e| Failure::Usage(format!("the config is wrong\n{e}")))?;
     for note in &loaded.warnings {
         println!("warning: {note}");
+    }
+    if let Err(unknown) = configured(&loaded.config) {
+        unknown.0.iter().for_each(|why| println!("warning: {}: {why}", path.display()));
     }
     for note in &loaded.notices {
         println!("notice: {note}");

@@ -16,9 +16,9 @@ pub fn read(map: &Map<String, Value>, port: Option<u16>) -> Result<Backend, Stri
         map.insert("port".to_owned(), port.into());
     }
     let raw = Value::Object(map.clone()).to_string();
-    // Synapse passes over a weight that is no number, and any id that is none.
+    // Synapse passes over a weight that is no whole number, and any id that is none.
     let number = |v: &Value| v.as_u64();
-    if map.get("weight").is_some_and(|w| !w.is_number()) {
+    if map.get("weight").is_some_and(|w| !w.is_i64() && !w.is_u64()) {
         map.remove("weight");
     }
     if map

@@ -196,7 +196,7 @@ fn use_nerve_weights_moves_the_weight_to_the_end() {
     let backends = json!([
         {"host": "a", "port": 1, "weight": 3, "haproxy_server_options": "weight 9 backup"},
         {"host": "b", "port": 1, "weight": "4"},
-        {"host": "c", "port": 1},
+        {"host": "c", "port": 1, "weight": 2.5},
     ]);
     let mut world = World::of(json!({"use_nerve_weights": true}), json!({"haproxy": own.clone()}));
     assert_eq!(

@@ -291,6 +291,9 @@ fn same_order(a: &Layout, b: &Layout) -> bool {
     a.sections.len() == b.sections.len() && a.sections.iter().zip(&b.sections).all(|(a, b)| Arc::ptr_eq(a, b) || a == b)
 }
 
+/// What makes an added server reuse connections below 3.0.
+const POOL: &str = "pool-purge-delay 5s pool-max-conn 100";
+
 /// Whether a section inserts or reads cookies, so that those of its servers mean something.
 fn has_cookies(header: &str, skeleton: &str) -> bool {
     let mut lines = header.lines().chain(skeleton.lines());
@@ -309,7 +312,13 @@ fn servers(
 ) -> Vec<Server> {
     let was: HashMap<&str, &Server> = section.servers.iter().map(|s| (&*s.name, s)).collect();
     let now: HashSet<&str> = wanted.servers.iter().map(|s| &*s.name).collect();
-    let inherited = &wanted.inherited;
+    // Below 3.0 an added server never reuses a connection unless told to (dataplane.md section 1.6); our own lines say so
+    // themselves, somebody else's stay as they are in the file.
+    let foreign = wanted.servers.iter().any(|s| s.line.is_some());
+    let inherited: Arc<str> = match can.needs_pool_settings && foreign {
+        true => format!("{POOL} {}", wanted.inherited).into(),
+        false => wanted.inherited.clone(),
+    };
     let mut step = |change| {
         let without_cookie = no_cookie == Some(false);
         ops.push(Step { section: section.name.clone(), change, inherited: inherited.clone(), without_cookie });
@@ -499,10 +508,13 @@ mod tests {
 
     #[test]
     fn a_cookie_that_means_nothing_is_left_out_where_it_is_refused() {
-        let with = |name: &str| Server { params: "id 1 cookie x check".into(), ..server(name, 1) };
+        let line = || Some("server a 127.0.0.1:1 id 1 cookie x check".into());
+        let with = |name: &str| Server { params: "id 1 cookie x check".into(), line: line(), ..server(name, 1) };
         let was = applied(layout(vec![section("web", 80, vec![])]));
         let desired = layout(vec![section("web", 80, vec![with("a")])]);
-        for (version, want) in [("2.6.12", "id 1 check"), ("3.0.11", "id 1 cookie x check")] {
+        for (version, want) in
+            [("2.6.12", "pool-purge-delay 5s pool-max-conn 100 id 1 check"), ("3.0.11", "id 1 cookie x check")]
+        {
             let Plan::Live(live) = plan(&desired, &was, &can(version)) else { panic!() };
             assert_eq!(live.ops[0].ops().unwrap()[0].to_string(), format!("add server web/a 127.0.0.1:1 {want}"));
         }
