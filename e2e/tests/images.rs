@@ -1,5 +1,7 @@
 //! The images as people run them: `docker run` lines of the README, on a network of the test's own.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "what helps a test may fail it")]
+
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
