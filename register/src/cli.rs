@@ -1,5 +1,11 @@
 //! The command line: flags, environment, and what they must satisfy.
 
+#![allow(
+    rustdoc::invalid_html_tags,
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are help texts, for a terminal"
+)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

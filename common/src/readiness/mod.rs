@@ -3,10 +3,10 @@
 //! | module | what it holds |
 //! |---|---|
 //! | this one | the gates and what opens them |
-//! | [`gate`] | one gate: what its parts say, and what follows |
-//! | [`attempts`] | the tasks behind them: dialling until somebody answers, checks in their intervals |
-//! | [`tally`] | rise, fall, start period, damping: pure |
-//! | [`metrics`] | what is counted |
+//! | `gate` | one gate: what its parts say, and what follows |
+//! | `attempts` | the tasks behind them: dialling until somebody answers, checks in their intervals |
+//! | `tally` | rise, fall, start period, damping: pure |
+//! | `metrics` | what is counted |
 
 mod attempts;
 mod gate;

@@ -2,15 +2,15 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`source`] | a file's text as a value: comments, YAML, ERB refused |
-//! | [`env`] | `${ENV}` and `${ENV:-default}` in texts |
-//! | [`keys`] | the table of every key: kind, default, origin, meaning, test |
-//! | [`check`] | a value held against the table: problems, and the value made regular |
-//! | [`directives`] | HAProxy directives that are no more, with their modern form |
-//! | [`types`] | the checked config |
-//! | [`load`] | files → checked config |
-//! | [`schema`] | the table as JSON Schema and as the reference in docs/configuration.md |
-//! | [`registration`] | a registration as JSON, as default_servers and `discover render` have it |
+//! | `source` | a file's text as a value: comments, YAML, ERB refused |
+//! | `env` | `${ENV}` and `${ENV:-default}` in texts |
+//! | `keys` | the table of every key: kind, default, origin, meaning, test |
+//! | `check` | a value held against the table: problems, and the value made regular |
+//! | `directives` | HAProxy directives that are no more, with their modern form |
+//! | `types` | the checked config |
+//! | `load` | files → checked config |
+//! | `schema` | the table as JSON Schema and as the reference in docs/configuration.md |
+//! | `registration` | a registration as JSON, as default_servers and `discover render` have it |
 
 pub mod check;
 pub mod directives;

@@ -3,9 +3,9 @@
 //! | module | what it holds |
 //! |---|---|
 //! | this one | the loop: whatever happens, everything that is known is judged again |
-//! | [`turn`] | that judgement, pure |
-//! | [`found`] | what the former self left in the registry |
-//! | [`control`] | what an operator may ask |
+//! | `turn` | that judgement, pure |
+//! | `found` | what the former self left in the registry |
+//! | `control` | what an operator may ask |
 //!
 //! The rule: a trigger carries no data, but for events, which may begin or end a drain.
 

@@ -2,10 +2,10 @@
 //!
 //! | module | what it holds | may do I/O |
 //! |---|---|---|
-//! | [`plan`] | registrations → keys → the writes that are missing | no |
-//! | [`registrar`] | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
-//! | [`publisher`] | the task that owns the lease: beats, writes, looks after what was written | store |
-//! | [`report`] | what the publisher tells the rest of the agent | no |
+//! | `plan` | registrations → keys → the writes that are missing | no |
+//! | `registrar` | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
+//! | `publisher` | the task that owns the lease: beats, writes, looks after what was written | store |
+//! | `report` | what the publisher tells the rest of the agent | no |
 //!
 //! The rule: a write happens because something changed, never to keep something alive.
 
