@@ -48,7 +48,9 @@ services=()
 need() { have "$1" || missing+=("$2"); }
 need cc gcc
 have cc || missing+=(libc6-dev)
-need protoc protobuf-compiler # etcd-client's build runs it
+# etcd-client's build runs protoc, on files that import Google's own; those come with the compiler only as a recommendation.
+need protoc protobuf-compiler
+[ -e /usr/include/google/protobuf/descriptor.proto ] || missing+=(libprotobuf-dev)
 need readelf binutils
 need curl curl
 need ip iproute2
