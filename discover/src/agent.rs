@@ -121,7 +121,7 @@ impl Agent {
             let mut desired = self.lock_guard().judge(&merged, Instant::now());
             self.emptied.fill(&mut desired);
             if let Some(policies) = &mut self.policies {
-                desired.services = policies.apply(&desired.services);
+                policies.apply_to(&mut desired, &merged.generator_configs);
             }
             due = self.turn(&desired, &observations, &cancel).await;
             // After the turn: a slow disk keeps nobody waiting.

@@ -80,7 +80,7 @@ impl Shared {
         metrics: &Metrics,
     ) -> bool {
         let mut state = self.lock();
-        let quarantined = quarantined(observations);
+        let quarantined = quarantined(observations, desired);
         let held: BTreeMap<_, _> = desired.held.iter().map(|(s, held)| (s.clone(), held.len())).collect();
         let was_failing = state.turn.as_ref().is_some_and(|t| t.error.is_some());
         let changed = state.pending
@@ -122,9 +122,11 @@ fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
     })
 }
 
-fn quarantined(observations: &[Observation<Snapshot>]) -> Vec<Value> {
-    let snapshots = observations.iter().filter_map(Observation::snapshot);
-    snapshots.flat_map(|s| s.quarantined.iter()).map(|(key, q)| json!({"key": &**key, "reason": q.reason})).collect()
+/// Registrations that could not be read, and sections from the registry that are refused.
+fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec<Value> {
+    let keys = observations.iter().filter_map(Observation::snapshot).flat_map(|s| s.quarantined.iter());
+    let keys = keys.map(|(key, q)| json!({"key": &**key, "reason": q.reason}));
+    keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why}))).collect()
 }
 
 impl StatusSource for Shared {

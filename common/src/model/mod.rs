@@ -13,4 +13,4 @@ pub use backend::{Backend, Mode, Port, Status, Transport, Weight, WeightError};
 pub use codec::{DecodeError, Decoded, MAX_VALUE_BYTES, ValueFormat, decode, encode};
 pub use keys::{KeyError, Layout, ParsedKey, Prefix, PrefixError};
 pub use names::{BackendId, Host, HostError, NameError, NodeName, ServiceName};
-pub use pool::{Change, Pool, ServiceMap, diff, replay};
+pub use pool::{Change, InOrder, Pool, ServiceMap, diff, replay};

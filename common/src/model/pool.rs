@@ -1,7 +1,10 @@
 //! Pools and the map of services, with the difference between two of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, btree_map};
+use std::iter::Peekable;
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use super::{Backend, BackendId, ServiceName};
 
@@ -17,8 +20,16 @@ pub struct Pool {
 impl Pool {
     /// A pool of these backends; of two with one id the first stays.
     pub fn new(backends: impl IntoIterator<Item = Arc<Backend>>) -> Self {
-        let mut seen = std::collections::HashSet::new();
-        Self { backends: backends.into_iter().filter(|b| seen.insert(b.id.clone())).collect() }
+        let mut backends: Vec<Arc<Backend>> = backends.into_iter().collect();
+        let first: Vec<bool> = {
+            let mut seen = HashSet::with_capacity_and_hasher(backends.len(), RandomState::default());
+            backends.iter().map(|b| seen.insert(b.id.as_str())).collect()
+        };
+        if first.contains(&false) {
+            let mut first = first.into_iter();
+            backends.retain(|_| first.next().unwrap_or_default());
+        }
+        Self { backends }
     }
 
     /// The backends in discovery order.
@@ -51,8 +62,18 @@ impl Pool {
 
 impl PartialEq for Pool {
     fn eq(&self, other: &Self) -> bool {
-        let same_order = || self.backends.iter().zip(&other.backends).all(|(a, b)| Arc::ptr_eq(a, b) || a == b);
-        self.len() == other.len() && (same_order() || self.sorted() == other.sorted())
+        if self.len() != other.len() {
+            return false;
+        }
+        // Where both have the same id at the same place, that one backend decides; an id is there only once.
+        for (a, b) in self.backends.iter().zip(&other.backends).filter(|(a, b)| !Arc::ptr_eq(a, b)) {
+            match a.id == b.id {
+                true if **a != **b => return false,
+                true => {}
+                false => return self.sorted() == other.sorted(),
+            }
+        }
+        true
     }
 }
 
@@ -66,6 +87,24 @@ impl FromIterator<Arc<Backend>> for Pool {
 
 /// Every service with its pool. An empty pool is not a missing one: the source answered that there is none.
 pub type ServiceMap = BTreeMap<ServiceName, Arc<Pool>>;
+
+/// Finds services in a map, asked for in order of their names: side by side, so that each costs one comparison and none
+/// a search from the top.
+#[derive(Debug)]
+pub struct InOrder<'a>(Peekable<btree_map::Iter<'a, ServiceName, Arc<Pool>>>);
+
+impl<'a> InOrder<'a> {
+    /// Begins before the first service.
+    pub fn of(services: &'a ServiceMap) -> Self {
+        Self(services.iter().peekable())
+    }
+
+    /// The pool of `service`, which must not come before one that was asked for already.
+    pub fn find(&mut self, service: &ServiceName) -> Option<&'a Arc<Pool>> {
+        while self.0.next_if(|(name, _)| *name < service).is_some() {}
+        self.0.next_if(|(name, _)| *name == service).map(|(_, pool)| pool)
+    }
+}
 
 /// One step from one [`ServiceMap`] to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +160,14 @@ mod tests {
         let (a, b, c) = (backend(1, 1), backend(2, 2), backend(2, 3));
         assert_eq!(Pool::new([a.clone(), b.clone()]), Pool::new([b, a.clone()]));
         assert_ne!(Pool::new([a.clone(), backend(2, 2)]), Pool::new([a, c]));
+    }
+
+    #[test]
+    fn services_are_found_in_order_and_missing_ones_are_not() {
+        let map: ServiceMap = ["b", "d", "e"].map(|n| (n.parse().unwrap(), Arc::default())).into();
+        let mut in_order = InOrder::of(&map);
+        let found = ["a", "b", "c", "e", "f"].map(|n| in_order.find(&n.parse().unwrap()).is_some());
+        assert_eq!(found, [false, true, false, true, false]);
     }
 
     proptest! {

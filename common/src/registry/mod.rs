@@ -6,5 +6,5 @@
 mod table;
 mod watcher;
 
-pub use table::{Departure, DepartureCause, Quarantined, Snapshot, Table};
+pub use table::{Departure, DepartureCause, GeneratorConfigs, Quarantined, Snapshot, Table};
 pub use watcher::{RegistryError, RegistryWatcher};

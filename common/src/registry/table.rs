@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::model::{
     Backend, BackendId, Decoded, Host, ParsedKey, Pool, Port, Prefix, ServiceMap, ServiceName, Status, decode,
 };
@@ -24,7 +26,13 @@ pub struct Snapshot {
     pub quarantined: Arc<BTreeMap<Key, Quarantined>>,
     /// Backends that were here and went, and how.
     pub departed: Arc<HashMap<(ServiceName, BackendId), Departure>>,
+    /// What the source holds for the generators beside a service's backends.
+    pub generator_configs: GeneratorConfigs,
 }
+
+/// Config for generators that comes from a registry (Synapse's `generator_config_path`): by service, an object of
+/// generator → section, as it came. Nobody has judged it yet.
+pub type GeneratorConfigs = BTreeMap<ServiceName, Arc<Map<String, Value>>>;
 
 /// A registration that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]

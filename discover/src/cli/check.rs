@@ -68,10 +68,10 @@ fn config(path: &Path) -> Result<Option<String>, Failure> {
         println!("notice: {note}");
     }
     for (name, template) in &loaded.config.templates {
-        crate::generators::template::Template::new(name, template, &loaded.config).map_err(|e| Failure::usage(&e))?;
+        crate::generators::template::Template::new(name, template).map_err(|e| Failure::usage(&e))?;
     }
     let Some(mut composer) = SynapseComposer::new(&loaded.config, None) else { return Ok(None) };
     composer.warnings().for_each(|w| println!("warning: {w}"));
-    let services = Policies::new(&loaded.config.services).apply(&ServiceMap::new());
+    let services = Policies::new(&loaded.config).apply(&ServiceMap::new());
     Ok(Some(composer.compose(&services, None, 0).render()))
 }

@@ -201,7 +201,7 @@ impl Frame {
         self.shared.set_haproxy(status);
         let agent = Agent {
             sources,
-            policies: Some(Policies::new(&config.services)),
+            policies: Some(Policies::new(config)),
             generators,
             guard: self.guard.clone(),
             emptied: Emptied::new(self.args.pace.on_empty, self.routed.clone()),
@@ -233,7 +233,7 @@ impl Frame {
         made.extend(FileOutput::new(config).map(|g| Box::new(g) as Box<dyn Turn>));
         made.extend(Prometheus::new(config).map(|g| Box::new(g) as Box<dyn Turn>));
         for (name, settings) in &config.templates {
-            let template = Template::new(name, settings, config);
+            let template = Template::new(name, settings);
             made.push(Box::new(template.map_err(|e| format!("template.{name}: {}", Chain(&e)))?));
         }
         Ok((made, status))

@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use common::model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
+use common::registry::GeneratorConfigs;
 use common::telemetry::Chain;
 use serde_json::{Map, Value, json};
 
 use super::Failure;
 use super::settings::HaproxyArgs;
-use crate::config::load::registry_section;
 use crate::config::types::Service;
 use crate::config::{Config, Loaded, load, registration};
 use crate::generators::file_output::{self, FileOutput};
@@ -116,7 +116,7 @@ struct Offline<'a> {
     policies: Policies,
     composer: Option<SynapseComposer>,
     answers: ServiceMap,
-    services: ServiceMap,
+    desired: Desired,
     shown: String,
     now: u64,
 }
@@ -134,13 +134,13 @@ impl<'a> Offline<'a> {
         if let Some(composer) = &composer {
             composer.warnings().for_each(|w| eprintln!("discover: warning: {w}"));
         }
-        let policies = Policies::new(&config.services);
-        let (answers, services) = (ServiceMap::new(), ServiceMap::new());
-        Self { config, policies, composer, answers, services, shown: String::new(), now }
+        let (answers, desired) = (ServiceMap::new(), Desired::default());
+        Self { config, policies: Policies::new(config), composer, answers, desired, shown: String::new(), now }
     }
 
     fn round(&mut self, round: &Value) -> Result<(), String> {
         let object = round.as_object().ok_or("not an object of service → backends")?;
+        let mut configs = GeneratorConfigs::new();
         for (name, value) in object {
             let Some(service) = self.config.services.iter().find(|s| s.name.as_str() == name) else {
                 eprintln!("discover: warning: service {name} is not in the config");
@@ -150,20 +150,22 @@ impl<'a> Offline<'a> {
                 Value::Object(answer) => (answer.get("backends"), answer.get("config_for_generator")),
                 list => (Some(list), None),
             };
-            if let (Some(section), Some(composer)) = (sections.and_then(|s| s.get("haproxy")), &mut self.composer) {
-                match registry_section(&service.name, section) {
-                    Ok(section) => composer.replace_section(&service.name, &section),
-                    Err(why) => eprintln!("discover: warning: {why}"),
-                }
+            if let Some(sections) = sections.and_then(Value::as_object) {
+                configs.insert(service.name.clone(), Arc::new(sections.clone()));
             }
             let Some(list) = list.filter(|l| !l.is_null()) else { continue };
             let list = list.as_array().ok_or_else(|| format!("{name}: not a list of backends"))?;
             let pool = Arc::new(pool(service, list));
             self.answers.insert(service.name.clone(), pool);
         }
-        self.services = self.policies.apply(&self.answers);
+        self.desired = Desired { services: self.answers.clone(), ..Desired::default() };
+        self.policies.apply_to(&mut self.desired, &configs);
+        for (service, why) in self.desired.refused.iter().filter(|(service, _)| configs.contains_key(*service)) {
+            eprintln!("discover: warning: service {service}: {why}");
+        }
         if let Some(composer) = &mut self.composer {
-            self.shown = composer.compose(&self.services, None, self.now).render();
+            composer.take(&self.desired.configured);
+            self.shown = composer.compose(&self.desired.services, None, self.now).render();
         }
         Ok(())
     }
@@ -175,7 +177,7 @@ impl<'a> Offline<'a> {
             }
         }
         if let Some(path) = &args.template {
-            print!("{}", template::render_once(path, self.config, &self.services).map_err(|e| Failure::usage(&e))?);
+            print!("{}", template::render_once(path, &self.desired).map_err(|e| Failure::usage(&e))?);
             return Ok(());
         }
         let missing = |what: &str| Failure::Usage(format!("the config has no {what} section"));
@@ -189,27 +191,25 @@ impl<'a> Offline<'a> {
                 return Ok(());
             }
             GeneratorName::FileOutput => {
-                FileOutput::new(self.config).ok_or_else(|| missing("file_output"))?;
+                let mut generator = FileOutput::new(self.config).ok_or_else(|| missing("file_output"))?;
                 if args.out.is_some() {
                     return self.write_output_directory(args).await;
                 }
-                for service in self.config.services.iter().filter(|s| !s.file_output_disabled) {
-                    let pool = self.services.get(&service.name).cloned().unwrap_or_default();
-                    files.insert(format!("{}.json", service.name).into(), file_output::text(&pool));
-                }
+                let all = generator.plan(&self.desired).writes.into_iter();
+                files = all.map(|(s, pool)| (format!("{s}.json").into(), file_output::text(&pool))).collect();
             }
             GeneratorName::Nginx => {
                 let nginx = Nginx::new(self.config).ok_or_else(|| missing("nginx"))?;
-                files.insert("nginx.conf".into(), nginx.text(&self.services));
+                files.insert("nginx.conf".into(), nginx.text(&self.desired));
             }
             GeneratorName::Prometheus => {
                 let prometheus = Prometheus::new(self.config).ok_or_else(|| missing("prometheus"))?;
                 let path = self.config.prometheus.as_ref().map(|p| named(&p.file)).unwrap_or_default();
-                files.insert(path, prometheus.text(&self.services));
+                files.insert(path, prometheus.text(&self.desired));
             }
             GeneratorName::Template => {
                 for (_, t) in &self.config.templates {
-                    let text = template::render_once(&t.source, self.config, &self.services);
+                    let text = template::render_once(&t.source, &self.desired);
                     files.insert(named(&t.destination), text.map_err(|e| Failure::usage(&e))?);
                 }
             }
@@ -233,10 +233,8 @@ impl<'a> Offline<'a> {
     async fn write_output_directory(&self, args: &RenderArgs) -> Result<(), Failure> {
         let (Some(dir), Some(generator)) = (&args.out, FileOutput::new(self.config)) else { return Ok(()) };
         let mut generator = generator.with_directory(dir);
-        let desired = Desired { services: self.services.clone(), ..Desired::default() };
-        let plan = generator.plan(&desired);
         // What else lies there is not ours to delete: nobody runs here.
-        let plan = file_output::Plan { clean: false, ..plan };
+        let plan = file_output::Plan { clean: None, ..generator.plan(&self.desired) };
         std::fs::create_dir_all(dir).map_err(Failure::runtime)?;
         generator.apply(plan).await.map(|_| ()).map_err(Failure::runtime)
     }

@@ -8,7 +8,8 @@
 //! | `check` | a value held against the table: problems, and the value made regular |
 //! | `directives` | HAProxy directives that are no more, with their modern form |
 //! | `types` | the checked config |
-//! | `load` | files → checked config |
+//! | `load` | files → one value |
+//! | `reader` | the value → checked config, and sections that come from the registry |
 //! | `schema` | the table as JSON Schema and as the reference in docs/configuration.md |
 //! | `registration` | a registration as JSON, as default_servers and `discover render` have it |
 
@@ -17,6 +18,7 @@ pub mod directives;
 pub mod env;
 pub mod keys;
 pub mod load;
+mod reader;
 pub mod registration;
 pub mod schema;
 pub mod source;
@@ -26,6 +28,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use load::{Loaded, load};
+pub use reader::with_registry_sections;
 pub use types::Config;
 
 /// Something about one place of the config.

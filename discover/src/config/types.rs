@@ -53,6 +53,13 @@ pub struct Service {
     pub raw: Value,
 }
 
+impl Service {
+    /// The name of the section of haproxy.cfg that holds its servers.
+    pub fn haproxy_section(&self) -> &str {
+        self.haproxy.backend_name.as_deref().unwrap_or(self.name.as_str())
+    }
+}
+
 /// Where backends come from.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]

@@ -1,19 +1,18 @@
 //! One JSON file for each service, as Synapse's file_output writes it; every other `*.json` in the directory goes.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::files::{FileError, Replace, replace};
-use common::model::{Backend, Pool};
+use common::model::{Backend, Pool, ServiceMap, ServiceName};
 use common::telemetry::Chain;
 use serde_json::Value;
 use tracing::warn;
 
 use super::{Generator, Outcome};
 use crate::config::Config;
-use crate::config::types::Service;
 use crate::reconcile::Desired;
 
 /// The directory could not be kept.
@@ -36,28 +35,25 @@ pub enum FileOutputError {
 #[derive(Debug)]
 pub struct FileOutput {
     directory: PathBuf,
-    services: Vec<Arc<Service>>,
     /// What was written last, by service, with the pool that it shows.
-    written: BTreeMap<String, Arc<Pool>>,
-    /// Whether the directory was put in order since the start.
-    begun: bool,
+    written: ServiceMap,
+    /// The services whose files are the only ones in the directory, once it was put in order.
+    alone: Option<BTreeSet<ServiceName>>,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// Files to write, by service.
-    pub writes: Vec<(String, Arc<Pool>)>,
-    /// Whether files that nobody asked for must be looked for.
-    pub clean: bool,
+    pub writes: Vec<(ServiceName, Arc<Pool>)>,
+    /// The services whose files stay, if every other one must be looked for.
+    pub clean: Option<BTreeSet<ServiceName>>,
 }
 
 impl FileOutput {
     /// A generator for this config; `None` where file_output is not wanted.
     pub fn new(config: &Config) -> Option<Self> {
-        let directory = config.file_output.clone()?;
-        let services = config.services.iter().filter(|s| !s.file_output_disabled).cloned().collect();
-        Some(Self { directory, services, written: BTreeMap::new(), begun: false })
+        Some(Self { directory: config.file_output.clone()?, written: ServiceMap::new(), alone: None })
     }
 
     /// The same, into another directory.
@@ -66,7 +62,7 @@ impl FileOutput {
         self
     }
 
-    fn path(&self, service: &str) -> PathBuf {
+    fn path(&self, service: &ServiceName) -> PathBuf {
         self.directory.join(format!("{service}.json"))
     }
 
@@ -74,7 +70,7 @@ impl FileOutput {
     ///
     /// # Errors
     /// [`FileError`].
-    fn write(&self, service: &str, pool: &Pool) -> Result<(), FileError> {
+    fn write(&self, service: &ServiceName, pool: &Pool) -> Result<(), FileError> {
         let text = text(pool);
         let path = self.path(service);
         let there = std::fs::read_to_string(&path).ok().and_then(|old| serde_json::from_str::<Value>(&old).ok());
@@ -85,11 +81,11 @@ impl FileOutput {
     }
 
     /// Deletes every other `*.json`; one that cannot be deleted is told, and harms no other.
-    fn clean(&self) -> io::Result<()> {
+    fn clean(&self, keep: &BTreeSet<ServiceName>) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            let ours = name.strip_suffix(".json").is_none_or(|s| self.services.iter().any(|w| w.name.as_str() == s));
+            let ours = name.strip_suffix(".json").is_none_or(|service| keep.contains(service));
             // Dot files are no `*.json` to a shell or to Ruby's glob.
             if !ours
                 && !name.starts_with('.')
@@ -126,30 +122,39 @@ impl Generator for FileOutput {
     async fn prepare(&mut self, _: &Desired) {}
 
     fn plan(&mut self, desired: &Desired) -> Plan {
-        let mut plan = Plan { clean: !self.begun, ..Plan::default() };
+        let mut plan = Plan::default();
         let empty: Arc<Pool> = Arc::default();
-        for service in &self.services {
+        let wanted = || desired.configured.iter().filter(|s| !s.file_output_disabled);
+        for service in wanted() {
             let pool = desired.services.get(&service.name).unwrap_or(&empty);
-            if self.written.get(service.name.as_str()).is_none_or(|was| !Arc::ptr_eq(was, pool)) {
-                plan.writes.push((service.name.to_string(), pool.clone()));
+            if self.written.get(&service.name).is_none_or(|was| !Arc::ptr_eq(was, pool) && was != pool) {
+                plan.writes.push((service.name.clone(), pool.clone()));
             }
+        }
+        let known = self.alone.as_ref().is_some_and(|alone| {
+            let count = wanted().count();
+            alone.len() == count && wanted().all(|s| alone.contains(&s.name))
+        });
+        if !known {
+            plan.clean = Some(wanted().map(|s| s.name.clone()).collect());
         }
         plan
     }
 
     async fn apply(&mut self, plan: Plan) -> Result<Outcome, FileOutputError> {
         let failed = |source| FileOutputError::Directory { path: self.directory.clone(), source };
-        if plan.clean {
+        if plan.clean.is_some() {
             std::fs::create_dir_all(&self.directory).map_err(failed)?;
         }
         for (service, pool) in plan.writes {
             self.write(&service, &pool)?;
             self.written.insert(service, pool);
         }
-        if plan.clean {
+        if let Some(keep) = plan.clean {
             let failed = |source| FileOutputError::Directory { path: self.directory.clone(), source };
-            self.clean().map_err(failed)?;
-            self.begun = true;
+            self.clean(&keep).map_err(failed)?;
+            self.written.retain(|service, _| keep.contains(service));
+            self.alone = Some(keep);
         }
         Ok(Outcome::Done)
     }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use common::files::Replace;
-use common::model::{Backend, Pool, ServiceMap, Status, Transport};
+use common::model::{Backend, Pool, Status, Transport};
 use tokio::time::Instant;
 
 use super::haproxy::reload::ReloadPace;
-use super::haproxy::synapse::order::shuffle;
+use super::haproxy::synapse::order::Shuffle;
 use super::haproxy::synapse::prepare::Order;
-use super::haproxy::synapse::server::name;
-use super::output::{Output, OutputError, shell};
+use super::haproxy::synapse::server::Name;
+use super::output::{MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
 use crate::config::Config;
 use crate::config::types::{Nginx as Top, Service};
@@ -20,9 +20,9 @@ use crate::reconcile::Desired;
 #[derive(Debug)]
 pub struct Nginx {
     top: Arc<Top>,
-    services: Vec<Arc<Service>>,
-    seed: i64,
+    shuffle: Shuffle,
     output: Output,
+    made_from: MadeFrom,
     pace: ReloadPace,
     /// The text that nginx was last told to load.
     loaded: Option<String>,
@@ -33,17 +33,17 @@ impl Nginx {
     /// A generator for this config; `None` where nginx is not wanted.
     pub fn new(config: &Config) -> Option<Self> {
         let top = config.nginx.clone()?;
-        let services = config.services.iter().filter(|s| !s.nginx.disabled).cloned().collect();
         let path = top.config_file_path.clone().unwrap_or_default();
         let check_command = top.check_command.clone().or_else(|| Some("nginx -t -c {candidate}".to_owned()));
         let output = Output { path, how: Replace { mode: Some(0o644), ..Replace::default() }, check_command };
         let pace = ReloadPace::new(std::time::Duration::from_secs(top.restart_interval), top.restart_jitter);
         let seed = config.haproxy.as_ref().and_then(|h| h.server_order_seed).unwrap_or_default();
-        Some(Self { top, services, seed, output, pace, loaded: None, started: false })
+        let shuffle = Shuffle::new(seed);
+        Some(Self { top, shuffle, output, made_from: MadeFrom::default(), pace, loaded: None, started: false })
     }
 
-    /// nginx.conf for these services. Equal services give equal bytes.
-    pub fn text(&self, services: &ServiceMap) -> String {
+    /// nginx.conf for what is desired. Equal services give equal bytes.
+    pub fn text(&self, desired: &Desired) -> String {
         let context = |name: &str| self.top.contexts.iter().find(|(n, _)| n == name).map(|(_, lines)| lines.as_slice());
         let mut text = String::from("# Written by discover; edits are undone.\n\n");
         lines(&mut text, "", context("main").unwrap_or_default());
@@ -56,8 +56,9 @@ impl Nginx {
         let empty = Pool::default();
         for (title, mode) in [("http", "http"), ("stream", "tcp")] {
             let mut inner = String::new();
-            for service in self.services.iter().filter(|s| s.nginx.mode.as_deref().unwrap_or("http") == mode) {
-                let pool = services.get(&service.name).map_or(&empty, |p| p);
+            let of_mode = |s: &&Arc<Service>| !s.nginx.disabled && s.nginx.mode.as_deref().unwrap_or("http") == mode;
+            for service in desired.configured.iter().filter(of_mode) {
+                let pool = desired.services.get(&service.name).map_or(&empty, |p| p);
                 self.service(&mut inner, service, pool, mode);
             }
             let own = context(title).unwrap_or_default();
@@ -75,8 +76,9 @@ impl Nginx {
         let own = &service.nginx;
         let upstream = own.upstream_name.as_deref().unwrap_or(service.name.as_str());
         let live = pool.backends().iter().filter(|b| b.transport == Transport::Tcp && b.status != Status::Down);
-        let mut servers: Vec<(String, &Arc<Backend>)> =
-            live.map(|b| (name(b.name.as_deref(), &b.host.to_string(), &b.port.to_string()), b)).collect();
+        let mut scratch = String::new();
+        let mut servers: Vec<(Arc<str>, &Arc<Backend>)> =
+            live.map(|b| (Name::of(b, b.port.get(), &mut scratch).text, b)).collect();
         // nginx has no stream server without an upstream, and no upstream without a server.
         if servers.is_empty() && mode == "tcp" {
             return;
@@ -99,11 +101,11 @@ impl Nginx {
         if servers.is_empty() {
             return;
         }
-        match Order::of(Some(own.upstream_order.as_deref().unwrap_or("asc")), self.seed) {
+        match Order::of(Some(own.upstream_order.as_deref().unwrap_or("asc"))) {
             Order::Asc => servers.sort_by(|a, b| a.0.cmp(&b.0)),
             Order::Desc => servers.sort_by(|a, b| b.0.cmp(&a.0)),
             Order::Discovery => {}
-            Order::Shuffle(seed) => shuffle(&mut servers, seed),
+            Order::Shuffle => self.shuffle.apply(&mut servers),
         }
         text.push_str(&format!("\tupstream {upstream} {{\n"));
         lines(text, "\t\t", &own.upstream);
@@ -135,40 +137,40 @@ impl Generator for Nginx {
     async fn prepare(&mut self, _: &Desired) {}
 
     fn plan(&mut self, desired: &Desired) -> Option<String> {
-        let text = self.text(&desired.services);
-        (self.loaded.as_ref() != Some(&text)).then_some(text)
+        (!self.made_from.is_applied(desired)).then(|| self.text(desired))
     }
 
     async fn apply(&mut self, plan: Option<String>) -> Result<Outcome, OutputError> {
         let Some(text) = plan else { return Ok(Outcome::Done) };
-        if !self.top.do_writes {
-            self.loaded = Some(text);
-            return Ok(Outcome::Done);
-        }
-        let changed = self.output.put(&text).await?;
-        // An unchanged file after a start of ours was loaded by whoever wrote it.
-        let untouched = !changed && self.loaded.is_none();
-        if self.top.do_reloads && !untouched {
-            let now = Instant::now();
-            if let Some(at) = self.pace.wait(now) {
+        if self.top.do_writes && self.loaded.as_ref() != Some(&text) {
+            let changed = self.output.put(&text).await?;
+            // An unchanged file after a start of ours was loaded by whoever wrote it.
+            let untouched = !changed && self.loaded.is_none();
+            if self.top.do_reloads && !untouched {
                 self.loaded = Some(String::new()); // the file is right, nginx is not yet
-                return Ok(Outcome::Again(at));
-            }
-            if let Some(start) = self.top.start_command.as_ref().filter(|_| !self.started) {
-                let _ = shell("start_command", start).await; // fails where nginx runs already
-                self.started = true;
-            }
-            let reload = self.top.reload_command.clone().unwrap_or_default();
-            match shell("reload_command", &reload).await {
-                Ok(()) => self.pace.succeeded(Instant::now()),
-                Err(error) => {
-                    self.pace.failed(Instant::now());
-                    self.loaded = Some(String::new()); // tried again, though the file is right
-                    return Err(error);
+                if let Some(at) = self.pace.wait(Instant::now()) {
+                    return Ok(Outcome::Again(at));
                 }
+                self.reload().await?;
             }
         }
         self.loaded = Some(text);
+        self.made_from.settle();
         Ok(Outcome::Done)
+    }
+}
+
+impl Nginx {
+    async fn reload(&mut self) -> Result<(), OutputError> {
+        if let Some(start) = self.top.start_command.as_ref().filter(|_| !self.started) {
+            let _ = shell("start_command", start).await; // fails where nginx runs already
+            self.started = true;
+        }
+        let outcome = shell("reload_command", self.top.reload_command.as_deref().unwrap_or_default()).await;
+        match &outcome {
+            Ok(()) => self.pace.succeeded(Instant::now()),
+            Err(_) => _ = self.pace.failed(Instant::now()),
+        }
+        outcome
     }
 }

@@ -2,11 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::files::{FileError, Replace, replace, write_if_changed};
+use common::model::ServiceMap;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::config::types::Service;
+use crate::reconcile::Desired;
 
 /// How long a check or a reload may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
@@ -90,6 +95,36 @@ impl Output {
             true => command.replace("{candidate}", &quoted),
             false => command.replace(&self.path.display().to_string(), &quoted),
         }
+    }
+}
+
+/// What a file was last made from: as long as that is the same and what was made of it is applied, there is nothing to
+/// do, and nothing is rendered to find that out.
+#[derive(Debug, Default)]
+pub struct MadeFrom {
+    services: ServiceMap,
+    configured: Arc<[Arc<Service>]>,
+    applied: bool,
+}
+
+impl MadeFrom {
+    /// Whether what is made of `desired` is applied already; if not, it is to be.
+    pub fn is_applied(&mut self, desired: &Desired) -> bool {
+        let same_pools = || self.services.values().zip(desired.services.values()).all(|(a, b)| Arc::ptr_eq(a, b));
+        let same = Arc::ptr_eq(&self.configured, &desired.configured)
+            && self.services.len() == desired.services.len()
+            && same_pools()
+            && self.services.keys().eq(desired.services.keys());
+        if !same {
+            (self.services, self.configured) = (desired.services.clone(), desired.configured.clone());
+            self.applied = false;
+        }
+        self.applied
+    }
+
+    /// What was made of the last one is applied.
+    pub fn settle(&mut self) {
+        self.applied = true;
     }
 }
 

@@ -2,39 +2,38 @@
 //!
 //! Source: Prometheus' configuration reference, `<file_sd_config>`: a JSON array of `{targets, labels}`.
 
-use std::sync::Arc;
-
-use common::files::{Replace, write_if_changed};
-use common::model::{ServiceMap, Status};
+use common::files::Replace;
+use common::model::Status;
 use serde_json::{Map, Value, json};
 
-use super::output::OutputError;
+use super::output::{MadeFrom, Output, OutputError};
 use super::{Generator, Outcome};
 use crate::config::Config;
-use crate::config::types::{Prometheus as Settings, Service};
+use crate::config::types::Prometheus as Settings;
 use crate::reconcile::Desired;
 
 /// Prometheus' targets as a generator.
 #[derive(Debug)]
 pub struct Prometheus {
     settings: Settings,
-    services: Vec<Arc<Service>>,
-    written: Option<String>,
+    output: Output,
+    made_from: MadeFrom,
 }
 
 impl Prometheus {
     /// A generator for this config; `None` where it is not wanted.
     pub fn new(config: &Config) -> Option<Self> {
         let settings = config.prometheus.clone()?;
-        let services = config.services.iter().filter(|s| !s.prometheus.disabled).cloned().collect();
-        Some(Self { settings, services, written: None })
+        let how = Replace { mode: Some(0o644), ..Replace::default() };
+        let output = Output { path: settings.file.clone(), how, check_command: None };
+        Some(Self { settings, output, made_from: MadeFrom::default() })
     }
 
     /// The file's text: one entry for each backend, as its labels are its own.
-    pub fn text(&self, services: &ServiceMap) -> String {
+    pub fn text(&self, desired: &Desired) -> String {
         let mut entries = Vec::new();
-        for service in &self.services {
-            for backend in services.get(&service.name).into_iter().flat_map(|p| p.backends()) {
+        for service in desired.configured.iter().filter(|s| !s.prometheus.disabled) {
+            for backend in desired.services.get(&service.name).into_iter().flat_map(|p| p.backends()) {
                 if backend.status == Status::Down {
                     continue;
                 }
@@ -75,18 +74,13 @@ impl Generator for Prometheus {
     async fn prepare(&mut self, _: &Desired) {}
 
     fn plan(&mut self, desired: &Desired) -> Option<String> {
-        let text = self.text(&desired.services);
-        (self.written.as_ref() != Some(&text)).then_some(text)
+        (!self.made_from.is_applied(desired)).then(|| self.text(desired))
     }
 
     async fn apply(&mut self, plan: Option<String>) -> Result<Outcome, OutputError> {
         if let Some(text) = plan {
-            write_if_changed(
-                &self.settings.file,
-                text.as_bytes(),
-                Replace { mode: Some(0o644), ..Replace::default() },
-            )?;
-            self.written = Some(text);
+            self.output.put(&text).await?;
+            self.made_from.settle();
         }
         Ok(Outcome::Done)
     }

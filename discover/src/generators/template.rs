@@ -2,19 +2,17 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::files::Replace;
-use common::model::{Pool, ServiceMap};
+use common::model::Pool;
 use serde_json::{Map, Value, json};
 use tera::{Context, Tera};
 use tokio::time::Instant;
 
-use super::output::{Output, OutputError, shell};
+use super::output::{MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
-use crate::config::Config;
-use crate::config::types::{Service, Template as Settings};
+use crate::config::types::Template as Settings;
 use crate::reconcile::Desired;
 
 /// Why a template's file is not there.
@@ -53,9 +51,9 @@ pub enum TemplateError {
 pub struct Template {
     name: String,
     settings: Settings,
-    services: Vec<Arc<Service>>,
     tera: Tera,
     output: Output,
+    made_from: MadeFrom,
     /// What is in the file.
     written: Option<String>,
     /// A text that waits for quiet: it, since when it is the same, and since when anything waits.
@@ -71,26 +69,26 @@ impl std::fmt::Debug for Template {
 }
 
 impl Template {
-    /// A generator for one template of this config.
+    /// A generator for one template of a config.
     ///
     /// # Errors
     /// [`TemplateError`] naming the file, with line and column.
-    pub fn new(name: &str, settings: &Settings, config: &Config) -> Result<Self, TemplateError> {
+    pub fn new(name: &str, settings: &Settings) -> Result<Self, TemplateError> {
         let mode = settings.mode.as_deref().and_then(|m| u32::from_str_radix(m, 8).ok()).unwrap_or(0o644);
         let owner = settings.owner.as_deref().map(|owner| ids(name, owner)).transpose()?;
         let how = Replace { mode: Some(mode), owner, ..Replace::default() };
         let output = Output { path: settings.destination.clone(), how, check_command: settings.check_command.clone() };
         let tera = parse(&settings.source)?;
-        let (name, settings, services) = (name.to_owned(), settings.clone(), config.services.clone());
-        Ok(Self { name, settings, services, tera, output, written: None, waiting: None, reload_due: false })
+        let (name, settings, made_from) = (name.to_owned(), settings.clone(), MadeFrom::default());
+        Ok(Self { name, settings, tera, output, made_from, written: None, waiting: None, reload_due: false })
     }
 
     /// The file's text.
     ///
     /// # Errors
     /// [`TemplateError::Tera`] with line and column, an undefined name for one.
-    pub fn text(&self, services: &ServiceMap) -> Result<String, TemplateError> {
-        render(&self.tera, &self.settings.source, &self.services, services)
+    pub fn text(&self, desired: &Desired) -> Result<String, TemplateError> {
+        render(&self.tera, &self.settings.source, desired)
     }
 }
 
@@ -98,8 +96,8 @@ impl Template {
 ///
 /// # Errors
 /// [`TemplateError`] naming the file, with line and column.
-pub fn render_once(path: &Path, config: &Config, services: &ServiceMap) -> Result<String, TemplateError> {
-    render(&parse(path)?, path, &config.services, services)
+pub fn render_once(path: &Path, desired: &Desired) -> Result<String, TemplateError> {
+    render(&parse(path)?, path, desired)
 }
 
 fn parse(path: &Path) -> Result<Tera, TemplateError> {
@@ -120,17 +118,18 @@ fn failed(path: &Path, error: &tera::Error) -> TemplateError {
     TemplateError::Tera { path: path.to_owned(), why }
 }
 
-fn render(tera: &Tera, path: &Path, config: &[Arc<Service>], services: &ServiceMap) -> Result<String, TemplateError> {
-    tera.render("template", &context(config, services)).map_err(|e| failed(path, &e))
+fn render(tera: &Tera, path: &Path, desired: &Desired) -> Result<String, TemplateError> {
+    tera.render("template", &context(desired)).map_err(|e| failed(path, &e))
 }
 
 /// What a template sees; documented in docs/configuration.md.
-fn context(config: &[Arc<Service>], services: &ServiceMap) -> Context {
+fn context(desired: &Desired) -> Context {
     let empty = Pool::default();
-    let list: Vec<Value> = config
+    let list: Vec<Value> = desired
+        .configured
         .iter()
         .map(|service| {
-            let pool = services.get(&service.name).map_or(&empty, |p| p);
+            let pool = desired.services.get(&service.name).map_or(&empty, |p| p);
             json!({"name": service.name.as_str(), "config": service.raw, "backends": backends(pool)})
         })
         .collect();
@@ -178,9 +177,13 @@ impl Generator for Template {
     async fn prepare(&mut self, _: &Desired) {}
 
     fn plan(&mut self, desired: &Desired) -> Self::Plan {
-        match self.text(&desired.services) {
+        if self.made_from.is_applied(desired) {
+            return None;
+        }
+        match self.text(desired) {
             Ok(text) if self.written.as_ref() == Some(&text) && !self.reload_due => {
                 self.waiting = None;
+                self.made_from.settle();
                 None
             }
             other => Some(other),
@@ -213,6 +216,7 @@ impl Generator for Template {
             shell("reload_command", reload).await?;
             self.reload_due = false;
         }
+        self.made_from.settle();
         Ok(Outcome::Done)
     }
 }

@@ -262,7 +262,7 @@ mod tests {
             let pool: Pool = self.live.iter().map(backend).collect();
             let services = if pool.is_empty() { vec![] } else { vec![(Self::service(), Arc::new(pool))] };
             let departed = vec![Arc::new(self.departed.clone())];
-            let merged = Merged { services: services.into_iter().collect(), departed, pending: vec![] };
+            let merged = Merged { services: services.into_iter().collect(), departed, ..Merged::default() };
             let desired = self.guard.judge(&merged, self.now);
             let pool = desired.services.get(&Self::service()).cloned().unwrap_or_default();
             let mut ports: Vec<u16> = pool.backends().iter().map(|b| b.port.get() - 1000).collect();
@@ -387,7 +387,7 @@ mod tests {
     async fn what_is_remembered_changes_only_with_what_happens() {
         let mut world = World::new(0..3);
         let departed = vec![Arc::new(HashMap::new())];
-        let merged = Merged { services: world.guard.last.clone(), departed, pending: vec![] };
+        let merged = Merged { services: world.guard.last.clone(), departed, ..Merged::default() };
         let version = world.guard.version();
         world.guard.judge(&merged, world.now);
         assert_eq!(world.guard.version(), version);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use common::model::{BackendId, Pool, ServiceMap, ServiceName};
-use common::registry::{Departure, Snapshot};
+use common::registry::{Departure, GeneratorConfigs, Snapshot};
 use common::watch::{Inlet, Observation};
 
 /// One source of pools.
@@ -27,6 +27,8 @@ pub struct Merged {
     pub departed: Vec<Arc<HashMap<(ServiceName, BackendId), Departure>>>,
     /// Required sources that have not answered yet.
     pub pending: Vec<Arc<str>>,
+    /// Config for generators; of a service that several sources configure, the first one's.
+    pub generator_configs: GeneratorConfigs,
 }
 
 impl Merged {
@@ -50,6 +52,9 @@ pub fn merge<'a>(observations: impl IntoIterator<Item = (&'a Source, Observation
             None => {}
             Some(snapshot) => {
                 merged.departed.push(snapshot.departed.clone());
+                for (service, config) in snapshot.generator_configs.iter().filter(|(_, config)| !config.is_empty()) {
+                    merged.generator_configs.entry(service.clone()).or_insert_with(|| config.clone());
+                }
                 only = Some(snapshot.clone());
                 for (service, pool) in &snapshot.services {
                     pools.entry(service.clone()).or_default().push(pool.clone());

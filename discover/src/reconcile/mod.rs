@@ -5,17 +5,22 @@ mod guard;
 mod memory;
 mod merge;
 mod policy;
+mod sections;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use common::model::{BackendId, ServiceMap, ServiceName};
 use tokio::time::Instant;
+
+use crate::config::types::Service;
 
 pub use empty::{Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
 pub use memory::{Memory, MemoryError};
 pub use merge::{Merged, Source, merge};
 pub use policy::Policies;
+pub use sections::Sections;
 
 /// What ought to run.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +31,10 @@ pub struct Desired {
     pub held: BTreeMap<ServiceName, BTreeMap<BackendId, Held>>,
     /// Services that are empty, with their last backends in place of none.
     pub kept: BTreeSet<ServiceName>,
+    /// The configured services in their order, sections from the registry in place of their own; without a config none.
+    pub configured: Arc<[Arc<Service>]>,
+    /// Services whose sections from the registry are refused, and why.
+    pub refused: Arc<BTreeMap<ServiceName, String>>,
 }
 
 /// Why a backend is still there.

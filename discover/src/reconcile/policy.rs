@@ -4,16 +4,25 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use common::model::{Backend, Host, Pool, Port, ServiceMap};
+use common::model::{Backend, InOrder, Pool, Port, ServiceMap};
+use common::registry::GeneratorConfigs;
+use foldhash::fast::RandomState;
 use serde_json::{Map, Value};
 use tracing::warn;
 
-use crate::config::registration;
+use super::{Desired, Sections};
 use crate::config::types::{LabelFilter, Service};
+use crate::config::{Config, registration};
 
 /// Every configured service with what counts for it now.
-#[derive(Debug, Default)]
-pub struct Policies(Vec<Policy>);
+#[derive(Debug)]
+pub struct Policies {
+    /// In order of name, as maps of services are.
+    all: Vec<Policy>,
+    /// What counts, of all of them.
+    output: ServiceMap,
+    sections: Sections,
+}
 
 #[derive(Debug)]
 struct Policy {
@@ -28,46 +37,36 @@ struct Policy {
 }
 
 impl Policies {
-    /// The policies of these services. Before any answer their default servers count.
-    pub fn new(services: &[Arc<Service>]) -> Self {
-        Self(services.iter().map(|s| Policy::new(s.clone())).collect())
-    }
-
-    /// Takes another config, as after SIGHUP: what was known of a service goes on.
-    pub fn reconfigure(&mut self, services: &[Arc<Service>]) {
-        let mut old = std::mem::take(&mut self.0);
-        let policies = services.iter().map(|service| match old.iter().position(|p| p.service.name == service.name) {
-            None => Policy::new(service.clone()),
-            Some(at) => {
-                let was = old.swap_remove(at);
-                let mut now = Policy::new(service.clone());
-                if was.input.is_some() {
-                    now.chosen = was.chosen;
-                }
-                if let Some(input) = was.input {
-                    now.answer(&input);
-                }
-                now.settle();
-                now
-            }
-        });
-        self.0 = policies.collect();
+    /// The policies of this config's services. Before any answer their default servers count.
+    pub fn new(config: &Config) -> Self {
+        let mut all: Vec<Policy> = config.services.iter().map(|s| Policy::new(s.clone())).collect();
+        all.sort_by(|a, b| a.service.name.cmp(&b.service.name));
+        let output = all.iter().map(|p| (p.service.name.clone(), p.output.clone())).collect();
+        Self { all, output, sections: Sections::new(config) }
     }
 
     /// What counts, given what discovery says. A service that is missing was never answered for.
     pub fn apply(&mut self, services: &ServiceMap) -> ServiceMap {
-        let mut map = ServiceMap::new();
-        for policy in &mut self.0 {
-            if let Some(pool) = services.get(&policy.service.name)
+        let mut answers = InOrder::of(services);
+        for policy in &mut self.all {
+            if let Some(pool) = answers.find(&policy.service.name)
                 && policy.input.as_ref().is_none_or(|was| !Arc::ptr_eq(was, pool))
             {
                 policy.answer(pool);
                 policy.input = Some(pool.clone());
                 policy.settle();
+                self.output.insert(policy.service.name.clone(), policy.output.clone());
             }
-            map.insert(policy.service.name.clone(), policy.output.clone());
         }
-        map
+        self.output.clone()
+    }
+
+    /// Makes what is desired of what discovery says, and of what a registry says to the generators.
+    pub fn apply_to(&mut self, desired: &mut Desired, configs: &GeneratorConfigs) {
+        desired.services = self.apply(&desired.services);
+        self.sections.hear(configs);
+        desired.configured = self.sections.now().clone();
+        desired.refused = self.sections.refused().clone();
     }
 }
 
@@ -87,15 +86,14 @@ impl Policy {
         let service = &self.service;
         let kept = self.defaults.iter().filter(|_| service.keep_default_servers);
         let plain = service.backend_port_override.is_none() && !service.keep_default_servers;
-        let mut seen = HashSet::new();
-        let place = |b: &Backend| (b.host.clone(), b.port, b.name.clone());
-        let distinct = pool.backends().iter().all(|b| seen.insert(place(b)));
-        let new: Arc<Pool> = if plain && distinct {
-            pool.clone()
-        } else {
-            let mut seen: HashSet<(Host, Port, Option<Arc<str>>)> = HashSet::new();
-            let all = pool.backends().iter().chain(kept).map(|b| at_port(b, service.backend_port_override));
-            Arc::new(all.filter(|b| seen.insert(place(b))).collect())
+        let new: Arc<Pool> = match plain && first_of_each(pool.backends()).all(|first| first) {
+            true => pool.clone(),
+            false => {
+                let all = pool.backends().iter().chain(kept).map(|b| at_port(b, service.backend_port_override));
+                let all: Vec<Arc<Backend>> = all.collect();
+                let firsts = all.iter().zip(first_of_each(&all)).filter(|(_, first)| *first);
+                Arc::new(firsts.map(|(b, _)| b.clone()).collect())
+            }
         };
         if *new == *self.chosen {
             return; // another order is no change
@@ -134,6 +132,12 @@ impl Policy {
             self.output = Arc::new(output);
         }
     }
+}
+
+/// Of each backend whether it is the first with its host, port and name: further ones do not count.
+fn first_of_each(backends: &[Arc<Backend>]) -> impl Iterator<Item = bool> {
+    let mut seen = HashSet::with_capacity_and_hasher(backends.len(), RandomState::default());
+    backends.iter().map(move |b| seen.insert((&b.host, b.port, &b.name)))
 }
 
 /// The number that orders leaders. A key's last part is one where its writer numbers its keys (Nerve's in-order keys).

@@ -346,24 +346,3 @@ fn equal_state_gives_equal_bytes_and_costs_no_rendering() {
     assert_eq!(world.composer.renders(), renders);
     assert!(!first.contains("2026") && first.ends_with('\n'));
 }
-
-#[test]
-fn a_section_from_the_registry_takes_the_place_of_the_configs() {
-    let mut world =
-        World::of(json!({}), json!({"haproxy": {"port": 1, "server_options": "check", "listen": ["mode http"]}}));
-    let service = "s".parse().unwrap();
-    let section =
-        discover::config::load::registry_section(&service, &json!({"port": 2, "backend": "balance source"})).unwrap();
-    world.composer.replace_section(&service, &section);
-    let want = [
-        "frontend s",
-        "\tbind localhost:2",
-        "\tdefault_backend s",
-        "backend s",
-        "\tbalance source",
-        "\tserver 10.0.0.1:80 10.0.0.1:80 id 1 cookie 10.0.0.1:80",
-    ];
-    assert_eq!(bare(&world.file(Some(hosts(&[1]))))[4..], want);
-    let bad = json!({"port": 2, "backend": "balance source\nserver evil 10.9.9.9:1"});
-    assert!(discover::config::load::registry_section(&service, &bad).is_err());
-}

@@ -6,8 +6,8 @@ use discover::generators::template::{Template, render_once};
 use discover::generators::{Generator, Outcome};
 use discover::reconcile::Desired;
 
-async fn turn<G: Generator>(generator: &mut G, services: common::model::ServiceMap) -> Result<Outcome, G::Error> {
-    let plan = generator.plan(&Desired { services, ..Desired::default() });
+async fn turn<G: Generator>(generator: &mut G, desired: Desired) -> Result<Outcome, G::Error> {
+    let plan = generator.plan(&desired);
     generator.apply(plan).await
 }
 
@@ -27,8 +27,8 @@ async fn file_output_writes_changed_files_and_removes_others() {
     }
     let mut world = world_with("file_output", json!({"output_directory": out}), json!({}));
     let mut generator = FileOutput::new(&world.config).unwrap();
-    let services = world.services(Some(json!([{"host": "h", "port": 1, "extra": 1}])));
-    turn(&mut generator, services.clone()).await.unwrap();
+    let desired = world.desired(Some(json!([{"host": "h", "port": 1, "extra": 1}])));
+    turn(&mut generator, desired.clone()).await.unwrap();
     assert_eq!(std::fs::read_to_string(out.join("s.json")).unwrap(), r#"[{"host":"h","port":1,"extra":1}]"#);
     let mut names: Vec<String> =
         std::fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -36,15 +36,16 @@ async fn file_output_writes_changed_files_and_removes_others() {
     assert_eq!(names, [".hidden.json", "keep.txt", "s.json"]);
     // What says the same is not written again, in whatever form.
     std::fs::write(out.join("s.json"), r#"[{"extra": 1, "host": "h", "port": 1}]"#).unwrap();
-    turn(&mut FileOutput::new(&world.config).unwrap(), services).await.unwrap();
+    turn(&mut FileOutput::new(&world.config).unwrap(), desired).await.unwrap();
     assert!(std::fs::read_to_string(out.join("s.json")).unwrap().contains("\"extra\": 1"));
 }
 
 #[test]
 fn file_output_can_be_disabled_for_a_service() {
-    let world = world_with("file_output", json!({"output_directory": "x"}), json!({"file_output": {"disabled": true}}));
+    let mut world =
+        world_with("file_output", json!({"output_directory": "x"}), json!({"file_output": {"disabled": true}}));
     let mut generator = FileOutput::new(&world.config).unwrap();
-    assert!(generator.plan(&Desired::default()).writes.is_empty());
+    assert!(generator.plan(&world.desired(None)).writes.is_empty());
 }
 
 fn nginx_section() -> Value {
@@ -65,7 +66,7 @@ fn nginx_http_and_stream() {
     config["services"]["off"] = json!({"discovery": base, "nginx": {"disabled": true, "port": 83}});
     let mut world = World::new(load(&config).unwrap().config, None);
     let nginx = Nginx::new(&world.config).unwrap();
-    let text = nginx.text(&world.services(Some(hosts(&[2, 1]))));
+    let text = nginx.text(&world.desired(Some(hosts(&[2, 1]))));
     let want = [
         "worker_processes 1;",
         "events {",
@@ -98,7 +99,8 @@ fn nginx_http_and_stream() {
         "}",
     ];
     assert_eq!(bare(&text), want);
-    let empty = Nginx::new(&world.config).unwrap().text(&common::model::ServiceMap::new());
+    let empty =
+        Nginx::new(&world.config).unwrap().text(&Desired { services: Default::default(), ..world.desired(None) });
     assert!(empty.contains("return 503;") && !empty.contains("82") && !empty.contains("upstream"), "{empty}");
 }
 
@@ -131,10 +133,10 @@ async fn nginx_needs_its_commands() {
     config["nginx"] = section;
     let mut world = World::new(load(&config).unwrap().config, None);
     let mut nginx = Nginx::new(&world.config).unwrap();
-    turn(&mut nginx, world.services(Some(hosts(&[1])))).await.unwrap();
-    turn(&mut nginx, world.services(Some(hosts(&[1])))).await.unwrap();
-    turn(&mut nginx, world.services(Some(hosts(&[2])))).await.unwrap();
-    let refused = turn(&mut nginx, world.services(Some(hosts(&[3])))).await.unwrap_err().to_string();
+    turn(&mut nginx, world.desired(Some(hosts(&[1])))).await.unwrap();
+    turn(&mut nginx, world.desired(Some(hosts(&[1])))).await.unwrap();
+    turn(&mut nginx, world.desired(Some(hosts(&[2])))).await.unwrap();
+    let refused = turn(&mut nginx, world.desired(Some(hosts(&[3])))).await.unwrap_err().to_string();
     assert!(refused.contains("check_command"), "{refused}");
     assert!(std::fs::read_to_string(&conf).unwrap().contains("10.0.0.2"), "the last good file stays");
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "start\nreload\nreload\n");
@@ -144,14 +146,14 @@ async fn nginx_needs_its_commands() {
 fn prometheus_targets_carry_labels() {
     let service = json!({"prometheus": {"labels": {"team": "t"}}});
     let mut world = world_with("prometheus", json!({"file": "/x/targets.json", "label_prefix": "l_"}), service);
-    let services = world.services(Some(json!([{"host": "::1", "port": 1, "name": "n", "labels": {"az-1": "x"}}])));
-    let text = Prometheus::new(&world.config).unwrap().text(&services);
+    let desired = world.desired(Some(json!([{"host": "::1", "port": 1, "name": "n", "labels": {"az-1": "x"}}])));
+    let text = Prometheus::new(&world.config).unwrap().text(&desired);
     let want = json!([{"targets": ["[::1]:1"], "labels": {"l_az_1": "x", "team": "t", "service": "s", "name": "n"}}]);
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), want);
     let mut off =
         world_with("prometheus", json!({"file": "/x/targets.json"}), json!({"prometheus": {"disabled": true}}));
-    let services = off.services(Some(hosts(&[1])));
-    assert_eq!(Prometheus::new(&off.config).unwrap().text(&services), "[]\n");
+    let desired = off.desired(Some(hosts(&[1])));
+    assert_eq!(Prometheus::new(&off.config).unwrap().text(&desired), "[]\n");
 }
 
 fn template_world(dir: &Path, text: &str, more: Value) -> World {
@@ -163,7 +165,7 @@ fn template_world(dir: &Path, text: &str, more: Value) -> World {
 
 fn template(world: &World) -> Template {
     let (name, settings) = &world.config.templates[0];
-    Template::new(name, settings, &world.config).unwrap()
+    Template::new(name, settings).unwrap()
 }
 
 #[tokio::test]
@@ -177,11 +179,11 @@ async fn templates_are_rendered_and_their_commands_run() {
     let mut world = template_world(dir.path(), text, more);
     let mut generator = template(&world);
     for _ in 0..2 {
-        turn(&mut generator, world.services(Some(hosts(&[1])))).await.unwrap();
+        turn(&mut generator, world.desired(Some(hosts(&[1])))).await.unwrap();
     }
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "s 10.0.0.1:80\n");
     assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(turn(&mut generator, world.services(Some(hosts(&[3])))).await.is_err());
+    assert!(turn(&mut generator, world.desired(Some(hosts(&[3])))).await.is_err());
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "s 10.0.0.1:80\n");
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "reload\n");
 }
@@ -192,33 +194,31 @@ async fn templates_wait_for_quiet() {
     let text = "{% for b in pools.s %}{{ b.host }}{% endfor %}";
     let mut world = template_world(dir.path(), text, json!({"quiet": 2, "max_wait": 5}));
     let mut generator = template(&world);
-    turn(&mut generator, world.services(Some(hosts(&[1])))).await.unwrap();
+    turn(&mut generator, world.desired(Some(hosts(&[1])))).await.unwrap();
     let read = || std::fs::read_to_string(dir.path().join("out.conf")).unwrap();
     assert_eq!(read(), "10.0.0.1", "the first one waits for nothing");
     for n in 2..=5 {
-        let outcome = turn(&mut generator, world.services(Some(hosts(&[n])))).await.unwrap();
+        let outcome = turn(&mut generator, world.desired(Some(hosts(&[n])))).await.unwrap();
         assert!(matches!(outcome, Outcome::Again(_)));
         tokio::time::advance(std::time::Duration::from_millis(1500)).await;
     }
     assert_eq!(read(), "10.0.0.1");
-    turn(&mut generator, world.services(Some(hosts(&[6])))).await.unwrap();
+    turn(&mut generator, world.desired(Some(hosts(&[6])))).await.unwrap();
     assert_eq!(read(), "10.0.0.6", "never quiet, but five seconds are over");
 }
 
 #[test]
 fn templates_see_the_services_own_config() {
     let dir = tempfile::tempdir().unwrap();
-    let world = template_world(dir.path(), "{{ services[0].config.template.zone }}", json!({}));
-    let text = render_once(&dir.path().join("t.tera"), &world.config, &common::model::ServiceMap::new()).unwrap();
+    let mut world = template_world(dir.path(), "{{ services[0].config.template.zone }}", json!({}));
+    let text = render_once(&dir.path().join("t.tera"), &world.desired(None)).unwrap();
     assert_eq!(text, "x");
 }
 
 #[test]
 fn an_undefined_name_is_an_error_with_line_and_column() {
     let dir = tempfile::tempdir().unwrap();
-    let world = template_world(dir.path(), "a\nb {{ nothing.here }}\n", json!({}));
-    let error = render_once(&dir.path().join("t.tera"), &world.config, &common::model::ServiceMap::new())
-        .unwrap_err()
-        .to_string();
+    let mut world = template_world(dir.path(), "a\nb {{ nothing.here }}\n", json!({}));
+    let error = render_once(&dir.path().join("t.tera"), &world.desired(None)).unwrap_err().to_string();
     assert!(error.contains("t.tera") && error.contains("nothing") && error.contains('2'), "{error}");
 }

@@ -10,16 +10,21 @@ mod generators;
 mod keys;
 mod policies;
 mod reading;
+mod registry;
 mod safety;
 mod table;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use common::model::ServiceMap;
+use common::registry::GeneratorConfigs;
 use discover::config::load::load_with;
+use discover::config::types::Service;
 use discover::config::{Config, ConfigError, Loaded};
 use discover::generators::haproxy::synapse::SynapseComposer;
 use discover::generators::haproxy::synapse::state::State;
-use discover::reconcile::Policies;
+use discover::reconcile::{Desired, Policies};
 use serde_json::{Value, json};
 
 /// Reads a config that is given as a value.
@@ -53,14 +58,15 @@ struct World {
     config: Config,
     policies: Policies,
     composer: SynapseComposer,
+    configs: GeneratorConfigs,
     now: u64,
 }
 
 impl World {
     fn new(config: Config, state: Option<State>) -> Self {
-        let policies = Policies::new(&config.services);
+        let policies = Policies::new(&config);
         let composer = SynapseComposer::new(&config, state).unwrap();
-        Self { config, policies, composer, now: 1000 }
+        Self { config, policies, composer, configs: GeneratorConfigs::new(), now: 1000 }
     }
 
     fn of(top: Value, service: Value) -> Self {
@@ -69,20 +75,37 @@ impl World {
 
     /// One answer for service `s`; gives the whole file.
     fn file(&mut self, backends: Option<Value>) -> String {
-        let services = self.services(backends);
-        self.composer.compose(&services, None, self.now).render()
+        let desired = self.desired(backends);
+        self.composer.take(&desired.configured);
+        self.composer.compose(&desired.services, None, self.now).render()
     }
 
-    fn services(&mut self, backends: Option<Value>) -> common::model::ServiceMap {
-        let mut answers = common::model::ServiceMap::new();
-        for service in &self.config.services {
-            let Some(list) = &backends else { continue };
+    /// One answer for every service; gives what is desired then.
+    fn desired(&mut self, backends: Option<Value>) -> Desired {
+        let mut desired = Desired { services: self.answers(backends), ..Desired::default() };
+        self.policies.apply_to(&mut desired, &self.configs);
+        desired
+    }
+
+    fn services(&mut self, backends: Option<Value>) -> ServiceMap {
+        self.desired(backends).services
+    }
+
+    fn answers(&self, backends: Option<Value>) -> ServiceMap {
+        let Some(list) = backends else { return ServiceMap::new() };
+        let answer = |service: &Arc<Service>| {
             let port = service.backend_port_override;
             let read = |b: &Value| discover::config::registration::read(b.as_object().unwrap(), port).ok();
-            let pool = list.as_array().unwrap().iter().filter_map(read).map(std::sync::Arc::new).collect();
-            answers.insert(service.name.clone(), std::sync::Arc::new(pool));
-        }
-        self.policies.apply(&answers)
+            let pool = list.as_array().unwrap().iter().filter_map(read).map(Arc::new).collect();
+            (service.name.clone(), Arc::new(pool))
+        };
+        self.config.services.iter().map(answer).collect()
+    }
+
+    /// What a registry holds for the generators of service `s`, from now on.
+    fn hears(&mut self, sections: Value) {
+        let sections = Arc::new(sections.as_object().unwrap().clone());
+        self.configs.insert("s".parse().unwrap(), sections);
     }
 
     /// One round; gives the server lines, without `server`.

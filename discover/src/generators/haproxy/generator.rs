@@ -355,6 +355,7 @@ impl Haproxy {
             }
             Composing::Synapse(composer) => {
                 let rendered = composer.renders();
+                composer.take(&desired.configured);
                 let layout = composer.compose(&desired.services, Some(&self.names), self.unix_now);
                 self.metrics.renders.inc_by(composer.renders() - rendered);
                 if composer.renders() != rendered {

@@ -87,7 +87,7 @@ fn steps(catalogue: &Catalogue, file: &std::path::Path) -> Result<[Duration; 4]>
         names.iter().enumerate().map(one).collect()
     };
     let can = Capabilities::of(&Version::OLDEST);
-    let mut policies = Policies::new(&config.services);
+    let mut policies = Policies::new(&config);
     let mut composer = SynapseComposer::new(&config, None).ok_or_else(|| LabError::new("no haproxy section"))?;
     let mut applied = Applied::default();
     let mut turn = |answers: &ServiceMap| {

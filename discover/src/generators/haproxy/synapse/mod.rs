@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`compose`] | services as sections, cached by their inputs |
+//! | [`section`] | one service's section |
 //! | [`prepare`] | what a section is like before it has servers |
 //! | [`server`] | one server's line |
 //! | [`options`] | templates, and what a registration may ask for |
@@ -17,9 +18,11 @@ pub mod lines;
 pub mod options;
 pub mod order;
 pub mod prepare;
+pub mod section;
 pub mod server;
 pub mod sha1;
 pub mod state;
 
-pub use compose::{Quarantined, SynapseComposer};
+pub use compose::SynapseComposer;
 pub use options::template_problem;
+pub use section::Quarantined;

@@ -3,6 +3,7 @@
 /// MT19937, as far as a shuffle needs it.
 ///
 /// Source: Matsumoto and Nishimura, "Mersenne Twister" (1998) and their mt19937ar.c.
+#[derive(Debug, Clone)]
 struct Twister {
     state: [u32; N],
     next: usize,
@@ -86,17 +87,27 @@ impl Twister {
     }
 }
 
-/// Shuffles as Ruby's `Array#shuffle(random: Random.new(seed))` does.
-pub fn shuffle<T>(items: &mut [T], seed: i64) {
-    if items.len() < 2 {
-        return;
+/// Shuffles as Ruby's `Array#shuffle(random: Random.new(seed))` does, each time from the seed on.
+#[derive(Debug, Clone)]
+pub struct Shuffle(Twister);
+
+impl Shuffle {
+    /// A shuffle with this seed, whose sign does not count.
+    pub fn new(seed: i64) -> Self {
+        let size = seed.unsigned_abs();
+        let low = u32::try_from(size & 0xffff_ffff).unwrap_or_default();
+        let high = u32::try_from(size >> 32).unwrap_or_default();
+        let mut random = if high == 0 { Twister::new(low) } else { Twister::by_array(&[low, high]) };
+        random.twist(); // once for all
+        Self(random)
     }
-    let size = seed.unsigned_abs();
-    let low = u32::try_from(size & 0xffff_ffff).unwrap_or_default();
-    let high = u32::try_from(size >> 32).unwrap_or_default();
-    let mut random = if high == 0 { Twister::new(low) } else { Twister::by_array(&[low, high]) };
-    for i in (0..items.len()).rev() {
-        items.swap(i, random.up_to(i));
+
+    /// Shuffles `items`.
+    pub fn apply<T>(&self, items: &mut [T]) {
+        let mut random = self.0.clone();
+        for i in (0..items.len()).rev() {
+            items.swap(i, random.up_to(i));
+        }
     }
 }
 
@@ -118,9 +129,10 @@ mod tests {
     fn a_shuffle_is_a_permutation_and_the_same_each_time() {
         for seed in [0, 1, -7, 4_294_967_295, 1 << 40] {
             let mut a: Vec<usize> = (0..50).collect();
-            shuffle(&mut a, seed);
+            let shuffle = Shuffle::new(seed);
+            shuffle.apply(&mut a);
             let mut b: Vec<usize> = (0..50).collect();
-            shuffle(&mut b, seed);
+            shuffle.apply(&mut b);
             assert_eq!(a, b);
             a.sort_unstable();
             assert_eq!(a, (0..50).collect::<Vec<_>>());

@@ -26,18 +26,18 @@ pub enum Order {
     Desc,
     /// As remembered, then as discovered.
     Discovery,
-    /// Ruby's shuffle with this seed.
-    Shuffle(i64),
+    /// Ruby's shuffle.
+    Shuffle,
 }
 
 impl Order {
     /// As Synapse reads `backend_order`.
-    pub fn of(word: Option<&str>, seed: i64) -> Self {
+    pub fn of(word: Option<&str>) -> Self {
         match word {
             Some("asc") => Self::Asc,
             Some("desc") => Self::Desc,
             Some("no_shuffle") => Self::Discovery,
-            _ => Self::Shuffle(seed),
+            _ => Self::Shuffle,
         }
     }
 }
@@ -64,7 +64,8 @@ pub struct Prepared {
 }
 
 /// Prepares the section of one service.
-pub fn prepare(service: &Service, own: &Arc<ServiceHaproxy>, top: &Haproxy, header: &str, seed: i64) -> Prepared {
+pub fn prepare(service: &Service, top: &Haproxy, header: &str) -> Prepared {
+    let own = &service.haproxy;
     let mut warnings = Vec::new();
     let mut side = |lines_of: &[String], side: Side, word: &str| -> Vec<String> {
         let (good, bad): (Vec<_>, Vec<_>) = lines_of.iter().cloned().partition(|l| lines::fits(l, side));
@@ -96,13 +97,11 @@ pub fn prepare(service: &Service, own: &Arc<ServiceHaproxy>, top: &Haproxy, head
         backend.extend(b.then(|| line.clone()));
     }
     let name = service.name.as_str();
-    let section = own.backend_name.as_deref().unwrap_or(name);
+    let section = service.haproxy_section();
     let mut skeleton = String::new();
-    if let Some(port) = &own.port {
-        let address = own.bind_address.as_deref().or(top.bind_address.as_deref()).unwrap_or("localhost");
-        let bind = [Some(address), port.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(":");
+    if let Some(place) = bind_place(own, top) {
         let bind =
-            [Some(bind.as_str()), own.bind_options.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
+            [Some(place.as_str()), own.bind_options.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
         push(
             &mut skeleton,
             &format!("frontend {name}"),
@@ -119,10 +118,17 @@ pub fn prepare(service: &Service, own: &Arc<ServiceHaproxy>, top: &Haproxy, head
         Some("hash") => Cookie::Hash,
         _ => Cookie::Name,
     };
-    let order = Order::of(own.backend_order.as_deref(), seed);
+    let order = Order::of(own.backend_order.as_deref());
     let inherited = inherited(header, &skeleton);
     let (section, skeleton) = (section.into(), skeleton.into());
     Prepared { haproxy: own.clone(), section, skeleton, shared, inherited, cookie, order, warnings }
+}
+
+/// Where a service's frontend listens: `address:port`, or the address alone where the port is null.
+pub fn bind_place(own: &ServiceHaproxy, top: &Haproxy) -> Option<String> {
+    let port = own.port.as_ref()?;
+    let address = own.bind_address.as_deref().or(top.bind_address.as_deref()).unwrap_or("localhost");
+    Some([Some(address), port.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(":"))
 }
 
 /// A section's title and its lines, each with a tab before it.

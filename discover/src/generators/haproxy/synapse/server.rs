@@ -5,20 +5,54 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use common::model::Backend;
+
 use super::options::{fill, without_weight};
 use super::prepare::{Cookie, Prepared};
 use super::sha1;
 use crate::generators::haproxy::server::Server;
 
+/// A server's name, `name_host:port` or `host:port`, with host and port as they were registered.
+#[derive(Debug, Clone)]
+pub struct Name {
+    /// The whole name.
+    pub text: Arc<str>,
+    host: usize,
+    colon: usize,
+}
+
+impl Name {
+    /// The name of a backend's server at `port`, composed in `scratch`.
+    pub fn of(backend: &Backend, port: u16, scratch: &mut String) -> Self {
+        scratch.clear();
+        if let Some(name) = backend.name.as_deref().filter(|n| !n.is_empty()) {
+            scratch.push_str(name);
+            scratch.push('_');
+        }
+        let host = scratch.len();
+        // Writing to a String cannot fail.
+        let _ = write!(scratch, "{}", backend.host);
+        let colon = scratch.len();
+        let _ = write!(scratch, ":{port}");
+        Self { text: scratch.as_str().into(), host, colon }
+    }
+
+    /// The host in it.
+    pub fn host(&self) -> &str {
+        &self.text[self.host..self.colon]
+    }
+
+    /// The port in it.
+    pub fn port(&self) -> &str {
+        &self.text[self.colon + 1..]
+    }
+}
+
 /// What a line is made of.
 #[derive(Debug)]
 pub struct Parts<'a> {
-    /// The name, `name_host:port`.
-    pub name: &'a Arc<str>,
-    /// As it was registered.
-    pub host: &'a str,
-    /// As it was registered.
-    pub port: &'a str,
+    /// The name, and in it where the server is as it was registered.
+    pub name: &'a Name,
     /// Where that is.
     pub address: SocketAddr,
     /// Given by us; none where the registration's own options have one.
@@ -37,34 +71,29 @@ pub struct Parts<'a> {
     pub draining: bool,
 }
 
-/// The name of a server: `name_host:port`, or `host:port`.
-pub fn name(name: Option<&str>, host: &str, port: &str) -> String {
-    match name.filter(|n| !n.is_empty()) {
-        Some(name) => format!("{name}_{host}:{port}"),
-        None => format!("{host}:{port}"),
+/// Composes the line, in `scratch`.
+pub fn server(parts: &Parts<'_>, prepared: &Prepared, scratch: &mut String) -> Server {
+    let name = &*parts.name.text;
+    let line = scratch;
+    line.clear();
+    for text in ["server ", name, " ", &name[parts.name.host..]] {
+        line.push_str(text);
     }
-}
-
-/// Composes the line.
-pub fn server(parts: &Parts<'_>, prepared: &Prepared) -> Server {
-    let Parts { name, host, port, .. } = parts;
-    let mut line = String::with_capacity(96 + 3 * name.len());
-    // Writing to a String cannot fail.
-    let _ = write!(line, "server {name} {host}:{port}");
     if parts.backup {
         line.push_str(" backup");
     }
+    // Writing to a String cannot fail.
     if let Some(id) = parts.id {
         let _ = write!(line, " id {id}");
     }
     match prepared.cookie {
         Cookie::None => {}
-        Cookie::Name => _ = write!(line, " cookie {name}"),
-        Cookie::Hash => _ = write!(line, " cookie {}", sha1::hex(name.as_bytes())),
+        Cookie::Name => line.extend([" cookie ", name]),
+        Cookie::Hash => line.extend([" cookie ", &sha1::hex(name.as_bytes())]),
     }
     // The config's template was tried when it was read.
     let ours = parts.server_options.map(|o| match o.contains('%') {
-        true => Cow::Owned(fill(o, host, port, name).unwrap_or_default()),
+        true => Cow::Owned(fill(o, parts.name.host(), parts.name.port(), name).unwrap_or_default()),
         false => Cow::Borrowed(o),
     });
     let own = parts.own_options.map(Cow::Borrowed);
@@ -78,12 +107,12 @@ pub fn server(parts: &Parts<'_>, prepared: &Prepared) -> Server {
     }
     if let Some(weight) = weight {
         let _ = write!(line, " weight {weight}");
-        line = squeezed(&line);
+        *line = squeezed(line);
     }
     if parts.disabled {
         line.push_str(" disabled");
     }
-    Server::of_line(parts.name.clone(), parts.address, line.into())
+    Server::of_line(parts.name.text.clone(), parts.address, line.as_str().into())
 }
 
 /// Runs of blanks as one.

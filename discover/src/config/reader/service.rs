@@ -1,0 +1,129 @@
+//! One service of the config.
+
+use std::sync::Arc;
+
+use common::model::ServiceName;
+use serde_json::{Map, Value};
+
+use super::Reader;
+use crate::config::keys::SERVICE_HAPROXY;
+use crate::config::registration;
+use crate::config::types::{Config, Discovery, Service, ServiceHaproxy, ServiceNginx, ServicePrometheus};
+use crate::generators::haproxy::synapse::template_problem;
+
+/// A service's parts for the generators.
+pub(super) struct Sections {
+    pub(super) haproxy: Arc<ServiceHaproxy>,
+    pub(super) file_output_disabled: bool,
+    pub(super) nginx: ServiceNginx,
+    pub(super) prometheus: ServicePrometheus,
+}
+
+impl Reader {
+    pub(super) fn service(&mut self, name: &str, value: &Value, config: &mut Config) {
+        let path = format!("services.{name}");
+        let at = |key: &str| format!("{path}.{key}");
+        let Some(object) = value.as_object() else { return };
+        let copies = value["load_test_concurrency"].as_u64();
+        let parsed: Option<ServiceName> = match name.parse() {
+            Ok(name) => Some(name),
+            Err(e) => {
+                self.report.error(&path, format!("{e}"));
+                None
+            }
+        };
+        self.require(object.contains_key("discovery"), &at("discovery"), "is required");
+        let discovery = value.get("discovery").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let mut discovery: Discovery = self.read(&discovery, &at("discovery")).unwrap_or_default();
+        if object.contains_key("discovery") {
+            self.require(!discovery.method.is_empty(), &at("discovery.method"), "is required");
+        }
+        if object.contains_key("discovery_multi") {
+            discovery.method = "multi".to_owned();
+        }
+        let Sections { haproxy, file_output_disabled, nginx, prometheus } = self.sections(value, &path);
+        let defaults = value["default_servers"].as_array().into_iter().flatten().filter_map(Value::as_object);
+        let default_servers: Vec<Map<String, Value>> = defaults.cloned().collect();
+        let port = value["backend_port_override"].as_u64().and_then(|p| u16::try_from(p).ok());
+        let port = port.or(haproxy.server_port_override);
+        for (n, server) in default_servers.iter().enumerate() {
+            if let Err(why) = registration::read(server, port) {
+                self.report.error(&format!("{path}.default_servers[{n}]"), why);
+            }
+        }
+        let Some(parsed) = parsed else { return };
+        let truth = |key: &str, default| value[key].as_bool().unwrap_or(default);
+        let service = Service {
+            name: parsed,
+            discovery,
+            default_servers,
+            keep_default_servers: truth("keep_default_servers", false),
+            use_previous_backends: truth("use_previous_backends", true),
+            backend_port_override: port,
+            leader_election: truth("leader_election", false),
+            haproxy,
+            file_output_disabled,
+            nginx,
+            prometheus,
+            raw: value.clone(),
+        };
+        match copies {
+            None => config.services.push(Arc::new(service)),
+            Some(copies) => {
+                for n in 0..copies.min(10_000) {
+                    match format!("{name}_{n}").parse() {
+                        Ok(name) => config.services.push(Arc::new(Service { name, ..service.clone() })),
+                        Err(e) => self.report.error(&path, format!("{e}")),
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the generators make of a service, each from its own section.
+    pub(super) fn sections(&mut self, service: &Value, path: &str) -> Sections {
+        let section = |key: &str| service.get(key).cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let at = |key: &str| format!("{path}.{key}");
+        let raw = section("haproxy");
+        self.lines(&raw, SERVICE_HAPROXY, &at("haproxy"));
+        let mut haproxy: ServiceHaproxy = self.read(&raw, &at("haproxy")).unwrap_or_default();
+        if raw["server_options"].is_null() {
+            haproxy.server_options = Some(String::new()); // Synapse's default: it shows as a blank
+        }
+        self.service_haproxy(&haproxy, &raw, &at("haproxy"));
+        Sections {
+            haproxy: Arc::new(haproxy),
+            file_output_disabled: service["file_output"]["disabled"].as_bool().unwrap_or(false),
+            nginx: self.read(&section("nginx"), &at("nginx")).unwrap_or_default(),
+            prometheus: self.read(&section("prometheus"), &at("prometheus")).unwrap_or_default(),
+        }
+    }
+
+    fn service_haproxy(&mut self, haproxy: &ServiceHaproxy, raw: &Value, path: &str) {
+        if let Some(name) = &haproxy.backend_name {
+            let valid = name.parse::<ServiceName>().is_ok();
+            self.require(valid, &format!("{path}.backend_name"), "is no section name (A-Z a-z 0-9 _ . : -)");
+        }
+        let address = haproxy.bind_address.as_deref();
+        let valid = address.is_none_or(|t| !t.is_empty() && !t.contains(char::is_whitespace));
+        self.require(valid, &format!("{path}.bind_address"), "is no address");
+        if let Some(options) = &haproxy.server_options {
+            let path = format!("{path}.server_options");
+            let one_line = !options.chars().any(|c| c.is_control() && c != '\t');
+            self.require(one_line, &path, "has a line break or another control character");
+            if let Err(why) = template_problem(options) {
+                self.report.error(&path, why);
+            }
+        }
+        if raw.get("use_nerve_weights").is_some() {
+            self.report
+                .notice(&format!("{path}.use_nerve_weights"), "has an effect only in the top-level haproxy section");
+        }
+        if haproxy.server_port_override.is_some() {
+            self.report.notice(
+                &format!("{path}.server_port_override"),
+                "is the old spelling of the service's backend_port_override",
+            );
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! One service's section: its candidates, what is left out of them, their ids and their order.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use common::model::{Backend, Host, Pool, ServiceName, Status, Transport};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+
+use super::ids::{Ids, Wish};
+use super::options;
+use super::order::Shuffle;
+use super::prepare::{Order, Prepared};
+use super::server::{Name, Parts, server};
+use super::state::{Remembered, State};
+use crate::config::types::Haproxy;
+use crate::generators::haproxy::layout::Section;
+use crate::names::Resolved;
+
+/// A registration that is left out of haproxy.cfg, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Quarantined {
+    /// The service.
+    pub service: ServiceName,
+    /// The server's name.
+    pub server: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One server to be.
+struct Candidate {
+    name: Name,
+    backend: Arc<Backend>,
+    address: SocketAddr,
+    /// Its own options, filled in.
+    options: Option<String>,
+    options_have_id: bool,
+    explicit: Option<u32>,
+    remembered: Option<u32>,
+    backup: bool,
+    live: bool,
+    seen: Option<u64>,
+}
+
+/// What composing one section needs beside the service's own things.
+pub struct Turn<'a> {
+    top: &'a Haproxy,
+    shuffle: &'a Shuffle,
+    names: Option<&'a Resolved>,
+    now: u64,
+    state: Option<&'a mut State>,
+    quarantined: Vec<Quarantined>,
+    /// Where names and lines are written before they are kept.
+    scratch: String,
+}
+
+impl<'a> Turn<'a> {
+    /// A turn at `now`, in seconds since 1970.
+    pub fn new(
+        top: &'a Haproxy,
+        shuffle: &'a Shuffle,
+        names: Option<&'a Resolved>,
+        now: u64,
+        state: Option<&'a mut State>,
+    ) -> Self {
+        Self { top, shuffle, names, now, state, quarantined: Vec::new(), scratch: String::with_capacity(256) }
+    }
+
+    /// What was left out.
+    pub fn quarantined(self) -> Vec<Quarantined> {
+        self.quarantined
+    }
+
+    /// The section of a service with this pool.
+    pub fn section(
+        &mut self,
+        service: &ServiceName,
+        prepared: &Prepared,
+        ids: &mut Ids,
+        pool: Option<&Pool>,
+    ) -> Section {
+        let candidates = self.candidates(service, prepared, pool);
+        let wishes =
+            candidates.iter().map(|c| Wish { name: &c.name.text, explicit: c.explicit, remembered: c.remembered });
+        let ids = ids.assign(&wishes.collect::<Vec<_>>(), self.top.max_server_id);
+        if let Some(state) = &mut self.state {
+            let remembered = candidates.iter().zip(&ids).filter(|(c, _)| !c.backup).map(|(c, id)| Remembered {
+                name: c.name.text.clone(),
+                backend: c.backend.clone(),
+                id: *id,
+                seen: if c.live { None } else { Some(c.seen.unwrap_or(self.now)) },
+            });
+            state.set(service, remembered.collect());
+        }
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        let by_name = |a: &usize, b: &usize| candidates[*a].name.text.cmp(&candidates[*b].name.text);
+        match prepared.order {
+            Order::Discovery => {}
+            Order::Asc => order.sort_by(by_name),
+            Order::Desc => order.sort_by(|a, b| by_name(b, a)),
+            Order::Shuffle => self.shuffle.apply(&mut order),
+        }
+        let any_up = candidates.iter().any(|c| c.live && c.backend.status == Status::Up);
+        let servers = order.into_iter().map(|n| {
+            let c = &candidates[n];
+            let parts = Parts {
+                name: &c.name,
+                address: c.address,
+                id: ids[n].filter(|_| !c.options_have_id),
+                server_options: prepared.haproxy.server_options.as_deref(),
+                own_options: c.options.as_deref(),
+                weight: c.backend.weight.filter(|_| self.top.use_nerve_weights).map(|w| w.get()),
+                backup: c.backup,
+                disabled: !c.live || c.backend.status == Status::Down,
+                draining: c.backend.status == Status::Draining && any_up,
+            };
+            server(&parts, prepared, &mut self.scratch).with_inherited_weight(&prepared.inherited)
+        });
+        let servers = servers.collect();
+        Section {
+            name: prepared.section.clone(),
+            skeleton: prepared.skeleton.clone(),
+            servers,
+            inherited: prepared.inherited.clone(),
+            text: Default::default(),
+        }
+    }
+
+    /// Remembered servers first, then discovered ones; a discovered one takes the remembered one's place.
+    fn candidates(&mut self, service: &ServiceName, prepared: &Prepared, pool: Option<&Pool>) -> Vec<Candidate> {
+        let live = pool.map(Pool::backends).unwrap_or_default();
+        let mut out: Vec<Candidate> = Vec::with_capacity(live.len());
+        let mut index: HashMap<Arc<str>, usize> = HashMap::with_capacity(live.len());
+        let mut bad: Vec<(String, String)> = Vec::new();
+        let remembered: Vec<Remembered> =
+            self.state.as_ref().map(|s| s.of(service, self.now).cloned().collect()).unwrap_or_default();
+        for r in remembered {
+            let Some(mut c) = self.candidate(&r.backend, None, &mut bad) else { continue };
+            (c.live, c.seen, c.remembered, c.explicit) = (false, r.seen, r.id, None);
+            index.insert(c.name.text.clone(), out.len());
+            out.push(c);
+        }
+        bad.clear(); // what is remembered and cannot be used any more is simply forgotten
+        for backend in live.iter().filter(|b| b.transport == Transport::Tcp) {
+            let copies = [None, prepared.haproxy.server_backup_port];
+            for backup in copies.into_iter().take(1 + usize::from(copies[1].is_some())) {
+                let Some(c) = self.candidate(backend, backup, &mut bad) else { continue };
+                match index.get(&c.name.text) {
+                    Some(at) if !out[*at].live => {
+                        out[*at] = Candidate { remembered: out[*at].remembered, ..c };
+                    }
+                    Some(_) => bad.push((c.name.text.to_string(), "another registration has this server name".into())),
+                    None => {
+                        index.insert(c.name.text.clone(), out.len());
+                        out.push(c);
+                    }
+                }
+            }
+        }
+        self.drop_impossible(&mut out, &index, &mut bad);
+        let reasons = bad.into_iter().map(|(server, reason)| Quarantined { service: service.clone(), server, reason });
+        self.quarantined.extend(reasons);
+        out
+    }
+
+    /// Options are judged when all servers are known (`track`), explicit ids against each other: the first one has it.
+    fn drop_impossible(
+        &self,
+        out: &mut Vec<Candidate>,
+        index: &HashMap<Arc<str>, usize>,
+        bad: &mut Vec<(String, String)>,
+    ) {
+        let mut taken: HashSet<u32> = HashSet::new();
+        let allowed = &self.top.allow_registry_options;
+        out.retain(|c| {
+            let judged =
+                c.options.as_deref().map_or(Ok(()), |o| options::check(o, allowed, &|s| index.contains_key(s)));
+            let judged = judged.and_then(|()| match c.explicit {
+                Some(id) if c.live && !taken.insert(id) => Err(format!("id {id} belongs to another registration")),
+                _ => Ok(()),
+            });
+            match judged {
+                Ok(()) => true,
+                Err(reason) => {
+                    if c.live {
+                        bad.push((c.name.text.to_string(), reason));
+                    }
+                    false
+                }
+            }
+        });
+    }
+
+    /// A registration as a server, or why not.
+    fn candidate(
+        &mut self,
+        backend: &Arc<Backend>,
+        backup: Option<u16>,
+        bad: &mut Vec<(String, String)>,
+    ) -> Option<Candidate> {
+        let port = backup.unwrap_or(backend.port.get());
+        let server_name = Name::of(backend, port, &mut self.scratch);
+        let mut refuse = |reason: String| {
+            bad.push((server_name.text.to_string(), reason));
+            None
+        };
+        if server_name.text.bytes().any(|b| !(b.is_ascii_alphanumeric() || b"_.:-".contains(&b))) {
+            return refuse("HAProxy takes only A-Z a-z 0-9 _ . : - in a server's name".to_owned());
+        }
+        let ip = match (&backend.host, self.names) {
+            (Host::Ip(ip), _) => *ip,
+            (Host::Name(name), Some(names)) => match names.get(name) {
+                Some(ip) => ip,
+                None => return refuse("its host name has no address".to_owned()),
+            },
+            (Host::Name(_), None) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        // An empty text counts as none, but leaves its blank in the line.
+        let empty = || backend.raw.as_deref().filter(|raw| raw.contains("\"haproxy_server_options\":\"\"")).map(|_| "");
+        let text = backend.haproxy_server_options.as_deref().or_else(empty);
+        let filled = text.map(|o| options::fill(o, server_name.host(), server_name.port(), &server_name.text));
+        let options = match filled {
+            None => None,
+            Some(Ok(options)) => Some(options),
+            Some(Err(why)) => return refuse(format!("haproxy_server_options: {why}")),
+        };
+        let in_options = options.as_deref().and_then(options::id);
+        let explicit = match in_options {
+            Some(Some(id)) if id > 0 => Some(id),
+            Some(_) => return refuse("haproxy_server_options: id without a number from 1".to_owned()),
+            None => backend.haproxy_server_id,
+        };
+        // Its backup copy cannot have the same one.
+        let explicit = explicit.filter(|_| backup.is_none());
+        if backup.is_some() && in_options.is_some() {
+            return refuse("haproxy_server_options has an id, which its backup copy cannot share".to_owned());
+        }
+        Some(Candidate {
+            name: server_name,
+            backend: backend.clone(),
+            address: SocketAddr::new(ip, port),
+            options,
+            options_have_id: in_options.is_some(),
+            explicit,
+            remembered: None,
+            backup: backup.is_some(),
+            live: true,
+            seen: None,
+        })
+    }
+}
