@@ -1,6 +1,8 @@
-//! When to act: a turn begins once triggers have been quiet for a minimum, but never later than a maximum after the first one.
+//! When to act: a lone trigger is served at once; in a burst, a turn begins once triggers have been quiet for a minimum, but never later
+//! than a maximum after the first one.
 //!
-//! Source of the rule: consul-template's `wait` (`min`, `max`).
+//! Source of the rule for bursts: consul-template's `wait` (`min`, `max`). It lets a lone change wait as well, which is most of the time that
+//! such a change takes.
 
 use std::{future::Future, time::Duration};
 
@@ -29,10 +31,12 @@ impl Trigger for &Notify {
 }
 
 /// A quiet minimum and a total maximum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Debounce {
     quiet: Duration,
     max: Duration,
+    /// When the last turn began.
+    served: Option<Instant>,
 }
 
 /// One burst of triggers: pure, so that its law can be tested without a clock.
@@ -43,21 +47,28 @@ struct Burst {
 }
 
 impl Debounce {
-    /// Turns begin `quiet` after the last trigger and at most `max` after the first; a `max` below `quiet` counts as `quiet`.
+    /// A turn begins at once after a rest of `max`; else `quiet` after the last trigger and at most `max` after the first. A `max` below `quiet`
+    /// counts as `quiet`.
     pub fn new(quiet: Duration, max: Duration) -> Self {
-        Self { quiet, max: max.max(quiet) }
+        Self { quiet, max: max.max(quiet), served: None }
     }
 
-    /// Waits for a first trigger, then until the burst is over: the caller's turn begins now.
+    /// Waits for a first trigger and, if the last turn was not long ago, until its burst is over: the caller's turn begins now.
     ///
-    /// `false` when the trigger ended and none was left to serve. Cancel-safe in that the next trigger starts a new burst; but one already
-    /// seen by a dropped call is gone, so cancel it only at shutdown.
-    pub async fn settle(&self, trigger: &mut impl Trigger) -> bool {
-        trigger.triggered().await && self.quieten(trigger).await
+    /// `false` when the trigger ended and none was left to serve. A trigger that a dropped call has seen is gone: drop it only for a turn of
+    /// another cause, or at shutdown.
+    pub async fn settle(&mut self, trigger: &mut impl Trigger) -> bool {
+        if !trigger.triggered().await {
+            return false;
+        }
+        if self.served.is_some_and(|at| at.elapsed() < self.max) {
+            self.quieten(trigger).await;
+        }
+        self.served = Some(Instant::now());
+        true
     }
 
-    /// As [`settle`](Self::settle), for a caller that has just seen the first trigger itself; always `true`.
-    pub async fn quieten(&self, trigger: &mut impl Trigger) -> bool {
+    async fn quieten(&self, trigger: &mut impl Trigger) {
         let now = Instant::now();
         let mut burst = Burst { first: now, last: now };
         while let Ok(more) = timeout_at(self.due(burst), trigger.triggered()).await {
@@ -67,7 +78,6 @@ impl Debounce {
             }
             burst.last = Instant::now();
         }
-        true
     }
 
     fn due(&self, burst: Burst) -> Instant {
@@ -87,7 +97,7 @@ mod tests {
     }
 
     /// Sends triggers at `times` (ms, sorted) and says when turns began (ms).
-    async fn turns(d: Debounce, times: Vec<u64>) -> Vec<u64> {
+    async fn turns(mut d: Debounce, times: Vec<u64>) -> Vec<u64> {
         let start = Instant::now();
         let (tx, mut rx) = watch::channel(0);
         tokio::spawn(async move {
@@ -105,37 +115,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turn_begins_a_quiet_time_after_the_last_trigger() {
-        assert_eq!(turns(Debounce::new(ms(10), ms(100)), vec![5, 10, 15, 300]).await, [25, 310]);
+    async fn a_lone_trigger_is_served_at_once() {
+        assert_eq!(turns(Debounce::new(ms(10), ms(100)), vec![5, 105, 400]).await, [5, 105, 400]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_burst_a_turn_begins_a_quiet_time_after_the_last_trigger() {
+        assert_eq!(turns(Debounce::new(ms(10), ms(100)), vec![5, 10, 15, 300]).await, [5, 25, 300]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn unending_triggers_cannot_put_a_turn_off() {
         let began = turns(Debounce::new(ms(10), ms(100)), (0..50).map(|n| n * 8).collect()).await;
-        assert_eq!(began[0], 100);
+        assert_eq!(began[..2], [0, 108]);
         assert!(began.windows(2).all(|w| w[1] - w[0] <= 108), "{began:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_maximum_below_the_quiet_time_is_the_quiet_time() {
-        assert_eq!(turns(Debounce::new(ms(50), ms(10)), vec![0]).await, [50]);
+        assert_eq!(turns(Debounce::new(ms(50), ms(10)), vec![0, 1]).await, [0, 51]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_of_the_trigger_still_serves_what_came_before() {
         let (tx, mut rx) = watch::channel(());
-        tx.send_replace(());
+        let mut d = Debounce::new(ms(10), ms(100));
+        for _ in 0..2 {
+            tx.send_replace(());
+            assert!(d.settle(&mut rx).await);
+        }
         drop(tx);
-        let d = Debounce::new(ms(10), ms(100));
-        assert!(d.quieten(&mut rx).await);
         assert!(!d.settle(&mut rx).await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_notify_triggers_too() {
         let (notify, start) = (Notify::new(), Instant::now());
-        notify.notify_one();
-        assert!(Debounce::new(ms(10), ms(100)).settle(&mut &notify).await);
+        let mut d = Debounce::new(ms(10), ms(100));
+        for _ in 0..2 {
+            notify.notify_one();
+            assert!(d.settle(&mut &notify).await);
+        }
         assert_eq!(start.elapsed(), ms(10));
     }
 

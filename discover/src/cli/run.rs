@@ -84,10 +84,10 @@ pub(super) struct ProcessArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pace and guard")]
 pub(super) struct PaceArgs {
-    /// A turn begins this long after the last news …
+    /// News that follows other news is gathered until it has been quiet this long …
     #[arg(long, env = "DISCOVER_QUIET", value_name = "TIME", default_value = "1ms", value_parser = humantime::parse_duration)]
     pub(super) quiet: Duration,
-    /// … and at most this long after the first
+    /// … and at most this long after the first; news after a rest of this length is acted upon at once
     #[arg(long, env = "DISCOVER_MAX_WAIT", value_name = "TIME", default_value = "20ms", value_parser = humantime::parse_duration)]
     pub(super) max_wait: Duration,
     /// Least time between two reloads of HAProxy
