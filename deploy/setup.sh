@@ -62,6 +62,9 @@ have etcd || { missing+=(etcd-server) && services+=(etcd); }
 # The checks are tried on the real ones.
 have redis-server || { missing+=(redis-server) && services+=(redis-server); }
 have rabbitmq-server || { missing+=(rabbitmq-server) && services+=(rabbitmq-server epmd); }
+# ZooKeeper without its daemon: the tests start their own servers. It runs on Java.
+[ -e /usr/share/java/zookeeper.jar ] || missing+=(libzookeeper-java)
+need java default-jre-headless
 
 if [ ${#missing[@]} -gt 0 ]; then
     have apt-get || die "no apt-get here; install by hand what brings: ${missing[*]}"

@@ -7,6 +7,7 @@
 //! | [`watch`] | the seam between a source of pools and whoever uses them | no |
 //! | [`docker`] | Docker's API: containers and events | yes |
 //! | [`store`] | the registry: etcd, and one in memory for tests | yes |
+//! | [`zookeeper`] | ZooKeeper's sessions, for watchers and reporters | yes |
 //! | [`checks`], [`readiness`] | whether a backend works, and when a candidate may be published | dials |
 //! | [`drain`], [`handover`], [`turn`] | which containers drain; what becomes of a candidate, and why | no |
 //! | [`warmup`] | the weight of who has just become ready | no |
@@ -44,3 +45,4 @@ pub mod tls;
 pub mod turn;
 pub mod warmup;
 pub mod watch;
+pub mod zookeeper;

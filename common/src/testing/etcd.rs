@@ -1,18 +1,17 @@
 //! etcd as a child process: one node or a cluster, to be frozen, killed, restarted and set back.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::certs::Certs;
 use super::free_port;
+use super::process::Daemon;
 use crate::store::etcd::{Endpoint, EtcdConfig, EtcdStore};
 
 /// How long a node may take to serve.
@@ -40,7 +39,7 @@ pub struct Etcd {
     /// Where `/health` is answered over plain HTTP.
     health_port: u16,
     certs: Option<Certs>,
-    child: Option<Child>,
+    daemon: Option<Daemon>,
 }
 
 impl Etcd {
@@ -111,28 +110,21 @@ impl Etcd {
                 all.push(file("key-file", "server.key"));
             }
             all.extend(args.iter().map(|arg| (*arg).to_owned()));
-            Self { binary: binary.to_owned(), dir, args: all, client_port, health_port, certs, child: None }
+            Self { binary: binary.to_owned(), dir, args: all, client_port, health_port, certs, daemon: None }
         };
         peers.iter().map(node).collect()
     }
 
     fn spawn(&mut self) {
-        let log = File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
-        let child = Command::new(&self.binary)
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .env_remove("ETCD_HOST")
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.binary.display()));
-        self.child = Some(child);
+        let mut command = Command::new(&self.binary);
+        command.args(&self.args).env_remove("ETCD_HOST");
+        self.daemon = Some(Daemon::start(&mut command, &self.dir.path().join("log")));
     }
 
     fn wait_ready(&mut self) -> bool {
         let deadline = Instant::now() + START_DEADLINE;
         while Instant::now() < deadline {
-            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
+            if self.daemon.as_mut().is_none_or(Daemon::has_ended) {
                 return false;
             }
             if self.is_healthy() {
@@ -182,48 +174,28 @@ impl Etcd {
         etcd_client::Client::connect([self.endpoint().authority()], None).await.unwrap()
     }
 
-    /// Its process id; it must be running.
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
+    fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().unwrap()
     }
 
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.pid()).unwrap()), signal).unwrap();
+    /// Its process id; it must be running.
+    pub fn pid(&self) -> u32 {
+        self.daemon().pid()
     }
 
     /// Stops the process without ending it: connections stay open and nothing answers.
-    ///
-    /// Returns when every thread has stopped: the signal reaches them one by one, and on a busy machine one that still
-    /// runs may answer a call.
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !self.is_stopped() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1)); // until the deadline
-        }
-    }
-
-    fn is_stopped(&self) -> bool {
-        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.pid())) else { return true };
-        // The state stands behind the name, which is in parentheses.
-        let state = |stat: &str| stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        threads.flatten().all(|t| match std::fs::read_to_string(t.path().join("stat")) {
-            Ok(stat) => matches!(state(&stat), Some('T' | 't')),
-            Err(_) => true,
-        })
+        self.daemon().freeze();
     }
 
     /// Ends a freeze.
     pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
+        self.daemon().thaw();
     }
 
     /// Ends the process at once; the data stays.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            drop(child.kill());
-            drop(child.wait());
-        }
+        self.daemon = None;
     }
 
     /// Starts it again on the same ports and data, and waits until it serves.
@@ -251,11 +223,5 @@ impl Etcd {
         drop(fs::remove_dir_all(self.dir.path().join(to)));
         let paths = [from, to].map(|name| self.dir.path().join(name));
         assert!(Command::new("cp").arg("-a").args(paths).status().unwrap().success());
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

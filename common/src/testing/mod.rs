@@ -8,7 +8,9 @@ pub mod containers;
 pub mod docker_api;
 pub mod etcd;
 pub mod gate;
+pub mod process;
 pub mod watch_contract;
+pub mod zookeeper;
 
 use std::net::TcpListener;
 
