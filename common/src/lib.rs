@@ -13,6 +13,7 @@
 //! | [`warmup`] | the weight of who has just become ready | no |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`admin`] | the admin server: metrics, health, status, events | yes |
+//! | [`config`] | config files of Synapse's and Nerve's making, read whole | reads files |
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
 //! | [`lifecycle`] | owned tasks, one cancellation root, signals | yes |
 //! | [`telemetry`] | logs, error chains, metrics registry | yes |
@@ -26,6 +27,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod checks;
+pub mod config;
 pub mod debounce;
 pub mod desired;
 pub mod docker;

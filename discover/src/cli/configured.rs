@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use common::admin::control::ControlServer;
 use common::admin::{AdminServer, Listen};
+use common::config::files::stamps;
 use common::debounce::Debounce;
 use common::lifecycle::Lifecycle;
 use common::model::ServiceMap;
@@ -267,12 +268,3 @@ impl Frame {
 
 /// Generators, and what HAProxy's tells of itself.
 type Made = (Vec<Box<dyn Turn>>, Option<Arc<Mutex<HaproxyStatus>>>);
-
-/// What tells that a file has changed.
-fn stamps(files: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
-    let stamp = |path: &PathBuf| {
-        let meta = std::fs::metadata(path).ok()?;
-        Some((meta.modified().ok()?, meta.len()))
-    };
-    files.iter().map(stamp).collect()
-}

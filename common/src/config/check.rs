@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::Report;
-use super::keys::{Key, Kind, Origin};
+use super::table::{Key, Kind, Origin};
 
 /// Checks an object against `keys`, in place. Unknown keys are warnings; in a section of our own, errors.
 pub fn object(map: &mut Map<String, Value>, keys: &[Key], path: &str, report: &mut Report) {
@@ -202,8 +202,42 @@ fn what(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::ROOT;
     use serde_json::json;
+
+    const fn key(name: &'static str, kind: Kind) -> Key {
+        Key { name, kind, default: "", origin: Origin::Synapse, doc: "", test: "" }
+    }
+
+    const fn ours(name: &'static str, kind: Kind) -> Key {
+        Key { origin: Origin::Ours, ..key(name, kind) }
+    }
+
+    const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };
+    const TEMPLATE: &[Key] = &[ours("source", Kind::Text)];
+    const SECTION: &[Key] = &[
+        key("port", Kind::Port),
+        key("frontend", Kind::Lines),
+        key("listen", Kind::Lines),
+        key("backend", Kind::Lines),
+        key("disabled", Kind::Bool),
+    ];
+    const SERVICE: &[Key] = &[
+        key("discovery", Kind::Object(&[key("hosts", Kind::Lines)])),
+        key("default_servers", Kind::Objects(&[key("host", Kind::Text)])),
+        key("haproxy", Kind::Object(SECTION)),
+    ];
+    const HAPROXY: &[Key] = &[
+        key("global", Kind::Lines),
+        key("socket_file_path", Kind::Lines),
+        key("restart_interval", NATURAL),
+        key("do_writes", Kind::Bool),
+        key("extra_sections", Kind::Map(&Kind::Lines)),
+    ];
+    const ROOT: &[Key] = &[
+        key("services", Kind::Map(&Kind::Object(SERVICE))),
+        key("haproxy", Kind::Object(HAPROXY)),
+        ours("template", Kind::Map(&Kind::Object(TEMPLATE))),
+    ];
 
     fn checked(mut value: Value) -> (Value, Report) {
         let mut report = Report::default();

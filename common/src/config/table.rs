@@ -1,0 +1,81 @@
+//! What a table of keys consists of. From one table come the checks, the JSON Schema and the reference in the docs.
+
+/// What a value may be.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// true or false; `yes`, `no`, `on`, `off` as YAML 1.1 had them.
+    Bool,
+    /// One line of text; a number is taken as its digits.
+    Text,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A whole number, also as digits in a text.
+    Whole {
+        /// The least.
+        min: i64,
+        /// The most.
+        max: i64,
+    },
+    /// A number from 0 on.
+    Number,
+    /// A port or a range of them (`8000-8010`), or null.
+    Port,
+    /// Lines of text; one alone need not be in a list.
+    Lines,
+    /// Any JSON: Synapse passes over what it cannot use.
+    Any,
+    /// An object with these keys.
+    Object(&'static [Key]),
+    /// Such objects; one alone need not be in a list.
+    Objects(&'static [Key]),
+    /// Any names, each with such a value.
+    Map(&'static Kind),
+}
+
+/// Whose key it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Synapse's own.
+    Synapse,
+    /// synapse-nginx's.
+    SynapseNginx,
+    /// Of the clay.io or the etcd fork.
+    Fork,
+    /// Nerve's own.
+    Nerve,
+    /// go-nerve's.
+    GoNerve,
+    /// Ours.
+    Ours,
+}
+
+impl Origin {
+    /// As the reference prints it; `program` is what we are.
+    pub fn as_str(self, program: &'static str) -> &'static str {
+        match self {
+            Self::Synapse => "Synapse",
+            Self::SynapseNginx => "synapse-nginx",
+            Self::Fork => "a fork of Synapse",
+            Self::Nerve => "Nerve",
+            Self::GoNerve => "go-nerve",
+            Self::Ours => program,
+        }
+    }
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// What counts without it, as the reference prints it; empty: nothing.
+    pub default: &'static str,
+    /// Whose it is.
+    pub origin: Origin,
+    /// What it does.
+    pub doc: &'static str,
+    /// The test that shows it.
+    pub test: &'static str,
+}
