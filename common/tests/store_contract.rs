@@ -150,6 +150,9 @@ async fn a_lease_takes_its_keys_at_one_revision<B: Bench>(bench: &B) {
     let at = store.put_all(ops).await.unwrap().unwrap();
     let listed = store.list("/lease/").await.unwrap();
     assert_eq!((listed.entries.len(), listed.entries[0].lease), (300, Some(lease.id)));
+    let mut hanging = store.lease_keys(lease.id).await.unwrap();
+    hanging.sort();
+    assert!(hanging.len() == 300 && &*hanging[0] == "/lease/0", "{hanging:?}");
     let mut keeper = store.keep_alive(lease.id).await.unwrap();
     assert_eq!(keeper.beat().await.unwrap(), lease.ttl);
     assert!(store.time_to_live(lease.id).await.unwrap().unwrap() <= lease.ttl);
@@ -161,6 +164,7 @@ async fn a_lease_takes_its_keys_at_one_revision<B: Bench>(bench: &B) {
     assert!(keeper.beat().await.unwrap_err().is_lease_lost(), "it stays lost");
     assert_eq!(store.keep_alive(lease.id).await.err().unwrap().fault, Fault::LeaseLost(lease.id));
     assert_eq!(store.time_to_live(lease.id).await.unwrap(), None);
+    assert!(store.lease_keys(lease.id).await.unwrap().is_empty());
     let late = store.txn(Vec::new(), vec![Op::put("/lease/late", *b"1", Some(lease.id))]).await.unwrap_err();
     assert_eq!(late.fault, Fault::LeaseLost(lease.id));
     store.revoke(lease.id).await.unwrap();

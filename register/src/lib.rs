@@ -5,7 +5,10 @@
 //! | [`cli`] | flags and environment | no |
 //! | [`commands`] | what each command does | yes |
 //! | [`agent`] | the loop that judges everything again whenever something happens | no |
+//! | [`nerve`] | Nerve's config: services without Docker | reads files |
+//! | [`reporters`] | where those are published | by reporter |
 //! | [`publish`] | what is written to the registry, and the lease it hangs on | store |
+//! | [`statsd`] | counts as Nerve sent them | yes |
 //! | [`privileges`] | from root to nobody | yes |
 //! | [`status`], [`metrics`] | what is shown | no |
 //!
@@ -16,6 +19,9 @@ pub mod agent;
 pub mod cli;
 pub mod commands;
 pub mod metrics;
+pub mod nerve;
 pub mod privileges;
 pub mod publish;
+pub mod reporters;
+pub mod statsd;
 pub mod status;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -24,6 +25,24 @@ const HEAD: usize = 16 * 1024;
 /// How much is read at once: most answers as a whole, so that nothing unread makes the system reset the connection.
 const PIECE: usize = 2 * 1024;
 
+/// How long each phase of a request may take, for those who say it phase by phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phases {
+    /// To connect.
+    pub open: Duration,
+    /// For the TLS handshake.
+    pub tls: Duration,
+    /// From the request to the answer.
+    pub read: Duration,
+}
+
+impl Phases {
+    /// All of them together.
+    pub fn total(&self) -> Duration {
+        self.open.saturating_add(self.tls).saturating_add(self.read)
+    }
+}
+
 /// Sends one request on a connection of its own; an answer that sends it elsewhere is an answer, and followed by nothing.
 #[derive(Debug, Clone)]
 pub struct HttpProbe {
@@ -32,6 +51,7 @@ pub struct HttpProbe {
     tls: Option<TlsClient>,
     /// The request as it is sent; `None`: it cannot be.
     sent: Option<Arc<[u8]>>,
+    phases: Option<Phases>,
 }
 
 impl HttpProbe {
@@ -39,9 +59,15 @@ impl HttpProbe {
     pub fn new(address: SocketAddr, spec: &HttpCheck) -> Self {
         let name = spec.sni.as_deref().or(spec.host.as_deref());
         let tls = || TlsClient::new(address, name, spec.ca.as_deref(), spec.insecure, b"http/1.1");
-        let mut probe = Self { address, tls: spec.tls.then(tls), spec: spec.clone(), sent: None };
+        let mut probe = Self { address, tls: spec.tls.then(tls), spec: spec.clone(), sent: None, phases: None };
         probe.sent = probe.request().ok().map(|request| written(&request));
         probe
+    }
+
+    /// The same, with a limit for each phase.
+    #[must_use]
+    pub fn with_phases(self, phases: Option<Phases>) -> Self {
+        Self { phases, ..self }
     }
 
     /// Tries once.
@@ -49,10 +75,14 @@ impl HttpProbe {
     /// # Errors
     /// Why it did not pass.
     pub async fn attempt(&self) -> Result<(), CheckError> {
-        let stream = connect(self.address).await?;
+        let limit = |phase: fn(&Phases) -> Duration| self.phases.as_ref().map(phase);
+        let stream = within(limit(|p| p.open), connect(self.address)).await?;
         match &self.tls {
-            None => self.ask(stream).await,
-            Some(tls) => self.ask(tls.wrap(self.address, stream).await?).await,
+            None => within(limit(|p| p.read), self.ask(stream)).await,
+            Some(tls) => {
+                let stream = within(limit(|p| p.tls), tls.wrap(self.address, stream)).await?;
+                within(limit(|p| p.read), self.ask(stream)).await
+            }
         }
     }
 
@@ -170,6 +200,17 @@ impl HttpProbe {
 
     fn talk(&self, source: hyper::Error) -> CheckError {
         CheckError::Talk { address: self.address, source: source.into() }
+    }
+}
+
+/// One phase, within its limit if it has one.
+async fn within<T>(
+    limit: Option<Duration>,
+    phase: impl Future<Output = Result<T, CheckError>>,
+) -> Result<T, CheckError> {
+    match limit {
+        None => phase.await,
+        Some(after) => tokio::time::timeout(after, phase).await.unwrap_or(Err(CheckError::Deadline { after })),
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`http`](HttpProbe) | an HTTP or HTTPS request is answered as expected |
 //! | [`grpc`](GrpcProbe) | `grpc.health.v1.Health/Check` answers SERVING |
 //! | [`exec`](ExecProbe) | a command in the container ends with status 0 |
+//! | [`local`](LocalProbe) | a command on this host ends with status 0 |
 //! | [`redis`](RedisProbe) | PING is answered with PONG |
 //! | [`amqp`](AmqpProbe) | a RabbitMQ server greets, and opens a connection where a user is given |
 //!
@@ -19,6 +20,7 @@ mod error;
 mod exec;
 mod grpc;
 mod http;
+mod local;
 mod redis;
 mod tcp;
 #[cfg(test)]
@@ -33,7 +35,8 @@ pub use amqp::AmqpProbe;
 pub use error::CheckError;
 pub use exec::ExecProbe;
 pub use grpc::GrpcProbe;
-pub use http::HttpProbe;
+pub use http::{HttpProbe, Phases};
+pub use local::LocalProbe;
 pub use redis::RedisProbe;
 pub use tcp::TcpCheck;
 use tls::TlsClient;
@@ -69,6 +72,8 @@ pub enum AnyCheck {
     Grpc(Box<GrpcProbe>),
     /// A command in the container succeeds.
     Exec(ExecProbe),
+    /// A command on this host succeeds.
+    Local(LocalProbe),
     /// PING, PONG.
     Redis(RedisProbe),
     /// RabbitMQ greets.
@@ -88,30 +93,38 @@ impl AnyCheck {
         container: &ContainerId,
         docker: Option<&Docker>,
     ) -> Option<Self> {
-        let at = |make: &dyn Fn(SocketAddr) -> Self| match address {
-            Some(address) => make(address),
-            None => Self::Impossible("the container has no address of its own to dial".to_owned()),
-        };
-        Some(match kind {
-            CheckKind::Docker => return None,
-            CheckKind::Noop => Self::Noop,
-            CheckKind::Tcp => at(&|to| Self::Tcp(TcpCheck::new(to))),
-            CheckKind::Http(spec) => at(&|to| Self::Http(Box::new(HttpProbe::new(to, spec)))),
-            CheckKind::Grpc { service, tls } => at(&|to| Self::Grpc(Box::new(GrpcProbe::new(to, service, *tls)))),
-            CheckKind::Redis { password } => at(&|to| Self::Redis(RedisProbe::new(to, password.as_ref()))),
-            CheckKind::Rabbitmq { user, password, vhost } => {
-                at(&|to| Self::Amqp(AmqpProbe::new(to, user.as_deref(), password.as_ref(), vhost)))
-            }
-            CheckKind::Exec { command } => match docker {
+        Some(match (kind, address) {
+            (CheckKind::Docker, _) => return None,
+            (CheckKind::Noop, _) => Self::Noop,
+            (CheckKind::Exec { command }, _) => match docker {
                 Some(docker) => Self::Exec(ExecProbe::new(docker.clone(), container.clone(), command)),
                 None => Self::Impossible("there is no Docker here to run a command".to_owned()),
             },
+            (kind, Some(address)) => Self::on_host(kind, address, None),
+            (_, None) => Self::Impossible("the container has no address of its own to dial".to_owned()),
         })
+    }
+
+    /// The check that `kind` asks for, of what listens at `address`, with no container behind it: a command runs on this
+    /// host. `phases` are for http.
+    pub fn on_host(kind: &CheckKind, address: SocketAddr, phases: Option<Phases>) -> Self {
+        match kind {
+            CheckKind::Docker => Self::Impossible("there is no container with a HEALTHCHECK".to_owned()),
+            CheckKind::Noop => Self::Noop,
+            CheckKind::Tcp => Self::Tcp(TcpCheck::new(address)),
+            CheckKind::Http(spec) => Self::Http(Box::new(HttpProbe::new(address, spec).with_phases(phases))),
+            CheckKind::Grpc { service, tls } => Self::Grpc(Box::new(GrpcProbe::new(address, service, *tls))),
+            CheckKind::Redis { password } => Self::Redis(RedisProbe::new(address, password.as_ref())),
+            CheckKind::Rabbitmq { user, password, vhost } => {
+                Self::Amqp(AmqpProbe::new(address, user.as_deref(), password.as_ref(), vhost))
+            }
+            CheckKind::Exec { command } => Self::Local(LocalProbe::new(command)),
+        }
     }
 
     /// The shortest time from one try to the next: what costs a process is not to be had every millisecond.
     pub fn shortest_pause(&self) -> Duration {
-        Duration::from_millis(if matches!(self, Self::Exec(_)) { 250 } else { 1 })
+        Duration::from_millis(if matches!(self, Self::Exec(_) | Self::Local(_)) { 250 } else { 1 })
     }
 }
 
@@ -125,6 +138,7 @@ impl Check for AnyCheck {
             Self::Noop => return Outcome::Pass,
             Self::Impossible(why) => return Outcome::Fail(CheckError::Impossible(why.clone())),
             Self::Exec(check) => return check.attempt(timeout).await,
+            Self::Local(check) => Box::pin(check.attempt()),
             Self::Http(check) => Box::pin(check.attempt()),
             Self::Grpc(check) => Box::pin(check.attempt()),
             Self::Redis(check) => Box::pin(check.attempt()),

@@ -63,6 +63,7 @@ fn check(value: &mut Value, kind: &Kind, path: &str, report: &mut Report) {
             }
         }
         Kind::Whole { min, max } => whole(value, *min, *max, path, report),
+        Kind::Digits { min, max } => whole(&mut value.clone(), *min, *max, path, report),
         Kind::Number => match number(value) {
             Some(n) if n >= 0.0 => *value = n.into(),
             _ => report.error(path, format!("{value} is not a number from 0 on")),

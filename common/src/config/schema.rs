@@ -33,7 +33,7 @@ fn kind(of: &Kind) -> Value {
         Kind::Bool => json!({"type": ["boolean", "string", "null"]}),
         Kind::Text => json!({"type": ["string", "number", "boolean", "null"]}),
         Kind::Word(words) => json!({"enum": words}),
-        Kind::Whole { min, max } => {
+        Kind::Whole { min, max } | Kind::Digits { min, max } => {
             let mut schema = json!({"type": ["integer", "string", "null"]});
             if *min > i64::MIN {
                 schema["minimum"] = json!(min);
@@ -94,7 +94,7 @@ fn words(kind: &Kind) -> String {
         Kind::Bool => "true or false".to_owned(),
         Kind::Text => "text".to_owned(),
         Kind::Word(words) => words.join(" or "),
-        Kind::Whole { min, max } => match (*min, *max) {
+        Kind::Whole { min, max } | Kind::Digits { min, max } => match (*min, *max) {
             (i64::MIN, _) => "whole number".to_owned(),
             (min, i64::MAX) => format!("whole number from {min}"),
             (min, max) => format!("{min} to {max}"),

@@ -16,6 +16,13 @@ pub enum Kind {
         /// The most.
         max: i64,
     },
+    /// A whole number or its digits in a text, left as it is written.
+    Digits {
+        /// The least.
+        min: i64,
+        /// The most.
+        max: i64,
+    },
     /// A number from 0 on.
     Number,
     /// A port or a range of them (`8000-8010`), or null.

@@ -159,7 +159,7 @@ impl Attempts {
 
 /// The moment after `at` at which others with such an interval wake, too: one wake-up serves several checks, which is
 /// what most of the cost of hundreds of them is. It comes at most a fiftieth of the interval later.
-fn together(at: Instant, interval: Duration) -> Instant {
+pub fn together(at: Instant, interval: Duration) -> Instant {
     static BASE: OnceLock<Instant> = OnceLock::new();
     let base = *BASE.get_or_init(Instant::now);
     let grid = (interval / 50).clamp(Duration::from_millis(1), Duration::from_millis(50)).as_nanos();

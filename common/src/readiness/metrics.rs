@@ -47,7 +47,7 @@ impl CheckMetrics {
     }
 
     /// The counters of one kind: tries that passed, and that failed.
-    pub(super) fn tries(&self, kind: &CheckKind) -> [Counter; 2] {
+    pub fn tries(&self, kind: &CheckKind) -> [Counter; 2] {
         ["pass", "fail"].map(|outcome| self.tries.get_or_create_owned(&Tried { kind: kind.as_str(), outcome }))
     }
 

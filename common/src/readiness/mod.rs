@@ -25,11 +25,12 @@ use tokio::task::JoinSet;
 
 use crate::checks::{AnyCheck, TcpCheck};
 use crate::docker::Docker;
+pub use attempts::together;
 use attempts::{Attempts, News};
 use gate::{Basis, Gate, Part};
 pub use gate::{CheckState, GateKey, Verdict, Why};
 pub use metrics::CheckMetrics;
-pub use tally::Standing;
+pub use tally::{Standing, Tally};
 
 /// What opens the gate of a container that has no check of any kind (`--ready`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]

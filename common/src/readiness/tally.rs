@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::desired::CheckSpec;
+use crate::desired::{CheckKind, CheckSpec};
 
 /// What a check says of its backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct Tally {
     passing_since: Option<Duration>,
     /// When it fell, within the window.
     falls: VecDeque<Duration>,
+    damped: bool,
+    first_decides: bool,
 }
 
 impl Tally {
@@ -75,7 +77,21 @@ impl Tally {
             failures: 0,
             passing_since: None,
             falls: VecDeque::new(),
+            damped: true,
+            first_decides: false,
         }
+    }
+
+    /// For a service of Nerve's config: `rise` and `fall` alone, nothing is damped. With `first_decides` the first try
+    /// decides at once, whatever they are.
+    pub fn of_nerve(rise: u32, fall: u32, passing: bool, first_decides: bool) -> Self {
+        let spec = CheckSpec { rise, fall, ..CheckSpec::new(CheckKind::Noop) };
+        Self { damped: false, first_decides, ..Self::new(&spec, passing) }
+    }
+
+    /// What it says.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Whether it passes.
@@ -83,11 +99,27 @@ impl Tally {
         self.standing == Standing::Passing
     }
 
+    /// Whether it is known not to pass: it has failed as often in a row as it takes to fall.
+    pub fn has_fallen(&self) -> bool {
+        match &self.standing {
+            Standing::Passing => false,
+            Standing::Waiting(_) => self.failures >= self.fall,
+            Standing::Failing(_) | Standing::Flapping(_) => true,
+        }
+    }
+
     /// Takes a try in, made `at` this time after the first; `Err`: why it failed. Returns the standing where that
     /// changed, other than by the wording of a failure that went on.
     pub fn record(&mut self, tried: Result<(), String>, at: Duration) -> Option<&Standing> {
         while self.falls.front().is_some_and(|fall| at.saturating_sub(*fall) > WINDOW) {
             self.falls.pop_front();
+        }
+        if std::mem::take(&mut self.first_decides) && matches!(self.standing, Standing::Waiting(_)) {
+            self.standing = match tried {
+                Ok(()) => Standing::Passing,
+                Err(why) => Standing::Failing(why),
+            };
+            return Some(&self.standing);
         }
         let new = match tried {
             Ok(()) => self.passed(at),
@@ -130,7 +162,7 @@ impl Tally {
 
     /// For how long it must pass before it counts: nothing unless it flaps, then twice as long with each fall.
     fn hold(&self) -> Duration {
-        match self.falls.len().checked_sub(FLAPS) {
+        match self.falls.len().checked_sub(FLAPS).filter(|_| self.damped) {
             None => Duration::ZERO,
             Some(more) => {
                 let times = 2_u32.saturating_pow(u32::try_from(more + 1).unwrap_or(u32::MAX));
@@ -145,7 +177,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::desired::CheckKind;
+
+    /// Tries against what a service of Nerve's is said to be after each: U up, D down, - not known.
+    #[test]
+    fn nerves_rise_and_fall() {
+        for (rise, fall, first_decides, tries, expected) in [
+            // As measured with Nerve 0.9.7.
+            (3, 1, true, "1", "U"),
+            (3, 1, true, "0111", "DDDU"),
+            (1, 2, true, "1010100", "UUUUUUD"),
+            (2, 3, true, "0110001", "DDUUUDD"),
+            // Its first result decides nothing here unless that is asked for.
+            (3, 1, false, "111", "--U"),
+            (2, 1, false, "0110", "--UD"),
+        ] {
+            let mut tally = Tally::of_nerve(rise, fall, false, first_decides);
+            let mut seen = String::new();
+            for (n, c) in (0_u32..).zip(tries.chars()) {
+                let tried = if c == '1' { Ok(()) } else { Err("no".to_owned()) };
+                tally.record(tried, SECOND / 2 * n);
+                seen.push(match tally.standing() {
+                    Standing::Passing => 'U',
+                    Standing::Waiting(_) => '-',
+                    Standing::Failing(_) | Standing::Flapping(_) => 'D',
+                });
+            }
+            assert_eq!(seen, expected, "rise {rise}, fall {fall}, {tries}");
+        }
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 

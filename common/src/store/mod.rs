@@ -119,6 +119,12 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`StoreError`].
     fn time_to_live(&self, lease: LeaseId) -> impl Future<Output = Result<Option<Duration>, StoreError>> + Send;
 
+    /// The keys that hang on `lease`, in no order; none when it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`Fault::Denied`] for a caller without the right to read one of them.
+    fn lease_keys(&self, lease: LeaseId) -> impl Future<Output = Result<Vec<Key>, StoreError>> + Send;
+
     /// The store's newest position, by a read that a caller with rights on `prefix` only may do.
     ///
     /// # Errors

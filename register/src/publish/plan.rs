@@ -6,6 +6,8 @@ use std::sync::Arc;
 use common::model::{Backend, BackendId, Layout, NodeName, Prefix, ServiceName, Status, ValueFormat, encode};
 use common::store::{Key, LeaseId, Op, Value};
 
+use super::numbers::{draining, is_numbered};
+
 /// All backends that this agent answers for.
 pub type Registrations = BTreeMap<(ServiceName, BackendId), Backend>;
 
@@ -62,6 +64,8 @@ pub struct Plan {
     /// Changes of existing keys (a drain among them), then new keys, then deletions: no pool is ever emptier on the
     /// way than before or after.
     pub ops: Vec<Op>,
+    /// New numbered keys, to be written before `ops`, and only where nobody else has them.
+    pub creates: Vec<(Key, Value)>,
     /// Shared keys to delete only where they still hang on our own lease.
     pub yields: Vec<Key>,
 }
@@ -69,7 +73,7 @@ pub struct Plan {
 impl Plan {
     /// Nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.yields.is_empty()
+        self.ops.is_empty() && self.creates.is_empty() && self.yields.is_empty()
     }
 }
 
@@ -77,13 +81,20 @@ impl Plan {
 pub fn plan(desired: &Keys, published: &Keys, lease: LeaseId) -> Plan {
     let put = |(key, value): (&Key, &Value)| Op::put(key.clone(), value.clone(), Some(lease));
     let changed = desired.iter().filter(|(key, value)| published.get(*key).is_some_and(|old| old != *value));
-    let new = desired.iter().filter(|(key, _)| !published.contains_key(*key));
-    let mut plan = Plan { ops: changed.chain(new).map(put).collect(), yields: Vec::new() };
-    for key in published.keys().filter(|key| !desired.contains_key(*key)) {
-        match is_shared(key) {
-            true => plan.yields.push(key.clone()),
-            false => plan.ops.push(Op::delete(key.clone())),
+    let (numbered, new): (Vec<_>, Vec<_>) =
+        desired.iter().filter(|(key, _)| !published.contains_key(*key)).partition(|(key, _)| is_numbered(key));
+    let creates = numbered.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut plan = Plan { ops: changed.chain(new).map(put).collect(), creates, yields: Vec::new() };
+    for (key, value) in published.iter().filter(|(key, _)| !desired.contains_key(*key)) {
+        if is_shared(key) {
+            plan.yields.push(key.clone());
+            continue;
         }
+        // A service that fails is taken away on purpose: who reads must not take it for a lease that ran out.
+        if let Some(goodbye) = is_numbered(key).then(|| draining(value)).flatten() {
+            plan.ops.push(Op::put(key.clone(), goodbye, Some(lease)));
+        }
+        plan.ops.push(Op::delete(key.clone()));
     }
     plan
 }

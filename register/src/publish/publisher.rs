@@ -3,25 +3,21 @@
 //! Three things go on side by side while a claim holds: the lease is renewed on its own beat, the registrar's key is
 //! watched, and changes are written. Whichever finds the claim void ends all three.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::store::{Compare, Entry, KeepAlive, Key, LeaseId, Op, Store, StoreError, Value};
-use common::telemetry::Chain;
+use common::store::{Entry, KeepAlive, Key, LeaseId, Store, StoreError};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::metadata;
-use super::plan::{Form, Keys, Plan, Registrations, is_shared, plan};
+use super::plan::{Form, Registrations};
 use super::registrar::{Claim, ClaimError, End, Identity, Registrar};
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
-
-/// How often docker-register's port keys are read back: they hang on the lease of the agent that wrote last, and go when
-/// that dies, while the others' backends live on.
-const SHARED: Duration = Duration::from_secs(2);
+use super::writer::Writer;
+use crate::reporters::Wanted;
 
 /// Why the publisher gave up.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +54,7 @@ pub struct Publisher<S> {
     metadata: Option<Duration>,
     registrar: Registrar<S>,
     desired: watch::Receiver<Option<Arc<Registrations>>>,
+    wanted: watch::Receiver<Arc<Wanted>>,
     report: Reporter,
 }
 
@@ -73,7 +70,15 @@ impl<S: Store> Publisher<S> {
         let PublisherSettings { form, identity, ttl, audit, metadata } = settings;
         let registrar = Registrar::new(store.clone(), identity, form.prefix.clone(), ttl);
         let report = Reporter::new(out, metrics, ttl / 3);
-        Self { store, form, audit, metadata, registrar, desired, report }
+        let wanted = watch::channel(Arc::default()).1;
+        Self { store, form, audit, metadata, registrar, desired, wanted, report }
+    }
+
+    /// The same, which also publishes what `wanted` holds: services without Docker.
+    #[must_use]
+    pub fn with_wanted(mut self, wanted: watch::Receiver<Arc<Wanted>>) -> Self {
+        self.wanted = wanted;
+        self
     }
 
     /// Runs until `stop`. The lease stays and keeps everything alive for its time, unless `revoke` is cancelled, too:
@@ -131,7 +136,7 @@ impl<S: Store> Publisher<S> {
     }
 
     async fn hold(&mut self, claim: Claim) -> End {
-        let Self { store, form, audit, metadata, registrar, desired, report } = self;
+        let Self { store, form, audit, metadata, registrar, desired, wanted, report } = self;
         let (lease, about_host) = (claim.lease, Key::from(form.prefix.metadata(&form.node)));
         let metadata = async {
             match metadata {
@@ -139,12 +144,12 @@ impl<S: Store> Publisher<S> {
                 None => std::future::pending().await,
             }
         };
-        let published = claim.entries.into_iter().map(|e| (e.key, e.value)).collect();
-        let writer = Writer { store, form, report, lease: claim.lease, published, doubtful: VecDeque::new() };
+        let (at, ttl) = (claim.at, claim.ttl);
+        let writer = Writer::new(store, form, report, claim);
         tokio::select! {
-            end = registrar.guard(claim.at, |e| report.away(e)) => end,
-            end = beats(store, claim.lease, claim.ttl, report) => end,
-            end = writer.run(desired, *audit) => end,
+            end = registrar.guard(at, |e| report.away(e)) => end,
+            end = beats(store, lease, ttl, report) => end,
+            end = writer.run(desired, wanted, *audit) => end,
             never = metadata => match never {},
         }
     }
@@ -178,134 +183,4 @@ async fn beats<S: Store>(store: &S, lease: LeaseId, mut ttl: Duration, report: &
         sleep(wait).await;
         next = Instant::now();
     }
-}
-
-/// Writes changes under one lease.
-struct Writer<'a, S> {
-    store: &'a S,
-    form: &'a Form,
-    report: &'a Reporter,
-    lease: LeaseId,
-    /// What is in the registry as far as is known; an empty value stands for "perhaps something else".
-    published: Keys,
-    /// Keys still to be read back in this round.
-    doubtful: VecDeque<Key>,
-}
-
-impl<S: Store> Writer<'_, S> {
-    async fn run(mut self, desired: &mut watch::Receiver<Option<Arc<Registrations>>>, audit: Duration) -> End {
-        let rounds_of = |period: Duration| {
-            let mut rounds = interval_at(Instant::now() + period, period);
-            rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            rounds
-        };
-        let (mut rounds, mut shared) = (rounds_of(audit), rounds_of(SHARED.min(audit)));
-        loop {
-            let wanted = desired.borrow_and_update().clone();
-            let mut retry = None;
-            if let Some(wanted) = wanted {
-                match self.bring_to(&wanted).await {
-                    Ok(()) => {}
-                    Err(e) if e.is_lease_lost() => return End::Lost("a write was refused for it"),
-                    Err(e) => retry = Some(self.report.away(&e)),
-                }
-            }
-            // Waits for a reason to write: a change, a failed write, or a key that is not as it was written.
-            loop {
-                tokio::select! {
-                    biased;
-                    changed = desired.changed() => match changed {
-                        Ok(()) => break,
-                        Err(_) => std::future::pending().await, // the agent is ending; it stops us as well
-                    },
-                    () = sleep(retry.unwrap_or_default()), if retry.is_some() => break,
-                    found = Self::look(self.store, &self.doubtful), if !self.doubtful.is_empty() => {
-                        if self.judge(found) { break }
-                    }
-                    _ = rounds.tick() => self.doubtful = self.published.keys().cloned().collect(),
-                    _ = shared.tick(), if self.form.service_ports && self.doubtful.is_empty() => {
-                        self.doubtful = self.published.keys().filter(|key| is_shared(key)).cloned().collect();
-                    }
-                }
-            }
-        }
-    }
-
-    async fn bring_to(&mut self, wanted: &Arc<Registrations>) -> Result<(), StoreError> {
-        let keys = self.form.keys(wanted);
-        let plan = plan(&keys, &self.published, self.lease);
-        if !plan.is_empty() {
-            self.report.update(|p| p.phase = Phase::Granted);
-            self.apply(plan).await?;
-            self.report.back();
-        }
-        self.report.metrics.keys.set(i64::try_from(keys.len()).unwrap_or(i64::MAX));
-        self.report.update(|p| (p.phase, p.published) = (Phase::Published, Some(Arc::clone(wanted))));
-        Ok(())
-    }
-
-    /// Until the store has answered, a key that is being written may hold the old value or the new one: only an answer
-    /// makes it known.
-    async fn apply(&mut self, plan: Plan) -> Result<(), StoreError> {
-        let puts = |op: &Op| match op {
-            Op::Put { key, value, .. } => Some((key.clone(), value.clone())),
-            Op::Delete { .. } => None,
-        };
-        let written: Vec<(Key, Value)> = plan.ops.iter().filter_map(puts).collect();
-        let gone: Vec<Key> = plan.ops.iter().filter(|op| puts(op).is_none()).map(|op| op.key().clone()).collect();
-        self.published.extend(written.iter().map(|(key, _)| (key.clone(), unknown())));
-        self.store.put_all(plan.ops).await?;
-        let metrics = &self.report.metrics;
-        metrics.puts.inc_by(written.len() as u64);
-        metrics.deletes.inc_by(gone.len() as u64);
-        for (key, value) in &written {
-            info!(key = %key, value = %String::from_utf8_lossy(value), "Published.");
-        }
-        for key in &gone {
-            info!(key = %key, "Withdrawn.");
-            self.published.remove(key);
-        }
-        self.published.extend(written);
-        for key in plan.yields {
-            let ours = vec![Compare::LeaseIs(key.clone(), self.lease)];
-            self.store.txn(ours, vec![Op::delete(key.clone())]).await?;
-            self.published.remove(&key);
-        }
-        Ok(())
-    }
-
-    /// Reads the first doubtful key.
-    async fn look(store: &S, doubtful: &VecDeque<Key>) -> Result<Option<Entry>, StoreError> {
-        match doubtful.front() {
-            Some(key) => store.get(key).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Whether the first doubtful key must be written again.
-    fn judge(&mut self, found: Result<Option<Entry>, StoreError>) -> bool {
-        let found = match found {
-            Ok(found) => found,
-            Err(e) => {
-                warn!(error = %Chain(&e), "Reading back what was published failed; the next round tries again.");
-                self.doubtful.clear();
-                return false;
-            }
-        };
-        let Some(key) = self.doubtful.pop_front() else { return false };
-        let Some(published) = self.published.get(&key) else { return false };
-        let intact = found
-            .is_some_and(|entry| is_shared(&key) || (entry.value == *published && entry.lease == Some(self.lease)));
-        if !intact {
-            warn!(key = %key, "Somebody else changed or deleted this key; writing it again.");
-            self.report.metrics.repairs.inc();
-            self.published.insert(key, unknown());
-        }
-        !intact
-    }
-}
-
-/// The value of a key that nobody knows: no value of ours is empty.
-fn unknown() -> Value {
-    Value::from([])
 }

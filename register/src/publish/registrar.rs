@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::numbers::is_numbered;
 use common::model::{NodeName, Prefix};
 use common::store::{Change, Compare, Entry, KeepAlive, Key, LeaseId, Op, Position, Store, StoreError, WatchStream};
 use serde::{Deserialize, Serialize};
@@ -200,7 +201,8 @@ impl<S: Store> Registrar<S> {
             return Ok(None);
         }
         let listing = self.store.list(&self.prefix.backends()).await.map_err(|e| self.failed(e))?;
-        let entries: Vec<_> = listing.entries.into_iter().filter(|e| e.lease == Some(lease)).collect();
+        let mut entries: Vec<_> = listing.entries.into_iter().filter(|e| e.lease == Some(lease)).collect();
+        entries.extend(self.elsewhere(lease).await?);
         if let Some(former) = former {
             info!(%lease, keys = entries.len(), former_started = %former.started, "Adopted the former agent's lease.");
         }
@@ -209,6 +211,24 @@ impl<S: Store> Registrar<S> {
             Some(entry) if self.is_mine(&entry) => Ok(Some(Claim { lease, ttl, entries, at: listing.at })),
             _ => Ok(None),
         }
+    }
+
+    /// The keys of services without Docker lie where the config wants them, and the former self's config may have been
+    /// another one: the lease knows all of them.
+    async fn elsewhere(&self, lease: LeaseId) -> Result<Vec<Entry>, ClaimError> {
+        let backends = self.prefix.backends();
+        let keys = match self.store.lease_keys(lease).await {
+            Ok(keys) => keys,
+            // Who may not read a key may not ask for the lease's keys either; his own role wrote none elsewhere.
+            Err(e) if e.is_fatal() => return Ok(Vec::new()),
+            Err(e) => return Err(self.failed(e)),
+        };
+        let mut entries = Vec::new();
+        for key in keys.into_iter().filter(|key| is_numbered(key) && !key.starts_with(&backends)) {
+            let entry = self.store.get(&key).await.map_err(|e| self.failed(e))?;
+            entries.extend(entry.filter(|e| e.lease == Some(lease)));
+        }
+        Ok(entries)
     }
 
     /// Writes our record under `lease` if `when` holds.

@@ -1,5 +1,6 @@
 //! What the publisher tells the rest of the agent: a latest-value channel.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::Registrations;
+use crate::reporters::{Payload, Slot, Standing};
 
 /// How far the publisher is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,10 +52,24 @@ pub struct Publication {
     pub found: Option<Arc<[Entry]>>,
     /// What was last written in full.
     pub published: Option<Arc<Registrations>>,
+    /// What was last written of services without Docker.
+    pub slots: Arc<BTreeMap<Slot, Payload>>,
     /// Why the store does not serve at present, and since when.
     pub away: Option<(String, SystemTime)>,
     /// When the lease was last renewed.
     pub beat: Option<SystemTime>,
+}
+
+impl Publication {
+    /// The same, as reporters say it.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            published: if self.lease.is_some() { BTreeMap::clone(&self.slots) } else { BTreeMap::new() },
+            refused: BTreeMap::new(),
+            session: self.lease.map(|lease| format!("lease {lease}")),
+            away: self.away.clone(),
+        }
+    }
 }
 
 /// What the publisher counts.

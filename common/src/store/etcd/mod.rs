@@ -31,7 +31,8 @@ pub use watch::EtcdWatch;
 
 use super::types::{subject, whole_seconds};
 use super::{
-    Compare, Entry, Fault, Lease, LeaseId, Listing, Op, Operation, Position, Revision, Store, StoreError, TxnOutcome,
+    Compare, Entry, Fault, Key, Lease, LeaseId, Listing, Op, Operation, Position, Revision, Store, StoreError,
+    TxnOutcome,
 };
 use keeper::of_lease;
 use pool::{Pool, Retry};
@@ -202,6 +203,18 @@ impl Store for EtcdStore {
             // Source: etcd v3 API: "Expired lease will return -1"; 0 is its last second.
             Ok((answer, _)) => Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs)),
             Err(error) if error.is_lease_lost() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn lease_keys(&self, lease: LeaseId) -> Result<Vec<Key>, StoreError> {
+        let work = |client: etcd_client::Client| async move {
+            let options = LeaseTimeToLiveOptions::new().with_keys();
+            client.lease_client().time_to_live(lease.0, Some(options)).await
+        };
+        match self.pool.call(Operation::TimeToLive, &lease.to_string(), Retry::Always, work).await {
+            Ok((answer, _)) => Ok(answer.keys().iter().map(|key| String::from_utf8_lossy(key).into()).collect()),
+            Err(error) if error.is_lease_lost() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }

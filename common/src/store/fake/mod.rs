@@ -268,6 +268,13 @@ impl Store for FakeStore {
         self.call(Operation::TimeToLive, lease, |data, now| Ok(data.remaining(lease, now))).await
     }
 
+    async fn lease_keys(&self, lease: LeaseId) -> Result<Vec<Key>, StoreError> {
+        let hang_on_it = |data: &mut Data, _| {
+            Ok(data.list("").entries.into_iter().filter(|e| e.lease == Some(lease)).map(|e| e.key).collect())
+        };
+        self.call(Operation::TimeToLive, lease, hang_on_it).await
+    }
+
     async fn position(&self, prefix: &str) -> Result<Position, StoreError> {
         self.call(Operation::Position, prefix, |data, _| Ok(data.position())).await
     }

@@ -1,0 +1,173 @@
+//! Keys of services without Docker: `<etcd_path>/<instance_id>/<20 digits>`, as Nerve's in-order keys looked in etcd's v2
+//! API. A number is given once, when its registration first appears, and is above all earlier ones: the lowest of a
+//! service is the oldest, which is what leader election goes by. No I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::store::{Key, Revision, Value as Bytes};
+use serde_json::{Map, Value};
+
+use super::plan::Keys;
+use crate::reporters::{AnyTarget, Payload, Slot, Want, Wanted};
+
+/// Whether `key` is one of these: no key of a container ends in 20 digits alone.
+pub fn is_numbered(key: &str) -> bool {
+    key.rsplit_once('/').is_some_and(|(_, number)| number.len() == 20 && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The value with which a registration says goodbye: a reader that knows no drain sees a backend, and its removal at once.
+pub fn draining(value: &Bytes) -> Option<Bytes> {
+    let mut object: Map<String, Value> = serde_json::from_slice(value).ok()?;
+    object.insert("status".to_owned(), "draining".into());
+    serde_json::to_vec(&object).ok().map(Into::into)
+}
+
+/// Which key each slot has.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    keys: BTreeMap<Slot, Key>,
+    last: u64,
+}
+
+impl Numbers {
+    /// The keys and values that stand for `wanted`. What is in `published` already (the former self wrote it) keeps its
+    /// key; a new number is above `newest` and above all others given here.
+    pub fn keys(&mut self, wanted: &Wanted, published: &Keys, newest: Revision) -> Keys {
+        self.keys.retain(|slot, _| wanted.contains_key(slot));
+        let taken: BTreeSet<&Key> = self.keys.values().collect();
+        let mut free: Vec<Key> =
+            published.keys().filter(|key| is_numbered(key) && !taken.contains(key)).cloned().collect();
+        let same_payload =
+            |key: &Key, payload: &Payload| published.get(key).is_some_and(|v| **v == *payload.as_bytes());
+        let same_address = |key: &Key, payload: &Payload| {
+            published.get(key).is_some_and(|v| address(v).is_some() && address(v) == address(payload.as_bytes()))
+        };
+        // What is the very same finds its key first: two services may share a directory.
+        self.find(wanted, &mut free, same_payload);
+        self.find(wanted, &mut free, same_address);
+        let mut keys = Keys::new();
+        for (slot, want) in wanted {
+            match (want, self.keys.get(slot)) {
+                (Want::Publish(payload), Some(key)) => {
+                    keys.insert(key.clone(), payload.as_bytes().into());
+                }
+                (Want::Publish(payload), None) => {
+                    let Some(directory) = directory(slot) else { continue };
+                    self.last = self.last.max(u64::try_from(newest.0).unwrap_or_default()) + 1;
+                    let key = Key::from(format!("{directory}{:020}", self.last));
+                    self.keys.insert(slot.clone(), key.clone());
+                    keys.insert(key, payload.as_bytes().into());
+                }
+                (Want::Leave(_), Some(key)) => {
+                    keys.extend(published.get(key).map(|value| (key.clone(), value.clone())));
+                }
+                (Want::Leave(_), None) => {}
+            }
+        }
+        keys
+    }
+
+    fn find(&mut self, wanted: &Wanted, free: &mut Vec<Key>, fits: impl Fn(&Key, &Payload) -> bool) {
+        for (slot, want) in wanted {
+            let (Want::Publish(payload) | Want::Leave(payload)) = want;
+            let Some(directory) = directory(slot).filter(|_| !self.keys.contains_key(slot)) else { continue };
+            let mine = |key: &Key| key.strip_prefix(&*directory).is_some_and(|number| !number.contains('/'));
+            if let Some(at) = free.iter().position(|key| mine(key) && fits(key, payload)) {
+                self.keys.insert(slot.clone(), free.remove(at));
+            }
+        }
+    }
+
+    /// Somebody else has this key: its slot gets another number the next time.
+    pub fn give_up(&mut self, key: &Key) {
+        self.keys.retain(|_, own| own != key);
+    }
+
+    /// What `published` holds of `wanted`.
+    pub fn published(&self, wanted: &Wanted, published: &Keys) -> BTreeMap<Slot, Payload> {
+        let of = |(slot, key): (&Slot, &Key)| {
+            let payload = std::str::from_utf8(published.get(key)?).ok()?;
+            wanted.contains_key(slot).then(|| (slot.clone(), Payload::from(payload)))
+        };
+        self.keys.iter().filter_map(of).collect()
+    }
+}
+
+/// `<etcd_path>/<instance_id>/`, where the slot is one of etcd's.
+fn directory(slot: &Slot) -> Option<String> {
+    #[allow(irrefutable_let_patterns, reason = "etcd is one kind of several")]
+    let AnyTarget::Etcd(target) = &slot.target else { return None };
+    let path = target.path().trim_matches('/');
+    let instance = &slot.instance;
+    Some(if path.is_empty() { format!("/{instance}/") } else { format!("/{path}/{instance}/") })
+}
+
+fn address(value: &[u8]) -> Option<(String, String)> {
+    let object: Map<String, Value> = serde_json::from_slice(value).ok()?;
+    let text = |field: &str| object.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    Some((text("host")?, text("port")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reporters::etcd::Target;
+
+    fn slot(service: &str, path: &str) -> Slot {
+        Slot { service: service.into(), instance: "i-1".into(), target: AnyTarget::Etcd(Target::new(&[], path)) }
+    }
+
+    fn payload(port: u16, more: &str) -> Payload {
+        format!(r#"{{"host":"h","port":{port},"name":"i-1"{more}}}"#).into()
+    }
+
+    fn written(keys: &Keys) -> Vec<(String, String)> {
+        keys.iter().map(|(k, v)| (k.to_string(), String::from_utf8(v.to_vec()).unwrap())).collect()
+    }
+
+    #[test]
+    fn numbers_rise_stay_with_their_slot_and_lie_below_path_and_instance() {
+        let mut numbers = Numbers::default();
+        let mut wanted: Wanted = [(slot("b", "/"), Want::Publish(payload(1, "")))].into();
+        let first = numbers.keys(&wanted, &Keys::new(), Revision(41));
+        assert_eq!(written(&first)[0].0, "/i-1/00000000000000000042");
+        wanted.insert(slot("a", "nerve/a/"), Want::Publish(payload(2, "")));
+        wanted.insert(slot("c", "/x"), Want::Leave(payload(3, "")));
+        let both = numbers.keys(&wanted, &first, Revision(7));
+        let keys: Vec<String> = written(&both).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["/i-1/00000000000000000042", "/nerve/a/i-1/00000000000000000043"]);
+        assert!(keys.iter().all(|key| is_numbered(key)));
+        numbers.give_up(&Key::from(keys[1].as_str()));
+        let again = numbers.keys(&wanted, &first, Revision(7));
+        assert!(again.contains_key("/nerve/a/i-1/00000000000000000044"));
+    }
+
+    #[test]
+    fn what_the_former_self_wrote_keeps_its_key_by_payload_then_by_address() {
+        let old = |number: u64, port| (Key::from(format!("/p/i-1/{number:020}")), payload(port, "").as_bytes().into());
+        let published: Keys = [old(5, 1), old(6, 2), old(9, 3)].into();
+        let wanted: Wanted = [
+            (slot("a", "/p"), Want::Leave(payload(2, ""))),
+            (slot("b", "/p"), Want::Publish(payload(1, r#","weight":5"#))),
+            (slot("c", "/p"), Want::Leave(payload(4, ""))),
+        ]
+        .into();
+        let keys = Numbers::default().keys(&wanted, &published, Revision(100));
+        let expected = [
+            ("/p/i-1/00000000000000000005".to_owned(), payload(1, r#","weight":5"#).to_string()),
+            ("/p/i-1/00000000000000000006".to_owned(), payload(2, "").to_string()),
+        ];
+        assert_eq!(written(&keys), expected, "9 is nobody's any more, and c was never written");
+    }
+
+    #[test]
+    fn a_goodbye_is_the_same_object_with_a_status() {
+        let value: Bytes = payload(1, "").as_bytes().into();
+        let said = String::from_utf8(draining(&value).unwrap().to_vec()).unwrap();
+        assert_eq!(said, r#"{"host":"h","port":1,"name":"i-1","status":"draining"}"#);
+        assert!(draining(&Bytes::from(*b"")).is_none());
+        for other in ["/backends/web/abc", "/backends/web/123", "00000000000000000042", "/x/0000000000000000004a"] {
+            assert!(!is_numbered(other), "{other}");
+        }
+    }
+}
