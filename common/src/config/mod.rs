@@ -5,7 +5,7 @@
 //! |---|---|
 //! | this one | what is said about a config: errors, warnings, notices |
 //! | [`source`] | a file's text as a value: comments, YAML, ERB refused |
-//! | [`env`] | `${ENV}` and `${ENV:-default}` in texts |
+//! | [`mod@env`] | `${ENV}` and `${ENV:-default}` in texts |
 //! | [`files`] | a file as an object, and those of service_conf_dir |
 //! | [`table`] | what a program's table of keys consists of: kind, default, origin, meaning, test |
 //! | [`check`] | a value held against a table: problems, and the value made regular |
