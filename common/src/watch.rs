@@ -132,6 +132,12 @@ impl<T> Outlet<T> {
         });
     }
 
+    /// Says all of it anew, for a watcher that stands on others: their snapshots as one, with the standing that follows
+    /// from theirs.
+    pub fn relay(&self, observation: Observation<T>) {
+        self.0.send_replace(observation);
+    }
+
     /// What is in it now.
     pub fn current(&self) -> Observation<T> {
         self.0.borrow().clone()

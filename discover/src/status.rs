@@ -28,6 +28,8 @@ struct State {
     turn: Option<TurnRecord>,
     haproxy: Option<Arc<Mutex<HaproxyStatus>>>,
     pending: bool,
+    /// Watchers below others: shown, never merged.
+    inner: Vec<Source>,
 }
 
 /// The last turn.
@@ -61,6 +63,11 @@ impl Shared {
         self.lock().haproxy = haproxy;
     }
 
+    /// Shows these watchers too, which stand below others.
+    pub fn set_inner(&self, inner: Vec<Source>) {
+        self.lock().inner = inner;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -68,7 +75,8 @@ impl Shared {
     /// Notes what the sources know.
     pub fn observed(&self, sources: &[Source], observations: &[Observation<Snapshot>]) {
         let mut state = self.lock();
-        state.sources = sources.iter().zip(observations).map(|(s, o)| source(s, o)).collect();
+        let inner: Vec<Value> = state.inner.iter().map(|s| source(s, &s.inlet.borrow())).collect();
+        state.sources = sources.iter().zip(observations).map(|(s, o)| source(s, o)).chain(inner).collect();
     }
 
     /// Notes a turn; tells whether anything that people watch has changed.

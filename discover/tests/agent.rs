@@ -61,7 +61,7 @@ impl Running {
         let (cancel, routed, (outlet, inlet)) = (CancellationToken::new(), Arc::default(), channel());
         let watcher = RegistryWatcher::new(store.peer(), "/backends".parse().unwrap());
         let agent = Agent {
-            sources: vec![Source { name: "etcd".into(), required: true, inlet }],
+            sources: vec![Source { name: "etcd".into(), required: true, answers_for: None, inlet }],
             policies: None,
             generators: vec![Box::new(Note(Arc::clone(&routed)))],
             guard: guard.clone(),

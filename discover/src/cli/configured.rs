@@ -1,7 +1,6 @@
 //! `discover run -c FILE`: the agent as Synapse's config describes it. SIGHUP, or a change of the file, reads it again:
 //! a bad one is refused, and what runs goes on.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -42,7 +41,7 @@ use crate::metrics::Metrics;
 use crate::reconcile::{Emptied, Guard, GuardSettings, Policies, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
-use crate::watchers::configured;
+use crate::watchers::{Context, configured};
 
 /// How often the config's files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -178,14 +177,14 @@ impl Frame {
 
     fn start(&self, config: &Config, cancel: &CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let mut stores = HashMap::new();
+        let mut context = Context::new(self.etcd.clone());
         let mut sources = Vec::new();
         // It was tried when the config was read.
         for watcher in configured(config).unwrap_or_default() {
             let (outlet, inlet) = channel();
             let name = watcher.source_name();
-            sources.push(Source { name: name.clone(), required: true, inlet });
-            let (watcher, cancel) = (watcher.watcher(&self.etcd, &mut stores), cancel.clone());
+            sources.push(Source { name: name.clone(), required: true, answers_for: watcher.answers_for(), inlet });
+            let (watcher, cancel) = (watcher.watcher(&mut context), cancel.clone());
             tasks.spawn(async move {
                 if let Err(e) = watcher.run(outlet, cancel).await {
                     error!(source = %name, error = %Chain(&*e), "Watcher has given up; its last answer stays.");
@@ -200,6 +199,7 @@ impl Frame {
             }
         };
         self.shared.set_haproxy(status);
+        self.shared.set_inner(context.shown());
         let agent = Agent {
             sources,
             policies: Some(Policies::new(config)),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::source::SourceArgs;
-use crate::watchers::AnyWatcher;
+use crate::watchers::BoxWatcher;
 
 /// Flags of `discover ls`.
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub async fn ls(args: LsArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure::Runtime`] when it does not come in time, with the reason.
-pub(super) async fn first_snapshot(watcher: AnyWatcher, timeout: Duration) -> Result<Arc<Snapshot>, Failure> {
+pub(super) async fn first_snapshot(watcher: BoxWatcher, timeout: Duration) -> Result<Arc<Snapshot>, Failure> {
     let (outlet, mut inlet) = channel();
     let cancel = CancellationToken::new();
     let task = tokio::spawn(watcher.run(outlet, cancel.clone()));

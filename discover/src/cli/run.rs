@@ -192,7 +192,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let shared = Shared::new(Some(haproxy.status()));
 
     let (outlet, inlet) = channel();
-    let sources = vec![Source { name: args.source.name().into(), required: true, inlet }];
+    let sources = vec![Source { name: args.source.name().into(), required: true, answers_for: None, inlet }];
     lifecycle.spawn(args.source.name(), args.source.watcher()?.run(outlet, cancel.clone()));
 
     // Docker itself says at every start what there is; of a registry's silence nobody knows what it means.

@@ -12,7 +12,7 @@ use common::registry::RegistryWatcher;
 use common::store::etcd::{EtcdArgs, EtcdStore};
 
 use super::Failure;
-use crate::watchers::AnyWatcher;
+use crate::watchers::BoxWatcher;
 use crate::watchers::docker::{DockerWatcher, on_this_host};
 
 /// Where backends come from.
@@ -80,13 +80,13 @@ impl SourceArgs {
     ///
     /// # Errors
     /// [`Failure::Usage`] naming the flag.
-    pub fn watcher(&self) -> Result<AnyWatcher, Failure> {
+    pub fn watcher(&self) -> Result<BoxWatcher, Failure> {
         if self.docker.docker {
-            return Ok(AnyWatcher::Docker(Box::new(self.docker.watcher()?)));
+            return Ok(Box::new(self.docker.watcher()?));
         }
         let store = EtcdStore::new(self.etcd.config().map_err(|e| Failure::usage(&e))?);
         let watcher = RegistryWatcher::new(store, self.etcd.etcd_prefix.clone());
-        Ok(AnyWatcher::Etcd(Box::new(watcher)))
+        Ok(Box::new(watcher))
     }
 }
 

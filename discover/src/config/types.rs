@@ -68,10 +68,9 @@ pub struct Discovery {
     pub method: String,
     pub label_filters: Vec<LabelFilter>,
     pub label_filter: Vec<LabelFilter>,
-    pub hosts: Vec<String>,
-    pub host: Option<String>,
-    pub port: Option<u16>,
-    pub path: Option<String>,
+    /// All of its keys: each method reads its own.
+    #[serde(skip)]
+    pub raw: Map<String, Value>,
 }
 
 impl Discovery {

@@ -1,7 +1,7 @@
 //! Several sources as one map of services.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use common::model::{BackendId, Pool, ServiceMap, ServiceName};
 use common::registry::{Departure, GeneratorConfigs, Snapshot};
@@ -14,6 +14,8 @@ pub struct Source {
     pub name: Arc<str>,
     /// Whether nothing may be written before it has answered once.
     pub required: bool,
+    /// The one service that it is about: once it has answered, not to name this service is to say that it has no backend.
+    pub answers_for: Option<ServiceName>,
     /// What it knows.
     pub inlet: Inlet<Snapshot>,
 }
@@ -39,6 +41,9 @@ impl Merged {
     }
 }
 
+/// One allocation for every service without backends: it compares as unchanged.
+static EMPTY: LazyLock<Arc<Pool>> = LazyLock::new(Arc::default);
+
 /// Merges observations, in the order of their sources. A stale source counts with its last snapshot: it empties nothing.
 pub fn merge<'a>(observations: impl IntoIterator<Item = (&'a Source, Observation<Snapshot>)>) -> Merged {
     let mut merged = Merged::default();
@@ -59,18 +64,22 @@ pub fn merge<'a>(observations: impl IntoIterator<Item = (&'a Source, Observation
                 for (service, pool) in &snapshot.services {
                     pools.entry(service.clone()).or_default().push(pool.clone());
                 }
+                if let Some(service) = &source.answers_for {
+                    pools.entry(service.clone()).or_default();
+                }
             }
         }
     }
     merged.services = match only.filter(|_| sources == 1) {
-        Some(snapshot) => snapshot.services.clone(),
-        None => pools.into_iter().map(|(service, pools)| (service, join(pools))).collect(),
+        Some(snapshot) if snapshot.services.len() == pools.len() => snapshot.services.clone(),
+        _ => pools.into_iter().map(|(service, pools)| (service, join(pools))).collect(),
     };
     merged
 }
 
 fn join(mut pools: Vec<Arc<Pool>>) -> Arc<Pool> {
     match pools.len() {
+        0 => EMPTY.clone(),
         1 => pools.remove(0),
         _ => Arc::new(pools.iter().flat_map(|p| p.backends().iter().cloned()).collect()),
     }

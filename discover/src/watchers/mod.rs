@@ -1,46 +1,60 @@
-//! Sources of pools. A watcher is one file here (or in `common`, where others need it too) and one line in [`AnyWatcher`].
+//! Sources of pools.
+//!
+//! A kind of watcher is one file here (or in `common`, where others need it too) with a [`Method`], and one line in the
+//! list of [`methods`](self::method): the file says what the config's keys mean and makes the watcher. What all of them
+//! need is here once:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `method` | the seam: the methods by their words, what they are asked, what they share |
+//! | `configured` | the watchers that a config asks for |
+//! | `findings` | registrations → one service's pool, each bad one left out alone |
+//! | `poll` | a look that is repeated (period, jitter, back-off, patience, signals in between) as a watcher |
+//! | `teller` | answers → snapshots, where something has changed |
 
+pub mod base;
 mod configured;
+pub mod dns;
 pub mod docker;
+pub mod etcd;
+pub mod file;
+pub mod findings;
+pub mod method;
+pub mod poll;
+pub mod teller;
 
-use common::registry::{RegistryWatcher, Snapshot};
-use common::store::etcd::EtcdStore;
-use common::watch::{Outlet, Watcher};
 use std::error::Error;
-use std::sync::Arc;
+
+use common::registry::Snapshot;
+use common::watch::{Outlet, Watcher};
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-pub use configured::{Configured, ConfiguredError, Kind, configured};
+pub use configured::{Configured, ConfiguredError, configured};
+pub use method::{About, Asked, Context, Fault, Method};
 
-/// Every kind of watcher that there is.
-pub enum AnyWatcher {
-    /// The registry in etcd.
-    Etcd(Box<RegistryWatcher<EtcdStore>>),
-    /// The local Docker, without a registry.
-    Docker(Box<docker::DockerWatcher>),
-    /// Nothing is discovered: a service with default servers alone.
-    Base,
-}
+/// Why a watcher of any kind gave up.
+pub type AnyError = Box<dyn Error + Send + Sync>;
 
-impl AnyWatcher {
-    /// Runs the watcher until `cancel`.
-    ///
-    /// # Errors
-    /// The watcher's own, when no retry can help.
-    pub async fn run(
-        self,
+/// A watcher of any kind, ready to run.
+pub type BoxWatcher = Box<dyn AnyWatcher>;
+
+/// A [`Watcher`] of whatever kind, with its own error's type forgotten.
+pub trait AnyWatcher: Send {
+    /// Runs until `cancel`. `Ok` means cancelled; `Err` means that no retry can help.
+    fn run(
+        self: Box<Self>,
         out: Outlet<Snapshot>,
         cancel: CancellationToken,
-    ) -> Result<(), Box<dyn Error + Send + Sync>> {
-        match self {
-            Self::Etcd(watcher) => watcher.run(out, cancel).await.map_err(Into::into),
-            Self::Docker(watcher) => watcher.run(out, cancel).await.map_err(Into::into),
-            Self::Base => {
-                // It answers that it has nothing to say, not that there is no backend.
-                out.publish(Arc::new(Snapshot::default()));
-                cancel.cancelled().await;
-                Ok(())
-            }
-        }
+    ) -> BoxFuture<'static, Result<(), AnyError>>;
+}
+
+impl<W: Watcher<Snapshot>> AnyWatcher for W {
+    fn run(
+        self: Box<Self>,
+        out: Outlet<Snapshot>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), AnyError>> {
+        Box::pin(async move { Ok(Watcher::run(*self, out, cancel).await?) })
     }
 }

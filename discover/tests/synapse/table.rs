@@ -30,9 +30,9 @@ fn is_current(path: &str, text: &str) {
 
 #[test]
 fn every_key_has_a_test() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/synapse");
-    let sources: String =
-        std::fs::read_dir(dir).unwrap().map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect();
+    let dirs = ["synapse", "watchers"].map(|dir| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(dir));
+    let files = dirs.iter().flat_map(|dir| std::fs::read_dir(dir).unwrap());
+    let sources: String = files.map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect();
     let mut keys = Vec::new();
     all_keys(ROOT, &mut keys);
     for key in keys {

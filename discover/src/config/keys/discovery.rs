@@ -1,6 +1,6 @@
 //! Keys of `discovery`: where a service's backends come from.
 
-use super::{Key, Kind, NATURAL, PORT_NUMBER, fork, key};
+use super::{Key, Kind, NATURAL, PORT_NUMBER, fork, key, ours};
 
 /// Where backends come from.
 pub const DISCOVERY: &[Key] = &[
@@ -30,7 +30,7 @@ pub const DISCOVERY: &[Key] = &[
         "path",
         Kind::Text,
         "",
-        "zookeeper, etcd: where the registrations lie.",
+        "zookeeper, etcd: where the registrations lie. file: a JSON or YAML file, or a directory of them.",
         "etcd_is_found_in_each_forks_spelling",
     ),
     key(
@@ -47,7 +47,13 @@ pub const DISCOVERY: &[Key] = &[
         "zookeeper: retries are paced by discover itself.",
         "other_methods_keys_are_known",
     ),
-    key("discovery_jitter", Kind::Number, "0", "zookeeper: seconds.", "other_methods_keys_are_known"),
+    key(
+        "discovery_jitter",
+        Kind::Number,
+        "0",
+        "The first look comes at a random moment within so many seconds.",
+        "a_fleet_that_starts_at_once_is_spread_out",
+    ),
     key(
         "generator_config_path",
         Kind::Text,
@@ -56,15 +62,27 @@ pub const DISCOVERY: &[Key] = &[
         "a_section_from_the_registry_takes_the_place_of_the_configs",
     ),
     key("polling_interval_sec", Kind::Number, "60", "zookeeper_poll.", "other_methods_keys_are_known"),
-    key("nameserver", Kind::Text, "", "dns, zookeeper_dns.", "other_methods_keys_are_known"),
+    key(
+        "nameserver",
+        Kind::Lines,
+        "/etc/resolv.conf",
+        "dns, zookeeper_dns: name servers, each an address with its port or without.",
+        "dns_asks_the_name_servers_that_it_is_given",
+    ),
     key(
         "check_interval",
         Kind::Number,
-        "15 or 30",
-        "dns, docker, ec2tag, marathon: seconds between two looks.",
-        "other_methods_keys_are_known",
+        "10, 15 or 30",
+        "dns, docker, ec2tag, file, marathon: seconds between two looks; a source's own signals and a record's shorter TTL come before.",
+        "dns_looks_again_when_the_shortest_ttl_is_over",
     ),
-    key("servers", Kind::Any, "", "dns, docker: `[{name, host, port, labels}]`.", "other_methods_keys_are_known"),
+    key(
+        "servers",
+        Kind::Objects(SERVER),
+        "",
+        "dns: the names to resolve. docker: the daemons.",
+        "dns_makes_a_backend_of_each_address",
+    ),
     key("image_name", Kind::Text, "", "docker: the image, without its tag.", "other_methods_keys_are_known"),
     key("container_port", PORT_NUMBER, "", "docker: the port in the container.", "other_methods_keys_are_known"),
     key("tag_name", Kind::Text, "", "ec2tag.", "other_methods_keys_are_known"),
@@ -80,6 +98,33 @@ pub const DISCOVERY: &[Key] = &[
     key("resolver", Kind::Any, "", "multi: how their answers become one.", "other_methods_keys_are_known"),
     fork("host", Kind::Text, "", "etcd: one server (ETCD_HOST without it).", "etcd_is_found_in_each_forks_spelling"),
     fork("port", PORT_NUMBER, "2379", "etcd: its port (ETCD_PORT without it).", "etcd_is_found_in_each_forks_spelling"),
+];
+
+/// One of `servers`.
+const SERVER: &[Key] = &[
+    key("name", Kind::Text, "", "The backends' name.", "dns_makes_a_backend_of_each_address"),
+    key(
+        "host",
+        Kind::Text,
+        "",
+        "dns: a name or address; docker: the daemon's host. Required.",
+        "dns_makes_a_backend_of_each_address",
+    ),
+    key(
+        "port",
+        Kind::Any,
+        "docker: 4243",
+        "dns: the backends' port (an SRV record has its own); docker: the daemon's.",
+        "dns_makes_a_backend_of_each_address",
+    ),
+    key("labels", Kind::Any, "", "dns: the backends' labels.", "dns_makes_a_backend_of_each_address"),
+    ours(
+        "record",
+        Kind::Word(&["address", "srv"]),
+        "srv for _NAME._PROTO.… without port",
+        "dns: what is asked for: addresses (A and AAAA), or SRV.",
+        "dns_srv_records_bring_ports_weights_and_backups",
+    ),
 ];
 
 const LABEL_FILTER: &[Key] = &[

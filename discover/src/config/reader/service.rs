@@ -33,8 +33,9 @@ impl Reader {
             }
         };
         self.require(object.contains_key("discovery"), &at("discovery"), "is required");
-        let discovery = value.get("discovery").cloned().unwrap_or_else(|| Value::Object(Map::new()));
-        let mut discovery: Discovery = self.read(&discovery, &at("discovery")).unwrap_or_default();
+        let raw = value.get("discovery").cloned().unwrap_or_else(|| Value::Object(Map::new()));
+        let mut discovery: Discovery = self.read(&raw, &at("discovery")).unwrap_or_default();
+        discovery.raw = raw.as_object().cloned().unwrap_or_default();
         if object.contains_key("discovery") {
             self.require(!discovery.method.is_empty(), &at("discovery.method"), "is required");
         }

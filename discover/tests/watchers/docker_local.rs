@@ -1,8 +1,6 @@
 //! `discover --docker`: the suite that every watcher passes, over a scripted daemon; what only Docker does; and a real
 //! daemon once.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -111,34 +109,6 @@ impl Rig for ApiRig {
 async fn keeps_the_contract_over_a_scripted_daemon() {
     let mut rig = ApiRig { api: DockerApi::start(), history: History::default(), named: BTreeMap::new(), count: 0 };
     keeps_the_contract(&mut rig).await;
-}
-
-/// A running watcher.
-struct Running {
-    inlet: Inlet<Snapshot>,
-    cancel: CancellationToken,
-    run: JoinHandle<()>,
-}
-
-impl Running {
-    fn start(watcher: DockerWatcher) -> Self {
-        let ((out, inlet), cancel) = (channel(), CancellationToken::new());
-        let token = cancel.clone();
-        let run = tokio::spawn(async move { watcher.run(out, token).await.unwrap() });
-        Self { inlet, cancel, run }
-    }
-
-    async fn until(&mut self, what: &str, fits: impl Fn(&Snapshot) -> bool) -> Snapshot {
-        let fits = |seen: &Observation<Snapshot>| seen.snapshot().is_some_and(|s| fits(s));
-        let found = timeout(DEADLINE, self.inlet.wait_for(fits)).await.map(|found| found.unwrap().clone());
-        let seen = found.unwrap_or_else(|_| panic!("not {what}: {:?}", self.inlet.borrow()));
-        (**seen.snapshot().unwrap()).clone()
-    }
-
-    async fn end(self) {
-        self.cancel.cancel();
-        timeout(Duration::from_secs(1), self.run).await.unwrap().unwrap();
-    }
 }
 
 fn statuses(snapshot: &Snapshot, service: &str) -> Vec<Status> {

@@ -1,0 +1,39 @@
+//! Nothing is discovered: a service with default servers alone.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use common::registry::Snapshot;
+use common::watch::{Outlet, Watcher};
+use tokio_util::sync::CancellationToken;
+
+use super::{Asked, BoxWatcher, Context, Fault, Method};
+
+/// `base` has no keys of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Base;
+
+impl Method for Base {
+    fn read(_: &Asked<'_>) -> Result<Self, Fault> {
+        Ok(Self)
+    }
+
+    fn watcher(&self, _: &mut Context) -> BoxWatcher {
+        Box::new(*self)
+    }
+
+    /// It has nothing to say, which is not that there is no backend.
+    fn answers(&self) -> bool {
+        false
+    }
+}
+
+impl Watcher<Snapshot> for Base {
+    type Error = Infallible;
+
+    async fn run(self, out: Outlet<Snapshot>, cancel: CancellationToken) -> Result<(), Infallible> {
+        out.publish(Arc::new(Snapshot::default()));
+        cancel.cancelled().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! `method: etcd`, of Synapse's forks: one service's registrations below a path, at any depth.
+
+use common::model::Prefix;
+use common::registry::RegistryWatcher;
+use common::store::etcd::{Endpoint, EtcdConfig, EtcdStore, parse_endpoints};
+use serde::Deserialize;
+
+use super::{Asked, BoxWatcher, Context, Fault, Method};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Keys {
+    hosts: Vec<String>,
+    host: Option<String>,
+    port: Option<u16>,
+    path: Option<String>,
+}
+
+/// Where the registrations of one service lie.
+#[derive(Debug, Clone)]
+pub struct Etcd {
+    /// The servers; none given: those of the command line and the environment.
+    endpoints: Vec<Endpoint>,
+    path: Prefix,
+}
+
+impl Method for Etcd {
+    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+        let keys: Keys = asked.keys()?;
+        let path = keys.path.ok_or_else(|| Fault::new("path", "is required"))?;
+        let path = Prefix::of_service(&path, asked.about.service.clone()).map_err(|e| Fault::new("path", e))?;
+        let hosts: Vec<String> = keys.hosts.into_iter().chain(keys.host).collect();
+        let endpoints = match hosts.is_empty() {
+            true => Vec::new(),
+            false => parse_endpoints(&hosts.join(","), keys.port, false).map_err(|e| Fault::new("hosts", e))?,
+        };
+        Ok(Self { endpoints, path })
+    }
+
+    /// Services of the same servers share one connection.
+    fn watcher(&self, context: &mut Context) -> BoxWatcher {
+        let base = context.etcd.clone();
+        let store = context.shared(&self.servers().join(","), || {
+            let endpoints = if self.endpoints.is_empty() { base.endpoints.clone() } else { self.endpoints.clone() };
+            EtcdStore::new(EtcdConfig { endpoints, ..base })
+        });
+        Box::new(RegistryWatcher::new(store, self.path.clone()))
+    }
+
+    fn servers(&self) -> Vec<String> {
+        self.endpoints.iter().map(ToString::to_string).collect()
+    }
+}

@@ -1,0 +1,178 @@
+//! The seam between a config and the watchers: which word means which method, what a method is asked, what it is given.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use common::model::ServiceName;
+use common::registry::Snapshot;
+use common::store::etcd::EtcdConfig;
+use common::watch::Inlet;
+use serde::de::DeserializeOwned;
+
+use super::BoxWatcher;
+use crate::config::types::{Discovery, Service};
+use crate::reconcile::Source;
+
+/// The service for which a watcher answers.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its name.
+    pub service: ServiceName,
+    /// The port of every backend, whatever the source says; for a source that knows hosts only, the one it needs.
+    pub port: Option<u16>,
+    /// The watcher's name in status, logs and metrics: the service, below a `multi` with the watcher's own name.
+    pub source: Arc<str>,
+}
+
+/// What a method is asked to read.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// For which service.
+    pub about: About,
+    /// What its config says; the table of keys has been held against it.
+    pub discovery: &'a Discovery,
+}
+
+impl<'a> Asked<'a> {
+    /// A service's own discovery.
+    pub fn of(service: &'a Service) -> Self {
+        let (name, port) = (service.name.clone(), service.backend_port_override);
+        let source = name.as_str().into();
+        Self { about: About { service: name, port, source }, discovery: &service.discovery }
+    }
+
+    /// The method's own keys; those of others are passed over.
+    ///
+    /// # Errors
+    /// [`Fault`] naming the key.
+    pub fn keys<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        let value = serde_json::Value::Object(self.discovery.raw.clone());
+        serde_path_to_error::deserialize(value).map_err(|e| Fault::new(e.path().to_string(), e.inner()))
+    }
+}
+
+/// What is wrong with one key of a service's discovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The key, from `discovery` on.
+    pub key: String,
+    /// What about it.
+    pub why: String,
+}
+
+impl Fault {
+    /// A fault of `key`.
+    pub fn new(key: impl Into<String>, why: impl ToString) -> Self {
+        Self { key: key.into(), why: why.to_string() }
+    }
+}
+
+/// What watchers of one config share: settings from the command line, and connections to the same servers.
+pub struct Context {
+    /// etcd as the flags and the environment say.
+    pub etcd: EtcdConfig,
+    shared: HashMap<(TypeId, String), Box<dyn Any + Send>>,
+    inner: Vec<Source>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("shared", &self.shared.len()).field("inner", &self.inner).finish()
+    }
+}
+
+impl Context {
+    /// Nothing is shared yet.
+    pub fn new(etcd: EtcdConfig) -> Self {
+        Self { etcd, shared: HashMap::new(), inner: Vec::new() }
+    }
+
+    /// The one `T` of these servers: the first watcher that asks makes it, the others get clones.
+    pub fn shared<T: Clone + Send + 'static>(&mut self, servers: &str, make: impl FnOnce() -> T) -> T {
+        let key = (TypeId::of::<T>(), servers.to_owned());
+        let known = self.shared.get(&key).and_then(|one| one.downcast_ref::<T>()).cloned();
+        known.unwrap_or_else(|| {
+            let made = make();
+            self.shared.insert(key, Box::new(made.clone()));
+            made
+        })
+    }
+
+    /// Shows a watcher that stands below another one: it has a standing and an age of its own, and feeds nothing itself.
+    pub fn show(&mut self, name: Arc<str>, inlet: Inlet<Snapshot>) {
+        self.inner.push(Source { name, required: false, answers_for: None, inlet });
+    }
+
+    /// Every watcher that was [shown](Self::show).
+    pub fn shown(self) -> Vec<Source> {
+        self.inner
+    }
+}
+
+/// One method of discovery: its part of a service's config, checked, and the watcher that this makes.
+pub trait Method: fmt::Debug + Send + Sync + Sized + 'static {
+    /// Reads its keys.
+    ///
+    /// # Errors
+    /// [`Fault`] naming the key.
+    fn read(asked: &Asked<'_>) -> Result<Self, Fault>;
+
+    /// The watcher; it does no I/O before it runs.
+    fn watcher(&self, context: &mut Context) -> BoxWatcher;
+
+    /// Whether its answer is about the service: then one that does not name it says that there is no backend.
+    fn answers(&self) -> bool {
+        true
+    }
+
+    /// The servers that it asks, for messages and tests.
+    fn servers(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+macro_rules! methods {
+    ($($word:literal => $variant:ident($method:ty)),+ $(,)?) => {
+        /// Every method that there is.
+        #[derive(Debug)]
+        pub enum AnyMethod {
+            $(#[doc = concat!("`", $word, "`")] $variant($method)),+
+        }
+
+        /// The words of all methods.
+        pub const METHODS: &[&str] = &[$($word),+];
+
+        impl Method for AnyMethod {
+            fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+                match asked.discovery.method.as_str() {
+                    $($word => <$method>::read(asked).map(Self::$variant),)+
+                    other => {
+                        let known = METHODS.join(", ");
+                        Err(Fault::new("method", format!("{other:?} is not known; known are {known}")))
+                    }
+                }
+            }
+
+            fn watcher(&self, context: &mut Context) -> BoxWatcher {
+                match self { $(Self::$variant(method) => method.watcher(context)),+ }
+            }
+
+            fn answers(&self) -> bool {
+                match self { $(Self::$variant(method) => method.answers()),+ }
+            }
+
+            fn servers(&self) -> Vec<String> {
+                match self { $(Self::$variant(method) => method.servers()),+ }
+            }
+        }
+    };
+}
+
+methods! {
+    "etcd" => Etcd(super::etcd::Etcd),
+    "file" => File(super::file::File),
+    "dns" => Dns(super::dns::Dns),
+    "base" => Base(super::base::Base),
+}
