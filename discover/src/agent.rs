@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::generators::{Generator, Outcome};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Emptied, Guard, Memory, Policies, Source, merge};
 use crate::state::StateFile;
 use crate::status::{Shared, TurnRecord};
@@ -86,7 +86,7 @@ impl Agent {
     /// None: a turn that fails is taken again.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
         for source in &self.sources {
-            tokio::spawn(forward(source.clone(), self.wake.clone(), cancel.clone()));
+            tokio::spawn(forward(source.clone(), self.wake.clone(), self.metrics.clone(), cancel.clone()));
         }
         for generator in &mut self.generators {
             generator.resume().await;
@@ -184,10 +184,18 @@ impl Agent {
 }
 
 /// Wakes the agent whenever a source has news.
-async fn forward(mut source: Source, wake: Arc<Notify>, cancel: CancellationToken) {
-    let mut standing = "";
+async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel: CancellationToken) {
+    let failures = metrics.source_failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
+    let (mut standing, mut failing) = ("", false);
     loop {
-        let now = source.inlet.borrow_and_update().standing();
+        let (now, fails) = {
+            let seen = source.inlet.borrow_and_update();
+            (seen.standing(), seen.error().is_some())
+        };
+        if fails && !std::mem::replace(&mut failing, fails) {
+            failures.inc();
+        }
+        failing = fails;
         if now != standing {
             info!(source = %source.name, standing = now, "Source.");
             standing = now;

@@ -36,6 +36,12 @@ pub struct Metrics {
     pub quarantined: Gauge,
     /// 1 for a source that is synced, 0 otherwise.
     pub synced: Family<SourceLabel, Gauge>,
+    /// For how long a source has been failing, seconds as of the last turn; 0: it does not.
+    pub stale: Family<SourceLabel, Gauge>,
+    /// How many backends a source tells of.
+    pub source_backends: Family<SourceLabel, Gauge>,
+    /// How often a source began to fail.
+    pub source_failures: Family<SourceLabel, Counter>,
     operations: Family<OperationLabel, Counter>,
     reloads: Family<OutcomeLabel, Counter>,
     reload_reasons: Family<ReasonLabel, Counter>,
@@ -104,6 +110,9 @@ impl Metrics {
             held: Gauge::default(),
             quarantined: Gauge::default(),
             synced: Family::default(),
+            stale: Family::default(),
+            source_backends: Family::default(),
+            source_failures: Family::default(),
             operations: Family::default(),
             reloads: Family::default(),
             reload_reasons: Family::default(),
@@ -120,6 +129,9 @@ impl Metrics {
         registry.register("held_backends", "Backends kept by the guard", metrics.held.clone());
         registry.register("quarantined", "Registrations left out", metrics.quarantined.clone());
         registry.register("source_synced", "1 for a source that is synced", metrics.synced.clone());
+        registry.register_with_unit("source_stale", "Since a source fails", Unit::Seconds, metrics.stale.clone());
+        registry.register("source_backends", "Backends that a source tells of", metrics.source_backends.clone());
+        registry.register("source_failures", "Times that a source began to fail", metrics.source_failures.clone());
         registry.register("runtime_operations", "Runtime operations", metrics.operations.clone());
         registry.register("reloads", "Reloads of HAProxy", metrics.reloads.clone());
         registry.register("reload_reasons", "Why HAProxy was reloaded", metrics.reload_reasons.clone());

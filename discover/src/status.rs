@@ -104,8 +104,11 @@ impl Shared {
         metrics.quarantined.set(count(quarantined.len()));
         for source in &state.sources {
             let name = source["source"].as_str().unwrap_or_default().to_owned();
-            let synced = i64::from(source["standing"] == "synced");
-            metrics.synced.get_or_create(&SourceLabel { source: name }).set(synced);
+            let label = SourceLabel { source: name };
+            let number = |key: &str| source[key].as_i64().unwrap_or(0);
+            metrics.synced.get_or_create(&label).set(i64::from(source["standing"] == "synced"));
+            metrics.stale.get_or_create(&label).set(number("stale_for_ms") / 1000);
+            metrics.source_backends.get_or_create(&label).set(number("backends"));
         }
         state.services = desired.services.clone();
         state.held = held;

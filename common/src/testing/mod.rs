@@ -5,6 +5,7 @@
 
 pub mod certs;
 pub mod containers;
+pub mod dns;
 pub mod docker_api;
 pub mod etcd;
 pub mod gate;

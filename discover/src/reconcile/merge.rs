@@ -84,3 +84,22 @@ fn join(mut pools: Vec<Arc<Pool>>) -> Arc<Pool> {
         _ => Arc::new(pools.iter().flat_map(|p| p.backends().iter().cloned()).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::watch::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_source_about_one_service_that_does_not_name_it_says_that_it_is_empty() {
+        let (out, inlet) = channel();
+        let name: ServiceName = "web".parse().unwrap();
+        let source = Source { name: "web".into(), required: true, answers_for: Some(name.clone()), inlet };
+        let observed = |source: &Source| merge([(source, source.inlet.borrow().clone())]);
+        assert!(!observed(&source).services.contains_key(&name), "silence is no answer");
+        out.publish(Arc::new(Snapshot::default()));
+        let first = observed(&source).services[&name].clone();
+        assert!(first.is_empty() && Arc::ptr_eq(&first, &observed(&source).services[&name]), "and it is no news twice");
+    }
+}

@@ -13,14 +13,10 @@ use common::readiness::ReadyMode;
 use common::registry::Snapshot;
 use common::testing::docker_api::{DockerApi, event, id, running};
 use common::testing::watch_contract::{Breakage, History, Order, Rig, keeps_the_contract, pools};
-use common::watch::{Inlet, Observation, Watcher, channel};
 use discover::watchers::docker::{DockerWatcher, on_this_host};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+use super::Running;
 
 fn brisk() -> Options {
     Options { resync: Duration::from_millis(300), probe: Duration::from_millis(100), ..Options::default() }

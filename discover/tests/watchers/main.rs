@@ -2,6 +2,7 @@
 //! the test of each.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod dns;
 mod docker_local;
 mod file;
 mod seam;

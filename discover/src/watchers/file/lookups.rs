@@ -41,10 +41,10 @@ impl Lookups {
             let next = at.join(&name);
             let link = std::fs::read_link(&next).ok().filter(|_| links < MOST_LINKS);
             // A plain directory on the way is not watched: its parents may be as busy as /tmp, and it is never swapped.
-            if link.is_some() || rest.is_empty() || !next.exists() {
-                if let Some(names) = self.0.entry(at.clone()).or_insert_with(|| Some(BTreeSet::new())) {
-                    names.insert(name);
-                }
+            if (link.is_some() || rest.is_empty() || !next.exists())
+                && let Some(names) = self.0.entry(at.clone()).or_insert_with(|| Some(BTreeSet::new()))
+            {
+                names.insert(name);
             }
             match link {
                 None => at = next,
