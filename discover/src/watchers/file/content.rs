@@ -4,7 +4,7 @@
 use common::model::ServiceName;
 use serde_json::{Map, Value, json};
 
-use crate::config::source;
+use common::config::source;
 
 /// One registration of a file.
 #[derive(Debug, Clone, PartialEq)]
