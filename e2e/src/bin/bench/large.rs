@@ -21,7 +21,7 @@ const ROUNDS: usize = 5;
 /// docker-discover's way, with one watcher for all; and Synapse's, with one for each service.
 pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     let etcd = Etcd::start();
-    terminal.while_waiting("filling etcd", fill(&etcd)).await?;
+    terminal.while_waiting("filling etcd", Box::pin(fill(&etcd))).await?;
     let haproxy = haproxy::newest()?;
     let config = lab.dir().join("synapse.json");
     let file = lab.dir().join("haproxy.cfg");
