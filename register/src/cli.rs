@@ -60,6 +60,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Register one address for as long as this command runs; no Docker is needed
     Put(Box<PutArgs>),
+    /// Check Nerve's config: exit 0, or every problem with its key path
+    Check(NerveArgs),
     /// Print a completion script
     Completions {
         /// For which shell
@@ -67,20 +69,25 @@ pub enum Command {
     },
 }
 
-/// The words after which something other than `run` follows.
-const COMMANDS: [&str; 9] = ["run", "plan", "explain", "ls", "drain", "undrain", "status", "put", "completions"];
+/// Flags with a value that may stand before a command.
+const GLOBAL: [&str; 2] = ["--log", "--log-format"];
 
 impl Cli {
     /// Puts `run` in front of arguments that name no command.
     pub fn with_default_command(args: impl IntoIterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
         let mut args: Vec<_> = args.into_iter().collect();
-        let names_one = args
-            .iter()
-            .skip(1)
-            .filter_map(|a| a.to_str())
-            .any(|a| COMMANDS.contains(&a) || matches!(a, "-h" | "--help" | "-V" | "--version"));
-        let first_is_word = args.get(1).is_some_and(|a| !a.to_string_lossy().starts_with('-'));
-        if !names_one && !first_is_word {
+        let mut at = 1;
+        // A value such as that of `--on-exit drain` is no command: only what stands first is one.
+        while let Some(arg) = args.get(at).and_then(|a| a.to_str()) {
+            let (flag, joined) = arg.split_once('=').map_or((arg, false), |(flag, _)| (flag, true));
+            if !GLOBAL.contains(&flag) {
+                break;
+            }
+            at += if joined { 1 } else { 2 };
+        }
+        let first = args.get(at).map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
+        let is_flag_of_run = first.starts_with('-') && !matches!(&*first, "-h" | "--help" | "-V" | "--version");
+        if first.is_empty() || is_flag_of_run {
             args.insert(1.min(args.len()), "run".into());
         }
         args
@@ -125,9 +132,30 @@ pub struct DockerArgs {
     pub health: HealthPolicy,
 }
 
+/// Nerve's flags.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Nerve")]
+pub struct NerveArgs {
+    /// Nerve's config, JSON or YAML: services without Docker
+    #[arg(short, long, env = "NERVE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Takes the place of the config's instance_id
+    #[arg(short, long, env = "NERVE_INSTANCE_ID", value_name = "ID")]
+    pub instance_id: Option<String>,
+    /// Only check the config, as `register check` does
+    #[arg(short = 'k', long, env = "NERVE_CHECK_CONFIG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub check_config: bool,
+}
+
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
+    /// Nerve's config
+    #[command(flatten)]
+    pub nerve: NerveArgs,
+    /// With --config: watch Docker as well; without one Docker is always watched
+    #[arg(id = "docker_too", long = "docker", env = "REGISTER_DOCKER", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub docker_too: bool,
     /// Docker
     #[command(flatten)]
     pub docker: DockerArgs,
@@ -164,6 +192,13 @@ pub struct RunArgs {
     /// When started as root: go on as this user, with the group of Docker's socket [default: stay root]
     #[arg(long, env = "REGISTER_USER", value_name = "NAME")]
     pub user: Option<String>,
+}
+
+impl RunArgs {
+    /// Whether containers are registered: somebody who only changed Nerve's name does not ask for that.
+    pub fn watches_docker(&self) -> bool {
+        self.nerve.config.is_none() || self.docker_too
+    }
 }
 
 /// How keys and values look, and how long they live.
@@ -334,19 +369,26 @@ mod tests {
             let Command::Run(run) = parse(line).unwrap().command else { panic!("{line}") };
             assert_eq!(run.form.ttl.as_secs(), if line == "register" { 10 } else { 5 });
         }
-        assert!(matches!(parse("register --log debug status").unwrap().command, Command::Status(_)));
+        for line in ["register --log debug status", "register --log=debug --log-format text status"] {
+            assert!(matches!(parse(line).unwrap().command, Command::Status(_)), "{line}");
+        }
         let unknown = parse("register runn").unwrap_err().to_string();
         assert!(unknown.contains("'runn'") && unknown.contains("run"), "{unknown}");
     }
 
     #[test]
-    fn every_command_is_known_to_the_default() {
+    fn a_value_is_no_command_and_every_command_is_one() {
         use clap::CommandFactory as _;
-        let mut names: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        names.sort();
-        let mut known = COMMANDS.to_vec();
-        known.sort_unstable();
-        assert_eq!(names, known);
+        for line in ["register --on-exit drain", "register -c put --docker", "register --log-format json --ttl 5s"] {
+            assert!(matches!(parse(line).unwrap().command, Command::Run(_)), "{line}");
+        }
+        let Command::Run(run) = parse("register -c nerve.json -i i-1 -k").unwrap().command else { panic!() };
+        assert_eq!(run.nerve.config, Some("nerve.json".into()));
+        assert!(run.nerve.check_config && !run.watches_docker());
+        for command in Cli::command().get_subcommands() {
+            let error = parse(&format!("register {} --no-such-flag", command.get_name())).unwrap_err().to_string();
+            assert!(error.contains("--no-such-flag"), "{error}");
+        }
         Cli::command().debug_assert();
     }
 

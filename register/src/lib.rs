@@ -6,6 +6,7 @@
 //! | [`commands`] | what each command does | yes |
 //! | [`agent`] | the loop that judges everything again whenever something happens | no |
 //! | [`nerve`] | Nerve's config: services without Docker | reads files |
+//! | [`services`] | those services at work: checked, published, replaced | dials |
 //! | [`reporters`] | where those are published | by reporter |
 //! | [`publish`] | what is written to the registry, and the lease it hangs on | store |
 //! | [`statsd`] | counts as Nerve sent them | yes |
@@ -23,5 +24,6 @@ pub mod nerve;
 pub mod privileges;
 pub mod publish;
 pub mod reporters;
+pub mod services;
 pub mod statsd;
 pub mod status;

@@ -7,7 +7,7 @@ use common::docker::Endpoint;
 use common::lifecycle::Exit;
 use common::telemetry::init_logging;
 use register::cli::{Cli, Command, RunArgs};
-use register::commands::{Failure, look, ls, operate, put, run};
+use register::commands::{Failure, check, look, ls, operate, put, run};
 use register::privileges;
 
 fn main() -> ExitCode {
@@ -48,6 +48,7 @@ async fn command(command: Command) -> Result<(), Failure> {
         Command::Drain(args) => operate::drain(&args, true).await,
         Command::Undrain(args) => operate::drain(&args, false).await,
         Command::Status(args) => operate::status(&args).await,
+        Command::Check(args) => check::check(&args),
         Command::Put(args) => Box::pin(put::put(&args)).await,
         Command::Completions { shell } => operate::completions(shell),
     }
@@ -56,10 +57,10 @@ async fn command(command: Command) -> Result<(), Failure> {
 /// Before any thread starts: `--user`.
 fn drop_privileges(args: &RunArgs) -> Result<(), Failure> {
     let Some(user) = &args.user else { return Ok(()) };
-    let endpoint = look::docker(&args.docker)?.0;
+    let endpoint = args.watches_docker().then(|| look::docker(&args.docker)).transpose()?;
     let socket = match &endpoint {
-        Endpoint::Unix(path) => Some(path.as_path()),
-        Endpoint::Http { .. } => None,
+        Some((Endpoint::Unix(path), _)) => Some(path.as_path()),
+        Some((Endpoint::Http { .. }, _)) | None => None,
     };
     privileges::drop_to(user, socket, args.control.parent()).map_err(Failure::usage)
 }

@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::agent::turn::{Row, RowState};
 use crate::publish::report::PublishMetrics;
+use crate::services::ServiceMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
@@ -23,6 +24,8 @@ pub struct Metrics {
     pub publish: PublishMetrics,
     /// The checks' part.
     pub checks: CheckMetrics,
+    /// The part of services without Docker.
+    pub services: ServiceMetrics,
     /// Turns: everything that is known was judged again.
     pub turns: Counter,
     /// Turns that changed what is to be published.
@@ -43,6 +46,7 @@ impl Default for Metrics {
         Self {
             publish: PublishMetrics::default(),
             checks: CheckMetrics::default(),
+            services: ServiceMetrics::default(),
             turns: Counter::default(),
             changes: Counter::default(),
             events: Counter::default(),
@@ -60,6 +64,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("register");
         self.publish.register(&mut registry);
         self.checks.register(&mut registry);
+        self.services.register(&mut registry);
         registry.register("turns", "Times that everything known was judged again", self.turns.clone());
         registry.register("changes", "Turns that changed what is to be published", self.changes.clone());
         registry.register("docker_events", "Events of containers that Docker sent", self.events.clone());

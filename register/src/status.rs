@@ -11,15 +11,25 @@ use tokio::sync::watch;
 
 use crate::agent::turn::{Row, RowState};
 use crate::publish::{Phase, Publication};
+use crate::services::source::Reading;
+use crate::services::{ReporterRow, ServiceRow};
 
 /// Reads the agent's channels; holds nothing of its own that changes.
 pub struct Status {
     /// The host's name in the registry.
     pub node: String,
-    /// Where the registry is, for people.
-    pub registry: String,
     /// When this agent started.
     pub started: SystemTime,
+    /// Containers, where they are watched.
+    pub docker: Option<DockerStatus>,
+    /// Services without Docker, where there is a config.
+    pub services: Option<ServicesStatus>,
+}
+
+/// The channels of containers.
+pub struct DockerStatus {
+    /// Where the registry is, for people.
+    pub registry: String,
     /// What Docker runs.
     pub containers: Inlet<Containers>,
     /// How the publisher does.
@@ -28,12 +38,20 @@ pub struct Status {
     pub rows: watch::Receiver<Arc<[Row]>>,
 }
 
+/// The channels of services without Docker.
+pub struct ServicesStatus {
+    /// Every service of the config.
+    pub rows: watch::Receiver<Arc<[ServiceRow]>>,
+    /// How reading the config goes.
+    pub reading: watch::Receiver<Reading>,
+}
+
 fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Status {
+impl DockerStatus {
     fn docker(&self) -> Value {
         let observation = self.containers.borrow();
         let mut docker = Map::new();
@@ -76,28 +94,7 @@ impl Status {
     }
 }
 
-impl StatusSource for Status {
-    fn status(&self) -> Value {
-        let rows = self.rows.borrow().clone();
-        let (skipped, registrations): (Vec<&Row>, Vec<&Row>) =
-            rows.iter().partition(|row| row.state == RowState::Skipped);
-        json!({
-            "program": "register",
-            "version": env!("CARGO_PKG_VERSION"),
-            "node": self.node,
-            "started_unix_ms": unix_ms(self.started),
-            "ready": self.ready().err().unwrap_or_else(|| "yes".to_owned()),
-            "docker": self.docker(),
-            "registry": self.registry(),
-            "registrations": registrations,
-            "skipped": skipped,
-        })
-    }
-
-    fn live(&self) -> bool {
-        true // a task that ends early ends the process, and every call is bounded in time
-    }
-
+impl DockerStatus {
     fn ready(&self) -> Result<(), String> {
         let observation = self.containers.borrow();
         if observation.snapshot().is_none() {
@@ -113,5 +110,64 @@ impl StatusSource for Status {
             (_, Phase::Granted) if publication.published.is_none() => Err("registry: nothing published yet".to_owned()),
             _ => Ok(()),
         }
+    }
+}
+
+impl ServicesStatus {
+    fn config(&self) -> Value {
+        let reading = self.reading.borrow();
+        let mut config = Map::new();
+        config.insert("file".into(), reading.file.display().to_string().into());
+        config.insert("loaded_unix_ms".into(), unix_ms(reading.loaded).into());
+        if let Some((why, at)) = &reading.refused {
+            config.insert("refused_unix_ms".into(), unix_ms(*at).into());
+            config.insert("refused".into(), why.as_str().into());
+        }
+        config.into()
+    }
+
+    /// One service that is down is no fault of the agent; a registry that is away is.
+    fn ready(&self) -> Result<(), String> {
+        let rows = self.rows.borrow();
+        let away = |r: &&ReporterRow| matches!(r.state, "away" | "failed");
+        match rows.iter().flat_map(|row| &row.reporters).find(away) {
+            Some(r) => Err(format!("{}: {}", r.at, r.reason.as_deref().unwrap_or(r.state))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StatusSource for Status {
+    fn status(&self) -> Value {
+        let mut status = Map::new();
+        let mut put = |key: &str, value: Value| drop(status.insert(key.to_owned(), value));
+        put("program", "register".into());
+        put("version", env!("CARGO_PKG_VERSION").into());
+        put("node", self.node.as_str().into());
+        put("started_unix_ms", unix_ms(self.started).into());
+        put("ready", self.ready().err().unwrap_or_else(|| "yes".to_owned()).into());
+        if let Some(docker) = &self.docker {
+            let rows = docker.rows.borrow().clone();
+            let (skipped, registrations): (Vec<&Row>, Vec<&Row>) =
+                rows.iter().partition(|row| row.state == RowState::Skipped);
+            put("docker", docker.docker());
+            put("registry", docker.registry());
+            put("registrations", json!(registrations));
+            put("skipped", json!(skipped));
+        }
+        if let Some(services) = &self.services {
+            put("config", services.config());
+            put("services", json!(**services.rows.borrow()));
+        }
+        status.into()
+    }
+
+    fn live(&self) -> bool {
+        true // a task that ends early ends the process, and every call is bounded in time
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.docker.as_ref().map_or(Ok(()), DockerStatus::ready)?;
+        self.services.as_ref().map_or(Ok(()), ServicesStatus::ready)
     }
 }

@@ -1,64 +1,88 @@
-//! `register run`: puts the agent's parts together.
+//! `register run`: puts the agent's parts together: containers, services of a config, or both side by side.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use common::admin::control::ControlServer;
 use common::admin::{AdminServer, Listen, StatusSource};
-use common::backoff::Backoff;
-use common::docker::{Docker, DockerSource, Info, Options};
-use common::hostip;
+use common::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use common::lifecycle::Lifecycle;
+use common::model::NodeName;
 use common::store::etcd::{EtcdConfig, EtcdStore};
 use common::telemetry::Chain;
 use common::watch::{Watcher, channel};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Failure, look};
+use super::{Failure, check, host, look};
 use crate::agent::{Agent, AgentSettings, Wires, control};
 use crate::cli::{OnExit, RunArgs};
 use crate::metrics::Metrics;
-use crate::publish::{Form, Identity, Publication, Publisher, PublisherSettings};
-use crate::status::Status;
+use crate::publish::{Form, Publication, Publisher, PublisherSettings};
+use crate::reporters::Frame;
+use crate::reporters::etcd::{EtcdFrame, tell};
+use crate::services::source::Source;
+use crate::services::{self, Services};
+use crate::statsd::Statsd;
+use crate::status::{DockerStatus, ServicesStatus, Status};
 
 /// How much longer than `--drain-wait` the end may take.
 const END: Duration = Duration::from_secs(8);
 
+/// What is known of Docker and this host before anything starts.
+struct DockerSide {
+    endpoint: Endpoint,
+    docker: Docker,
+    about: Info,
+    host_ip: Option<IpAddr>,
+}
+
 /// Runs until a signal comes or the host's key belongs to another agent.
 ///
 /// # Errors
-/// Wrong flags; a registry that can never serve; another agent in our place.
+/// Wrong flags or a wrong config; a registry that can never serve; another agent in our place.
 pub async fn run(args: &RunArgs) -> Result<(), Failure> {
-    let config = args.etcd.config_for_lease(args.form.ttl).map_err(Failure::usage)?;
-    let (endpoint, docker) = look::docker(&args.docker)?;
+    if args.nerve.check_config {
+        return check::check(&args.nerve);
+    }
+    let etcd = args.etcd.config_for_lease(args.form.ttl).map_err(Failure::usage)?;
     let mut lifecycle = Lifecycle::new().with_drain_deadline(END + args.drain_wait);
     lifecycle.listen().map_err(Failure::runtime)?;
-    let cancel = lifecycle.token();
+    let (metrics, (changes, changed)) = (Metrics::default(), watch::channel(0));
+    let source = match &args.nerve.config {
+        Some(path) => {
+            let instance = args.nerve.instance_id.clone();
+            let opened = Source::open(path.clone(), instance, changes.clone(), metrics.services.clone());
+            Some(opened.map_err(|e| Failure::usage(format!("the config is wrong\n{e}")))?)
+        }
+        None => None,
+    };
+    let side = if args.watches_docker() {
+        match lifecycle.token().run_until_cancelled(docker_side(args, &etcd)).await {
+            Some(side) => Some(side?),
+            None => return Ok(()),
+        }
+    } else {
+        None
+    };
+    let instance = source.as_ref().map(|source| source.configs().borrow().config.instance.clone());
+    let (node, machine) = match &side {
+        Some(side) => {
+            (look::node_name(args.docker.node_name.as_ref(), &side.about.name)?, host::machine_id(&side.about)?)
+        }
+        None => {
+            let instance = instance.clone().unwrap_or_default();
+            let node = host::node_without_docker(args.docker.node_name.as_ref(), &instance)?;
+            (node, host::machine_id_without_docker())
+        }
+    };
+    let registry = etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    info!(%node, instance = instance.as_deref(), registry, prefix = %args.etcd.etcd_prefix, "Starting.");
 
-    let Some(host_ip) = cancel.run_until_cancelled(host_ip(args, &config)).await else { return Ok(()) };
-    let host_ip = host_ip?;
-    let Some(about) = cancel.run_until_cancelled(ask(&docker)).await else { return Ok(()) };
-    let node = look::node_name(args.docker.node_name.as_ref(), &about.name)?;
-    let identity = Identity::new(node.clone(), machine_id(&about)?);
-    let registry = config.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    info!(%node, docker = %endpoint, docker_version = %about.version, %registry, prefix = %args.etcd.etcd_prefix,
-        host_ip = host_ip.map(tracing::field::display), "Starting.");
-
-    let metrics = Metrics::default();
-    let (event_in, events) = mpsc::channel(1024);
-    let options = Options { resync: args.resync, ..Options::default() };
-    let source = DockerSource::new(docker.clone(), options).with_events(event_in);
-    let (pictures, containers) = channel();
-    let (desired, wanted) = watch::channel(None);
-    let (out, publication) = watch::channel(Publication::default());
-    let (rows, shown) = watch::channel(Arc::default());
-    let (changes, changed) = watch::channel(0);
-    let (ask_agent, requests) = mpsc::channel(8);
     let form = Form {
         prefix: args.etcd.etcd_prefix.clone(),
         layout: args.form.layout.into(),
@@ -66,126 +90,155 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         values: args.form.value.into(),
         service_ports: args.form.compat.is_some(),
     };
-    let agent_settings = AgentSettings {
-        settings: look::settings(&args.docker, host_ip, &node),
-        ready: args.ready,
-        check_target: args.check_target,
-        docker: Some(docker.clone()),
-        prefix: form.prefix.clone(),
-        drain_at_exit: (args.on_exit == OnExit::Drain).then_some(args.drain_wait),
-    };
-    let status: Arc<dyn StatusSource> = Arc::new(Status {
-        node: node.to_string(),
-        registry,
-        started: SystemTime::now(),
-        containers: containers.clone(),
-        publication: publication.clone(),
-        rows: shown,
+    let frame = Arc::new(EtcdFrame {
+        config: etcd,
+        form,
+        machine,
+        ttl: args.form.ttl,
+        audit: args.resync,
+        metrics: metrics.publish.clone(),
+        claims: Mutex::new(BTreeSet::new()),
     });
-    serve(args, &mut lifecycle, status, &metrics, changed, ask_agent).await?;
+    let mut status = Status { node: node.to_string(), started: SystemTime::now(), docker: None, services: None };
+    let mut parts = Parts { args, frame, node, registry, metrics, changes, lifecycle };
+    let mut services = source.map(|source| parts.services(source, &mut status));
+    let mut ask_agent = None;
+    if let Some(side) = side {
+        ask_agent = Some(parts.docker(side, services.as_mut(), &mut status));
+    }
+    if let Some(services) = services {
+        parts.lifecycle.spawn("services", services.run(parts.lifecycle.token()));
+    }
+    parts.serve(Arc::new(status), changed, ask_agent).await?;
+    parts.lifecycle.supervise().await.map_err(Failure::runtime)
+}
 
-    let wires = Wires { containers, events, publication, requests, desired, rows, changes };
-    let agent = Agent::new(wires, agent_settings, metrics.clone());
-    let settings =
-        PublisherSettings { form, identity, ttl: args.form.ttl, audit: args.resync, metadata: args.metadata_interval };
-    let publisher = Publisher::new(EtcdStore::new(config), settings, wanted, out, metrics.publish.clone());
-    let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
-    lifecycle.spawn("docker", source.run(pictures, cancel.clone()));
-    lifecycle.spawn("agent", {
-        let ends = (cancel, stop.clone(), revoke.clone());
-        async move {
-            agent.run(ends.0, ends.1, ends.2).await;
-            Ok::<_, std::convert::Infallible>(())
+/// Finds Docker and this host's address.
+async fn docker_side(args: &RunArgs, etcd: &EtcdConfig) -> Result<DockerSide, Failure> {
+    let (endpoint, docker) = look::docker(&args.docker)?;
+    let host_ip = host::host_ip(args, etcd).await?;
+    let about = host::ask(&docker).await;
+    Ok(DockerSide { endpoint, docker, about, host_ip })
+}
+
+/// What the agent's parts are made of.
+struct Parts<'a> {
+    args: &'a RunArgs,
+    frame: Arc<EtcdFrame>,
+    node: NodeName,
+    registry: String,
+    metrics: Metrics,
+    changes: watch::Sender<u64>,
+    lifecycle: Lifecycle,
+}
+
+impl Parts<'_> {
+    fn drain_at_exit(&self) -> Option<Duration> {
+        (self.args.on_exit == OnExit::Drain).then_some(self.args.drain_wait)
+    }
+
+    /// The services of the config, and its reading.
+    fn services(&mut self, source: Source, status: &mut Status) -> Services {
+        let (rows, shown) = watch::channel(Arc::default());
+        status.services = Some(ServicesStatus { rows: shown, reading: source.readings() });
+        let config = source.configs();
+        let statsd = match &config.borrow().config.statsd {
+            None => Statsd::off(),
+            Some((host, port)) => Statsd::to(host, *port).unwrap_or_else(|error| {
+                warn!(host, port, %error, "StatsD cannot be reached; nothing is sent.");
+                Statsd::off()
+            }),
+        };
+        let max_failures = Arc::new(AtomicU32::new(config.borrow().config.max_failures));
+        let frame = Frame { max_failures, statsd, etcd: Arc::clone(&self.frame) };
+        self.lifecycle.spawn("config", source.run(self.lifecycle.reloads(), self.lifecycle.token()));
+        let drain_at_exit = self.drain_at_exit();
+        let wires = services::Wires { config, rows, changes: self.changes.clone(), drain_at_exit };
+        Services::new(wires, frame, self.metrics.services.clone(), self.metrics.checks.clone())
+    }
+
+    /// Docker, the agent and the publisher of the agent's own etcd, which takes services along.
+    fn docker(
+        &mut self,
+        side: DockerSide,
+        services: Option<&mut Services>,
+        status: &mut Status,
+    ) -> mpsc::Sender<control::Request> {
+        let (args, frame, cancel) = (self.args, Arc::clone(&self.frame), self.lifecycle.token());
+        let DockerSide { endpoint, docker, about, host_ip } = side;
+        info!(docker = %endpoint, docker_version = %about.version, host_ip = host_ip.map(tracing::field::display),
+            "Watching Docker.");
+        let (event_in, events) = mpsc::channel(1024);
+        let options = Options { resync: args.resync, ..Options::default() };
+        let source = DockerSource::new(docker.clone(), options).with_events(event_in);
+        let (pictures, containers) = channel();
+        let (desired, wanted) = watch::channel(None);
+        let (out, publication) = watch::channel(Publication::default());
+        let (rows, shown) = watch::channel(Arc::default());
+        let (ask_agent, requests) = mpsc::channel(8);
+        let settings = AgentSettings {
+            settings: look::settings(&args.docker, host_ip, &self.node),
+            ready: args.ready,
+            check_target: args.check_target,
+            docker: Some(docker),
+            prefix: frame.form.prefix.clone(),
+            drain_at_exit: self.drain_at_exit(),
+        };
+        status.docker = Some(DockerStatus {
+            registry: self.registry.clone(),
+            containers: containers.clone(),
+            publication: publication.clone(),
+            rows: shown,
+        });
+        let changes = self.changes.clone();
+        let wires = Wires { containers, events, publication: publication.clone(), requests, desired, rows, changes };
+        let agent = Agent::new(wires, settings, self.metrics.clone());
+
+        let destination = frame.own_destination();
+        let settings = PublisherSettings { metadata: args.metadata_interval, ..frame.settings(&destination) };
+        let store = EtcdStore::new(frame.config.clone());
+        let mut publisher = Publisher::new(store, settings, wanted, out, self.metrics.publish.clone());
+        if let Some(services) = services {
+            let (slots, told) = services.own_etcd(&destination);
+            publisher = publisher.with_wanted(slots);
+            let cancel = cancel.clone();
+            self.lifecycle.spawn("publication", async move {
+                cancel.run_until_cancelled(tell(publication, told)).await;
+                Ok::<_, std::convert::Infallible>(())
+            });
         }
-    });
-    lifecycle.spawn("publisher", publisher.run(stop, revoke));
-    lifecycle.supervise().await.map_err(Failure::runtime)
-}
-
-/// The admin server and the control socket.
-async fn serve(
-    args: &RunArgs,
-    lifecycle: &mut Lifecycle,
-    status: Arc<dyn StatusSource>,
-    metrics: &Metrics,
-    changed: watch::Receiver<u64>,
-    agent: mpsc::Sender<control::Request>,
-) -> Result<(), Failure> {
-    if let Listen::At(address) = args.admin {
-        let server = AdminServer::new("register", status, Arc::new(metrics.registry()), changed);
-        let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
-        lifecycle.spawn("admin server", bound.run(lifecycle.token()));
-    }
-    let handler = move |request| control::handle(agent.clone(), request);
-    match ControlServer::new(&args.control, handler).bind() {
-        Ok(bound) => lifecycle.spawn("control socket", bound.run(lifecycle.token())),
-        // An agent that cannot be asked to drain still does all the rest.
-        Err(e) => warn!(error = %Chain(&e), "No control socket: `register drain` will not work."),
-    }
-    Ok(())
-}
-
-/// HOST_IP as given, else worked out.
-async fn host_ip(args: &RunArgs, etcd: &EtcdConfig) -> Result<Option<std::net::IpAddr>, Failure> {
-    let allow = args.docker.allow_loopback;
-    if let Some(text) = &args.docker.host_ip {
-        return hostip::validate(text, allow).map(Some).map_err(Failure::usage);
-    }
-    if !hostip::in_host_network() {
-        return if args.docker.internal { Ok(None) } else { Err(Failure::usage(hostip::HostIpError::NotHostNetwork)) };
-    }
-    let towards = resolve(etcd).await;
-    match hostip::host_ip(None, towards, allow) {
-        Ok(address) => Ok(Some(address)),
-        Err(_) if args.docker.internal => Ok(None),
-        Err(e) => Err(Failure::usage(e)),
-    }
-}
-
-/// The address of one of etcd's servers; asks until there is an answer.
-async fn resolve(etcd: &EtcdConfig) -> SocketAddr {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-    loop {
-        for endpoint in &etcd.endpoints {
-            match tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await.map(|mut found| found.next()) {
-                Ok(Some(address)) => return address,
-                Ok(None) => {}
-                Err(error) if backoff.failures() == 0 => {
-                    warn!(host = %endpoint.host, %error, "Looking up etcd's address (to work out HOST_IP) failed; trying again.");
-                }
-                Err(_) => {}
+        let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
+        self.lifecycle.spawn("docker", source.run(pictures, cancel.clone()));
+        self.lifecycle.spawn("agent", {
+            let ends = (cancel, stop.clone(), revoke.clone());
+            async move {
+                agent.run(ends.0, ends.1, ends.2).await;
+                Ok::<_, std::convert::Infallible>(())
             }
-        }
-        sleep(backoff.next_delay()).await;
+        });
+        self.lifecycle.spawn("publisher", publisher.run(stop, revoke));
+        ask_agent
     }
-}
 
-/// What Docker says of itself; asks until it answers.
-async fn ask(docker: &Docker) -> Info {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-    loop {
-        match docker.info().await {
-            Ok(about) => return about,
-            Err(e) => {
-                if backoff.failures() == 0 {
-                    warn!(error = %Chain(&e), "Docker does not answer; trying again.");
-                }
-                sleep(backoff.next_delay()).await;
-            }
+    /// The admin server, and the control socket where there are containers to drain.
+    async fn serve(
+        &mut self,
+        status: Arc<dyn StatusSource>,
+        changed: watch::Receiver<u64>,
+        agent: Option<mpsc::Sender<control::Request>>,
+    ) -> Result<(), Failure> {
+        if let Listen::At(address) = self.args.admin {
+            let server = AdminServer::new("register", status, Arc::new(self.metrics.registry()), changed);
+            let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
+            self.lifecycle.spawn("admin server", bound.run(self.lifecycle.token()));
         }
-    }
-}
-
-/// What tells this host from another one of the same name.
-fn machine_id(about: &Info) -> Result<String, Failure> {
-    if !about.id.is_empty() {
-        return Ok(about.id.clone());
-    }
-    let unseen = "Docker has no engine ID, and the host's /etc/machine-id cannot be seen from a container; \
-                  mount it (-v /etc/machine-id:/etc/machine-id:ro)";
-    let path = Path::new("/etc/machine-id");
-    match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        _ => Err(Failure::usage(unseen)),
+        let Some(agent) = agent else { return Ok(()) };
+        let handler = move |request| control::handle(agent.clone(), request);
+        match ControlServer::new(&self.args.control, handler).bind() {
+            Ok(bound) => self.lifecycle.spawn("control socket", bound.run(self.lifecycle.token())),
+            // An agent that cannot be asked to drain still does all the rest.
+            Err(e) => warn!(error = %Chain(&e), "No control socket: `register drain` will not work."),
+        }
+        Ok(())
     }
 }

@@ -66,12 +66,13 @@ pub fn load_with(
     for (name, value) in root.get("services").and_then(Value::as_object).into_iter().flatten() {
         report.file = origin.get(name).cloned().unwrap_or_else(|| path.to_owned());
         let known = report.errors.iter().any(|note| culprit(note, &names, path).as_deref() == Some(name));
-        let Some(fields) = value.as_object().filter(|_| !known) else { continue };
+        let Some(fields) = value.as_object() else { continue };
         if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
             report.error(&format!("services.{name}"), "is no name of 1 to 200 printable characters");
             continue;
         }
-        let Some(service) = service::read(name, fields, &instance, &mut report) else { continue };
+        // Read even if something is known to be wrong: all of it is to be told at once.
+        let Some(service) = service::read(name, fields, &instance, &mut report).filter(|_| !known) else { continue };
         services.extend(copies(service, fields));
     }
     let (of_services, fatal): (Vec<Note>, Vec<Note>) =

@@ -1,5 +1,6 @@
 //! One service's object → what is checked and published.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,11 +50,12 @@ pub(super) fn read(name: &str, fields: &Map<String, Value>, instance: &str, repo
     if weight.is_some_and(|w| w > 256) {
         report.warn(&format!("{path}.weight"), "is above 256, which no HAProxy takes: discover leaves the backend out");
     }
-    let (host, port) = (host?, port(port_value)?);
+    // What is wrong with the checks is to be told, whatever is wrong here.
+    let place = (host.clone().unwrap_or(Host::Ip(Ipv4Addr::LOCALHOST.into())), port(port_value).unwrap_or(Port::MIN));
     let mut checks = Vec::new();
     for (n, item) in fields.get("checks").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let Some(object) = item.as_object() else { continue };
-        checks.extend(check::read(object, (&host, port), &format!("{path}.checks[{n}]"), report));
+        checks.extend(check::read(object, (&place.0, place.1), &format!("{path}.checks[{n}]"), report));
     }
     if fields.get("check_mocked").and_then(Value::as_bool) == Some(true) {
         checks = Vec::<CheckConf>::new();
@@ -62,6 +64,7 @@ pub(super) fn read(name: &str, fields: &Map<String, Value>, instance: &str, repo
     if report.errors.len() > before {
         return None;
     }
+    let (host, port) = (host?, port(port_value)?);
     Some(Service {
         name: name.into(),
         address: host.with_port(port),

@@ -49,7 +49,7 @@ pub struct Service {
 impl Service {
     /// Whether `other` proves itself in the same way: then what is known of one holds for the other.
     pub fn proves_itself_as(&self, other: &Self) -> bool {
-        self.checks == other.checks && self.first_result == other.first_result
+        self.checks == other.checks && self.first_result == other.first_result && self.interval == other.interval
     }
 }
 

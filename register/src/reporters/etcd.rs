@@ -87,9 +87,11 @@ impl Target {
 
     /// The cluster: `etcd` and its servers.
     pub fn destination(&self, frame: &EtcdFrame) -> String {
-        let own: Vec<String> = frame.config.endpoints.iter().map(ToString::to_string).collect();
-        let servers = if self.servers.iter().all(|s| own.contains(s)) { &own } else { &self.servers };
-        format!("etcd {}", servers.join(","))
+        let is_own = |server: &String| frame.config.endpoints.iter().any(|own| own.to_string() == *server);
+        if self.servers.iter().all(is_own) {
+            return frame.own_destination();
+        }
+        format!("etcd {}", self.servers.join(","))
     }
 
     /// The directory that the config names.
@@ -118,6 +120,12 @@ pub struct EtcdFrame {
 }
 
 impl EtcdFrame {
+    /// The agent's own etcd, as a destination.
+    pub fn own_destination(&self) -> String {
+        let own: Vec<String> = self.config.endpoints.iter().map(ToString::to_string).collect();
+        format!("etcd {}", own.join(","))
+    }
+
     /// Who claims `destination`: the first one has the node's own name. Another spelling of the same cluster must not
     /// fight it for its lease, so that has a name of its own.
     pub fn identity(&self, destination: &str) -> Identity {

@@ -1,0 +1,100 @@
+//! Which host this is: its address, its name in the registry, and what tells it from another of the same name.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use common::backoff::Backoff;
+use common::docker::{Docker, Info};
+use common::hostip;
+use common::model::NodeName;
+use common::store::etcd::EtcdConfig;
+use common::telemetry::Chain;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::Failure;
+use crate::cli::RunArgs;
+
+/// HOST_IP as given, else worked out.
+pub async fn host_ip(args: &RunArgs, etcd: &EtcdConfig) -> Result<Option<std::net::IpAddr>, Failure> {
+    let allow = args.docker.allow_loopback;
+    if let Some(text) = &args.docker.host_ip {
+        return hostip::validate(text, allow).map(Some).map_err(Failure::usage);
+    }
+    if !hostip::in_host_network() {
+        return if args.docker.internal { Ok(None) } else { Err(Failure::usage(hostip::HostIpError::NotHostNetwork)) };
+    }
+    let towards = resolve(etcd).await;
+    match hostip::host_ip(None, towards, allow) {
+        Ok(address) => Ok(Some(address)),
+        Err(_) if args.docker.internal => Ok(None),
+        Err(e) => Err(Failure::usage(e)),
+    }
+}
+
+/// The address of one of etcd's servers; asks until there is an answer.
+async fn resolve(etcd: &EtcdConfig) -> SocketAddr {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        for endpoint in &etcd.endpoints {
+            match tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await.map(|mut found| found.next()) {
+                Ok(Some(address)) => return address,
+                Ok(None) => {}
+                Err(error) if backoff.failures() == 0 => {
+                    warn!(host = %endpoint.host, %error, "Looking up etcd's address (to work out HOST_IP) failed; trying again.");
+                }
+                Err(_) => {}
+            }
+        }
+        sleep(backoff.next_delay()).await;
+    }
+}
+
+/// What Docker says of itself; asks until it answers.
+pub async fn ask(docker: &Docker) -> Info {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    loop {
+        match docker.info().await {
+            Ok(about) => return about,
+            Err(e) => {
+                if backoff.failures() == 0 {
+                    warn!(error = %Chain(&e), "Docker does not answer; trying again.");
+                }
+                sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+}
+
+/// What tells this host from another one of the same name.
+pub fn machine_id(about: &Info) -> Result<String, Failure> {
+    if !about.id.is_empty() {
+        return Ok(about.id.clone());
+    }
+    let unseen = "Docker has no engine ID, and the host's /etc/machine-id cannot be seen from a container; \
+                  mount it (-v /etc/machine-id:/etc/machine-id:ro)";
+    let path = Path::new("/etc/machine-id");
+    match std::fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+        _ => Err(Failure::usage(unseen)),
+    }
+}
+
+/// The same for an agent that watches no Docker.
+pub fn machine_id_without_docker() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    read("/etc/machine-id").filter(|id| !id.is_empty()).unwrap_or_else(host_name)
+}
+
+/// The node's name of an agent that watches no Docker: as given, else the config's instance_id, which tells hosts apart,
+/// else the system's name for this host.
+pub fn node_without_docker(given: Option<&NodeName>, instance: &str) -> Result<NodeName, Failure> {
+    let system = host_name();
+    let found = given.cloned().or_else(|| instance.parse().ok()).or_else(|| system.parse().ok());
+    found.ok_or_else(|| Failure::usage("neither instance_id nor the host's name can be a node's name, set NODE_NAME"))
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+}
