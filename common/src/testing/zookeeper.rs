@@ -149,6 +149,17 @@ impl ZooKeeperServer {
         stream.read_to_end(&mut Vec::new()).unwrap();
     }
 
+    /// What ZooKeeper's own client says to one of its commands, such as `["get", "/path"]`.
+    pub fn cli(&self, command: &[&str]) -> String {
+        let mut java = Command::new("java");
+        java.args(["-Xmx64m", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp", JARS[0]]);
+        java.args(["org.apache.zookeeper.ZooKeeperMain", "-server", &self.address().to_string()]).args(command);
+        let done = java.output().unwrap();
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{command:?}: {told}{}", String::from_utf8_lossy(&done.stderr));
+        told
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()

@@ -135,7 +135,7 @@ impl Link {
                 }
             };
             let lost = *self.lost.get_or_insert_with(Instant::now);
-            if fault == ZkFault::Expired || lost.elapsed() > self.target.session_timeout().saturating_mul(2) {
+            if fault == ZkFault::Expired || lost.elapsed() > self.target.session_timeout() {
                 // It has run out by now. What it saw must not keep us from an ensemble that was set back.
                 self.session = Session::default();
             }

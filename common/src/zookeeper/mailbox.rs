@@ -18,23 +18,22 @@ struct Inbox {
 }
 
 impl Mailbox {
-    /// The paths that have changed; waits until there is one. The watches that told it are used up.
+    /// Waits until there is something to [`take`](Self::take).
     ///
-    /// Cancel-safe: what was not returned is kept.
-    pub async fn changed(&self) -> BTreeSet<String> {
+    /// Cancel-safe: it takes nothing.
+    pub async fn changed(&self) {
         loop {
             let told = self.0.news.notified();
-            let dirty = std::mem::take(&mut *lock(&self.0.dirty));
-            if !dirty.is_empty() {
-                return dirty;
+            if !lock(&self.0.dirty).is_empty() {
+                return;
             }
             told.await;
         }
     }
 
-    /// Forgets what was told: everything is about to be read.
-    pub fn clear(&self) {
-        lock(&self.0.dirty).clear();
+    /// The paths that have changed since the last time. The watches that told it are used up.
+    pub fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *lock(&self.0.dirty))
     }
 }
 
@@ -82,9 +81,11 @@ mod tests {
         for told in ["/a", "/a/x", "/a/x/y", "/c", "/ab"] {
             mailboxes.deliver(told);
         }
-        assert_eq!(mine.changed().await.into_iter().collect::<Vec<_>>(), ["/a", "/a/x", "/c"]);
+        mine.changed().await;
+        assert_eq!(mine.take().into_iter().collect::<Vec<_>>(), ["/a", "/a/x", "/c"]);
         mailboxes.deliver("/b/1");
-        assert_eq!(other.changed().await.len(), 1);
+        other.changed().await;
+        assert_eq!((other.take().len(), other.take().len()), (1, 0));
         drop(mine);
         mailboxes.deliver("/a"); // nobody is there any more
     }

@@ -4,6 +4,7 @@
 //! crates (docs/adr): no thread, no timer but the ping that is due, nothing written unless somebody asks. A call on a cut
 //! connection fails at once; trying again is its caller's business, who reads again what it needs.
 
+pub mod child;
 mod error;
 mod link;
 mod mailbox;

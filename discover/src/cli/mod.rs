@@ -7,7 +7,6 @@ mod ls;
 mod release;
 mod render;
 mod run;
-mod serve;
 mod settings;
 mod source;
 

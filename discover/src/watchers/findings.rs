@@ -1,9 +1,10 @@
 //! What a source found of one service: registrations → a pool; one that cannot be read is left out alone, with the reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use common::model::{Backend, Pool, ServiceMap};
+use common::model::{Backend, BackendId, Pool, ServiceMap, ServiceName};
+use common::registry::{Departure, GeneratorConfigs};
 use common::store::Key;
 use serde_json::{Map, Value};
 
@@ -20,6 +21,12 @@ pub struct Answer {
     pub services: ServiceMap,
     /// What could not be read, with the reason.
     pub left_out: BTreeMap<Key, String>,
+    /// The source's version, where it has one; 0 otherwise.
+    pub revision: i64,
+    /// Backends that were here and went, where the source knows how.
+    pub departed: Arc<HashMap<(ServiceName, BackendId), Departure>>,
+    /// What the source holds for the generators.
+    pub generator_configs: GeneratorConfigs,
 }
 
 /// Gathers one service's backends, in discovery order.
@@ -69,6 +76,7 @@ impl Findings {
     /// The answer: the service's pool, though it be empty.
     pub fn answer(self) -> Answer {
         let pool = Arc::new(Pool::new(self.backends));
-        Answer { services: ServiceMap::from([(self.about.service, pool)]), left_out: self.left_out }
+        let services = ServiceMap::from([(self.about.service, pool)]);
+        Answer { services, left_out: self.left_out, ..Answer::default() }
     }
 }

@@ -174,5 +174,9 @@ methods! {
     "etcd" => Etcd(super::etcd::Etcd),
     "file" => File(super::file::File),
     "dns" => Dns(super::dns::Dns),
+    "zookeeper" => ZooKeeper(super::zookeeper::ZooKeeper<false, false>),
+    "zookeeper_poll" => ZooKeeperPoll(super::zookeeper::ZooKeeper<true, false>),
+    "zookeeper_dns" => ZooKeeperDns(super::zookeeper::ZooKeeper<false, true>),
+    "zookeeper_dns_poll" => ZooKeeperDnsPoll(super::zookeeper::ZooKeeper<true, true>),
     "base" => Base(super::base::Base),
 }

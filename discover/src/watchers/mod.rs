@@ -22,6 +22,7 @@ pub mod findings;
 pub mod method;
 pub mod poll;
 pub mod teller;
+pub mod zookeeper;
 
 use std::error::Error;
 

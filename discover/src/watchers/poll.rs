@@ -62,6 +62,8 @@ pub struct Pace {
     pub start_within: Duration,
     /// How long one look may take.
     pub patience: Duration,
+    /// The first delay after a failure, and the longest one.
+    pub retry: (Duration, Duration),
 }
 
 impl Pace {
@@ -73,7 +75,15 @@ impl Pace {
             every,
             start_within: Duration::ZERO,
             patience: every.clamp(Duration::from_secs(1), Duration::from_secs(30)),
+            retry: (RETRY, every.max(RETRY)),
         }
+    }
+
+    /// After failures it looks again so soon, and at the latest after so long.
+    #[must_use]
+    pub fn with_retry(mut self, retry: (Duration, Duration)) -> Self {
+        self.retry = retry;
+        self
     }
 
     /// The first look comes within so many seconds.
@@ -118,7 +128,7 @@ impl<P: Poll> Polled<P> {
     }
 
     async fn go_on(mut self, teller: Teller) -> Infallible {
-        let mut backoff = Backoff::new(RETRY, self.pace.every.max(RETRY)).with_jitter(Jitter::Equal);
+        let mut backoff = Backoff::new(self.pace.retry.0, self.pace.retry.1).with_jitter(Jitter::Equal);
         let mut at = Instant::now() + self.pace.start_within.mul_f64(rand::rng().random());
         let mut nudges = false;
         loop {
@@ -215,8 +225,12 @@ mod tests {
         World { answers, asked, nudge, inlet, _end: cancel.drop_guard() }
     }
 
-    const PACE: Pace =
-        Pace { every: Duration::from_secs(10), start_within: Duration::ZERO, patience: Duration::from_secs(3) };
+    const PACE: Pace = Pace {
+        every: Duration::from_secs(10),
+        start_within: Duration::ZERO,
+        patience: Duration::from_secs(3),
+        retry: (RETRY, Duration::from_secs(10)),
+    };
 
     #[tokio::test(start_paused = true)]
     async fn it_looks_at_its_period_sooner_for_a_short_life_and_at_once_when_nudged() {

@@ -57,8 +57,8 @@ impl Teller {
         }
         let because = |reason| Quarantined { reason, revision: Revision::default() };
         let quarantined = answer.left_out.into_iter().map(|(key, reason)| (key, because(reason))).collect();
-        let services = answer.services;
-        let snapshot = Snapshot { services, quarantined: Arc::new(quarantined), ..Snapshot::default() };
+        let Answer { services, revision, departed, generator_configs, .. } = answer;
+        let snapshot = Snapshot { services, revision, quarantined: Arc::new(quarantined), departed, generator_configs };
         self.relay(snapshot, Standing::Synced);
     }
 

@@ -6,6 +6,7 @@ mod dns;
 mod docker_local;
 mod file;
 mod seam;
+mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

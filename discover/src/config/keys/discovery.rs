@@ -23,7 +23,7 @@ pub const DISCOVERY: &[Key] = &[
         "hosts",
         Kind::Lines,
         "",
-        "zookeeper, etcd: the servers, `host` or `host:port`.",
+        "zookeeper, etcd: the servers, `host` or `host:port`; zookeeper: with a chroot behind the last one, `host:port/path`.",
         "etcd_is_found_in_each_forks_spelling",
     ),
     key(
@@ -35,23 +35,30 @@ pub const DISCOVERY: &[Key] = &[
     ),
     key(
         "decode",
-        Kind::Any,
+        Kind::Object(DECODE),
+        "nerve",
+        "zookeeper: the format of the registrations.",
+        "zookeeper_reads_nerves_and_serversets_registrations",
+    ),
+    ours(
+        "zk_auth",
+        Kind::Text,
         "",
-        "zookeeper: `{method: nerve|serverset, endpoint_name}`.",
-        "other_methods_keys_are_known",
+        "zookeeper: who to be, `digest:USER:PASSWORD`; best as `${VARIABLE}`.",
+        "zookeeper_below_a_chroot_and_as_a_user",
     ),
     key(
         "retry_policy",
-        Kind::Any,
+        Kind::Object(RETRY_POLICY),
         "",
-        "zookeeper: retries are paced by discover itself.",
-        "other_methods_keys_are_known",
+        "zookeeper: how refused requests are tried again; it never gives up.",
+        "zookeeper_tries_again_as_its_policy_says",
     ),
     key(
         "discovery_jitter",
         Kind::Number,
         "0",
-        "The first look comes at a random moment within so many seconds.",
+        "The first look comes at a random moment within so many seconds. zookeeper: changes are read at most so often, 0 to 120.",
         "a_fleet_that_starts_at_once_is_spread_out",
     ),
     key(
@@ -59,9 +66,15 @@ pub const DISCOVERY: &[Key] = &[
         Kind::Text,
         "path",
         "zookeeper: a node with the generators' config, or `disabled`.",
-        "a_section_from_the_registry_takes_the_place_of_the_configs",
+        "zookeeper_brings_the_generators_config",
     ),
-    key("polling_interval_sec", Kind::Number, "60", "zookeeper_poll.", "other_methods_keys_are_known"),
+    key(
+        "polling_interval_sec",
+        Kind::Number,
+        "60",
+        "zookeeper_poll, zookeeper_dns_poll: seconds between two looks.",
+        "zookeeper_poll_looks_as_often_as_it_is_told",
+    ),
     key(
         "nameserver",
         Kind::Lines,
@@ -99,6 +112,39 @@ pub const DISCOVERY: &[Key] = &[
     fork("host", Kind::Text, "", "etcd: one server (ETCD_HOST without it).", "etcd_is_found_in_each_forks_spelling"),
     fork("port", PORT_NUMBER, "2379", "etcd: its port (ETCD_PORT without it).", "etcd_is_found_in_each_forks_spelling"),
 ];
+
+/// `decode`.
+const DECODE: &[Key] = &[
+    key(
+        "method",
+        Kind::Word(&["nerve", "serverset"]),
+        "",
+        "Nerve's objects, or Twitter's server sets. Required.",
+        "zookeeper_reads_nerves_and_serversets_registrations",
+    ),
+    key(
+        "endpoint_name",
+        Kind::Text,
+        "the service's own endpoint",
+        "serverset: which of the additional endpoints.",
+        "zookeeper_reads_nerves_and_serversets_registrations",
+    ),
+];
+
+/// `retry_policy`.
+const RETRY_POLICY: &[Key] = &[
+    key("base_interval", Kind::Number, "0.5", "Seconds before the first new attempt.", RETRIES),
+    key("max_interval", Kind::Number, "60", "Seconds between two attempts at most.", RETRIES),
+    key(
+        "max_attempts",
+        Kind::Number,
+        "10",
+        "Without effect: the last answer stays, and it is tried for ever.",
+        RETRIES,
+    ),
+    key("max_delay", Kind::Number, "600", "Without effect, as `max_attempts`.", RETRIES),
+];
+const RETRIES: &str = "zookeeper_tries_again_as_its_policy_says";
 
 /// One of `servers`.
 const SERVER: &[Key] = &[
