@@ -1,26 +1,44 @@
 #!/usr/bin/env bash
 # build-images.sh [IMAGE...]: builds the binaries on this host and the images around them.
-# IMAGE is register, discover, whoami or etcd; all of them by default. BASE chooses the base image, else base-image.sh does.
+# IMAGE is register, discover, whoami, publisher or etcd; all of them by default. BASE chooses the base image, else base-image.sh does.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
 images=("$@")
-[ ${#images[@]} -gt 0 ] || images=(register discover whoami etcd)
+[ ${#images[@]} -gt 0 ] || images=(register discover whoami publisher etcd)
 
 # The image that a name stands for. What only the demo uses is kept apart, so that nobody's own whoami is overwritten.
 tag_of() {
     case $1 in
         register | discover) echo "docker-$1" ;;
-        whoami | etcd) echo "docker-register-demo/$1" ;;
-        *) die "no such image: $1 (register, discover, whoami, etcd)" ;;
+        whoami | publisher | etcd) echo "docker-register-demo/$1" ;;
+        *) die "no such image: $1 (register, discover, whoami, publisher, etcd)" ;;
+    esac
+}
+
+# The programs that an image holds; etcd's comes from the distribution.
+programs_of() {
+    case $1 in
+        etcd) ;;
+        publisher) echo register whoami ;;
+        *) echo "$1" ;;
     esac
 }
 
 packages=()
+programs=()
 for image in "${images[@]}"; do
     tag_of "$image" >/dev/null
-    [ "$image" = etcd ] || packages+=(-p "$image")
+    for program in $(programs_of "$image"); do
+        case " ${programs[*]-} " in
+            *" $program "*) ;;
+            *)
+                programs+=("$program")
+                packages+=(-p "$program")
+                ;;
+        esac
+    done
 done
 
 context=target/image
@@ -29,11 +47,10 @@ needed=0
 if [ ${#packages[@]} -gt 0 ]; then
     say "building the release binaries (some minutes the first time)"
     cargo build --release --locked "${packages[@]}"
-    for image in "${images[@]}"; do
-        [ "$image" = etcd ] && continue
-        install -m 755 "${CARGO_TARGET_DIR:-target}/release/$image" "$context/$image"
-        needs=$(readelf -V "$context/$image" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -1)
-        say "$image: $(du -h "$context/$image" | cut -f1), needs glibc ${needs#GLIBC_}"
+    for program in "${programs[@]}"; do
+        install -m 755 "${CARGO_TARGET_DIR:-target}/release/$program" "$context/$program"
+        needs=$(readelf -V "$context/$program" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -1)
+        say "$program: $(du -h "$context/$program" | cut -f1), needs glibc ${needs#GLIBC_}"
         needed=$(printf '%s\n' "$needed" "${needs#GLIBC_}" | sort -V | tail -1)
     done
 fi

@@ -9,6 +9,7 @@
 //! | [`services`] | those services at work: checked, published, replaced | dials |
 //! | [`reporters`] | where those are published | by reporter |
 //! | [`publish`] | what is written to the registry, and the lease it hangs on | store |
+//! | [`own`] | one registration with a lease of its own | store |
 //! | [`statsd`] | counts as Nerve sent them | yes |
 //! | [`privileges`] | from root to nobody | yes |
 //! | [`status`], [`metrics`] | what is shown | no |
@@ -21,6 +22,7 @@ pub mod cli;
 pub mod commands;
 pub mod metrics;
 pub mod nerve;
+pub mod own;
 pub mod privileges;
 pub mod publish;
 pub mod reporters;

@@ -7,7 +7,7 @@ use common::docker::Endpoint;
 use common::lifecycle::Exit;
 use common::telemetry::init_logging;
 use register::cli::{Cli, Command, RunArgs};
-use register::commands::{Failure, check, look, ls, operate, put, run};
+use register::commands::{Failure, check, exec, look, ls, operate, put, run};
 use register::privileges;
 
 fn main() -> ExitCode {
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         }
     };
     match start(cli) {
-        Ok(()) => Exit::Ok.into(),
+        Ok(code) => code.into(),
         Err(failure) => {
             eprintln!("register: {failure}");
             failure.exit.into()
@@ -29,7 +29,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> Result<(), Failure> {
+/// Gives the status with which to end.
+fn start(cli: Cli) -> Result<u8, Failure> {
     init_logging(cli.log_format, &cli.log).map_err(Failure::usage)?;
     if let Command::Run(args) = &cli.command {
         drop_privileges(args)?;
@@ -39,8 +40,9 @@ fn start(cli: Cli) -> Result<(), Failure> {
     runtime.block_on(Box::pin(command(cli.command)))
 }
 
-async fn command(command: Command) -> Result<(), Failure> {
-    match command {
+async fn command(command: Command) -> Result<u8, Failure> {
+    let done = match command {
+        Command::Exec(args) => return Box::pin(exec::exec(&args)).await,
         Command::Run(args) => run::run(&args).await,
         Command::Plan(args) => look::plan(&args).await,
         Command::Explain(args) => look::explain(&args).await,
@@ -51,7 +53,8 @@ async fn command(command: Command) -> Result<(), Failure> {
         Command::Check(args) => check::check(&args),
         Command::Put(args) => Box::pin(put::put(&args)).await,
         Command::Completions { shell } => operate::completions(shell),
-    }
+    };
+    done.map(|()| Exit::Ok.code())
 }
 
 /// Before any thread starts: `--user`.

@@ -1,6 +1,7 @@
 //! What each command does. Each returns an error that `main` prints, with the exit code it asks for.
 
 pub mod check;
+pub mod exec;
 pub mod host;
 pub mod look;
 pub mod ls;

@@ -8,11 +8,13 @@
 //! | `resolve` | names of hosts, looked up once for all |
 //! | `limit` | how often a service may come and go; pure |
 //! | `outlets` | the reporters at work |
+//! | [`alone`] | the checks of a service that belongs to no config |
 //! | `rows`, `metrics` | what is shown |
 //! | `source` | the config, read again when it changes |
 //!
 //! The rule: whatever happens, all that is wanted is worked out again; nobody is given single orders.
 
+pub mod alone;
 mod entry;
 mod limit;
 mod metrics;

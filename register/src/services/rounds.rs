@@ -16,7 +16,7 @@ use crate::statsd::Statsd;
 
 /// What a service's checks say together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Health {
+pub enum Health {
     /// Too few tries so far.
     Undecided,
     /// All pass.
@@ -27,10 +27,14 @@ pub(super) enum Health {
 
 /// What one self of a service has to tell.
 #[derive(Debug)]
-pub(super) struct News {
+pub struct News {
+    /// The service.
     pub service: Arc<str>,
+    /// Which self of it.
     pub number: u64,
+    /// What its checks say together.
     pub health: Health,
+    /// What each of them says.
     pub checks: Vec<CheckState>,
 }
 

@@ -1,0 +1,196 @@
+//! One registration with a lease of its own, for as long as a command runs: `put` and `exec`.
+
+pub mod health;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::backoff::Backoff;
+use common::model::{Backend, BackendId, Host, NodeName, Port, ServiceName, Status, ValueFormat, encode};
+use common::store::{KeepAlive, LeaseId, Op, Store, StoreError};
+use common::telemetry::Chain;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use crate::cli::OwnArgs;
+
+/// What is registered, and how.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// Its key.
+    pub key: String,
+    /// What it says.
+    pub backend: Backend,
+    /// How it says it.
+    pub format: ValueFormat,
+    /// How long it outlives its holder.
+    pub ttl: Duration,
+}
+
+impl Registration {
+    /// The registration of `service` at `host` and `port` that the flags ask for.
+    ///
+    /// # Errors
+    /// An id that cannot stand in a key.
+    pub fn new(
+        service: &ServiceName,
+        host: Host,
+        port: Port,
+        args: &OwnArgs,
+    ) -> Result<Self, common::model::NameError> {
+        let id = args.id.clone().unwrap_or_else(|| format!("{host}:{port}"));
+        let id: BackendId = id.parse()?;
+        let node = match &args.node_name {
+            Some(node) => node.clone(),
+            None => "-".parse::<NodeName>()?, // the service layout has no place for it
+        };
+        let key = args.etcd.etcd_prefix.backend(args.form.layout.into(), &node, service, &id);
+        let backend = Backend {
+            weight: args.weight,
+            mode: args.mode,
+            service_port: args.service_port,
+            labels: Arc::new(args.labels.iter().cloned().collect()),
+            ..Backend::new(id, host, port)
+        };
+        Ok(Self { key, backend, format: args.form.value.into(), ttl: args.form.ttl })
+    }
+
+    /// The value with this status; `None`: a form without room for it says it by having no key.
+    pub fn value(&self, status: Status) -> Option<String> {
+        if self.format == ValueFormat::Plain && status != Status::Up {
+            return None;
+        }
+        Some(encode(&Backend { status, ..self.backend.clone() }, self.format))
+    }
+}
+
+/// Keeps `key` at what `wanted` holds (`None`: not there) under a lease that `held` tells; starts over when the lease is
+/// lost. `told` hears each value that the registry has taken. Ends only where trying again is of no use from the start.
+///
+/// # Errors
+/// A store that can never serve, as long as it never has.
+pub async fn hold<S: Store>(
+    store: &S,
+    (key, ttl): (&str, Duration),
+    mut wanted: watch::Receiver<Option<String>>,
+    held: &watch::Sender<Option<LeaseId>>,
+    mut told: impl FnMut(Option<&str>),
+) -> Result<Infallible, StoreError> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), ttl / 3);
+    let mut served = false;
+    loop {
+        let heard = |value: Option<&str>| {
+            served = true;
+            told(value);
+        };
+        let error = match once(store, (key, ttl), &mut wanted, held, heard).await {
+            Ok(never) => match never {},
+            Err(e) => e,
+        };
+        if !served && (error.is_fatal() || !error.is_retryable()) {
+            return Err(error);
+        }
+        warn!(error = %Chain(&error), "The registration may be lost; registering again.");
+        sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn once<S: Store>(
+    store: &S,
+    (key, ttl): (&str, Duration),
+    wanted: &mut watch::Receiver<Option<String>>,
+    held: &watch::Sender<Option<LeaseId>>,
+    told: impl FnMut(Option<&str>),
+) -> Result<Infallible, StoreError> {
+    // A fault may have left the lease alive: it is used again.
+    let known = *held.borrow();
+    let lease = match known {
+        Some(lease) => lease,
+        None => store.grant(ttl).await?.id,
+    };
+    held.send_replace(Some(lease));
+    let kept = keep(store, key, wanted, lease, told).await;
+    if kept.as_ref().is_err_and(StoreError::is_lease_lost) {
+        held.send_replace(None);
+    }
+    kept
+}
+
+async fn keep<S: Store>(
+    store: &S,
+    key: &str,
+    wanted: &mut watch::Receiver<Option<String>>,
+    lease: LeaseId,
+    mut told: impl FnMut(Option<&str>),
+) -> Result<Infallible, StoreError> {
+    let mut keeper = store.keep_alive(lease).await?;
+    let mut next = Instant::now() + keeper.beat().await? / 3;
+    let mut there: Option<Option<String>> = None;
+    loop {
+        let value = wanted.borrow_and_update().clone();
+        if there.as_ref() != Some(&value) {
+            let op = match &value {
+                Some(value) => Op::put(key, value.as_bytes(), Some(lease)),
+                None => Op::delete(key),
+            };
+            // What was never there need not be deleted.
+            if value.is_some() || there.is_some() {
+                store.txn(Vec::new(), vec![op]).await?;
+                match &value {
+                    Some(value) => info!(%key, %value, %lease, "Registered."),
+                    None => info!(%key, "Withdrawn."),
+                }
+            }
+            told(value.as_deref());
+            there = Some(value);
+        }
+        tokio::select! {
+            Ok(()) = wanted.changed() => {}
+            () = sleep_until(next) => next = Instant::now() + keeper.beat().await? / 3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::store::fake::FakeStore;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_lease_is_replaced_and_what_is_wanted_is_followed() {
+        let store = FakeStore::new();
+        let (held, lease) = watch::channel(None);
+        let (want, wanted) = watch::channel(Some("h:1".to_owned()));
+        let task = tokio::spawn({
+            let store = store.clone();
+            let place = ("/backends/web/a", Duration::from_secs(6));
+            async move { hold(&store, place, wanted, &held, |_| {}).await.map(|never| match never {}) }
+        });
+        let value = || store.entries("/backends/").first().map(|e| String::from_utf8_lossy(&e.value).into_owned());
+        let until = async |expected: Option<&str>| {
+            let changed = async {
+                while value().as_deref() != expected {
+                    sleep(Duration::from_millis(50)).await;
+                }
+            };
+            timeout(Duration::from_secs(60), changed).await.unwrap();
+        };
+        for _ in 0..3 {
+            until(Some("h:1")).await;
+            sleep(Duration::from_secs(60)).await;
+            assert!(value().is_some(), "kept alive");
+            store.expire(lease.borrow().unwrap());
+            assert!(value().is_none());
+        }
+        until(Some("h:1")).await;
+        want.send_replace(Some("h:1 draining".to_owned()));
+        until(Some("h:1 draining")).await;
+        want.send_replace(None);
+        until(None).await;
+        task.abort();
+    }
+}
