@@ -38,6 +38,8 @@ pub struct Discover {
     pub name: String,
     /// Which HAProxy.
     pub haproxy: Haproxy,
+    /// Who runs it: the word for `--haproxy`.
+    pub mode: &'static str,
     /// Arguments in addition, after `run`.
     pub args: Vec<String>,
 }
@@ -83,13 +85,20 @@ impl Register {
 impl Discover {
     /// One of this name, with this HAProxy.
     pub fn new(name: &str, haproxy: &Haproxy) -> Self {
-        Self { name: name.to_owned(), haproxy: haproxy.clone(), args: Vec::new() }
+        Self { name: name.to_owned(), haproxy: haproxy.clone(), mode: "spawn", args: Vec::new() }
     }
 
     /// With these arguments in addition.
     #[must_use]
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// The same with nobody running HAProxy: only its file is written.
+    #[must_use]
+    pub fn files_only(mut self) -> Self {
+        self.mode = "files";
         self
     }
 
@@ -113,7 +122,7 @@ impl Discover {
         let filter = format!("label={MARK}={}", lab.mark());
         let mut args = vec![
             "--haproxy",
-            "spawn",
+            self.mode,
             "--haproxy-bin",
             &haproxy,
             "--dir",

@@ -11,7 +11,7 @@
 //! | [`scene`] | all of these together |
 //! | [`http`], [`traffic`] | a client that never retries, and load made of such clients |
 //! | [`wait`] | a predicate with a deadline |
-//! | [`terminal`], [`figures`] | what `demo` and `bench` print |
+//! | [`terminal`], [`figures`], [`plot`] | what `demo` and `bench` print and draw |
 //!
 //! Its rule: only towards loopback, and only what bears its own mark is ever ended or removed. etcd comes from
 //! [`common::testing::etcd`].
@@ -24,6 +24,7 @@ pub mod flock;
 pub mod haproxy;
 pub mod http;
 pub mod lab;
+pub mod plot;
 pub mod process;
 pub mod scene;
 pub mod terminal;

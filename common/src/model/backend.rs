@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU16;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -171,7 +171,7 @@ impl Backend {
             port,
             name: None,
             weight: None,
-            labels: Arc::default(),
+            labels: no_labels(),
             transport: Transport::Tcp,
             mode: None,
             service_port: None,
@@ -187,4 +187,10 @@ impl Backend {
     pub fn address(&self) -> String {
         self.host.with_port(self.port)
     }
+}
+
+/// The labels of whoever has none, once for all.
+pub(super) fn no_labels() -> Arc<BTreeMap<String, String>> {
+    static NONE: LazyLock<Arc<BTreeMap<String, String>>> = LazyLock::new(Arc::default);
+    NONE.clone()
 }

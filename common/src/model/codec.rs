@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::backend::no_labels;
 use super::{Backend, BackendId, Host, Port, Status, Weight};
 
 /// The largest value read; more is no registration, whoever wrote it. etcd itself takes 1.5 MB.
@@ -154,7 +155,7 @@ impl Fields<'_> {
 
     /// Nerve passes any JSON through as labels; what is no string is kept as its JSON text.
     fn labels(&self) -> Result<Arc<BTreeMap<String, String>>, DecodeError> {
-        let Some(value) = self.get("labels") else { return Ok(Arc::default()) };
+        let Some(value) = self.get("labels") else { return Ok(no_labels()) };
         let object = value.as_object().ok_or_else(|| bad("labels", "is not an object"))?;
         let mut labels = BTreeMap::new();
         for (key, value) in object.iter().filter(|(_, v)| !v.is_null()) {

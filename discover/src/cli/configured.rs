@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use common::admin::control::ControlServer;
-use common::admin::{AdminServer, Listen};
 use common::config::files::stamps;
 use common::debounce::Debounce;
 use common::lifecycle::Lifecycle;
@@ -22,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Failure;
-use super::run::{RunArgs, control, lock};
+use super::run::{RunArgs, lock};
+use super::serve::{Offer, serve};
 use crate::agent::{Agent, Turn};
 use crate::config::{Config, Loaded, load};
 use crate::generators::file_output::FileOutput;
@@ -94,21 +93,8 @@ pub async fn run(args: RunArgs, path: PathBuf) -> Result<(), Failure> {
     };
     // What is wrong in a generator's own files (a template) is a fault of the config, too.
     frame.generators(&first.config).map_err(Failure::Usage)?;
-    if let Listen::At(address) = frame.args.admin {
-        let server = AdminServer::new("discover", Arc::new(frame.shared.clone()), Arc::new(registry), changed);
-        let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
-        lifecycle.spawn("admin", bound.run(cancel.clone()));
-    }
-    let control = ControlServer::new(&frame.args.control, {
-        let (guard, wake) = (frame.guard.clone(), frame.wake.clone());
-        move |request| {
-            let answer = control(&guard, &request);
-            wake.notify_one();
-            async move { answer }
-        }
-    });
-    let control = control.bind().map_err(Failure::runtime)?;
-    lifecycle.spawn("control", control.run(cancel.clone()));
+    let offer = Offer { shared: &frame.shared, registry, changed, guard: &frame.guard, wake: &frame.wake };
+    serve(offer, &frame.args, &mut lifecycle).await?;
     let reloads = lifecycle.reloads();
     lifecycle.spawn("turns", frame.run(first, reloads, cancel));
     lifecycle.supervise().await.map_err(Failure::runtime)

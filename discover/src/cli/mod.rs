@@ -7,6 +7,7 @@ mod ls;
 mod release;
 mod render;
 mod run;
+mod serve;
 mod settings;
 mod source;
 

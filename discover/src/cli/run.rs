@@ -2,23 +2,22 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Args;
-use common::admin::control::ControlServer;
-use common::admin::{AdminServer, Listen};
+use common::admin::Listen;
 use common::debounce::Debounce;
 use common::lifecycle::Lifecycle;
-use common::model::{Port, ServiceMap, ServiceName};
+use common::model::{Port, ServiceMap};
 use common::watch::channel;
 use nix::fcntl::{Flock, FlockArg};
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Failure;
+use super::serve::{Offer, serve};
 use super::settings::HaproxyArgs;
 use super::source::SourceArgs;
 use crate::agent::Agent;
@@ -203,21 +202,8 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };
     let guard = Arc::new(Mutex::new(Guard::new(guard, memory, Instant::now())));
     let (changes, changed) = watch::channel(0);
-    if let Listen::At(address) = args.admin {
-        let server = AdminServer::new("discover", Arc::new(shared.clone()), Arc::new(registry), changed);
-        let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
-        lifecycle.spawn("admin", bound.run(cancel.clone()));
-    }
-    let control = ControlServer::new(&args.control, {
-        let (guard, wake) = (guard.clone(), wake.clone());
-        move |request| {
-            let answer = control(&guard, &request);
-            wake.notify_one();
-            async move { answer }
-        }
-    });
-    let control = control.bind().map_err(Failure::runtime)?;
-    lifecycle.spawn("control", control.run(cancel.clone()));
+    let offer = Offer { shared: &shared, registry, changed, guard: &guard, wake: &wake };
+    serve(offer, &args, &mut lifecycle).await?;
 
     let agent = Agent {
         sources,
@@ -236,15 +222,4 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     };
     lifecycle.spawn("turns", agent.run(cancel));
     lifecycle.supervise().await.map_err(Failure::runtime)
-}
-
-/// Answers a request over the control socket.
-pub(super) fn control(guard: &Mutex<Guard>, request: &Value) -> Result<Value, String> {
-    let service = request["release"].as_str().ok_or("unknown request: release is the only one")?;
-    let service: ServiceName = service.parse().map_err(|e: common::model::NameError| e.to_string())?;
-    let released = guard.lock().unwrap_or_else(PoisonError::into_inner).release(&service);
-    if released == 0 {
-        return Err(format!("nothing is held for service {service}"));
-    }
-    Ok(json!({ "released": released }))
 }

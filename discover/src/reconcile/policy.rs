@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use common::model::{Backend, InOrder, Pool, Port, ServiceMap};
+use common::model::{Backend, InOrder, Pool, Port, ServiceMap, ServiceName};
 use common::registry::GeneratorConfigs;
 use foldhash::fast::RandomState;
 use serde_json::{Map, Value};
@@ -26,6 +26,8 @@ pub struct Policies {
 
 #[derive(Debug)]
 struct Policy {
+    /// The service's, at hand.
+    name: ServiceName,
     service: Arc<Service>,
     defaults: Vec<Arc<Backend>>,
     /// The last answer.
@@ -40,8 +42,8 @@ impl Policies {
     /// The policies of this config's services. Before any answer their default servers count.
     pub fn new(config: &Config) -> Self {
         let mut all: Vec<Policy> = config.services.iter().map(|s| Policy::new(s.clone())).collect();
-        all.sort_by(|a, b| a.service.name.cmp(&b.service.name));
-        let output = all.iter().map(|p| (p.service.name.clone(), p.output.clone())).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        let output = all.iter().map(|p| (p.name.clone(), p.output.clone())).collect();
         Self { all, output, sections: Sections::new(config) }
     }
 
@@ -49,13 +51,13 @@ impl Policies {
     pub fn apply(&mut self, services: &ServiceMap) -> ServiceMap {
         let mut answers = InOrder::of(services);
         for policy in &mut self.all {
-            if let Some(pool) = answers.find(&policy.service.name)
+            if let Some(pool) = answers.find(&policy.name)
                 && policy.input.as_ref().is_none_or(|was| !Arc::ptr_eq(was, pool))
             {
                 policy.answer(pool);
                 policy.input = Some(pool.clone());
                 policy.settle();
-                self.output.insert(policy.service.name.clone(), policy.output.clone());
+                self.output.insert(policy.name.clone(), policy.output.clone());
             }
         }
         self.output.clone()
@@ -76,7 +78,8 @@ impl Policy {
         let read = |map| registration::read(map, port).ok().map(Arc::new); // they were tried when the config was read
         let defaults: Vec<Arc<Backend>> = service.default_servers.iter().filter_map(read).collect();
         let chosen: Arc<Pool> = Arc::new(defaults.iter().cloned().collect());
-        let mut policy = Self { service, defaults, input: None, chosen, output: Arc::default() };
+        let name = service.name.clone();
+        let mut policy = Self { name, service, defaults, input: None, chosen, output: Arc::default() };
         policy.settle();
         policy
     }

@@ -1,8 +1,9 @@
 //! haproxy.cfg and what lies beside it: the candidate, the last good file, the mark of a reload under way.
 
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use common::files::{FileError, Replace, replace};
+use common::files::{FileError, Replace, replace, replace_with};
 
 use super::layout::Layout;
 use super::plan::ReloadReason;
@@ -117,17 +118,17 @@ impl ConfigFiles {
     ///
     /// # Errors
     /// [`FileError`]; the old file stays.
-    pub fn write_live(&self, text: &str) -> Result<(), FileError> {
-        replace(&self.live, text.as_bytes(), Replace { mode: Some(0o640), ..Replace::default() })
+    pub fn write_live(&self, layout: &Layout) -> Result<(), FileError> {
+        write(&self.live, layout)
     }
 
     /// Writes the candidate.
     ///
     /// # Errors
     /// [`FileError`].
-    pub fn write_candidate(&self, text: &str) -> Result<PathBuf, FileError> {
+    pub fn write_candidate(&self, layout: &Layout) -> Result<PathBuf, FileError> {
         let path = self.candidate();
-        replace(&path, text.as_bytes(), Replace { mode: Some(0o640), ..Replace::default() })?;
+        write(&path, layout)?;
         Ok(path)
     }
 
@@ -160,4 +161,13 @@ impl ConfigFiles {
         }
         Ok(())
     }
+}
+
+/// Replaces a file by a layout's text, which need not be in one piece for that.
+fn write(path: &Path, layout: &Layout) -> Result<(), FileError> {
+    replace_with(path, Replace { mode: Some(0o640), ..Replace::default() }, |file| {
+        let mut file = BufWriter::with_capacity(64 * 1024, file);
+        layout.pieces().iter().try_for_each(|piece| file.write_all(piece.as_bytes()))?;
+        file.flush()
+    })
 }

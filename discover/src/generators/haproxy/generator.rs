@@ -277,7 +277,7 @@ impl Haproxy {
     }
 
     fn write(&mut self, layout: &Layout) -> Result<(), HaproxyError> {
-        let written = self.files.write_live(&layout.render());
+        let written = self.files.write_live(layout);
         self.unwritten = written.is_err();
         written?;
         self.metrics.config_writes.inc();
@@ -287,8 +287,7 @@ impl Haproxy {
     /// Candidate → `haproxy -c` → rename → reload (or start) → outcome → read back.
     async fn reload(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<(), HaproxyError> {
         let started = Instant::now();
-        let text = layout.render();
-        let candidate = self.files.write_candidate(&text)?;
+        let candidate = self.files.write_candidate(&layout)?;
         self.connection.check(&candidate).await?;
         let moved = |source| HaproxyError::Move { path: self.files.live().to_owned(), source };
         self.files.promote().map_err(moved)?;

@@ -1,17 +1,18 @@
 //! haproxy.cfg as a value: a header, then sections, each a skeleton with its servers at its end, then a footer.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use super::server::{Server, checksum};
+use super::server::{Server, checksum_of_text};
 
 /// The file's first line: says whose it is, and carries its checksum so that a hand's edits are noticed.
 const MARK: &str = "# Written by discover; edits are undone. checksum=";
 /// Begins a section of ours.
-const SECTION: &str = "# service ";
+const SEPARATOR: &str = "\n# service ";
 /// Begins a section's servers: one line each from here to the section's end.
 const SERVERS: &str = "\t# servers";
 /// Begins the footer.
-const FOOTER: &str = "# end of services";
+const END: &str = "\n# end of services\n";
 
 /// All of haproxy.cfg.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,22 +88,22 @@ fn default_server(line: &str) -> impl Iterator<Item = &str> {
 impl Layout {
     /// The file's text: equal layouts give equal bytes.
     pub fn render(&self) -> String {
-        let sections: Vec<&(Box<str>, u64)> = self.sections.iter().map(|s| s.text()).collect();
-        let sums = sections.iter().map(|(_, sum)| *sum);
-        let sum = total(checksum(self.header.as_bytes()), sums, &self.footer);
-        let length: usize = sections.iter().map(|(text, _)| text.len() + SECTION.len() + 1).sum();
-        let mut text = String::with_capacity(length + self.header.len() + self.footer.len() + 128);
-        text.push_str(&format!("{MARK}{sum:016x}\n"));
-        text.push_str(&self.header);
-        for (section, _) in sections {
-            text.push('\n');
-            text.push_str(SECTION);
-            text.push_str(section);
+        self.pieces().concat()
+    }
+
+    /// The same in pieces: what did not change since the last time is neither made nor copied again.
+    pub fn pieces(&self) -> Vec<Cow<'_, str>> {
+        let sums = self.sections.iter().map(|s| s.text().1);
+        let sum = total(checksum_of_text(self.header.as_bytes()), sums, &self.footer);
+        let mut pieces = Vec::with_capacity(2 * self.sections.len() + 4);
+        pieces.extend([Cow::Owned(format!("{MARK}{sum:016x}\n")), Cow::Borrowed(&*self.header)]);
+        for section in &self.sections {
+            pieces.extend([Cow::Borrowed(SEPARATOR), Cow::Borrowed(&*section.text().0)]);
         }
         if !self.footer.is_empty() {
-            text.push_str(&format!("\n{FOOTER}\n{}", self.footer));
+            pieces.extend([Cow::Borrowed(END), Cow::Borrowed(&*self.footer)]);
         }
-        text
+        pieces
     }
 
     /// Reads back what [`render`](Self::render) wrote. `None` for a file that is not ours or was edited: what runs is
@@ -110,13 +111,12 @@ impl Layout {
     pub fn parse(text: &str) -> Option<Self> {
         let (mark, body) = text.split_once('\n')?;
         let sum = u64::from_str_radix(mark.strip_prefix(MARK)?, 16).ok()?;
-        let (body, footer) = body.split_once(&format!("\n{FOOTER}\n")).unwrap_or((body, ""));
-        let separator = format!("\n{SECTION}");
-        let mut blocks = body.split(&separator);
+        let (body, footer) = body.split_once(END).unwrap_or((body, ""));
+        let mut blocks = body.split(SEPARATOR);
         let header: Arc<str> = blocks.next()?.into();
         let blocks: Vec<&str> = blocks.collect();
-        let sums = blocks.iter().map(|block| checksum(block.as_bytes()));
-        (sum == total(checksum(header.as_bytes()), sums, footer)).then_some(())?;
+        let sums = blocks.iter().map(|block| checksum_of_text(block.as_bytes()));
+        (sum == total(checksum_of_text(header.as_bytes()), sums, footer)).then_some(())?;
         let sections = blocks.into_iter().map(|b| Section::parse(b, &header).map(Arc::new)).collect::<Option<_>>()?;
         Some(Self { header, sections, footer: footer.into() })
     }
@@ -124,16 +124,18 @@ impl Layout {
 
 /// The checksum of the whole, from those of its parts.
 fn total(header: u64, sections: impl Iterator<Item = u64>, footer: &str) -> u64 {
-    let parts = [header].into_iter().chain(sections).chain([checksum(footer.as_bytes())]);
+    let parts = [header].into_iter().chain(sections).chain([checksum_of_text(footer.as_bytes())]);
     let bytes: Vec<u8> = parts.flat_map(u64::to_le_bytes).collect();
-    checksum(&bytes)
+    checksum_of_text(&bytes)
 }
 
 impl Section {
     /// Name, skeleton and servers as they stand in the file.
     fn text(&self) -> &(Box<str>, u64) {
         self.text.0.get_or_init(|| {
-            let mut text = format!("{}\n{}{SERVERS}\n", self.name, self.skeleton);
+            let servers = self.servers.iter().map(|s| 2 + s.line.as_ref().map_or(96, |line| line.len()));
+            let mut text = String::with_capacity(self.name.len() + self.skeleton.len() + 16 + servers.sum::<usize>());
+            text.extend([&*self.name, "\n", &*self.skeleton, SERVERS, "\n"]);
             for server in &self.servers {
                 text.push('\t');
                 match &server.line {
@@ -142,7 +144,7 @@ impl Section {
                 }
                 text.push('\n');
             }
-            let sum = checksum(text.as_bytes());
+            let sum = checksum_of_text(text.as_bytes());
             (text.into(), sum)
         })
     }

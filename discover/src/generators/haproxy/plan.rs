@@ -1,8 +1,10 @@
 //! From what runs to what is desired: runtime operations where they serve, a reload with its reasons where not. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use super::layout::{Layout, Section};
 use super::server::Server;
@@ -234,16 +236,18 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     if desired.header != applied.layout.header || desired.footer != applied.layout.footer {
         reasons.insert(ReloadReason::Header);
     }
-    let wanted: HashMap<&str, &Arc<Section>> = desired.sections.iter().map(|s| (&*s.name, s)).collect();
-    let running: HashSet<&str> = applied.layout.sections.iter().map(|s| &*s.name).collect();
-    if desired.sections.iter().any(|s| !running.contains(&*s.name)) {
+    let counterparts = counterparts(&applied.layout, desired);
+    // No name is there twice: as many counterparts as are desired are all of them.
+    if counterparts.iter().flatten().count() < desired.sections.len() {
         reasons.insert(ReloadReason::SectionAdded);
     }
 
+    let refuses_cookies = !can.cookie_in_add_server;
+    let in_defaults = refuses_cookies && has_cookies(&desired.header);
     let mut ops = Vec::new();
     let mut interim = applied.layout.clone();
-    for section in &mut interim.sections {
-        let Some(wanted) = wanted.get(&*section.name) else {
+    for (section, wanted) in interim.sections.iter_mut().zip(counterparts) {
+        let Some(wanted) = wanted else {
             reasons.insert(ReloadReason::SectionRemoved);
             continue;
         };
@@ -253,8 +257,7 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
         if section.skeleton != wanted.skeleton {
             reasons.insert(ReloadReason::SectionChanged);
         }
-        let no_cookie = !can.cookie_in_add_server;
-        let no_cookie = no_cookie.then(|| has_cookies(&desired.header, &wanted.skeleton));
+        let no_cookie = refuses_cookies.then(|| in_defaults || has_cookies(&wanted.skeleton));
         let lingering = applied.lingering.get(&section.name);
         let servers = servers(section, wanted, lingering, &mut ops, can, no_cookie, &mut reasons);
         *section = match section.skeleton == wanted.skeleton && servers == wanted.servers {
@@ -265,7 +268,7 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     if !can.del_server && too_many_linger(applied, &ops, desired) {
         reasons.insert(ReloadReason::Lingering);
     }
-    ops.sort_by_key(|step: &Step| step.change.urgency());
+    ops.sort_by_cached_key(|step: &Step| step.change.urgency());
 
     if !reasons.is_empty() {
         // After a refusal what runs was read back; after an interrupted reload the sections that run are in doubt.
@@ -277,6 +280,16 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     } else {
         Plan::Live(Live { layout: desired.clone(), ops })
     }
+}
+
+/// What each section that runs is to become; `None`: it goes. As long as none comes or goes, nothing is searched for.
+fn counterparts<'a>(running: &Layout, desired: &'a Layout) -> Vec<Option<&'a Arc<Section>>> {
+    let pairs = || running.sections.iter().zip(&desired.sections);
+    if running.sections.len() == desired.sections.len() && pairs().all(|(a, b)| Arc::ptr_eq(a, b) || a.name == b.name) {
+        return desired.sections.iter().map(Some).collect();
+    }
+    let by_name: HashMap<&str, &Arc<Section>> = desired.sections.iter().map(|s| (&*s.name, s)).collect();
+    running.sections.iter().map(|s| by_name.get(&*s.name).copied()).collect()
 }
 
 /// Whether both are the same down to their pointers: the usual case, and the cheapest to see.
@@ -295,9 +308,8 @@ fn same_order(a: &Layout, b: &Layout) -> bool {
 const POOL: &str = "pool-purge-delay 5s pool-max-conn 100";
 
 /// Whether a section inserts or reads cookies, so that those of its servers mean something.
-fn has_cookies(header: &str, skeleton: &str) -> bool {
-    let mut lines = header.lines().chain(skeleton.lines());
-    lines.any(|l| l.starts_with(char::is_whitespace) && l.split_whitespace().next() == Some("cookie"))
+fn has_cookies(text: &str) -> bool {
+    text.lines().any(|l| l.starts_with(char::is_whitespace) && l.split_whitespace().next() == Some("cookie"))
 }
 
 /// The operations for one section; `no_cookie`: `add server` refuses cookies, and whether they mean something here. gives the servers as the file is to list them while the running structure stays.
@@ -467,7 +479,7 @@ mod tests {
     prop_compose! {
         fn any_layout()(raw in prop::collection::btree_map("[x-z]", (1u16..3, prop::collection::vec(any_server(), 0..5)), 0..3)) -> Layout {
             layout(raw.into_iter().map(|(name, (port, servers))| {
-                let mut seen = HashSet::new();
+                let mut seen = BTreeSet::new();
                 section(&name, port, servers.into_iter().filter(|s| seen.insert(s.name.clone())).collect())
             }).collect())
         }

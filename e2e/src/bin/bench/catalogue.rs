@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use common::model::{Backend, Pool, ServiceMap, ServiceName};
 use discover::config::load::load_with;
-use discover::generators::haproxy::plan::{Applied, plan};
+use discover::generators::haproxy::plan::{Applied, Plan, plan};
 use discover::generators::haproxy::synapse::SynapseComposer;
 use discover::haproxy::version::{Capabilities, Version};
 use discover::reconcile::Policies;
 use e2e::figures::Figure;
+use e2e::plot::{Line, Plot};
 use e2e::terminal::Terminal;
 use e2e::{Context, Lab, LabError, Result};
 use serde_json::{Map, Value, json};
@@ -36,13 +37,14 @@ const CATALOGUES: [Catalogue; 3] = [
 /// How often each step but the first is measured; the median counts.
 const ROUNDS: u16 = 15;
 
+/// The catalogues of the plot, in services of 20 backends.
+const SIZES: [usize; 7] = [10, 30, 100, 300, 1000, 2000, 4000];
+
 /// What each catalogue costs.
 pub async fn measure(lab: &Lab, _: Terminal) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for catalogue in &CATALOGUES {
-        let file = lab.dir().join(format!("catalogue-{}.json", catalogue.services));
-        std::fs::write(&file, config(catalogue).to_string()).during("writing a config")?;
-        let times = steps(catalogue, &file)?;
+        let times = steps(catalogue.services, catalogue.backends, lab)?;
         let what = ["cold", "all changed", "one service changed", "nothing changed"];
         for (n, time) in times.into_iter().enumerate() {
             let synapse = catalogue.synapse[n];
@@ -58,12 +60,30 @@ pub async fn measure(lab: &Lab, _: Terminal) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn config(catalogue: &Catalogue) -> Value {
+/// What a change costs, against how much there is.
+pub fn plot(lab: &Lab) -> Result<Plot> {
+    let names = ["from nothing", "all changed", "one service changed", "nothing changed"];
+    let mut lines: Vec<Line> = names.map(|n| Line { name: n.to_owned(), points: Vec::new() }).into();
+    for services in SIZES {
+        let servers = u32::try_from(20 * services).during("counting servers")?;
+        for (line, time) in lines.iter_mut().zip(steps(services, 20, lab)?) {
+            line.points.push((f64::from(servers), time.as_secs_f64() * 1000.0));
+        }
+    }
+    Ok(Plot {
+        title: "discover: policies, plan and the text of haproxy.cfg".to_owned(),
+        x: "servers in the file (services of 20)".to_owned(),
+        y: "milliseconds".to_owned(),
+        lines,
+    })
+}
+
+fn config(services: usize) -> Value {
     let service = |n: usize| {
         let haproxy = json!({"port": 1024 + n, "server_options": "check inter 2s rise 3 fall 2", "listen": ["mode http", "option httplog"]});
         (format!("service-{n:04}"), json!({"discovery": {"method": "base"}, "haproxy": haproxy}))
     };
-    let services: Map<String, Value> = (0..catalogue.services).map(service).collect();
+    let services: Map<String, Value> = (0..services).map(service).collect();
     json!({"services": services, "haproxy": {"global": ["maxconn 9"], "defaults": ["mode http"], "server_order_seed": 1,
         "do_writes": false, "do_socket": false, "do_reloads": false}})
 }
@@ -79,11 +99,14 @@ fn pool(service: usize, backends: usize, round: u16) -> Result<Arc<Pool>> {
     Ok(Arc::new((0..backends).map(backend).collect::<Result<Pool>>()?))
 }
 
-fn steps(catalogue: &Catalogue, file: &std::path::Path) -> Result<[Duration; 4]> {
-    let config = load_with(file, &|_| None).during("reading the config")?.config;
+/// The four steps on a catalogue of that size: cold, all changed, one service changed, nothing changed.
+fn steps(services: usize, backends: usize, lab: &Lab) -> Result<[Duration; 4]> {
+    let file = lab.dir().join(format!("catalogue-{services}.json"));
+    std::fs::write(&file, config(services).to_string()).during("writing a config")?;
+    let config = load_with(&file, &|_| None).during("reading the config")?.config;
     let names: Vec<ServiceName> = config.services.iter().map(|s| s.name.clone()).collect();
     let all = |round: u16| -> Result<ServiceMap> {
-        let one = |(n, name): (usize, &ServiceName)| Ok((name.clone(), pool(n, catalogue.backends, round)?));
+        let one = |(n, name): (usize, &ServiceName)| Ok((name.clone(), pool(n, backends, round)?));
         names.iter().enumerate().map(one).collect()
     };
     let can = Capabilities::of(&Version::OLDEST);
@@ -95,7 +118,7 @@ fn steps(catalogue: &Catalogue, file: &std::path::Path) -> Result<[Duration; 4]>
         let services = policies.apply(answers);
         let layout = composer.compose(&services, None, 0);
         let planned = plan(&layout, &applied, &can);
-        let text = (planned != discover::generators::haproxy::plan::Plan::Unchanged).then(|| layout.render());
+        let text = (planned != Plan::Unchanged).then(|| layout.pieces());
         let took = began.elapsed();
         std::hint::black_box(text);
         applied = Applied { layout, ..Applied::default() };
@@ -107,7 +130,7 @@ fn steps(catalogue: &Catalogue, file: &std::path::Path) -> Result<[Duration; 4]>
     for round in 1..=ROUNDS {
         nothing.push(turn(&answers));
         let n = usize::from(round) % names.len();
-        answers.insert(names[n].clone(), pool(n, catalogue.backends, 100 + round)?);
+        answers.insert(names[n].clone(), pool(n, backends, 100 + round)?);
         one.push(turn(&answers));
         answers = all(round)?;
         every.push(turn(&answers));

@@ -8,6 +8,7 @@ mod catalogue;
 mod checks;
 mod held;
 mod idle;
+mod large;
 mod machine;
 mod memory;
 mod put;
@@ -27,6 +28,9 @@ use e2e::{Context, Lab, Result};
 
 /// The lines in a document between which the table goes.
 const MARKER: &str = "bench";
+
+/// The plot's file.
+const PLOT: &str = "cost-of-a-change.svg";
 
 /// What a row's measurement gives.
 type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Vec<Figure>>> + 'a>>;
@@ -89,6 +93,11 @@ const ROWS: &[Row] = &[
         about: "what a large Synapse config costs to plan and render",
         measure: |lab, terminal| Box::pin(catalogue::measure(lab, terminal)),
     },
+    Row {
+        name: "large",
+        about: "20,000 registrations in etcd: the first sync, and what they take of memory",
+        measure: |lab, terminal| Box::pin(large::measure(lab, terminal)),
+    },
 ];
 
 /// Measures speed and cost with real parts on loopback, and prints a table.
@@ -97,7 +106,8 @@ struct Args {
     /// Only these rows
     #[arg(value_name = "ROW", value_parser = clap::builder::PossibleValuesParser::new(ROWS.iter().map(|row| row.name)))]
     rows: Vec<String>,
-    /// Also put the table into this file, between its lines <!-- bench:begin --> and <!-- bench:end -->
+    /// Also put the table into this file, between its lines <!-- bench:begin --> and <!-- bench:end -->; the plot of what a
+    /// change costs goes beside it
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }
@@ -136,6 +146,11 @@ async fn measure(args: &Args, terminal: Terminal) -> Result<()> {
         let old = std::fs::read_to_string(path).during(format!("reading {what}"))?;
         let new = between_markers(&old, MARKER, &text).during(format!("writing the table into {what}"))?;
         common::files::replace(path, new.as_bytes(), Replace::default()).during(format!("writing {what}"))?;
+        if args.rows.is_empty() || args.rows.iter().any(|name| name == "catalogue") {
+            let svg = catalogue::plot(&Lab::new()?)?.svg();
+            let path = path.with_file_name(PLOT);
+            common::files::replace(&path, svg.as_bytes(), Replace::default()).during("writing the plot")?;
+        }
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ pub struct SynapseComposer {
     /// In the config's order, which is the file's.
     services: Vec<Entry>,
     /// Their places in order of name, as maps of services are.
-    by_name: Vec<usize>,
+    by_name: Vec<(ServiceName, usize)>,
     /// The services as they were last taken.
     configured: Arc<[Arc<Service>]>,
     header: Arc<str>,
@@ -76,8 +76,9 @@ impl SynapseComposer {
             Entry { service: service.clone(), prepared, ids: Ids::default(), cached: None }
         });
         let services: Vec<Entry> = services.collect();
-        let mut by_name: Vec<usize> = (0..services.len()).collect();
-        by_name.sort_by(|a, b| services[*a].service.name.cmp(&services[*b].service.name));
+        let names = services.iter().enumerate().map(|(n, e)| (e.service.name.clone(), n));
+        let mut by_name: Vec<(ServiceName, usize)> = names.collect();
+        by_name.sort();
         let (configured, footer) = (Arc::default(), "".into());
         let (state_changed, renders) = (false, 0);
         let mut composer =
@@ -123,8 +124,8 @@ impl SynapseComposer {
         let generation = names.map_or(0, Resolved::generation);
         let mut pools = vec![None; self.services.len()];
         let mut in_order = InOrder::of(services);
-        for n in &self.by_name {
-            pools[*n] = in_order.find(&self.services[*n].service.name);
+        for (name, n) in &self.by_name {
+            pools[*n] = in_order.find(name);
         }
         let mut sections = Vec::with_capacity(self.services.len());
         for (entry, pool) in self.services.iter_mut().zip(pools).filter(|(e, _)| !e.prepared.haproxy.disabled) {
