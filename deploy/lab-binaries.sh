@@ -13,10 +13,10 @@ mkdir -p "$bin"
 
 # The major.minor version that a program tells of itself.
 version_of() {
-    case $1 in
-        *haproxy*) "$1" -v ;;
-        *etcdctl*) ETCDCTL_API=3 "$1" version ;;
-        *etcd*) "$1" --version ;;
+    case ${1##*/} in
+        haproxy*) "$1" -v ;;
+        etcdctl*) ETCDCTL_API=3 "$1" version ;;
+        etcd*) "$1" --version ;;
     esac 2>/dev/null | grep -oE '[0-9]+\.[0-9]+' | sed -n 1p
 }
 

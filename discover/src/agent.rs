@@ -1,53 +1,26 @@
 //! The running agent: watchers feed it, each turn brings the generators to what they say.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::debounce::Debounce;
 use common::model::ServiceMap;
-use common::registry::Snapshot;
-use common::telemetry::Chain;
-use common::watch::Observation;
-use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use crate::generators::{Generator, Outcome};
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Emptied, Guard, Memory, Policies, Source, merge};
 use crate::state::StateFile;
-use crate::status::{Shared, TurnRecord};
+use crate::status::Shared;
+pub use crate::turns::Turn;
+use crate::turns::{Recorder, Wanted, start};
 
 /// A turn happens at least this often, whatever was or was not signalled.
 const PERIOD: Duration = Duration::from_secs(30);
-/// How long a failed turn is not tried again.
+/// How long after the sync deadline it is looked again whether a source has answered.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Any generator, as the agent uses it.
-pub trait Turn: Send {
-    /// Brings up what was applied last.
-    fn resume(&mut self) -> BoxFuture<'_, ()>;
-
-    /// One whole turn of one generator.
-    fn turn<'a>(&'a mut self, desired: &'a Desired) -> BoxFuture<'a, Result<Outcome, Box<dyn Error + Send + Sync>>>;
-}
-
-impl<G: Generator> Turn for G {
-    fn resume(&mut self) -> BoxFuture<'_, ()> {
-        Box::pin(Generator::resume(self))
-    }
-
-    fn turn<'a>(&'a mut self, desired: &'a Desired) -> BoxFuture<'a, Result<Outcome, Box<dyn Error + Send + Sync>>> {
-        Box::pin(async move {
-            self.prepare(desired).await;
-            let plan = self.plan(desired);
-            Ok(self.apply(plan).await?)
-        })
-    }
-}
 
 /// What the agent is made of.
 pub struct Agent {
@@ -80,17 +53,22 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Takes turns until `cancel`.
+    /// Has turns taken until `cancel`.
     ///
     /// # Errors
     /// None: a turn that fails is taken again.
+    ///
+    /// # Panics
+    /// When a generator does.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
         for source in &self.sources {
             tokio::spawn(forward(source.clone(), self.wake.clone(), self.metrics.clone(), cancel.clone()));
         }
-        for generator in &mut self.generators {
-            generator.resume().await;
-        }
+        let generators = std::mem::take(&mut self.generators);
+        let recorder =
+            Recorder::new(self.shared.clone(), self.changes.clone(), self.metrics.clone(), generators.len());
+        let (news, wanted) = watch::channel(None);
+        let mut tasks = start(generators, &wanted, &recorder, &cancel);
         let started = Instant::now();
         let mut begun = false;
         let mut due = Some(Instant::now());
@@ -101,8 +79,12 @@ impl Agent {
                 biased; // shutdown wins over work
                 () = cancel.cancelled() => {
                     self.remember(None).await;
+                    while let Some(end) = tasks.join_next().await {
+                        go_on_if_well(end);
+                    }
                     return Ok(());
                 }
+                Some(end) = tasks.join_next() => go_on_if_well(end),
                 _ = self.debounce.settle(&mut wake) => {}
                 () = sleep_until(at) => {}
             }
@@ -123,9 +105,11 @@ impl Agent {
             if let Some(policies) = &mut self.policies {
                 policies.apply_to(&mut desired, &merged.generator_configs);
             }
-            due = self.turn(&desired, &observations, &cancel).await;
-            // After the turn: a slow disk keeps nobody waiting.
-            due = [due, self.remember(Some(&desired)).await].into_iter().flatten().min();
+            let wanted = Arc::new(Wanted { desired, observations });
+            news.send_replace(Some(wanted.clone()));
+            // After that: a slow disk keeps nobody waiting.
+            let written = self.remember(Some(&wanted.desired)).await;
+            due = [self.lock_guard().next_due(), written].into_iter().flatten().min();
         }
     }
 
@@ -147,39 +131,14 @@ impl Agent {
         let version = lock().version();
         state.save(version, || Memory { kept: kept.clone(), ..lock().memory(now) }, now).await
     }
+}
 
-    /// One turn of every generator; gives when the next one is due.
-    async fn turn(
-        &mut self,
-        desired: &Desired,
-        observations: &[Observation<Snapshot>],
-        cancel: &CancellationToken,
-    ) -> Option<Instant> {
-        let began = Instant::now();
-        let mut due = self.lock_guard().next_due();
-        let mut failure = None;
-        for generator in &mut self.generators {
-            // A turn is never cut in two: HAProxy and its file would differ. But it must not outlive a shutdown for long.
-            match generator.turn(desired).await {
-                Ok(Outcome::Done) => {}
-                Ok(Outcome::Again(at)) => due = due.into_iter().chain([at]).min(),
-                Err(e) => {
-                    error!(error = %Chain(&*e), "Turn failed; what runs stays as it is.");
-                    failure = Some(Chain(&*e).to_string());
-                    due = due.into_iter().chain([Instant::now() + RETRY]).min();
-                }
-            }
-            if cancel.is_cancelled() {
-                break;
-            }
-        }
-        self.metrics.turn(began.elapsed(), failure.is_none());
-        let changed =
-            self.shared.turned(desired, observations, TurnRecord::new(began.elapsed(), failure), &self.metrics);
-        if changed {
-            self.changes.send_modify(|n| *n += 1);
-        }
-        due
+/// A generator's task ends only when it is told to, or by a panic, which is everybody's.
+fn go_on_if_well(end: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = end
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`config`] | Synapse's config, read whole and checked |
-//! | [`agent`] | the running agent: its tasks and its turns |
+//! | [`agent`], [`turns`] | the running agent: what it observes, and the turns of its generators |
 //! | [`watchers`] | sources of pools |
 //! | [`reconcile`] | observations → merge → guard → desired (pure) |
 //! | [`generators`] | desired → files and running state, one folder for each |
@@ -28,4 +28,5 @@ pub mod reconcile;
 pub mod state;
 pub mod status;
 pub mod supervise;
+pub mod turns;
 pub mod watchers;

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::admin::StatusSource;
 use common::debounce::Debounce;
 use common::model::{ServiceMap, ServiceName};
 use common::registry::RegistryWatcher;
 use common::store::fake::FakeStore;
 use common::store::{Lease, Op, Store};
 use common::watch::{Watcher, channel};
-use discover::agent::Agent;
+use discover::agent::{Agent, Turn};
 use discover::generators::{Generator, Outcome};
 use discover::metrics::Metrics;
 use discover::reconcile::{Desired, Emptied, Guard, GuardSettings, OnEmpty, Source};
@@ -45,6 +46,20 @@ impl Generator for Note {
     }
 }
 
+/// Hangs in its first turn.
+struct Hung;
+
+impl Generator for Hung {
+    type Plan = ();
+    type Error = Infallible;
+    async fn resume(&mut self) {}
+    async fn prepare(&mut self, _: &Desired) {}
+    fn plan(&mut self, _: &Desired) {}
+    async fn apply(&mut self, (): ()) -> Result<Outcome, Infallible> {
+        std::future::pending().await
+    }
+}
+
 struct Running {
     cancel: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -54,16 +69,28 @@ struct Running {
 
 impl Running {
     fn start(store: &FakeStore, dir: &Path, on_empty: OnEmpty) -> Self {
+        Self::with(store, dir, on_empty, Shared::new(None), Vec::new())
+    }
+
+    /// With further generators, which come first.
+    fn with(
+        store: &FakeStore,
+        dir: &Path,
+        on_empty: OnEmpty,
+        shared: Shared,
+        mut generators: Vec<Box<dyn Turn>>,
+    ) -> Self {
         let state = StateFile::new(dir.join("state.json"));
         let memory = state.load();
         let last = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
         let guard = Arc::new(Mutex::new(Guard::new(GuardSettings::default(), memory, Instant::now())));
         let (cancel, routed, (outlet, inlet)) = (CancellationToken::new(), Arc::default(), channel());
         let watcher = RegistryWatcher::new(store.peer(), "/backends".parse().unwrap());
+        generators.push(Box::new(Note(Arc::clone(&routed))));
         let agent = Agent {
             sources: vec![Source { name: "etcd".into(), required: true, answers_for: None, inlet }],
             policies: None,
-            generators: vec![Box::new(Note(Arc::clone(&routed)))],
+            generators,
             guard: guard.clone(),
             emptied: Emptied::new(on_empty, last),
             state: Some(state),
@@ -71,7 +98,7 @@ impl Running {
             debounce: Debounce::new(Duration::from_millis(1), Duration::from_millis(20)),
             sync_deadline: Duration::from_secs(60),
             wake: Arc::new(Notify::new()),
-            shared: Shared::new(None),
+            shared,
             changes: watch::channel(0).0,
             metrics: Metrics::new(&mut Registry::default()),
         };
@@ -216,4 +243,21 @@ async fn orderly_removals_are_never_held_and_an_emptied_pool_is_kept_only_when_a
         assert_eq!(hosts, ["10.0.0.2"], "others take the place of kept ones");
         discover.stop().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generator_that_hangs_keeps_neither_the_others_nor_the_status_waiting() {
+    let (hosts, dir, shared) = (Hosts::new().await, tempfile::tempdir().unwrap(), Shared::new(None));
+    let discover =
+        Running::with(&hosts.store, dir.path(), OnEmpty::Empty, shared.clone(), vec![Box::new(Hung) as Box<dyn Turn>]);
+    settled().await;
+    assert_eq!(discover.routed(), ALL);
+    for n in 0..EACH {
+        hosts.store.delete(format!("/backends/s0/b{n}"));
+        settled().await;
+    }
+    assert_eq!(discover.routed(), ((SERVICES - 1) * EACH, 1), "the other one follows");
+    assert_eq!(shared.status()["sources"][0]["backends"], (SERVICES - 1) * EACH);
+    assert!(shared.ready().is_err(), "not everything that is desired is applied");
+    discover.kill();
 }

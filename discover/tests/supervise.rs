@@ -45,14 +45,16 @@ fn shell(script: &str) -> Option<Vec<std::ffi::OsString>> {
 }
 
 fn beside_an_agent(lab: &Lab, script: &str) -> Options {
-    Options { launch: lab.launch.clone(), file: None, agent: shell(script), grace: Duration::from_secs(3) }
+    let (launch, grace) = (lab.launch.clone(), Duration::from_secs(3));
+    Options { launch, file: None, agent: shell(script), grace, reload_interval: Duration::ZERO }
 }
 
 /// HAProxy reads the supervisor's copy; the watched file is elsewhere.
 fn with_file(lab: &Lab, file: PathBuf) -> Options {
     let mut launch = lab.launch.clone();
     launch.config = lab.dir.path().join("copy.cfg");
-    Options { launch, file: Some(file), agent: None, grace: Duration::from_secs(3) }
+    let (grace, reload_interval) = (Duration::from_secs(3), Duration::ZERO);
+    Options { launch, file: Some(file), agent: None, grace, reload_interval }
 }
 
 /// A config that answers `text` on `port`.
@@ -262,4 +264,34 @@ async fn a_haproxy_that_is_there_already_is_adopted() {
     assert_eq!(pid, before.0);
     supervised.stop().await;
     assert!(!alive(pid));
+}
+
+/// Whoever writes the mounted file may do so as often as they like.
+#[tokio::test]
+async fn a_file_that_changes_all_the_time_is_loaded_once_in_a_while() {
+    let _alone = ALONE.lock().await;
+    for program in programs() {
+        let port = free_port();
+        let lab = Lab::new(&program, "");
+        let file = lab.dir.path().join("watched.cfg");
+        let write = |n: usize| {
+            lab.write(&answering(port, &format!("v{n}")));
+            std::fs::rename(&lab.launch.config, &file).unwrap();
+        };
+        write(0);
+        let reload_interval = Duration::from_secs(3);
+        let supervised = supervise(Options { reload_interval, ..with_file(&lab, file.clone()) });
+        answers(port, "v0").await;
+        let (began, mut workers) = (tokio::time::Instant::now(), std::collections::BTreeSet::new());
+        for n in 1..=20 {
+            write(n);
+            workers.insert(processes(&lab).await.1);
+            tokio::time::sleep(Duration::from_millis(100)).await; // not a guess: so often it is written
+        }
+        answers(port, "v20").await;
+        workers.insert(processes(&lab).await.1);
+        let most = began.elapsed().as_secs() / 3 + 2;
+        assert!(workers.len() as u64 <= most, "HAProxy {}: workers {workers:?}", lab.version);
+        supervised.stop().await;
+    }
 }

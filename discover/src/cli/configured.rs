@@ -191,7 +191,8 @@ impl Frame {
             policies: Some(Policies::new(config)),
             generators,
             guard: self.guard.clone(),
-            emptied: Emptied::new(self.args.pace.on_empty, self.routed.clone()),
+            emptied: Emptied::new(self.args.pace.on_empty, self.routed.clone())
+                .with_defaults(self.args.pace.default_servers.clone()),
             state: self.memory_file.clone().map(StateFile::new),
             kept: ServiceMap::new(),
             debounce: Debounce::new(self.args.pace.quiet, self.args.pace.max_wait),

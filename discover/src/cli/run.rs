@@ -26,7 +26,7 @@ use crate::generators::haproxy::connection::{Connection, ProcessMode};
 use crate::generators::haproxy::reload::ReloadPace;
 use crate::haproxy::process::{Launch, Output};
 use crate::metrics::Metrics;
-use crate::reconcile::{Emptied, Guard, GuardSettings, OnEmpty, Source};
+use crate::reconcile::{DefaultServer, Emptied, Guard, GuardSettings, OnEmpty, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
 
@@ -101,9 +101,12 @@ pub(super) struct PaceArgs {
     /// Share of a pool, in percent, above which its expiries are held
     #[arg(long, env = "DISCOVER_HOLD_ABOVE", value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(super) hold_above: u8,
-    /// What becomes of a service whose last backend was taken away: empty, or keep (its last backends stay, under HAProxy's checks)
+    /// What becomes of a service whose last backend was taken away: empty, keep (its last backends stay, under HAProxy's checks) or defaults (those of --default-server)
     #[arg(long, env = "DISCOVER_ON_EMPTY", value_name = "POLICY", default_value = "empty", value_enum)]
     pub(super) on_empty: OnEmpty,
+    /// A server that stands in for a service without backends, with --on-empty defaults; may be given several times
+    #[arg(long = "default-server", env = "DISCOVER_DEFAULT_SERVERS", value_name = "SERVICE=HOST:PORT", value_delimiter = ',')]
+    pub(super) default_servers: Vec<DefaultServer>,
     /// How long a source is waited for at the start, once another has answered
     #[arg(long, env = "DISCOVER_SYNC_DEADLINE", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     pub(super) sync_deadline: Duration,
@@ -198,7 +201,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let state = (!args.source.knows_all_at_start()).then(|| StateFile::new(args.process.dir.join("state.json")));
     let memory = state.as_ref().map(StateFile::load).unwrap_or_default();
     let routed: ServiceMap = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
-    let emptied = Emptied::new(args.pace.on_empty, routed);
+    let emptied = Emptied::new(args.pace.on_empty, routed).with_defaults(args.pace.default_servers.clone());
     let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };
     let guard = Arc::new(Mutex::new(Guard::new(guard, memory, Instant::now())));
     let (changes, changed) = watch::channel(0);

@@ -116,8 +116,17 @@ impl MasterCli {
 
     /// Whether the current worker answers through the master: right after a start `show proc` lists it before it does (3.4).
     pub(super) async fn worker_answers(&self, deadlines: Deadlines) -> bool {
+        self.answers(Prefix::CurrentWorker, deadlines).await
+    }
+
+    /// Whether the worker with this process id answers, also one that is being replaced.
+    pub async fn process_answers(&self, pid: i32, deadlines: Deadlines) -> bool {
+        self.answers(Prefix::Worker(pid), deadlines).await
+    }
+
+    async fn answers(&self, who: Prefix, deadlines: Deadlines) -> bool {
         let Ok(command) = Command::new(["show", "info"]) else { return false };
-        let reply = one_shot(&self.endpoint(), Prefix::CurrentWorker, &command, deadlines).await;
+        let reply = one_shot(&self.endpoint(), who, &command, deadlines).await;
         reply.is_ok_and(|r| r.text().starts_with("Name: "))
     }
 

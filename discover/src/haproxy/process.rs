@@ -230,6 +230,13 @@ pub fn alive(pid: i32) -> bool {
     pid > 0 && !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH))
 }
 
+/// The parent of a process.
+pub fn parent(pid: i32) -> Option<i32> {
+    // "PID (NAME) STATE PPID …". Source: proc_pid_stat(5).
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Whether a process of this id exists and runs this program, and not another one that got the id later.
 pub fn is_program(pid: i32, program: &Path) -> bool {
     // "PID (NAME) STATE …"; the kernel keeps 15 bytes of the name, and a zombie is Z. Source: proc_pid_stat(5).

@@ -317,7 +317,7 @@ pub async fn one_shot(
     let connecting = within(start + deadlines.connect, endpoint.connect()).await;
     let mut stream = connecting.map_err(|source| SocketError::Connect { endpoint: endpoint.clone(), source })?;
     let talk = async {
-        stream.write_all(command.wire(prefix.as_str()).as_bytes()).await?;
+        stream.write_all(command.wire(&prefix.text()).as_bytes()).await?;
         stream.shutdown().await?;
         let mut all = Vec::new();
         (&mut stream).take(MAX_REPLY as u64).read_to_end(&mut all).await?;
@@ -338,13 +338,16 @@ pub enum Prefix {
     None,
     /// The current worker, through the master (`@1`).
     CurrentWorker,
+    /// The worker with this process id, through the master (`@!PID`): also one that is being replaced.
+    Worker(i32),
 }
 
 impl Prefix {
-    fn as_str(self) -> &'static str {
+    fn text(self) -> String {
         match self {
-            Self::None => "",
-            Self::CurrentWorker => "@1 ",
+            Self::None => String::new(),
+            Self::CurrentWorker => "@1 ".to_owned(),
+            Self::Worker(pid) => format!("@!{pid} "),
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::config::types::Service;
 
-pub use empty::{Emptied, OnEmpty};
+pub use empty::{DefaultServer, Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
 pub use memory::{Memory, MemoryError};
 pub use merge::{Merged, Source, merge};

@@ -30,6 +30,9 @@ pub struct SuperviseArgs {
     /// How long HAProxy's sessions may take to end when we are stopped
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub grace: Duration,
+    /// With --file: least time between two reloads of HAProxy; what changes meanwhile is loaded together
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub reload_interval: Duration,
     /// HAProxy and its arguments; -W and -S are added where they are missing
     #[arg(last = true, value_name = "HAPROXY")]
     pub haproxy: Vec<OsString>,
@@ -46,6 +49,8 @@ pub struct Options {
     pub agent: Option<Vec<OsString>>,
     /// What HAProxy's sessions may take to end.
     pub grace: Duration,
+    /// Least time between two reloads, with [`file`](Self::file).
+    pub reload_interval: Duration,
 }
 
 impl Options {
@@ -94,7 +99,8 @@ impl Options {
                 Some([own.into_os_string(), "run".into()].into_iter().chain(args.run_args).collect())
             }
         };
-        Ok(Self { launch, file: args.file, agent, grace: args.grace })
+        let (grace, reload_interval) = (args.grace, args.reload_interval);
+        Ok(Self { launch, file: args.file, agent, grace, reload_interval })
     }
 
     /// Tells the agent which HAProxy to adopt.

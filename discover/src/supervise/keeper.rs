@@ -14,6 +14,7 @@ use super::SuperviseError;
 use super::args::Options;
 use super::children::{Children, Claim};
 use super::file::{FileWatch, POLL, Sight};
+use crate::generators::haproxy::reload::ReloadPace;
 use crate::haproxy::check::{CheckError, check_by};
 use crate::haproxy::master::{MasterError, ReloadOutcome};
 use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
@@ -45,7 +46,7 @@ struct Kept<'a> {
 /// # Errors
 /// [`SuperviseError::Stop`]; everything else is logged, and tried again.
 pub async fn keep(options: &Options, children: &Children, stop: &CancellationToken) -> Result<(), SuperviseError> {
-    let mut keeper = Keeper { options, children, watch: options.file.clone().map(FileWatch::new), good: None };
+    let mut keeper = Keeper { options, children, watch: options.file.clone().map(FileWatch::new), pace: ReloadPace::new(options.reload_interval, 0.0), good: None };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     // What was left by an earlier supervise is taken over; a config that changed meanwhile is then loaded like any other.
     let mut kept = adopt(&options.launch.master()).await.map(|running| Kept { running, _claim: children.claim() });
@@ -89,6 +90,8 @@ struct Keeper<'a> {
     options: &'a Options,
     children: &'a Children,
     watch: Option<FileWatch>,
+    /// When HAProxy may be reloaded, in `--file` mode.
+    pace: ReloadPace,
     /// The bytes that HAProxy runs with, in `--file` mode.
     good: Option<Vec<u8>>,
 }
@@ -162,6 +165,9 @@ impl<'a> Keeper<'a> {
     /// Looks at the file; true when a new config was found good and, if HAProxy runs, loaded.
     async fn take_new(&mut self, running: bool) -> bool {
         let Some(watch) = &mut self.watch else { return false };
+        if running && self.pace.wait(Instant::now()).is_some() {
+            return false; // whatever changes meanwhile is seen then, as one change
+        }
         let file = watch.path().display().to_string();
         let bytes = match watch.look() {
             Sight::Quiet => return false,
@@ -174,6 +180,7 @@ impl<'a> Keeper<'a> {
         match self.use_config(&bytes, running).await {
             Ok(()) => {
                 info!(file, bytes = bytes.len(), "Config in use.");
+                self.pace.succeeded(Instant::now());
                 self.good = Some(bytes);
                 true
             }

@@ -4,6 +4,7 @@
 //! section 1.3).
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Port, ServiceMap};
@@ -64,16 +65,21 @@ impl Binds {
         loop {
             let taken = self.taken.keys().copied().collect();
             let ports = assign(services, settings, &taken);
+            let stats = settings.stats_port.filter(|_| !ports.stats_taken);
+            let wanted: Vec<Port> = ports.listed.values().copied().chain(stats).collect();
             let refused: Vec<Port> = match listening {
                 Listening::Elsewhere => Vec::new(),
-                _ => ports.listed.values().copied().filter(|port| !ours.contains(port) && !free(*port)).collect(),
+                _ => wanted.iter().copied().filter(|port| !ours.contains(port) && !free(*port)).collect(),
             };
             if refused.is_empty() {
                 for (service, reason) in ports.unlisted.iter().filter(|(s, r)| self.chosen.unlisted.get(*s) != Some(*r))
                 {
                     warn!(%service, %reason, "Service is not in haproxy.cfg.");
                 }
-                self.settled = ports.listed.values().all(|port| ours.contains(port));
+                if let Some(port) = settings.stats_port.filter(|_| ports.stats_taken && !self.chosen.stats_taken) {
+                    warn!(%port, "The stats page's port is taken by another program on this host; there is no stats page.");
+                }
+                self.settled = wanted.iter().all(|port| ours.contains(port));
                 self.chosen = ports;
                 return;
             }
@@ -95,9 +101,14 @@ impl Binds {
 
 /// The ports that HAProxy has on all addresses of the settings.
 fn ours(listening: &Listening<'_>, settings: &HaproxySettings) -> BTreeSet<Port> {
+    let stats = |address: &SocketAddr| settings.stats_port.is_some_and(|port| port.get() == address.port());
     let binds = match listening {
         Listening::Nothing | Listening::Elsewhere => BTreeSet::new(),
-        Listening::Layout(layout) => layout.sections.iter().flat_map(|s| tcp_binds(&s.skeleton)).collect(),
+        Listening::Layout(layout) => {
+            let sections = layout.sections.iter().flat_map(|s| tcp_binds(&s.skeleton));
+            // What else the header binds is the operator's, and no service's to take.
+            sections.chain(tcp_binds(&layout.header).into_iter().filter(stats)).collect()
+        }
         Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
     };
     let port = |port: u16| Port::new(port).filter(|p| settings.listen.addresses(*p).iter().all(|a| binds.contains(a)));
@@ -139,6 +150,27 @@ mod tests {
         let due = binds.next_due().unwrap();
         binds.choose(&services, &settings, &Listening::Nothing, due);
         assert_eq!(binds.chosen().listed.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_stats_port_of_another_program_costs_only_the_stats_page_until_it_is_free() {
+        let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stats = Port::new(stranger.local_addr().unwrap().port());
+        let (services, settings, mut binds) =
+            (wanting(&[]), HaproxySettings { stats_port: stats, ..settings() }, Binds::default());
+        let now = Instant::now();
+        binds.choose(&services, &settings, &Listening::Nothing, now);
+        assert!(binds.chosen().stats_taken);
+        drop(stranger);
+        let due = binds.next_due().unwrap();
+        binds.choose(&services, &settings, &Listening::Nothing, due);
+        assert!(!binds.chosen().stats_taken);
+        let haproxy = TcpListener::bind(("127.0.0.1", stats.unwrap().get())).unwrap();
+        let header = format!("frontend stats\n\tbind {}\n", haproxy.local_addr().unwrap()).into();
+        let layout = Layout { header, ..Layout::default() };
+        Binds::default().choose(&services, &settings, &Listening::Layout(&layout), now);
+        binds.choose(&services, &settings, &Listening::Layout(&layout), now);
+        assert!(!binds.chosen().stats_taken, "it is HAProxy's own");
     }
 
     #[tokio::test]

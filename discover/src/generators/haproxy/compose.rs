@@ -12,8 +12,10 @@ use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};
 use super::ports::Ports;
-use super::server::{Server, server_name};
+use super::server::{Own, Server, server_name};
 use super::settings::HaproxySettings;
+use super::synapse::Quarantined;
+use super::synapse::options::{check, fill};
 use crate::haproxy::version::Capabilities;
 use crate::names::Resolved;
 
@@ -43,6 +45,8 @@ pub struct Composer {
     settings: Arc<HaproxySettings>,
     tera: Tera,
     header: Arc<str>,
+    /// The same without the stats page.
+    header_without_stats: Arc<str>,
     cache: HashMap<ServiceName, Cached>,
     /// Sections rendered anew since the start.
     renders: u64,
@@ -54,6 +58,7 @@ struct Cached {
     generation: u64,
     can: Capabilities,
     section: Arc<Section>,
+    quarantined: Vec<Quarantined>,
 }
 
 const TEMPLATES: [(&str, &str); 2] =
@@ -77,8 +82,10 @@ impl Composer {
             tera.add_raw_template(name, &text)
                 .map_err(|source| TemplateError::Tera { name: shown, source: Box::new(source) })?;
         }
-        let mut composer = Self { settings, tera, header: "".into(), cache: HashMap::new(), renders: 0 };
-        composer.header = composer.render_header()?.into();
+        let (header, cache): (Arc<str>, _) = ("".into(), HashMap::new());
+        let mut composer = Self { settings, tera, header_without_stats: header.clone(), header, cache, renders: 0 };
+        composer.header = composer.render_header(composer.settings.stats_port)?.into();
+        composer.header_without_stats = composer.render_header(None)?.into();
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
     }
@@ -98,14 +105,19 @@ impl Composer {
         Ok(text)
     }
 
-    fn render_header(&self) -> Result<String, TemplateError> {
+    /// The registrations that the last turn left out.
+    pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
+        self.cache.values().flat_map(|cached| &cached.quarantined)
+    }
+
+    fn render_header(&self, stats_port: Option<Port>) -> Result<String, TemplateError> {
         let s = &self.settings;
         let mut context = Context::new();
         context.insert("maxconn", &s.maxconn);
         context.insert("socket", &s.socket);
         context.insert("user", &s.user.as_ref().map(|(user, _)| user));
         context.insert("group", &s.user.as_ref().map(|(_, group)| group));
-        context.insert("stats", &s.stats_port.map(|port| s.listen.binds(port)));
+        context.insert("stats", &stats_port.map(|port| s.listen.binds(port)));
         let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
         for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
             context.insert(name, &value);
@@ -142,7 +154,7 @@ impl Composer {
             }
             self.renders += 1;
             match self.section(service, *port, pool, names, can) {
-                Ok(section) => {
+                Ok((section, quarantined)) => {
                     let section = match self.cache.remove(service) {
                         Some(cached) if *cached.section == section => cached.section,
                         _ => Arc::new(section),
@@ -153,6 +165,7 @@ impl Composer {
                         generation: names.generation(),
                         can: *can,
                         section: section.clone(),
+                        quarantined,
                     };
                     self.cache.insert(service.clone(), cached);
                     sections.push(section);
@@ -164,7 +177,8 @@ impl Composer {
             }
         }
         self.cache.retain(|service, _| ports.listed.contains_key(service));
-        (Layout { header: self.header.clone(), sections, footer: "".into() }, failed)
+        let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
+        (Layout { header: header.clone(), sections, footer: "".into() }, failed)
     }
 
     fn section(
@@ -174,15 +188,25 @@ impl Composer {
         pool: &Pool,
         names: &Resolved,
         can: &Capabilities,
-    ) -> Result<Section, TemplateError> {
+    ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
         let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
         let mode = backends().find_map(|b| b.mode).unwrap_or(self.settings.default_mode);
         // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
         let any_up = backends().any(|b| b.status == Status::Up);
         let params = self.params(can);
-        let servers = backends().filter_map(|b| server(b, any_up, &params, names)).collect();
+        let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
+        for backend in backends() {
+            match server(backend, any_up, &params, names) {
+                Ok(server) => servers.extend(server),
+                Err(reason) => {
+                    let server = backend.id.to_string();
+                    quarantined.push(Quarantined { service: service.clone(), server, reason });
+                }
+            }
+        }
         let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
-        Ok(Section { name: service.as_str().into(), skeleton, servers, inherited: "".into(), text: Default::default() })
+        let (name, inherited, text) = (service.as_str().into(), "".into(), Default::default());
+        Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
 
     fn params(&self, can: &Capabilities) -> Arc<str> {
@@ -198,20 +222,44 @@ impl Composer {
 }
 
 /// A backend as a server; `None` while its name has no address.
-fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) -> Option<Server> {
+///
+/// # Errors
+/// What is wrong with the words that its registration asks for.
+fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) -> Result<Option<Server>, String> {
     let ip = match &backend.host {
         Host::Ip(ip) => *ip,
-        Host::Name(name) => names.get(name)?,
+        Host::Name(name) => match names.get(name) {
+            Some(ip) => ip,
+            None => return Ok(None),
+        },
     };
-    let weight = backend.weight.map_or(1, |w| w.get());
-    Some(Server {
-        name: server_name(backend.id.as_str()),
-        address: SocketAddr::new(ip, backend.port.get()),
-        params: params.clone(),
-        weight: if backend.status == Status::Draining && any_up { 0 } else { weight },
-        maint: backend.status == Status::Down,
-        line: None,
-    })
+    let (name, address) = (server_name(backend.id.as_str()), SocketAddr::new(ip, backend.port.get()));
+    let mut server = match &backend.haproxy_server_options {
+        None => Server {
+            name,
+            address,
+            params: params.clone(),
+            weight: 1,
+            maint: false,
+            line: None,
+            own: Own::default(),
+        },
+        Some(options) => {
+            let words = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
+                .and_then(|words| check(&words, &[], &|_| false).map(|()| words))
+                .map_err(|why| format!("haproxy_server_options: {why}"))?;
+            let line = format!("server {name} {address} {params} {words}").into();
+            Server { line: None, ..Server::of_line(name, address, line) }.with_own(&words)
+        }
+    };
+    if let Some(weight) = backend.weight {
+        server.weight = weight.get();
+    }
+    if backend.status == Status::Draining && any_up {
+        server.weight = 0;
+    }
+    server.maint |= backend.status == Status::Down;
+    Ok(Some(server))
 }
 
 fn read(path: &Path) -> Result<String, TemplateError> {

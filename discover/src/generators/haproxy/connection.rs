@@ -1,13 +1,11 @@
 //! The running HAProxy, however it is run: asked, changed, loaded.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::telemetry::Chain;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::files::{ConfigFiles, OnDisk};
 use super::layout::Layout;
@@ -16,13 +14,15 @@ use super::readback;
 use crate::generators::output::{OutputError, shell};
 use crate::haproxy::check::{self, CheckError};
 use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
-use crate::haproxy::ops::{Op, ServerRef};
 use crate::haproxy::process::{self, Launch, ProcessError, Running};
 use crate::haproxy::runtime::{Runtime, RuntimeError};
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
-use crate::haproxy::tables::{Info, OperState, ServerState};
+use crate::haproxy::tables::{Info, ServerState};
 use crate::haproxy::version::{Capabilities, Version};
 
+/// HAProxy answers in microseconds, and lists 40,000 servers within a second: one that takes longer than this hangs. A turn
+/// asks a few times, and must end all the same.
+pub(super) const PATIENCE: Deadlines = Deadlines { connect: Duration::from_secs(1), reply: Duration::from_secs(2) };
 /// How long somebody else may take to start HAProxy once there is a file for it.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a master that lives may be silent: 2.6 answers nobody while it executes itself.
@@ -79,17 +79,30 @@ pub enum ConnectionError {
     Command(#[from] OutputError),
 }
 
+impl ConnectionError {
+    /// What HAProxy said against a file, if that is what went wrong.
+    pub fn said(&self) -> Option<&str> {
+        match self {
+            Self::Check(CheckError::Refused { output, .. }) => Some(output),
+            Self::Command(OutputError::Command { what: "check_command", why, .. }) => Some(why),
+            _ => None,
+        }
+    }
+}
+
 /// One HAProxy.
 pub struct Connection {
     pub(super) mode: ProcessMode,
     launch: Launch,
-    master: MasterCli,
+    pub(super) master: MasterCli,
     pub(super) runtime: Runtime,
     can: Capabilities,
     version: Option<Version>,
+    /// It did not answer when it was asked last.
+    silent: bool,
     child: Option<Child>,
     /// The master's process, once seen. In external mode it may belong to another namespace and is not used.
-    master_pid: Option<i32>,
+    pub(super) master_pid: Option<i32>,
     /// There is none for certain: what its socket's file says is of the past.
     gone: bool,
     commands: Commands,
@@ -101,21 +114,22 @@ impl Connection {
     /// A connection to the HAProxy that `launch` describes and whose runtime API listens on `socket`. Does no I/O.
     pub fn new(mode: ProcessMode, launch: Launch, socket: PathBuf) -> Self {
         let through = Endpoint::Unix(launch.master_socket.clone());
-        let socket = RuntimeSocket::new(Endpoint::Unix(socket), Deadlines::default()).with_master(through);
+        let socket = RuntimeSocket::new(Endpoint::Unix(socket), PATIENCE).with_master(through);
         let runtime = Runtime::new(socket);
         // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
         let can = Capabilities::of(&Version::OLDEST);
         let master = launch.master();
         let (commands, others) = (Commands::default(), Vec::new());
-        let (version, child, master_pid, gone) = (None, None, None, false);
-        Self { mode, master, launch, runtime, can, version, child, master_pid, gone, commands, others }
+        let (version, child, master_pid) = (None, None, None);
+        let (silent, gone) = (false, false);
+        Self { mode, master, launch, runtime, can, version, silent, child, master_pid, gone, commands, others }
     }
 
     /// A connection to a HAProxy that somebody else runs, in Synapse's way. `program` judges candidates, where it exists
     /// and no command does. Does no I/O.
     pub fn by_commands(commands: Commands, program: PathBuf, config: PathBuf) -> Self {
         let open =
-            |socket: &PathBuf| Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket.clone()), Deadlines::default()));
+            |socket: &PathBuf| Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket.clone()), PATIENCE));
         let first = open(&commands.sockets.first().cloned().unwrap_or_default());
         let others = commands.sockets.iter().skip(1).map(open).collect();
         let output = process::Output::Inherit;
@@ -159,8 +173,13 @@ impl Connection {
 
     /// Whether a HAProxy of ours runs, whatever its runtime socket says.
     pub async fn runs(&mut self) -> bool {
-        !matches!(self.mode, ProcessMode::Files | ProcessMode::Commands)
-            && self.find_master().await.ok().flatten().is_some()
+        if matches!(self.mode, ProcessMode::Files | ProcessMode::Commands) {
+            return false;
+        }
+        // One that hangs answers nobody, and is there.
+        let seen = self.master_pid.filter(|_| self.mode == ProcessMode::Spawn);
+        seen.is_some_and(|pid| process::is_program(pid, &self.launch.program))
+            || self.find_master().await.ok().flatten().is_some()
     }
 
     /// What runs now: from the file that it loaded and from its own words. `unwritten` stands for the file where that
@@ -182,13 +201,16 @@ impl Connection {
             return Ok(Applied { layout, unknown: on_disk.unknown, ..Applied::default() });
         }
         self.reap();
-        let (info, running) = match self.ask().await {
+        let old_session = self.runtime.is_open();
+        let answers = match self.ask().await {
             // A session to a worker that is being replaced tells about that one, and one to a worker that has ended
             // answers once with its end.
-            Ok((info, _)) if info.stopping => self.ask_anew().await?,
-            Err(_) => self.ask_anew().await?,
-            Ok(answers) => answers,
+            Ok((info, _)) if info.stopping => self.ask_anew().await,
+            Err(_) if old_session => self.ask_anew().await,
+            answers => answers,
         };
+        self.silent = answers.is_err();
+        let (info, running) = answers?;
         if self.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
             for fault in info.version.known_faults() {
@@ -292,7 +314,8 @@ impl Connection {
             return self.reload_by_command().await;
         }
         let running = self.find_master().await?;
-        let dead = if running.is_some() { self.dead_servers().await } else { Vec::new() };
+        let hung = running.as_ref().and_then(|r| r.procs.current_worker()).filter(|_| self.silent);
+        let dead = if running.is_some() && !self.silent { self.dead_servers().await } else { Vec::new() };
         let outcome = match running {
             Some(_) => self.master.reload().await?,
             None => self.start().await?,
@@ -300,6 +323,9 @@ impl Connection {
         self.runtime.reopen();
         match outcome {
             ReloadOutcome::Loaded { log, .. } => {
+                if let Some(worker) = hung {
+                    self.end_if_hung(worker).await;
+                }
                 self.mark_dead(&dead).await;
                 Ok(log)
             }
@@ -309,7 +335,7 @@ impl Connection {
 
     async fn reload_by_command(&mut self) -> Result<String, ConnectionError> {
         let Some(command) = self.commands.reload.clone() else { return Ok(String::new()) };
-        let dead = if self.asks() { self.dead_servers().await } else { Vec::new() };
+        let dead = if self.asks() && !self.silent { self.dead_servers().await } else { Vec::new() };
         shell("reload_command", &command).await?;
         self.runtime.reopen();
         self.others.iter_mut().for_each(Runtime::reopen);
@@ -329,31 +355,6 @@ impl Connection {
                 _ => self.runtime.reopen(),
             }
             sleep(POLL).await;
-        }
-    }
-
-    /// Servers that the checks found dead. A new worker starts every server up (dataplane.md section 1.8).
-    async fn dead_servers(&mut self) -> Vec<ServerState> {
-        let all = self.runtime.servers_state(None).await.unwrap_or_default();
-        all.into_iter().filter(|s| s.oper == OperState::Stopped && s.check.enabled()).collect()
-    }
-
-    /// Tells a new worker which servers its predecessor had found dead, so that it sends them nothing before its own
-    /// first check. Those that moved meanwhile are judged anew.
-    async fn mark_dead(&mut self, dead: &[ServerState]) {
-        if dead.is_empty() {
-            return;
-        }
-        let place = |s: &ServerState| (s.section.clone(), s.name.clone(), s.addr, s.port);
-        let dead: HashSet<_> = dead.iter().map(place).collect();
-        let now = self.runtime.servers_state(None).await.unwrap_or_default();
-        let still = now.iter().filter(|s| s.check.enabled() && dead.contains(&place(s)));
-        let ops: Vec<Op> =
-            still.filter_map(|s| ServerRef::new(&*s.section, &*s.name).ok()).map(Op::HealthDown).collect();
-        for (op, result) in ops.iter().zip(self.runtime.apply(&ops).await) {
-            if let Err(error) = result {
-                debug!(%op, error = %Chain(&error), "A dead server counts as up until its first check.");
-            }
         }
     }
 

@@ -135,13 +135,23 @@ impl ConfigFiles {
     /// Makes the candidate live and keeps what was live as the last good file; marks the reload as begun.
     ///
     /// # Errors
-    /// [`std::io::Error`] of the first step that failed; the live file is then the old one.
-    pub fn promote(&self) -> std::io::Result<()> {
+    /// [`FileError`] of the first step that failed; the live file is then the old one, and the last good one whole.
+    pub fn promote(&self) -> Result<(), FileError> {
+        let private = Replace { mode: Some(0o640), ..Replace::default() };
+        let failed = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| FileError::Io { operation, path, source }
+        };
         if self.live.exists() {
-            std::fs::copy(&self.live, self.last_good())?;
+            let good = std::fs::read(&self.live).map_err(failed("reading", &self.live))?;
+            replace(&self.last_good(), &good, private)?;
         }
-        std::fs::write(self.mark(), "A reload was begun; its outcome is not known yet.\n")?;
-        std::fs::rename(self.candidate(), &self.live)
+        replace(&self.mark(), b"A reload was begun; its outcome is not known yet.\n", private)?;
+        let renamed = std::fs::rename(self.candidate(), &self.live).map_err(failed("renaming over", &self.live));
+        if renamed.is_err() {
+            self.settle(); // nothing was begun
+        }
+        renamed
     }
 
     /// The reload succeeded.

@@ -1,28 +1,30 @@
-//! The generator: a turn's preparation, plan and application, on what is known to run.
+//! The generator: what is known of the world and of what runs, and a turn's preparation and plan. [`super::applying`] carries
+//! the plan out.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use common::files::{Replace, replace};
 use common::telemetry::Chain;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
+use super::applying::HaproxyError;
 use super::binds::{Binds, Listening};
 use super::compose::{Composer, TemplateError};
-use super::connection::{Connection, ConnectionError};
+use super::composing::{Composing, Given};
+use super::connection::Connection;
 use super::files::ConfigFiles;
-use super::layout::{Layout, Section};
-use super::plan::{Applied, Live, Plan, ReloadReason, ServerChange, Step, plan};
+use super::layout::Layout;
+use super::lingering::Lingering;
+use super::plan::{Applied, Plan, ReloadReason, Step, plan};
 use super::readback::Retired;
+use super::refused::Refused;
 use super::reload::ReloadPace;
-use super::server::Server;
 use super::settings::HaproxySettings;
-use super::status::{HaproxyStatus, ReloadRecord};
-use super::steps::Ran;
+use super::status::HaproxyStatus;
 use super::synapse::{Quarantined, SynapseComposer};
+use super::writing::WritePace;
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
 use crate::names::Resolved;
@@ -30,69 +32,42 @@ use crate::reconcile::Desired;
 
 /// How often what runs is compared with what is believed to run.
 const VERIFY_EVERY: Duration = Duration::from_secs(10);
-/// How often it is looked at whether HAProxy is still there, and for a missing one.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between two tries to delete busy servers: at first, and at most.
-const COLLECT_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
 
 /// HAProxy as a generator.
 pub struct Haproxy {
     /// For docker-discover's way only.
-    settings: Option<Arc<HaproxySettings>>,
-    files: ConfigFiles,
-    composer: Composing,
-    connection: Connection,
-    applied: Applied,
-    pace: ReloadPace,
-    names: Resolved,
-    binds: Binds,
+    pub(super) settings: Option<Arc<HaproxySettings>>,
+    pub(super) files: ConfigFiles,
+    composing: Composing,
+    pub(super) connection: Connection,
+    pub(super) applied: Applied,
+    pub(super) pace: ReloadPace,
+    pub(super) names: Resolved,
+    pub(super) binds: Binds,
     /// HAProxy runs although its runtime socket does not answer.
     runs_silently: bool,
-    /// The file could not be written: what is applied is known from memory only.
-    unwritten: bool,
+    /// When the file may be written.
+    pub(super) writing: WritePace,
+    /// The file is not yet what is applied, which is known from memory only.
+    pub(super) unwritten: bool,
     /// Operations that HAProxy refused, not tried again before the reload that does them.
-    refused: Vec<Step>,
+    pub(super) refused_ops: Vec<Step>,
+    /// Servers that HAProxy refuses even in the file.
+    pub(super) refused: Refused,
     /// The servers that linger, as noted on disk.
-    retired: Retired,
+    pub(super) retired: Retired,
     /// When busy servers are tried again, and how long after that.
-    collect_at: Option<(Instant, Duration)>,
+    pub(super) collect_at: Option<(Instant, Duration)>,
     /// Services that are gone but whose sections stay, empty, for a while.
-    lingering_sections: HashMap<Arc<str>, Instant>,
-    verify_at: Option<Instant>,
+    pub(super) lingering: Lingering,
+    pub(super) verify_at: Option<Instant>,
     now: Instant,
     /// Seconds since 1970.
     unix_now: u64,
-    /// What Synapse's composer left out last.
+    /// What the composer left out last.
     quarantined: BTreeSet<Quarantined>,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     status: Arc<Mutex<HaproxyStatus>>,
-}
-
-/// In whose way the file is composed.
-enum Composing {
-    /// docker-discover's: one `listen` for each service.
-    Native(Box<Composer>),
-    /// Synapse's, from its config.
-    Synapse(Box<SynapseComposer>),
-}
-
-/// Why a turn could not be applied.
-#[derive(Debug, thiserror::Error)]
-pub enum HaproxyError {
-    /// The file could not be written; the old one stays.
-    #[error("writing haproxy.cfg")]
-    Write(#[from] common::files::FileError),
-    /// One of the files beside it could not be moved.
-    #[error("moving {path:?}")]
-    Move {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// HAProxy refuses the file, does not run, or cannot be asked.
-    #[error(transparent)]
-    Connection(#[from] ConnectionError),
 }
 
 impl Haproxy {
@@ -108,8 +83,8 @@ impl Haproxy {
     ) -> Result<Self, TemplateError> {
         let settings = Arc::new(settings);
         let files = ConfigFiles::new(settings.config_file.clone());
-        let composer = Composing::Native(Box::new(Composer::new(settings.clone())?));
-        Ok(Self::with(composer, files, Some(settings), connection, pace, metrics))
+        let composing = Composing::Native(Box::new(Composer::new(settings.clone())?));
+        Ok(Self::with(composing, files, Some(settings), connection, pace, metrics))
     }
 
     /// A generator that composes in Synapse's way, into `files`.
@@ -124,7 +99,7 @@ impl Haproxy {
     }
 
     fn with(
-        composer: Composing,
+        composing: Composing,
         files: ConfigFiles,
         settings: Option<Arc<HaproxySettings>>,
         connection: Connection,
@@ -134,18 +109,20 @@ impl Haproxy {
         let status = HaproxyStatus { config_file: files.live().to_owned(), ..HaproxyStatus::default() };
         Self {
             files,
-            composer,
+            composing,
             connection,
             applied: Applied { unknown: Some(ReloadReason::Start), ..Applied::default() },
             pace,
             names: Resolved::default(),
             binds: Binds::default(),
             runs_silently: false,
+            writing: WritePace::default(),
             unwritten: false,
-            refused: Vec::new(),
+            refused_ops: Vec::new(),
+            refused: Refused::default(),
             retired: Retired::new(),
             collect_at: None,
-            lingering_sections: HashMap::new(),
+            lingering: Lingering::default(),
             verify_at: None,
             now: Instant::now(),
             unix_now: unix_seconds(),
@@ -161,12 +138,12 @@ impl Haproxy {
         self.status.clone()
     }
 
-    fn note(&self) -> MutexGuard<'_, HaproxyStatus> {
+    pub(super) fn note(&self) -> MutexGuard<'_, HaproxyStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds out what runs: at start, after HAProxy was away, and now and then.
-    async fn verify(&mut self) {
+    pub(super) async fn verify(&mut self) {
         let unwritten = self.unwritten.then_some(&self.applied.layout);
         match self.connection.read_back(&self.files, unwritten).await {
             Ok(applied) => {
@@ -208,127 +185,49 @@ impl Haproxy {
             (true, Some(_)) => Listening::Nothing,
         };
         self.binds.choose(&desired.services, &settings, &listening, self.now);
-        let unlisted = &self.binds.chosen().unlisted;
-        self.note().unlisted = unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
+        let chosen = self.binds.chosen();
+        let mut note = self.note();
+        note.unlisted = chosen.unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
+        note.stats_taken = chosen.stats_taken;
     }
 
-    /// Keeps the sections of services that are gone, empty, so that a service whose last container restarts costs no
-    /// reload. Another service that wants the name or port has it at once.
-    fn keep_lingering(&mut self, layout: &mut Layout) {
-        let Some(settings) = self.settings.clone() else { return };
-        let wanted: BTreeSet<&str> = layout.sections.iter().map(|s| &*s.name).collect();
-        self.lingering_sections.retain(|name, _| !wanted.contains(&**name));
-        let mut kept = Vec::new();
-        for section in &self.applied.layout.sections {
-            if wanted.contains(&*section.name) || self.binds.wants_port_of(section, &settings) {
-                continue;
-            }
-            let until =
-                *self.lingering_sections.entry(section.name.clone()).or_insert(self.now + settings.section_linger);
-            if until > self.now {
-                kept.push(match section.servers.is_empty() {
-                    true => section.clone(),
-                    false => Arc::new(Section { servers: Vec::new(), ..(**section).clone() }),
-                });
-            }
+    /// The layout that is desired; what could not be rendered or is left out is told.
+    fn compose(&mut self, desired: &Desired) -> Layout {
+        let rendered = self.composing.renders();
+        let (ports, names, can) = (self.binds.chosen(), &self.names, *self.connection.can());
+        let given = Given { ports, names, can, unix_now: self.unix_now };
+        let (mut layout, failed) = self.composing.compose(desired, &given);
+        for (service, error) in failed {
+            warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
         }
-        if !kept.is_empty() {
-            layout.sections.extend(kept);
-            layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
+        self.refused.leave_out(&mut layout);
+        let rendered = self.composing.renders() - rendered;
+        if rendered > 0 {
+            self.metrics.renders.inc_by(rendered);
+            self.tell_quarantined();
         }
+        if let Some(settings) = &self.settings {
+            let taken = |section: &_| self.binds.wants_port_of(section, settings);
+            self.lingering.keep(&mut layout, &self.applied.layout, settings.section_linger, self.now, taken);
+        }
+        layout
     }
 
-    /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. A full disk does not keep the
-    /// operations back: nothing known to be dead may get traffic for want of a file.
-    async fn apply_live(&mut self, live: Live) -> Result<bool, HaproxyError> {
-        let written = self.write(&live.layout);
-        let ran = self.connection.run(&live.ops, &self.metrics).await;
-        for step in &live.ops {
-            if let ServerChange::Retire(server) = &step.change {
-                let section = self.applied.lingering.entry(step.section.clone()).or_default();
-                section.insert(server.name.clone(), Server { maint: true, ..server.clone() });
-                self.collect_at = Some((Instant::now(), COLLECT_AFTER[0]));
-            }
-            if let ServerChange::Revive { now, .. } | ServerChange::Replace { now, .. } = &step.change
-                && let Some(section) = self.applied.lingering.get_mut(&step.section)
-            {
-                section.remove(&now.name);
-            }
+    /// Tells which registrations are left out of the file, each once.
+    pub(super) fn tell_quarantined(&mut self) {
+        let quarantined = self.composing.quarantined();
+        for q in quarantined.difference(&self.quarantined) {
+            warn!(service = %q.service, server = %q.server, reason = %q.reason, "Registration is left out of haproxy.cfg.");
         }
-        self.applied.layout = live.layout;
-        self.applied.lingering.retain(|_, servers| !servers.is_empty());
-        let done = matches!(ran, Ran::Done);
-        match ran {
-            Ran::Done => {}
-            Ran::Unknown(why) => {
-                warn!(why, "It is not known which runtime operations were done; looking at what runs.");
-                self.verify().await;
-            }
-            Ran::Refused(errors) => {
-                for error in &errors {
-                    warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
-                }
-                self.verify().await;
-                self.applied.unknown.get_or_insert(ReloadReason::Refused);
-                self.refused = live.ops;
-            }
-        }
-        written.map(|()| done)
+        self.quarantined = quarantined;
+        let composers = self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
+        let shown: BTreeMap<_, _> = composers.chain(self.refused.reasons()).collect();
+        self.note().quarantined = shown;
     }
 
-    fn write(&mut self, layout: &Layout) -> Result<(), HaproxyError> {
-        let written = self.files.write_live(layout);
-        self.unwritten = written.is_err();
-        written?;
-        self.metrics.config_writes.inc();
-        Ok(())
-    }
-
-    /// Candidate → `haproxy -c` → rename → reload (or start) → outcome → read back.
-    async fn reload(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<(), HaproxyError> {
-        let started = Instant::now();
-        let candidate = self.files.write_candidate(&layout)?;
-        self.connection.check(&candidate).await?;
-        let moved = |source| HaproxyError::Move { path: self.files.live().to_owned(), source };
-        self.files.promote().map_err(moved)?;
-        self.metrics.config_writes.inc();
-        match self.connection.load().await {
-            Ok(log) => {
-                self.files.settle();
-                self.unwritten = false;
-                self.refused.clear();
-                let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
-                let took_ms = started.elapsed().as_millis();
-                info!(reasons = words.join(","), %took_ms, "HAProxy loaded a new config.");
-                if log.contains("[WARNING]") || log.contains("[ALERT]") {
-                    warn!(%log, "HAProxy has something to say about it.");
-                }
-                self.applied = Applied { layout, ..Applied::default() };
-                self.lingering_sections.retain(|name, _| self.applied.layout.sections.iter().any(|s| s.name == *name));
-                self.verify().await;
-                Ok(())
-            }
-            Err(error) => {
-                let path = self.files.last_good();
-                self.files.roll_back().map_err(|source| HaproxyError::Move { path, source })?;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Deletes servers that were retired, where this version can and they are idle. Gives when to try again.
-    async fn collect(&mut self) -> Option<Instant> {
-        if !self.connection.can().del_server || self.applied.lingering.is_empty() {
-            self.collect_at = None;
-            return None;
-        }
-        let (at, wait) = self.collect_at.unwrap_or((Instant::now(), COLLECT_AFTER[0]));
-        self.collect_at = Some((at, wait));
-        if at <= Instant::now() {
-            self.connection.delete_idle(&mut self.applied.lingering, &self.metrics).await;
-            self.collect_at = Some((Instant::now() + wait, COLLECT_AFTER[1].min(wait * 2)));
-        }
-        self.collect_at.filter(|_| !self.applied.lingering.is_empty()).map(|(at, _)| at)
+    /// The state file's path and text, if what is remembered has changed.
+    pub(super) fn changed_state(&mut self) -> Option<(std::path::PathBuf, String)> {
+        self.composing.changed_state(self.unix_now)
     }
 }
 
@@ -337,61 +236,14 @@ fn unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-impl Haproxy {
-    /// The layout that is desired; what could not be rendered or is left out is told.
-    fn compose(&mut self, desired: &Desired) -> Layout {
-        match &mut self.composer {
-            Composing::Native(composer) => {
-                let rendered = composer.renders();
-                let can = *self.connection.can();
-                let (mut layout, failed) = composer.compose(&desired.services, self.binds.chosen(), &self.names, &can);
-                self.metrics.renders.inc_by(composer.renders() - rendered);
-                for (service, error) in failed {
-                    warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
-                }
-                self.keep_lingering(&mut layout);
-                layout
-            }
-            Composing::Synapse(composer) => {
-                let rendered = composer.renders();
-                composer.take(&desired.configured);
-                let layout = composer.compose(&desired.services, Some(&self.names), self.unix_now);
-                self.metrics.renders.inc_by(composer.renders() - rendered);
-                if composer.renders() != rendered {
-                    let quarantined: BTreeSet<Quarantined> = composer.quarantined().cloned().collect();
-                    for q in quarantined.difference(&self.quarantined) {
-                        warn!(service = %q.service, server = %q.server, reason = %q.reason, "Registration is left out of haproxy.cfg.");
-                    }
-                    self.quarantined = quarantined;
-                    let shown =
-                        self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
-                    let shown = shown.collect();
-                    self.note().quarantined = shown;
-                }
-                layout
-            }
-        }
-    }
-
-    /// Writes the state file, if what is remembered has changed. A failure harms only the next start.
-    fn keep_state(&mut self) {
-        let Composing::Synapse(composer) = &mut self.composer else { return };
-        if let Some((path, text)) = composer.changed_state(self.unix_now)
-            && let Err(error) = replace(&path, text.as_bytes(), Replace { mode: Some(0o644), ..Replace::default() })
-        {
-            warn!(error = %Chain(&error), "The state file could not be written.");
-        }
-    }
-}
-
 impl Generator for Haproxy {
     type Plan = Plan;
     type Error = HaproxyError;
 
     async fn resume(&mut self) {
         self.now = Instant::now();
-        if let (Composing::Synapse(composer), Some(layout)) = (&mut self.composer, self.files.read().layout) {
-            composer.remember_ids(&layout);
+        if let Some(layout) = self.files.read().layout {
+            self.composing.remember(&layout);
         }
         if let Err(error) = self.connection.resume(&self.files).await {
             warn!(error = %Chain(&error), "The last config could not be started; waiting for the registry.");
@@ -424,69 +276,6 @@ impl Generator for Haproxy {
     }
 
     async fn apply(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
-        let mut again = None;
-        self.keep_state();
-        match plan {
-            Plan::Unchanged if self.unwritten => {
-                let layout = self.applied.layout.clone();
-                self.write(&layout)?;
-            }
-            Plan::Unchanged => {}
-            Plan::Live(live) => {
-                let done = self.apply_live(live).await?;
-                // What was refused, or is not known to be done, is planned anew.
-                again = (!done).then(Instant::now);
-            }
-            Plan::Reload { interim, layout, reasons } => {
-                if let Some(interim) = interim.filter(|interim| interim.ops != self.refused) {
-                    self.apply_live(interim).await?;
-                }
-                match self.pace.wait(Instant::now()) {
-                    Some(at) => {
-                        self.note().waiting = Some(reasons.iter().map(|r| r.to_string()).collect());
-                        again = Some(at);
-                    }
-                    None => again = self.paced_reload(layout, reasons).await?,
-                }
-            }
-        }
-        let collected = self.collect().await;
-        if self.retired != self.applied.lingering {
-            self.files.write_retired(&self.applied.lingering)?;
-            self.retired = self.applied.lingering.clone();
-        }
-        let now = Instant::now();
-        let looked = self.verify_at.map(|at| at.min(now + LOOK_EVERY)).or(Some(now + LOOK_EVERY));
-        let due = [again, collected, looked, self.names.next_due(), self.next_section_end(now), self.binds.next_due()];
-        Ok(due.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
-    }
-}
-
-impl Haproxy {
-    async fn paced_reload(
-        &mut self,
-        layout: Layout,
-        reasons: BTreeSet<ReloadReason>,
-    ) -> Result<Option<Instant>, HaproxyError> {
-        let outcome = self.reload(layout, &reasons).await;
-        let now = Instant::now();
-        let record = ReloadRecord::new(&reasons, outcome.as_ref().err().map(|e| Chain(e).to_string()));
-        self.metrics.reload(&reasons, outcome.is_ok());
-        self.note().reloaded(record);
-        match outcome {
-            Ok(()) => {
-                self.pace.succeeded(now);
-                Ok(None)
-            }
-            Err(error) => {
-                self.pace.failed(now);
-                Err(error)
-            }
-        }
-    }
-
-    /// When a section's time is up; one whose time is up already waits for the reload, which has its own time.
-    fn next_section_end(&self, now: Instant) -> Option<Instant> {
-        self.lingering_sections.values().filter(|at| **at > now).min().copied()
+        self.carry_out(plan).await
     }
 }

@@ -106,6 +106,22 @@ impl Layout {
         pieces
     }
 
+    /// Whose line number `line` of the text is, counted from 1: a section and a server of it, by their places in the lists.
+    /// `None` for every line that is no server's.
+    pub fn server_at(&self, line: usize) -> Option<(usize, usize)> {
+        let lines = |text: &str| text.bytes().filter(|b| *b == b'\n').count();
+        let mut before = 1 + lines(&self.header);
+        for (at, section) in self.sections.iter().enumerate() {
+            before += 2 + lines(&section.skeleton) + 1; // a blank line and the name; then the servers' own mark
+            let nth = line.checked_sub(before + 1)?;
+            if nth < section.servers.len() {
+                return Some((at, nth));
+            }
+            before += section.servers.len();
+        }
+        None
+    }
+
     /// Reads back what [`render`](Self::render) wrote. `None` for a file that is not ours or was edited: what runs is
     /// then not known from it.
     pub fn parse(text: &str) -> Option<Self> {
@@ -187,6 +203,16 @@ mod tests {
         for layout in [layout(), Layout { footer: "".into(), ..layout() }, Layout::default()] {
             assert_eq!(Layout::parse(&layout.render()), Some(layout));
         }
+    }
+
+    #[test]
+    fn a_line_is_known_to_be_a_servers() {
+        let layout = layout();
+        let text = layout.render();
+        let found: Vec<(&str, (usize, usize))> =
+            text.lines().enumerate().filter_map(|(n, line)| Some((line, layout.server_at(n + 1)?))).collect();
+        assert_eq!(found, [("\tserver a 127.0.0.1:80 check weight 7 disabled", (0, 0))]);
+        assert_eq!([0, 999].map(|n| layout.server_at(n)), [None, None]);
     }
 
     #[test]

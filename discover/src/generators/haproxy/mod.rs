@@ -5,6 +5,7 @@
 //! | [`settings`] | what the operator decides | no |
 //! | [`ports`] | which service listens on which port | no |
 //! | [`binds`] | which of those ports can be opened | test-binds only |
+//! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`layout`], [`server`] | haproxy.cfg as a value, written and read back | no |
@@ -13,24 +14,35 @@
 //! | [`reload`] | when a reload may happen | time only |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
+//! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
-//! | [`generator`] | a turn's preparation, plan and application | yes |
+//! | [`refused`] | servers that HAProxy refuses for their registrations' words | no |
+//! | [`lingering`] | sections that outlive their service for a while | no |
+//! | [`writing`] | when the file may be written | no |
+//! | [`generator`] | a turn's preparation and plan | asks only |
+//! | [`applying`] | a plan carried out | yes |
 //! | [`status`] | what an operator wants to know | no |
 
+pub mod applying;
 pub mod binds;
 pub mod compose;
+pub mod composing;
 pub mod connection;
 pub mod files;
 pub mod generator;
+mod health;
 pub mod layout;
+pub mod lingering;
 pub mod plan;
 pub mod ports;
 pub mod readback;
+pub mod refused;
 pub mod reload;
 pub mod server;
 pub mod settings;
 pub mod status;
 pub mod steps;
 pub mod synapse;
+pub mod writing;
 
 pub use generator::Haproxy;

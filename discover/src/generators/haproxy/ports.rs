@@ -49,11 +49,14 @@ pub struct Ports {
     pub listed: BTreeMap<ServiceName, Port>,
     /// Reasons by service.
     pub unlisted: BTreeMap<ServiceName, Unlisted>,
+    /// Another program listens on the stats page's port: there is none for now.
+    pub stats_taken: bool,
 }
 
 /// Gives each service its port; of two that want one port the lower name has it.
 pub fn assign(services: &ServiceMap, settings: &HaproxySettings, taken: &BTreeSet<Port>) -> Ports {
-    let mut ports = Ports::default();
+    let stats_taken = settings.stats_port.is_some_and(|port| taken.contains(&port));
+    let mut ports = Ports { stats_taken, ..Ports::default() };
     let mut owners: BTreeMap<Port, ServiceName> = BTreeMap::new();
     for (service, pool) in services {
         let tcp = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);

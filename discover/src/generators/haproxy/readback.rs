@@ -60,6 +60,7 @@ fn as_server(state: &ServerState, known: Option<&Server>) -> Server {
         // Drained by hand is not served either, and ends by the same command; our own drains are weights of 0.
         maint: state.admin.forced_maintenance() || state.admin.draining(),
         line: known.and_then(|k| k.line.clone()),
+        own: known.map(|k| k.own.clone()).unwrap_or_default(),
     }
 }
 

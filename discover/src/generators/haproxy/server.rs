@@ -20,7 +20,22 @@ pub struct Server {
     pub maint: bool,
     /// The line as the file has it, where its form is somebody else's (Synapse's); without it the line is ours.
     pub line: Option<Arc<str>>,
+    /// Which of the words its registration brought.
+    pub own: Own,
 }
+
+/// The words of a line that a registration brought, and that HAProxy may not know. They say nothing that the line does not
+/// say, so they take no part in comparisons.
+#[derive(Debug, Clone, Default)]
+pub struct Own(Option<Arc<str>>);
+
+impl PartialEq for Own {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Own {}
 
 impl Server {
     /// A server whose line has a form of its own. `address` is what the line's host stands for.
@@ -29,18 +44,19 @@ impl Server {
         // Nothing to take out and nothing to squeeze, as nearly always: the words are the parameters as they stand.
         if !["  ", "\t", "weight", "disabled"].iter().any(|text| line.contains(text)) {
             let params = rest.trim_end().into();
-            return Self { name, address, params, weight: 1, maint: false, line: Some(line) };
+            let own = Own::default();
+            return Self { name, address, params, weight: 1, maint: false, line: Some(line), own };
         }
         let mut params = String::with_capacity(line.len());
         let (mut weight, mut maint) = (1, false);
         let mut words = line.split_ascii_whitespace().skip(3);
         while let Some(word) = words.next() {
-            maint = word == "disabled";
             if word == "weight" {
                 weight = words.next().and_then(|w| w.parse().ok()).unwrap_or(weight);
                 continue;
             }
-            if maint {
+            if word == "disabled" {
+                maint = true;
                 continue; // not a parameter at run time
             }
             if !params.is_empty() {
@@ -48,7 +64,27 @@ impl Server {
             }
             params.push_str(word);
         }
-        Self { name, address, params: params.into(), weight, maint, line: Some(line) }
+        Self { name, address, params: params.into(), weight, maint, line: Some(line), own: Own::default() }
+    }
+
+    /// Tells which of its words its registration brought.
+    #[must_use]
+    pub fn with_own(self, words: &str) -> Self {
+        Self { own: Own((!words.trim().is_empty()).then(|| words.into())), ..self }
+    }
+
+    /// The same without the words that its registration brought; `None` where it brought none.
+    pub fn bare(&self) -> Option<Self> {
+        let own = format!("server own 0 {}", self.own.0.as_deref()?);
+        let own = Self::of_line(self.name.clone(), self.address, own.into()).params;
+        let own: Vec<&str> = own.split_ascii_whitespace().collect();
+        let all: Vec<&str> = self.params.split_ascii_whitespace().collect();
+        if own.is_empty() {
+            return None; // a weight alone, which every HAProxy knows
+        }
+        let at = all.windows(own.len()).rposition(|words| *words == own)?;
+        let params = [&all[..at], &all[at + own.len()..]].concat().join(" ").into();
+        Some(Self { params, line: None, own: Own::default(), ..self.clone() })
     }
 
     /// Whether it takes new clients, as far as we decide that.
@@ -177,7 +213,7 @@ mod tests {
             params in prop::sample::select(vec!["", "check", "check inter 2s rise 3 fall 2", "id 4 check"]),
         ) {
             let address = if v6 { format!("[::1]:{port}") } else { format!("127.0.0.1:{port}") }.parse().unwrap();
-            let server = Server { name: name.into(), address, params: params.into(), weight, maint, line: None };
+            let server = Server { name: name.into(), address, params: params.into(), weight, maint, line: None, own: Own::default() };
             prop_assert_eq!(Server::parse(&format!("\t{server}")), Some(server));
         }
     }
@@ -198,6 +234,17 @@ mod tests {
         let server =
             Server::parse("server a 127.0.0.1:1  check inter 5s").unwrap().with_inherited_weight("inter 2s weight 9");
         assert_eq!(server.runtime_params("inter 2s weight 9 disabled"), "inter 2s check inter 5s weight 9");
+    }
+
+    #[test]
+    fn a_server_without_its_registrations_words() {
+        let line = "server a 127.0.0.1:1 check maxconn 3 weight 5 maxconn 3 disabled";
+        let server = Server::parse(line).unwrap();
+        assert_eq!(server.bare(), None);
+        let bare = server.clone().with_own(" weight 5 maxconn  3 ").bare().unwrap();
+        assert_eq!(bare.to_string(), "server a 127.0.0.1:1 check maxconn 3 weight 5 disabled");
+        assert_eq!(bare.bare(), None);
+        assert_eq!(server.with_own("weight 5").bare(), None);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct HaproxyStatus {
     pub reloads: VecDeque<ReloadRecord>,
     /// Services without a section, and why.
     pub unlisted: BTreeMap<ServiceName, String>,
+    /// Another program listens on the stats page's port: there is none for now.
+    pub stats_taken: bool,
     /// Host names without an address.
     pub unresolved: Vec<String>,
     /// Registrations that are left out of the file, and why.

@@ -124,7 +124,8 @@ pub fn server(parts: &Parts<'_>, prepared: &Prepared, scratch: &mut String) -> S
     if parts.disabled {
         line.push_str(" disabled");
     }
-    Server::of_line(parts.name.text.clone(), parts.address, line.as_str().into())
+    let server = Server::of_line(parts.name.text.clone(), parts.address, line.as_str().into());
+    server.with_own(parts.own_options.unwrap_or_default())
 }
 
 /// Appends a number. What `write!` does besides is most of a large file's cost.

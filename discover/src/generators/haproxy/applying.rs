@@ -1,0 +1,282 @@
+//! Carrying out a plan: the only I/O that changes anything. What HAProxy makes of it is known to the next plan.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use common::files::{Replace, replace};
+use common::telemetry::Chain;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::connection::ConnectionError;
+use super::generator::Haproxy;
+use super::layout::Layout;
+use super::plan::{Applied, Live, Plan, ReloadReason, ServerChange};
+use super::refused::take_words;
+use super::server::Server;
+use super::status::ReloadRecord;
+use super::steps::Ran;
+use crate::generators::Outcome;
+
+/// How often it is looked at whether HAProxy is still there, and for a missing one.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to delete busy servers: at first, and at most.
+const COLLECT_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+/// Times that a refused file is tried without some of its servers' words, in one turn; HAProxy names up to 20 each time.
+const TRIES: usize = 16;
+
+/// Why a turn could not be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum HaproxyError {
+    /// The file could not be written; the old one stays.
+    #[error("writing haproxy.cfg")]
+    Write(#[from] common::files::FileError),
+    /// The last good file could not be put back.
+    #[error("moving {path:?}")]
+    Move {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// HAProxy refuses the file, does not run, or cannot be asked.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+}
+
+/// What came of a reload that did not fail.
+enum Reloaded {
+    /// HAProxy runs what the plan says.
+    Done,
+    /// It was not tried: servers that HAProxy refuses are left out from now on, and it is planned without them.
+    WithoutSome,
+}
+
+impl Haproxy {
+    /// Carries out `plan`, and tells when to plan again.
+    pub(super) async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
+        let mut again = None;
+        self.keep_state();
+        if !matches!(plan, Plan::Reload { .. }) {
+            self.note().waiting = None;
+        }
+        match plan {
+            Plan::Unchanged if self.unwritten => {
+                let layout = self.applied.layout.clone();
+                self.write(&layout)?;
+            }
+            Plan::Unchanged => {}
+            Plan::Live(live) => {
+                let done = self.apply_live(live).await?;
+                // What was refused, or is not known to be done, is planned anew.
+                again = (!done).then(Instant::now);
+            }
+            Plan::Reload { interim, layout, reasons } => {
+                if let Some(interim) = interim.filter(|interim| interim.ops != self.refused_ops) {
+                    self.apply_live(interim).await?;
+                }
+                match self.pace.wait(Instant::now()) {
+                    Some(at) => {
+                        self.note().waiting = Some(reasons.iter().map(|r| r.to_string()).collect());
+                        again = Some(at);
+                    }
+                    None => again = self.paced_reload(layout, reasons).await?,
+                }
+            }
+        }
+        let collected = self.collect().await;
+        if self.retired != self.applied.lingering {
+            self.files.write_retired(&self.applied.lingering)?;
+            self.retired = self.applied.lingering.clone();
+        }
+        let now = Instant::now();
+        let looked = self.verify_at.map(|at| at.min(now + LOOK_EVERY)).or(Some(now + LOOK_EVERY));
+        let written = self.writing.wait(now).filter(|_| self.unwritten);
+        let (section, name, bind) = (self.lingering.next_end(now), self.names.next_due(), self.binds.next_due());
+        let due = [again, collected, looked, written, section, name, bind];
+        Ok(due.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
+    }
+
+    /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. A full
+    /// disk does not keep the operations back: nothing known to be dead may get traffic for want of a file.
+    async fn apply_live(&mut self, live: Live) -> Result<bool, HaproxyError> {
+        let written = self.write(&live.layout);
+        let ran = self.connection.run(&live.ops, &self.metrics).await;
+        for step in &live.ops {
+            if let ServerChange::Retire(server) = &step.change {
+                let section = self.applied.lingering.entry(step.section.clone()).or_default();
+                section.insert(server.name.clone(), Server { maint: true, ..server.clone() });
+                self.collect_at = Some((Instant::now(), COLLECT_AFTER[0]));
+            }
+            if let ServerChange::Revive { now, .. } | ServerChange::Replace { now, .. } = &step.change
+                && let Some(section) = self.applied.lingering.get_mut(&step.section)
+            {
+                section.remove(&now.name);
+            }
+        }
+        self.applied.layout = live.layout;
+        self.applied.lingering.retain(|_, servers| !servers.is_empty());
+        match ran {
+            Ran::Done => return written.map(|()| true),
+            Ran::Unknown(why) => {
+                warn!(why, "It is not known which runtime operations were done; looking at what runs.");
+                self.verify().await;
+            }
+            Ran::Refused(errors) => {
+                for error in &errors {
+                    warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
+                }
+                self.verify().await;
+                // Not what was refused: whoever loads the file before the reload must be able to.
+                let runs = self.applied.layout.clone();
+                let rewritten = self.write(&runs);
+                self.applied.unknown.get_or_insert(ReloadReason::Refused);
+                self.refused_ops = live.ops;
+                rewritten?;
+            }
+        }
+        written.map(|()| false)
+    }
+
+    /// Writes the file, or leaves that to a later turn when it is large and was written a moment ago.
+    fn write(&mut self, layout: &Layout) -> Result<(), HaproxyError> {
+        let now = Instant::now();
+        self.unwritten = true;
+        if self.writing.wait(now).is_some() {
+            return Ok(());
+        }
+        self.files.write_live(layout)?;
+        self.unwritten = false;
+        self.writing.wrote(layout.pieces().iter().map(|piece| piece.len()).sum(), now);
+        self.metrics.config_writes.inc();
+        Ok(())
+    }
+
+    /// Candidate → `haproxy -c` → rename → reload (or start) → outcome → read back.
+    async fn reload(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<Reloaded, HaproxyError> {
+        let started = Instant::now();
+        let candidate = self.files.write_candidate(&layout)?;
+        if let Err(error) = self.connection.check(&candidate).await {
+            return match self.blame(&layout, &error).await? {
+                true => Ok(Reloaded::WithoutSome),
+                false => {
+                    // What was tried last is not what an operator wants to see there.
+                    self.files.write_candidate(&layout)?;
+                    Err(error.into())
+                }
+            };
+        }
+        self.files.promote()?;
+        self.metrics.config_writes.inc();
+        match self.connection.load().await {
+            Ok(log) => {
+                self.files.settle();
+                self.unwritten = false;
+                self.refused_ops.clear();
+                let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
+                let took_ms = started.elapsed().as_millis();
+                info!(reasons = words.join(","), %took_ms, "HAProxy loaded a new config.");
+                if log.contains("[WARNING]") || log.contains("[ALERT]") {
+                    warn!(%log, "HAProxy has something to say about it.");
+                }
+                self.applied = Applied { layout, ..Applied::default() };
+                self.lingering.loaded(&self.applied.layout);
+                self.verify().await;
+                Ok(Reloaded::Done)
+            }
+            Err(error) => {
+                let path = self.files.last_good();
+                self.files.roll_back().map_err(|source| HaproxyError::Move { path, source })?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Finds the servers whose registrations brought what HAProxy refuses, and leaves them out from now on; false when
+    /// there are none, or what remains is refused as well.
+    async fn blame(&mut self, layout: &Layout, error: &ConnectionError) -> Result<bool, HaproxyError> {
+        let (mut probe, mut culprits) = (layout.clone(), Vec::new());
+        let mut said = error.said().map(str::to_owned);
+        for _ in 0..TRIES {
+            let Some(words) = said.take() else { return Ok(false) };
+            let Some(more) = take_words(&mut probe, &self.files.candidate(), &words) else { return Ok(false) };
+            culprits.extend(more);
+            let candidate = self.files.write_candidate(&probe)?;
+            match self.connection.check(&candidate).await {
+                Ok(()) => break,
+                Err(error) => said = error.said().map(str::to_owned),
+            }
+        }
+        for culprit in &culprits {
+            warn!(server = %culprit, why = culprit.why, "HAProxy refuses a registration's words; it is left out of haproxy.cfg.");
+        }
+        self.refused.add(culprits);
+        self.tell_quarantined();
+        if self.applied.unknown == Some(ReloadReason::Refused) {
+            self.applied.unknown = None; // what was refused is not wanted any more
+        }
+        Ok(true)
+    }
+
+    /// Deletes servers that were retired, where this version can and they are idle. Gives when to try again.
+    async fn collect(&mut self) -> Option<Instant> {
+        if !self.connection.can().del_server || self.applied.lingering.is_empty() {
+            self.collect_at = None;
+            return None;
+        }
+        let (at, wait) = self.collect_at.unwrap_or((Instant::now(), COLLECT_AFTER[0]));
+        self.collect_at = Some((at, wait));
+        if at <= Instant::now() {
+            self.connection.delete_idle(&mut self.applied.lingering, &self.metrics).await;
+            self.collect_at = Some((Instant::now() + wait, COLLECT_AFTER[1].min(wait * 2)));
+        }
+        self.collect_at.filter(|_| !self.applied.lingering.is_empty()).map(|(at, _)| at)
+    }
+
+    async fn paced_reload(
+        &mut self,
+        layout: Layout,
+        reasons: BTreeSet<ReloadReason>,
+    ) -> Result<Option<Instant>, HaproxyError> {
+        let outcome = self.reload(layout, &reasons).await;
+        let now = Instant::now();
+        if let Ok(Reloaded::WithoutSome) = outcome {
+            return Ok(Some(now));
+        }
+        let record = ReloadRecord::new(&reasons, outcome.as_ref().err().map(|e| Chain(e).to_string()));
+        self.metrics.reload(&reasons, outcome.is_ok());
+        self.note().reloaded(record);
+        match outcome {
+            Ok(_) => {
+                self.pace.succeeded(now);
+                Ok(None)
+            }
+            Err(error) => {
+                self.pace.failed(now);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the state file, if what is remembered has changed. A failure harms only the next start.
+    fn keep_state(&mut self) {
+        if let Some((path, text)) = self.changed_state()
+            && let Err(error) = replace(&path, text.as_bytes(), Replace { mode: Some(0o644), ..Replace::default() })
+        {
+            warn!(error = %Chain(&error), "The state file could not be written.");
+        }
+    }
+}
+
+impl Drop for Haproxy {
+    /// A stop does not wait for a large file's time.
+    fn drop(&mut self) {
+        if self.unwritten && self.writing.wait(Instant::now()).is_some() {
+            let written = self.files.write_live(&self.applied.layout);
+            if let Err(error) = written {
+                warn!(error = %Chain(&error), "haproxy.cfg is not what runs.");
+            }
+        }
+    }
+}
