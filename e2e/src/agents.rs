@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use discover::haproxy::master::MasterCli;
 use serde_json::Value;
 
 use crate::haproxy::Haproxy;
@@ -14,6 +15,9 @@ use crate::{Context, Etcd, Lab, LabError, Result, free_port, wait};
 
 /// How long an agent may take to do its work.
 const READY: Duration = Duration::from_secs(20);
+
+/// Longer than discover leaves between two reloads, its jitter included.
+const RELOAD_INTERVAL: Duration = Duration::from_millis(2500);
 
 /// An agent that runs. It derefs to its process.
 #[derive(Debug)]
@@ -108,6 +112,14 @@ impl Discover {
     /// When the directory cannot be made.
     pub fn dir(&self, lab: &Lab) -> Result<PathBuf> {
         lab.subdir(&format!("{}-state", self.name))
+    }
+
+    /// Its HAProxy's master.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn master(&self, lab: &Lab) -> Result<MasterCli> {
+        Ok(MasterCli::new(lab.subdir(&format!("{}-run", self.name))?.join("haproxy-master.sock")))
     }
 
     /// Starts it, and does not wait. Without etcd it is to watch Docker itself, this run's containers only.
@@ -224,6 +236,23 @@ impl Agent {
             rest.rsplit(' ').next()?.parse::<f64>().ok()
         };
         Ok(text.lines().filter_map(sample).sum())
+    }
+
+    /// Waits until it has reloaded nothing for longer than the interval between two reloads.
+    ///
+    /// # Errors
+    /// When it goes on reloading.
+    pub async fn quiet(&self) -> Result<()> {
+        let mut before = self.metric("discover_reloads_total").await?;
+        for _ in 0..20 {
+            tokio::time::sleep(RELOAD_INTERVAL).await;
+            let now = self.metric("discover_reloads_total").await?;
+            if now == before && self.status().await?["haproxy"]["waiting"].is_null() {
+                return Ok(());
+            }
+            before = now;
+        }
+        Err(LabError::new("discover goes on reloading"))
     }
 
     /// The process.

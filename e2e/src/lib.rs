@@ -10,6 +10,7 @@
 //! | [`haproxy`] | the HAProxy versions of this machine |
 //! | [`scene`] | all of these together |
 //! | [`http`], [`traffic`] | a client that never retries, and load made of such clients |
+//! | [`server`] | a backend in this process |
 //! | [`wait`] | a predicate with a deadline |
 //! | [`terminal`], [`figures`], [`plot`] | what `demo` and `bench` print and draw |
 //!
@@ -27,6 +28,7 @@ pub mod lab;
 pub mod plot;
 pub mod process;
 pub mod scene;
+pub mod server;
 pub mod terminal;
 pub mod traffic;
 pub mod wait;

@@ -105,16 +105,8 @@ impl Process {
     ///
     /// # Errors
     /// When it has ended.
-    ///
-    /// Source: proc(5), `VmRSS` in status, in kB.
     pub fn resident_memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))
-            .during(format!("reading the status of {}", self.name))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes: u64 = line
-            .and_then(|line| line.split_whitespace().next()?.parse().ok())
-            .during(format!("{} has no resident memory", self.name))?;
-        Ok(kilobytes * 1024)
+        resident_memory(self.pid())
     }
 
     /// The processor time that it has taken so far, to 10 ms.
@@ -136,6 +128,21 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The resident memory of any process, in bytes.
+///
+/// # Errors
+/// When it has ended.
+///
+/// Source: proc(5), `VmRSS` in status, in kB.
+pub fn resident_memory(pid: i32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).during(format!("reading the status of {pid}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: u64 = line
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .during(format!("process {pid} has no resident memory"))?;
+    Ok(kilobytes * 1024)
 }
 
 fn start(program: &Path, args: &[OsString], environment: &[(String, String)], log: &Path) -> Result<Child> {

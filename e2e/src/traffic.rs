@@ -106,6 +106,29 @@ impl Report {
         }
     }
 
+    /// Adds what happened to another load.
+    pub fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.latencies.extend(other.latencies);
+        for (failure, count) in other.failures {
+            *self.failures.entry(failure).or_default() += count;
+        }
+        for (name, new) in other.answers {
+            let entry = self.answers.entry(name).or_insert(Answers { count: 0, ..new });
+            let (first, last) = (entry.first.min(new.first), entry.last.max(new.last));
+            *entry = Answers { count: entry.count + new.count, first, last };
+        }
+        let room = SHOWN.saturating_sub(self.shown.len());
+        self.shown.extend(other.shown.into_iter().take(room));
+    }
+
+    /// How many failed, and how.
+    pub fn summary(&self) -> String {
+        let kinds: Vec<String> = self.failures.iter().map(|(failure, count)| format!("{count} × {failure}")).collect();
+        let how = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        format!("{} of {} requests failed{how}", self.failed(), self.requests)
+    }
+
     fn record(&mut self, sent: Instant, outcome: Result<String, Failure>) {
         self.requests += 1;
         let now = SystemTime::now();
@@ -176,6 +199,16 @@ impl Load {
         while self.clients.join_next().await.is_some() {}
         self.so_far()
     }
+}
+
+/// Ends several loads, and tells what happened to all of them together.
+pub async fn stop_all(loads: Vec<Load>) -> Report {
+    let mut all = Report::default();
+    loads.iter().for_each(|load| load.end.cancel());
+    for load in loads {
+        all.add(load.stop().await);
+    }
+    all
 }
 
 fn locked(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
@@ -255,6 +288,10 @@ mod tests {
         assert_eq!((report.requests, report.failed(), report.answered_by("a")), (2, 1, 1));
         let text = report.must_be_clean("testing").unwrap_err().to_string();
         assert!(text.contains("while testing: 2 requests, 1 failed, 1 × status 503; a answered 1"), "{text}");
+        let mut both = report.clone();
+        both.add(report);
+        assert_eq!(both.summary(), "2 of 4 requests failed (2 × status 503)");
+        assert_eq!(both.answered_by("a"), 2);
     }
 
     #[tokio::test]

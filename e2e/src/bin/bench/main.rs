@@ -6,12 +6,21 @@
 mod burst;
 mod catalogue;
 mod checks;
+mod churn;
+mod docker_stop;
+mod fleet;
 mod held;
 mod idle;
+mod kill9;
 mod large;
+mod local;
 mod machine;
 mod memory;
+mod memory_haproxy;
+mod ops;
+mod plain;
 mod put;
+mod reloads;
 mod restart;
 mod start;
 mod stop;
@@ -97,6 +106,36 @@ const ROWS: &[Row] = &[
         name: "large",
         about: "20,000 registrations in etcd: the first sync, and what they take of memory",
         measure: |lab, terminal| Box::pin(large::measure(lab, terminal)),
+    },
+    Row {
+        name: "churn",
+        about: "1,000 changes in ordinary life under load: failed requests and reloads",
+        measure: |lab, terminal| Box::pin(churn::measure(lab, terminal)),
+    },
+    Row {
+        name: "docker-stop",
+        about: "docker stop of half the containers under load: failed requests",
+        measure: |lab, terminal| Box::pin(docker_stop::measure(lab, terminal)),
+    },
+    Row {
+        name: "reloads",
+        about: "50 forced reloads under load: failed requests",
+        measure: |lab, terminal| Box::pin(reloads::measure(lab, terminal)),
+    },
+    Row {
+        name: "kill9",
+        about: "discover killed and restarted 20 times under load: failed requests and reloads",
+        measure: |lab, terminal| Box::pin(kill9::measure(lab, terminal)),
+    },
+    Row {
+        name: "ops",
+        about: "what a runtime operation, a turn and a reload cost",
+        measure: |lab, terminal| Box::pin(ops::measure(lab, terminal)),
+    },
+    Row {
+        name: "memory-haproxy",
+        about: "HAProxy's memory after 10,000 servers came and went",
+        measure: |lab, terminal| Box::pin(memory_haproxy::measure(lab, terminal)),
     },
 ];
 

@@ -6,12 +6,9 @@ use std::time::{Duration, SystemTime};
 use e2e::agents::Discover;
 use e2e::figures::{Figure, Times, millis};
 use e2e::scene::{PATIENCE, routed};
+use e2e::server::Server;
 use e2e::terminal::Terminal;
 use e2e::traffic::first_answer;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::task::AbortOnDropHandle;
-
 use e2e::{Context, Etcd, Lab, LabError, Result, free_port, haproxy};
 
 const PUTS: usize = 300;
@@ -30,14 +27,14 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     let mut client = etcd.operator().await;
     let first = value(stays.address);
     client.put("/backends/bench/stays", first, None).await.during("putting into etcd")?;
-    routed(to, stays.name).await?;
+    routed(to, &stays.name).await?;
     let second = value(comes.address);
 
     let (mut puts, mut deletes, mut resolution) = (Times::default(), Times::default(), Times::default());
     let measuring = async {
         for n in 0..PUTS {
-            let (key, name) = (format!("/backends/bench/comes-{n}"), comes.name);
-            let probe = tokio::spawn(async move { first_answer(to, true, name, PATIENCE).await });
+            let (key, name) = (format!("/backends/bench/comes-{n}"), comes.name.clone());
+            let probe = tokio::spawn(async move { first_answer(to, true, &name, PATIENCE).await });
             // Asked already when the key comes.
             tokio::time::sleep(Duration::from_millis(5)).await;
             let put = SystemTime::now();
@@ -48,7 +45,7 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
             }
             puts.push(first.at.duration_since(put).unwrap_or_default());
             resolution.push(first.resolution);
-            deletes.push(delete(&mut client, &key, to, comes.name).await?);
+            deletes.push(delete(&mut client, &key, to, &comes.name).await?);
         }
         Ok(())
     };
@@ -69,40 +66,6 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
         figure("etcd put sent → HAProxy routes to it", &puts, "p50 ≤ 3 ms, p99 ≤ 6 ms"),
         figure("etcd delete sent → last request to it", &deletes, ""),
     ])
-}
-
-/// A small HTTP server that answers every request with its name, until it is dropped.
-struct Server {
-    name: &'static str,
-    address: SocketAddr,
-    _serving: AbortOnDropHandle<()>,
-}
-
-impl Server {
-    async fn start(name: &'static str) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.during("listening on loopback")?;
-        let address = listener.local_addr().during("listening on loopback")?;
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, name));
-            }
-        });
-        Ok(Self { name, address, _serving: AbortOnDropHandle::new(serving) })
-    }
-}
-
-/// Answers on one connection. HAProxy sends each request, which has no body, in one piece.
-async fn answer(mut stream: TcpStream, name: &str) {
-    let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}\n", name.len() + 1);
-    let mut request = Vec::new();
-    while stream.read_buf(&mut request).await.is_ok_and(|n| n > 0) {
-        if request.ends_with(b"\r\n\r\n") {
-            request.clear();
-            if stream.write_all(reply.as_bytes()).await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 /// Deletes the key, and asks until `name` has not answered for a while.
