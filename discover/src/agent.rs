@@ -65,8 +65,7 @@ impl Agent {
             tokio::spawn(forward(source.clone(), self.wake.clone(), self.metrics.clone(), cancel.clone()));
         }
         let generators = std::mem::take(&mut self.generators);
-        let recorder =
-            Recorder::new(self.shared.clone(), self.changes.clone(), self.metrics.clone(), generators.len());
+        let recorder = Recorder::new(self.shared.clone(), self.changes.clone(), self.metrics.clone(), generators.len());
         let (news, wanted) = watch::channel(None);
         let mut tasks = start(generators, &wanted, &recorder, &cancel);
         let started = Instant::now();

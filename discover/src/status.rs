@@ -101,7 +101,8 @@ impl Shared {
         metrics.services.set(count(desired.services.len()));
         metrics.backends.set(count(desired.services.values().map(|p| p.len()).sum()));
         metrics.held.set(count(held.values().sum()));
-        let haproxy = state.haproxy.as_ref().map(|h| h.lock().unwrap_or_else(PoisonError::into_inner).quarantined.len());
+        let haproxy =
+            state.haproxy.as_ref().map(|h| h.lock().unwrap_or_else(PoisonError::into_inner).quarantined.len());
         metrics.quarantined.set(count(quarantined.len() + haproxy.unwrap_or(0)));
         for source in &state.sources {
             let name = source["source"].as_str().unwrap_or_default().to_owned();
@@ -151,7 +152,8 @@ impl StatusSource for Shared {
             .map(|(name, pool)| {
                 let in_status = |status| pool.backends().iter().filter(|b| b.status == status).count();
                 let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name).map(String::as_str));
-                let kept = state.kept.contains(name).then_some("no backend is registered; others stand in (--on-empty)");
+                let kept =
+                    state.kept.contains(name).then_some("no backend is registered; others stand in (--on-empty)");
                 json!({
                     "service": name,
                     "port": pool.backends().iter().find_map(|b| b.service_port),

@@ -62,9 +62,12 @@ pub struct Recorder {
     shared: Shared,
     changes: watch::Sender<u64>,
     metrics: Metrics,
-    /// The last error of each generator; `None` before its first turn.
-    last: Arc<Mutex<Vec<Option<Result<(), String>>>>>,
+    /// Of each generator.
+    last: Arc<Mutex<Vec<Last>>>,
 }
+
+/// How a generator's last turn ended, once there was one.
+type Last = Option<Result<(), String>>;
 
 impl Recorder {
     /// For this many generators.

@@ -105,7 +105,12 @@ pub(super) struct PaceArgs {
     #[arg(long, env = "DISCOVER_ON_EMPTY", value_name = "POLICY", default_value = "empty", value_enum)]
     pub(super) on_empty: OnEmpty,
     /// A server that stands in for a service without backends, with --on-empty defaults; may be given several times
-    #[arg(long = "default-server", env = "DISCOVER_DEFAULT_SERVERS", value_name = "SERVICE=HOST:PORT", value_delimiter = ',')]
+    #[arg(
+        long = "default-server",
+        env = "DISCOVER_DEFAULT_SERVERS",
+        value_name = "SERVICE=HOST:PORT",
+        value_delimiter = ','
+    )]
     pub(super) default_servers: Vec<DefaultServer>,
     /// How long a source is waited for at the start, once another has answered
     #[arg(long, env = "DISCOVER_SYNC_DEADLINE", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]

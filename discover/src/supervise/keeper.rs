@@ -46,7 +46,13 @@ struct Kept<'a> {
 /// # Errors
 /// [`SuperviseError::Stop`]; everything else is logged, and tried again.
 pub async fn keep(options: &Options, children: &Children, stop: &CancellationToken) -> Result<(), SuperviseError> {
-    let mut keeper = Keeper { options, children, watch: options.file.clone().map(FileWatch::new), pace: ReloadPace::new(options.reload_interval, 0.0), good: None };
+    let mut keeper = Keeper {
+        options,
+        children,
+        watch: options.file.clone().map(FileWatch::new),
+        pace: ReloadPace::new(options.reload_interval, 0.0),
+        good: None,
+    };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     // What was left by an earlier supervise is taken over; a config that changed meanwhile is then loaded like any other.
     let mut kept = adopt(&options.launch.master()).await.map(|running| Kept { running, _claim: children.claim() });

@@ -235,15 +235,9 @@ fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) 
     };
     let (name, address) = (server_name(backend.id.as_str()), SocketAddr::new(ip, backend.port.get()));
     let mut server = match &backend.haproxy_server_options {
-        None => Server {
-            name,
-            address,
-            params: params.clone(),
-            weight: 1,
-            maint: false,
-            line: None,
-            own: Own::default(),
-        },
+        None => {
+            Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }
+        }
         Some(options) => {
             let words = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
                 .and_then(|words| check(&words, &[], &|_| false).map(|()| words))

@@ -128,8 +128,7 @@ impl Connection {
     /// A connection to a HAProxy that somebody else runs, in Synapse's way. `program` judges candidates, where it exists
     /// and no command does. Does no I/O.
     pub fn by_commands(commands: Commands, program: PathBuf, config: PathBuf) -> Self {
-        let open =
-            |socket: &PathBuf| Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket.clone()), PATIENCE));
+        let open = |socket: &PathBuf| Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket.clone()), PATIENCE));
         let first = open(&commands.sockets.first().cloned().unwrap_or_default());
         let others = commands.sockets.iter().skip(1).map(open).collect();
         let output = process::Output::Inherit;

@@ -72,8 +72,7 @@ fn replay(mut applied: Applied, plan: &Plan) -> Applied {
     }
     let mut sorted = live.layout.clone();
     for section in &mut sorted.sections {
-        let servers =
-            section.servers.iter().map(|s| running.remove(&(section.name.clone(), s.name.clone())).unwrap());
+        let servers = section.servers.iter().map(|s| running.remove(&(section.name.clone(), s.name.clone())).unwrap());
         *section = Arc::new(Section { servers: servers.collect(), ..(**section).clone() });
     }
     assert!(running.is_empty(), "servers run that the file does not list: {running:?}");

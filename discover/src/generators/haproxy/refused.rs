@@ -131,7 +131,9 @@ mod tests {
     fn alert(layout: &Layout, wanted: &str) -> String {
         let text = layout.render();
         let number = text.lines().position(|line| line.contains(wanted)).unwrap() + 1;
-        format!("[NOTICE] x\n[ALERT]    (9) : config : parsing [{FILE}:{number}] : 'server web/b' : unknown keyword 'init-state'.\n")
+        format!(
+            "[NOTICE] x\n[ALERT]    (9) : config : parsing [{FILE}:{number}] : 'server web/b' : unknown keyword 'init-state'.\n"
+        )
     }
 
     #[test]

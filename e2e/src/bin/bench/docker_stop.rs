@@ -30,7 +30,10 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
             let report = terminal.while_waiting(&what, Box::pin(ours(&haproxy, mode))).await?;
             let (goal, reason) = match mode {
                 "http" => ("0 failed", ""),
-                _ => ("", "; a kept connection ends with its container, under whatever request is on its way then: HAProxy cannot repeat what it does not read"),
+                _ => (
+                    "",
+                    "; a kept connection ends with its container, under whatever request is on its way then: HAProxy cannot repeat what it does not read",
+                ),
             };
             figures.push(figure(&format!("{mode} section, HAProxy {}", haproxy.version), &report, goal, reason));
         }

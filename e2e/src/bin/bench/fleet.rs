@@ -158,7 +158,8 @@ impl Fleet {
         let mut text = String::new();
         for (service, pool) in self.pools.iter().enumerate() {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "listen s{service}\n    bind {}\n    balance roundrobin", loopback(self.ports[service]));
+            let _ =
+                writeln!(text, "listen s{service}\n    bind {}\n    balance roundrobin", loopback(self.ports[service]));
             for m in pool {
                 let _ = writeln!(text, "    server {} {} check inter 2s rise 3 fall 2 weight {}", m.id, m.at, m.weight);
             }

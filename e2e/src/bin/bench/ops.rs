@@ -56,7 +56,9 @@ async fn with(lab: &Lab, haproxy: &Haproxy) -> Result<Vec<Figure>> {
         what: format!("{what}, HAProxy {}", haproxy.version),
         value,
         goal: goal.to_owned(),
-        conditions: format!("{SERVICES} services of {BACKENDS} backends; {how}; asked for {RATE} requests/s or more meanwhile"),
+        conditions: format!(
+            "{SERVICES} services of {BACKENDS} backends; {how}; asked for {RATE} requests/s or more meanwhile"
+        ),
     };
     let each: Vec<String> = operations.iter().map(|(kind, times)| format!("{kind}: {times}")).collect();
     let one_by_one = format!("{ROUNDS} of each, one after the other over one session, each with its reply");
@@ -123,9 +125,8 @@ async fn turns(local: &mut Local, fleet: &Fleet) -> Result<Times> {
     let (service, port) = ("s0", fleet.ports[0]);
     let mut times = Times::default();
     for round in 0..usize::from(ROUNDS) {
-        let pool: Result<Vec<Backend>> = (round..round + BACKENDS)
-            .map(|n| backend(&format!("turn{n}"), fleet.address(n), port))
-            .collect();
+        let pool: Result<Vec<Backend>> =
+            (round..round + BACKENDS).map(|n| backend(&format!("turn{n}"), fleet.address(n), port)).collect();
         local.want(service, pool?)?;
         times.push(local.turn().await?.0);
     }
