@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::error::excerpt;
 use super::tcp::connect;
 use super::{CheckError, TlsClient};
+use crate::desired::PeerTls;
 
 /// `HealthCheckResponse.ServingStatus.SERVING`.
 const SERVING: u64 = 1;
@@ -30,10 +31,9 @@ pub struct GrpcProbe {
 }
 
 impl GrpcProbe {
-    /// Asks at `address` about `service` (empty: the whole server). With `tls` the certificate is not verified: it is
-    /// for clients of the service's name, which nobody told us.
-    pub fn new(address: SocketAddr, service: &str, tls: bool) -> Self {
-        let tls = tls.then(|| TlsClient::new(address, None, None, true, b"h2"));
+    /// Asks at `address` about `service` (empty: the whole server), over TLS or in the clear.
+    pub fn new(address: SocketAddr, service: &str, tls: Option<&PeerTls>) -> Self {
+        let tls = tls.map(|peer| TlsClient::new(address, peer, None, b"h2"));
         Self { address, service: service.to_owned(), tls }
     }
 

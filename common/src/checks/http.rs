@@ -57,9 +57,8 @@ pub struct HttpProbe {
 impl HttpProbe {
     /// Asks at `address`.
     pub fn new(address: SocketAddr, spec: &HttpCheck) -> Self {
-        let name = spec.sni.as_deref().or(spec.host.as_deref());
-        let tls = || TlsClient::new(address, name, spec.ca.as_deref(), spec.insecure, b"http/1.1");
-        let mut probe = Self { address, tls: spec.tls.then(tls), spec: spec.clone(), sent: None, phases: None };
+        let tls = spec.tls.as_ref().map(|peer| TlsClient::new(address, peer, spec.host.as_deref(), b"http/1.1"));
+        let mut probe = Self { address, tls, spec: spec.clone(), sent: None, phases: None };
         probe.sent = probe.request().ok().map(|request| written(&request));
         probe
     }

@@ -113,7 +113,7 @@ impl AnyCheck {
             CheckKind::Noop => Self::Noop,
             CheckKind::Tcp => Self::Tcp(TcpCheck::new(address)),
             CheckKind::Http(spec) => Self::Http(Box::new(HttpProbe::new(address, spec).with_phases(phases))),
-            CheckKind::Grpc { service, tls } => Self::Grpc(Box::new(GrpcProbe::new(address, service, *tls))),
+            CheckKind::Grpc { service, tls } => Self::Grpc(Box::new(GrpcProbe::new(address, service, tls.as_ref()))),
             CheckKind::Redis { password } => Self::Redis(RedisProbe::new(address, password.as_ref())),
             CheckKind::Rabbitmq { user, password, vhost } => {
                 Self::Amqp(AmqpProbe::new(address, user.as_deref(), password.as_ref(), vhost))

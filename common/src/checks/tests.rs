@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::desired::{HttpCheck, Secret, StatusSet};
+use crate::desired::{HttpCheck, PeerTls, Secret, StatusSet};
 use crate::telemetry::Chain;
 use crate::testing::certs::Certs;
 
@@ -103,9 +104,9 @@ async fn a_server_that_says_nothing_fails_in_time() {
         AnyCheck::Http(Box::new(HttpProbe::new(address, &HttpCheck::default()))),
         AnyCheck::Http(Box::new(HttpProbe::new(
             address,
-            &HttpCheck { tls: true, insecure: true, ..HttpCheck::default() },
+            &HttpCheck { tls: Some(PeerTls { insecure: true, ..PeerTls::default() }), ..HttpCheck::default() },
         ))),
-        AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "", false))),
+        AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "", None))),
         AnyCheck::Redis(RedisProbe::new(address, Some(&secret))),
         AnyCheck::Amqp(AmqpProbe::new(address, None, None, "/")),
     ] {
@@ -115,13 +116,20 @@ async fn a_server_that_says_nothing_fails_in_time() {
     }
 }
 
-/// An HTTPS server with the test authority's certificate.
-async fn https(certs: &Certs) -> (SocketAddr, tokio::sync::mpsc::Receiver<Option<String>>) {
+/// TLS with the test authority's certificate.
+fn acceptor(certs: &Certs, alpn: &[u8]) -> TlsAcceptor {
     let chain = CertificateDer::pem_file_iter(certs.path("server.pem")).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(certs.path("server.key")).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()));
+    let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// An HTTPS server; tells the names it was asked for.
+async fn https(certs: &Certs) -> (SocketAddr, tokio::sync::mpsc::Receiver<Option<String>>) {
+    let acceptor = acceptor(certs, b"http/1.1");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (names, asked) = tokio::sync::mpsc::channel(8);
@@ -144,22 +152,21 @@ async fn https_verifies_unless_told_not_to() {
     let directory = tempfile::tempdir().unwrap();
     let certs = Certs::make(directory.path());
     let (address, mut asked) = https(&certs).await;
-    let https = HttpCheck { tls: true, ..HttpCheck::default() };
-    let trusting = HttpCheck { ca: Some(certs.path("ca.pem")), ..https.clone() };
+    let https = |peer| HttpCheck { tls: Some(peer), ..HttpCheck::default() };
+    let trusting = |ca: &str| PeerTls { ca: Some(certs.path(ca)), ..PeerTls::default() };
     let ask = async |spec: &HttpCheck| verdict(AnyCheck::Http(Box::new(HttpProbe::new(address, spec)))).await;
 
-    let stranger = ask(&https).await.unwrap_err();
+    let stranger = ask(&https(PeerTls::default())).await.unwrap_err();
     assert!(stranger.starts_with("TLS with 127.0.0.1") && stranger.contains("UnknownIssuer"), "{stranger}");
-    assert_eq!(ask(&HttpCheck { insecure: true, ..https.clone() }).await, Ok(()));
-    assert_eq!(ask(&trusting).await, Ok(()), "the certificate holds the address");
-    assert_eq!(ask(&HttpCheck { host: Some("localhost".to_owned()), ..trusting.clone() }).await, Ok(()));
+    assert_eq!(ask(&https(PeerTls { insecure: true, ..PeerTls::default() })).await, Ok(()));
+    assert_eq!(ask(&https(trusting("ca.pem"))).await, Ok(()), "the certificate holds the address");
+    assert_eq!(ask(&HttpCheck { host: Some("localhost".to_owned()), ..https(trusting("ca.pem")) }).await, Ok(()));
     let names: Vec<_> = std::iter::from_fn(|| asked.try_recv().ok()).collect();
     assert_eq!(names, [None, None, Some("localhost".to_owned())]);
-    let other = ask(&HttpCheck { sni: Some("other.example".to_owned()), ..trusting }).await.unwrap_err();
+    let other = ask(&https(PeerTls { sni: Some("other.example".to_owned()), ..trusting("ca.pem") })).await.unwrap_err();
     assert!(other.contains("other.example"), "{other}");
     for (file, why) in [("server.key", "no certificate in it"), ("none.pem", "No such file"), (".", "not a file")] {
-        let spec = HttpCheck { ca: Some(certs.path(file)), ..https.clone() };
-        let error = ask(&spec).await.unwrap_err();
+        let error = ask(&https(trusting(file))).await.unwrap_err();
         assert!(error.contains(why), "{file}: {error}");
     }
 }
@@ -204,8 +211,8 @@ async fn rabbitmq_must_greet_as_the_protocol_has_it() {
     assert_eq!(error, "it closed the connection: REFUSED.");
 }
 
-/// A gRPC server that answers `message` with `status` in its trailers.
-async fn grpc(message: &'static [u8], status: &'static str) -> SocketAddr {
+/// A gRPC server that answers `message` with `status` in its trailers, over TLS or in the clear.
+async fn grpc(message: &'static [u8], status: &'static str, tls: Option<TlsAcceptor>) -> SocketAddr {
     use http_body_util::{BodyExt as _, Full};
     use hyper::body::Bytes;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -221,9 +228,14 @@ async fn grpc(message: &'static [u8], status: &'static str) -> SocketAddr {
                 let body = Full::new(Bytes::from_static(message)).with_trailers(trailers);
                 Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
             });
-            let io = hyper_util::rt::TokioIo::new(stream);
             let builder = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
-            tokio::spawn(builder.serve_connection(io, answer));
+            match &tls {
+                None => drop(tokio::spawn(builder.serve_connection(TokioIo::new(stream), answer))),
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => drop(tokio::spawn(builder.serve_connection(TokioIo::new(stream), answer))),
+                    Err(_) => continue,
+                },
+            }
         }
     });
     address
@@ -238,12 +250,27 @@ async fn grpc_must_serve() {
         (&b""[..], "12", Err("it has no health service (grpc-status 12)")),
         (&b""[..], "5", Err("grpc-status 5")),
     ] {
-        let address = grpc(message, status).await;
-        let verdict = verdict(AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "web", false)))).await;
+        let address = grpc(message, status, None).await;
+        let verdict = verdict(AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "web", None)))).await;
         assert_eq!(verdict.as_ref().map_err(String::as_str), expected.as_ref().map(|()| &()).map_err(|e| *e));
     }
     let (address, _heard) = server("HTTP/1.1 400 Bad Request\r\n\r\n").await;
-    assert!(verdict(AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "", false)))).await.is_err());
+    assert!(verdict(AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "", None)))).await.is_err());
+}
+
+#[tokio::test]
+async fn grpc_verifies_unless_told_not_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let certs = Certs::make(directory.path());
+    let address = grpc(b"\0\0\0\0\x02\x08\x01", "0", Some(acceptor(&certs, b"h2"))).await;
+    let ask = async |peer| verdict(AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "", Some(&peer))))).await;
+    let stranger = ask(PeerTls::default()).await.unwrap_err();
+    assert!(stranger.contains("UnknownIssuer"), "{stranger}");
+    assert_eq!(ask(PeerTls { insecure: true, ..PeerTls::default() }).await, Ok(()));
+    let trusting = PeerTls { ca: Some(certs.path("ca.pem")), ..PeerTls::default() };
+    assert_eq!(ask(trusting.clone()).await, Ok(()), "the certificate holds the address");
+    let other = ask(PeerTls { sni: Some("other.example".to_owned()), ..trusting }).await.unwrap_err();
+    assert!(other.contains("other.example"), "{other}");
 }
 
 #[tokio::test]

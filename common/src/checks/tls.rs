@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::CheckError;
+use crate::desired::PeerTls;
 
 /// No authority's file is longer; a label names it, so it may be anything.
 const LONGEST: u64 = 1 << 20;
@@ -30,11 +31,12 @@ pub(super) struct TlsClient {
 }
 
 impl TlsClient {
-    /// Asks for `name`, or for the dialled address; trusts `ca`, else the system's authorities, or anybody.
-    pub fn new(to: SocketAddr, name: Option<&str>, ca: Option<&Path>, insecure: bool, alpn: &'static [u8]) -> Self {
+    /// Asks for the peer's own name, else for `host`, else for the dialled address.
+    pub fn new(to: SocketAddr, peer: &PeerTls, host: Option<&str>, alpn: &'static [u8]) -> Self {
+        let name = peer.sni.as_deref().or(host);
         let named = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let name = named.unwrap_or_else(|| ServerName::IpAddress(to.ip().into()));
-        Self { name, ca: ca.map(Path::to_owned), insecure, alpn, config: Arc::default() }
+        Self { name, ca: peer.ca.clone(), insecure: peer.insecure, alpn, config: Arc::default() }
     }
 
     /// TLS on `stream`, which leads to `address`.

@@ -61,8 +61,8 @@ pub enum CheckKind {
     Grpc {
         /// The service asked about; empty: the whole server.
         service: String,
-        /// Over TLS.
-        tls: bool,
+        /// Over TLS, or in the clear.
+        tls: Option<PeerTls>,
     },
     /// A command inside the container ends with status 0.
     Exec {
@@ -93,7 +93,7 @@ impl CheckKind {
         match self {
             Self::Docker => "docker",
             Self::Tcp => "tcp",
-            Self::Http(http) if http.tls => "https",
+            Self::Http(http) if http.tls.is_some() => "https",
             Self::Http(_) => "http",
             Self::Grpc { .. } => "grpc",
             Self::Exec { .. } => "exec",
@@ -120,11 +120,22 @@ impl Serialize for Secret {
     }
 }
 
+/// How a backend's certificate is judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct PeerTls {
+    /// PEM file of the authority to trust, on the agent's disk; the system's otherwise.
+    pub ca: Option<PathBuf>,
+    /// The name in the handshake and in the certificate; otherwise the request's host, or the dialled address.
+    pub sni: Option<String>,
+    /// The certificate is not verified.
+    pub insecure: bool,
+}
+
 /// A request and the answer it must get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HttpCheck {
-    /// HTTPS.
-    pub tls: bool,
+    /// HTTPS, or HTTP.
+    pub tls: Option<PeerTls>,
     /// An HTTP token, upper case.
     pub method: String,
     /// Path and query, beginning with a slash.
@@ -137,27 +148,18 @@ pub struct HttpCheck {
     pub status: StatusSet,
     /// What the answer's body (its first 64 kB) must contain.
     pub body: Option<String>,
-    /// PEM file of the authority to trust, on the agent's disk.
-    pub ca: Option<PathBuf>,
-    /// The name in the TLS handshake and in the certificate; `host` otherwise.
-    pub sni: Option<String>,
-    /// The certificate is not verified.
-    pub insecure: bool,
 }
 
 impl Default for HttpCheck {
     fn default() -> Self {
         Self {
-            tls: false,
+            tls: None,
             method: "GET".to_owned(),
             path: "/".to_owned(),
             host: None,
             headers: Vec::new(),
             status: StatusSet::default(),
             body: None,
-            ca: None,
-            sni: None,
-            insecure: false,
         }
     }
 }

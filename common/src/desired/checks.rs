@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::check_spec::{CheckKind, CheckSpec, HttpCheck, Secret, StatusSet};
+use super::check_spec::{CheckKind, CheckSpec, HttpCheck, PeerTls, Secret, StatusSet};
 use super::decision::Skip;
 use super::labels::{Entry, PortView};
 use super::values::{self, DURATION};
@@ -31,7 +31,7 @@ pub fn read(view: &PortView<'_, '_>) -> Result<Vec<CheckSpec>, Skip> {
 fn own(view: &PortView<'_, '_>) -> Result<Vec<CheckKind>, Skip> {
     let Some(entry) = view.get("check") else {
         return Ok(match (view.get("check.path"), view.get("check.command")) {
-            (Some(_), _) => vec![http(view, false)?],
+            (Some(_), _) => vec![http(view, None)?],
             (None, Some(_)) => vec![exec(view)?],
             (None, None) => Vec::new(),
         });
@@ -39,11 +39,14 @@ fn own(view: &PortView<'_, '_>) -> Result<Vec<CheckKind>, Skip> {
     let one = |word: &str| match word.trim().to_ascii_lowercase().as_str() {
         "docker" => Ok(CheckKind::Docker),
         "tcp" => Ok(CheckKind::Tcp),
-        "http" => http(view, false),
-        "https" => http(view, true),
+        "http" => http(view, None),
+        "https" => http(view, Some(peer(view)?)),
         "grpc" => Ok(CheckKind::Grpc {
             service: line(view, "check.service")?.unwrap_or_default(),
-            tls: view.read("check.tls", "true or false", values::switch)?.unwrap_or(false),
+            tls: match view.read("check.tls", "true or false", values::switch)? {
+                Some(true) => Some(peer(view)?),
+                Some(false) | None => None,
+            },
         }),
         "exec" => exec(view),
         "redis" => Ok(CheckKind::Redis { password: line(view, "check.password")?.map(Secret) }),
@@ -58,7 +61,15 @@ fn own(view: &PortView<'_, '_>) -> Result<Vec<CheckKind>, Skip> {
     entry.value.split(',').take(16).map(one).collect()
 }
 
-fn http(view: &PortView<'_, '_>, tls: bool) -> Result<CheckKind, Skip> {
+fn peer(view: &PortView<'_, '_>) -> Result<PeerTls, Skip> {
+    Ok(PeerTls {
+        ca: line(view, "check.ca")?.map(Into::into),
+        sni: host(view, "check.sni")?,
+        insecure: view.read("check.insecure", "true or false", values::switch)?.unwrap_or(false),
+    })
+}
+
+fn http(view: &PortView<'_, '_>, tls: Option<PeerTls>) -> Result<CheckKind, Skip> {
     let defaults = HttpCheck::default();
     let mut headers = Vec::new();
     for (name, entry) in view.under("check.header.") {
@@ -81,9 +92,6 @@ fn http(view: &PortView<'_, '_>, tls: bool) -> Result<CheckKind, Skip> {
             .read("check.status", "status codes such as 200, 200-299 or 2xx, with commas between", StatusSet::parse)?
             .unwrap_or_default(),
         body: line(view, "check.body")?,
-        ca: line(view, "check.ca")?.map(Into::into),
-        sni: host(view, "check.sni")?,
-        insecure: view.read("check.insecure", "true or false", values::switch)?.unwrap_or(false),
     })))
 }
 
@@ -115,7 +123,7 @@ fn command(entry: &Entry<'_>) -> Result<CheckKind, Skip> {
 /// Registrator's `SERVICE_[<port>_]CHECK_*`. It drops them with etcd; here they work.
 fn registrators(view: &PortView<'_, '_>) -> Result<Vec<CheckKind>, Skip> {
     let mut kinds = Vec::new();
-    for (key, tls) in [("http", false), ("https", true)] {
+    for (key, tls) in [("http", None), ("https", Some(PeerTls::default()))] {
         let Some(path) = view.read(&format!("sr.check_{key}"), REQUEST_TARGET, target)? else { continue };
         let own_method = view.read(&format!("sr.check_{key}_method"), METHODS, method)?;
         let method = own_method.or(view.read("sr.check_method", METHODS, method)?);
@@ -126,7 +134,7 @@ fn registrators(view: &PortView<'_, '_>) -> Result<Vec<CheckKind>, Skip> {
         kinds.push(CheckKind::Tcp);
     }
     if view.get("sr.check_grpc").is_some_and(Entry::is_yes) {
-        kinds.push(CheckKind::Grpc { service: String::new(), tls: false });
+        kinds.push(CheckKind::Grpc { service: String::new(), tls: None });
     }
     if let Some(entry) = view.get("sr.check_cmd") {
         kinds.push(command(entry)?);

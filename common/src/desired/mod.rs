@@ -25,7 +25,7 @@ mod template;
 mod tests;
 mod values;
 
-pub use check_spec::{CheckKind, CheckSpec, HttpCheck, Secret, StatusSet};
+pub use check_spec::{CheckKind, CheckSpec, HttpCheck, PeerTls, Secret, StatusSet};
 pub use container::{
     Binding, Container, ContainerId, ContainerIdError, ContainerPort, Health, Network, State, parse_signal,
 };

@@ -356,7 +356,7 @@ fn registrators_vocabulary_with_its_precedence() {
     assert_eq!((full.backend.id.as_str(), full.backend.mode), ("my-id", Some(Mode::Http)));
     let check = &full.checks[0];
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(15), Duration::from_secs(1)));
-    assert!(matches!(&check.kind, CheckKind::Http(http) if http.path == "/health?x=1" && !http.tls));
+    assert!(matches!(&check.kind, CheckKind::Http(http) if http.path == "/health?x=1" && http.tls.is_none()));
     let consul = decide(&map([web().env("SERVICE_CHECK_TTL=5s")]), &settings());
     assert!(consul[0].warnings[0].contains("SERVICE_CHECK_TTL"), "{:?}", consul[0].warnings);
 }

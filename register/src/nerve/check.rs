@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::config::Report;
-use common::desired::{CheckKind, HttpCheck, Secret};
+use common::desired::{CheckKind, HttpCheck, PeerTls, Secret};
 use common::model::{Host, Port};
 use serde_json::{Map, Value};
 
@@ -102,10 +102,9 @@ impl Reader<'_> {
                 password: Some(Secret(self.text("password").unwrap_or("guest").to_owned())),
                 vhost: self.text("vhost").unwrap_or("/").to_owned(),
             },
-            "grpc" => CheckKind::Grpc {
-                service: self.text("service").unwrap_or_default().to_owned(),
-                tls: self.truth("ssl", false),
-            },
+            "grpc" => {
+                CheckKind::Grpc { service: self.text("service").unwrap_or_default().to_owned(), tls: self.peer(host) }
+            }
             "exec" => CheckKind::Exec { command: self.command()? },
             "noop" | "base" => CheckKind::Noop,
             _ => {
@@ -145,20 +144,26 @@ impl Reader<'_> {
         }
         let host = self.host().unwrap_or_else(|| host.clone());
         let port = super::service::port(self.fields.get("port")).unwrap_or(port);
-        let tls = self.truth("ssl", false);
+        let tls = self.peer(&host);
         // As a browser has it: the port only where it is not the scheme's own.
-        let usual = if tls { 443 } else { 80 };
+        let usual = if tls.is_some() { 443 } else { 80 };
         let shown = if port.get() == usual { host.to_string() } else { host.with_port(port) };
         Some(HttpCheck {
             tls,
             path: uri,
             host: Some(shown),
-            sni: Some(host.to_string()),
             headers,
             body: self.text("expect").map(str::to_owned),
+            ..HttpCheck::default()
+        })
+    }
+
+    /// The keys `ssl*` and `ca_file`; `None`: in the clear.
+    fn peer(&mut self, host: &Host) -> Option<PeerTls> {
+        self.truth("ssl", false).then(|| PeerTls {
+            sni: Some(host.to_string()),
             ca: self.text("ca_file").map(Into::into),
             insecure: !self.truth("ssl_verify", true),
-            ..HttpCheck::default()
         })
     }
 

@@ -230,10 +230,10 @@ const CHECK: &[Key] = &[
         "ssl_verify",
         Kind::Bool,
         "true",
-        "http: whether the certificate is verified, which Nerve never did; grpc verifies always.",
+        "http, grpc: whether the certificate is verified, which Nerve never did.",
         "each_check_has_its_options",
     ),
-    ours("ca_file", Kind::Text, "the system's", "http: authorities to trust, PEM.", "each_check_has_its_options"),
+    ours("ca_file", Kind::Text, "the system's", "http, grpc: authorities to trust, PEM.", "each_check_has_its_options"),
     key("headers", Kind::Map(&Kind::Text), "{}", "http: more request headers.", "each_check_has_its_options"),
     key(
         "expect",

@@ -1,12 +1,17 @@
 //! An agent that is restarted, killed, or doubled, and what a watcher of the registry sees of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use bollard::models::{ContainerCreateBody, HostConfig};
 use e2e::agents::Agent;
+use e2e::docker::{Container, Docker};
 use e2e::figures::Figure;
 use e2e::flock::{Flock, registered};
+use e2e::http::Client;
+use e2e::lab::MARK;
 use e2e::terminal::Terminal;
-use e2e::{Context, Etcd, Lab, LabError, Result, wait};
+use e2e::{Context, Etcd, Lab, LabError, Result, free_port, wait};
 use etcd_client::{EventType, WatchOptions, WatchStream};
 
 const CONTAINERS: usize = 200;
@@ -14,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than the lease lives without a renewal.
 const QUIET: Duration = Duration::from_secs(12);
 
-/// SIGTERM, SIGKILL, and a second agent that says it is another machine.
+/// SIGTERM, SIGKILL, its container removed and made anew, and a second agent that says it is another machine.
 pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     let etcd = Etcd::start();
     let flock = Flock::new(lab, CONTAINERS, &[]).await?;
@@ -27,23 +32,52 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
         client.watch("/backends/", Some(WatchOptions::new().with_prefix())).await.during("watching the backends")?;
 
     let mut figures = Vec::new();
-    for (how, term) in [("SIGTERM", true), ("kill -9, as a container that is recreated", false)] {
+    for (how, term) in [("SIGTERM", true), ("kill -9", false)] {
         let what = format!("restarting by {how}");
         terminal.while_waiting(&what, restart(&mut agent, term)).await?;
         let seen = terminal.while_waiting("watching", changes(&mut stream)).await?;
-        figures.push(Figure {
-            what: format!("agent restarted by {how}"),
-            value: format!("{} deletions, {} puts", seen.deletions, seen.puts),
-            goal: "0 deletions, 0 puts".to_owned(),
-            conditions: format!(
-                "{CONTAINERS} registrations, TTL 10 s; seen by a watcher until {} s after; the new process knows nothing \
-                 of the old one but what etcd holds",
-                QUIET.as_secs()
-            ),
-        });
+        figures.push(seen.figure(&format!("agent restarted by {how}")));
     }
+    drop(agent);
+    let _container = terminal.while_waiting("recreating its container", recreate(lab, &etcd, &flock, &mut stream)).await?;
+    let seen = terminal.while_waiting("watching", changes(&mut stream)).await?;
+    figures.push(seen.figure("agent's container removed by force and made anew"));
     figures.push(second(lab, &etcd, &mut stream).await?);
     Ok(figures)
+}
+
+/// Runs the agent from its image, then removes that container and makes another.
+async fn recreate(lab: &Lab, etcd: &Etcd, flock: &Flock, stream: &mut WatchStream) -> Result<Container> {
+    let docker = Docker::connect(lab.mark()).await?;
+    let first = contained(&docker, lab, etcd, flock).await?;
+    changes(stream).await?;
+    first.kill().await?;
+    drop(first);
+    contained(&docker, lab, etcd, flock).await
+}
+
+/// The agent in a container of its own, ready.
+async fn contained(docker: &Docker, lab: &Lab, etcd: &Etcd, flock: &Flock) -> Result<Container> {
+    let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut command = vec!["run".to_owned()];
+    command.extend(flock.register("flock", &[]).args);
+    command.extend(["--filter".to_owned(), format!("label={MARK}={}", lab.mark()), "--allow-loopback".to_owned()]);
+    command.extend(["--admin".to_owned(), admin.to_string()]);
+    let environment =
+        ["HOST_IP=127.0.0.1", "NODE_NAME=flock", &format!("ETCD_HOST={}", etcd.endpoint().authority())].map(str::to_owned);
+    let body = ContainerCreateBody {
+        image: Some("docker-register".to_owned()),
+        cmd: Some(command),
+        env: Some(environment.to_vec()),
+        labels: Some([(MARK.to_owned(), lab.mark().to_owned())].into()),
+        host_config: Some(HostConfig { network_mode: Some("host".to_owned()), ..HostConfig::default() }),
+        ..ContainerCreateBody::default()
+    };
+    let container = docker.create_body(None, body).await?;
+    container.start().await?;
+    let ready = async || Client::new(admin, false, PATIENCE).get("/ready").await.is_ok_and(|reply| reply.status == 200);
+    wait::until_true("the agent in its container", PATIENCE, ready).await?;
+    Ok(container)
 }
 
 async fn restart(agent: &mut Agent, term: bool) -> Result<()> {
@@ -82,6 +116,21 @@ async fn second(lab: &Lab, etcd: &Etcd, stream: &mut WatchStream) -> Result<Figu
 struct Seen {
     puts: usize,
     deletions: usize,
+}
+
+impl Seen {
+    fn figure(&self, what: &str) -> Figure {
+        Figure {
+            what: what.to_owned(),
+            value: format!("{} deletions, {} puts", self.deletions, self.puts),
+            goal: "0 deletions, 0 puts".to_owned(),
+            conditions: format!(
+                "{CONTAINERS} registrations, TTL 10 s; seen by a watcher until {} s after; the new process knows nothing \
+                 of the old one but what etcd holds",
+                QUIET.as_secs()
+            ),
+        }
+    }
 }
 
 async fn changes(stream: &mut WatchStream) -> Result<Seen> {
