@@ -10,7 +10,7 @@ LABEL org.opencontainers.image.title="docker-register" \
       org.opencontainers.image.version="$VERSION" \
       register.ignore="true"
 COPY register /usr/local/bin/register
-# Starts as root to learn the group of Docker's socket, then goes on as this user; unset it to stay root.
+# Starts as root to learn the group of Docker's socket, then goes on as this user; empty, it stays root.
 ENV REGISTER_USER=nobody
 # Rare probes on purpose: each one is three events on the Docker host.
 HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["register", "status"]

@@ -59,7 +59,8 @@ async fn command(command: Command) -> Result<u8, Failure> {
 
 /// Before any thread starts: `--user`.
 fn drop_privileges(args: &RunArgs) -> Result<(), Failure> {
-    let Some(user) = &args.user else { return Ok(()) };
+    // The image sets REGISTER_USER, and Docker can only empty a variable, not unset it.
+    let Some(user) = args.user.as_deref().filter(|user| !user.is_empty()) else { return Ok(()) };
     let endpoint = args.watches_docker().then(|| look::docker(&args.docker)).transpose()?;
     let socket = match &endpoint {
         Some((Endpoint::Unix(path), _)) => Some(path.as_path()),

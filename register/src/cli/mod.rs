@@ -195,7 +195,7 @@ pub struct RunArgs {
     /// Socket for `drain` and `undrain`
     #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,
-    /// When started as root: go on as this user, with the group of Docker's socket [default: stay root]
+    /// When started as root: go on as this user, with the group of Docker's socket [default or empty: stay root]
     #[arg(long, env = "REGISTER_USER", value_name = "NAME")]
     pub user: Option<String>,
 }

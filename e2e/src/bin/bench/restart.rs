@@ -39,7 +39,8 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
         figures.push(seen.figure(&format!("agent restarted by {how}")));
     }
     drop(agent);
-    let _container = terminal.while_waiting("recreating its container", recreate(lab, &etcd, &flock, &mut stream)).await?;
+    let _container =
+        terminal.while_waiting("recreating its container", Box::pin(recreate(lab, &etcd, &flock, &mut stream))).await?;
     let seen = terminal.while_waiting("watching", changes(&mut stream)).await?;
     figures.push(seen.figure("agent's container removed by force and made anew"));
     figures.push(second(lab, &etcd, &mut stream).await?);
@@ -51,33 +52,43 @@ async fn recreate(lab: &Lab, etcd: &Etcd, flock: &Flock, stream: &mut WatchStrea
     let docker = Docker::connect(lab.mark()).await?;
     let first = contained(&docker, lab, etcd, flock).await?;
     changes(stream).await?;
-    first.kill().await?;
-    drop(first);
+    first.remove().await?;
     contained(&docker, lab, etcd, flock).await
 }
 
 /// The agent in a container of its own, ready.
 async fn contained(docker: &Docker, lab: &Lab, etcd: &Etcd, flock: &Flock) -> Result<Container> {
     let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut command = vec!["run".to_owned()];
-    command.extend(flock.register("flock", &[]).args);
+    let mut command: Vec<_> = ["run", "--docker-host", "unix:///var/run/docker.sock"].map(str::to_owned).to_vec();
     command.extend(["--filter".to_owned(), format!("label={MARK}={}", lab.mark()), "--allow-loopback".to_owned()]);
     command.extend(["--admin".to_owned(), admin.to_string()]);
-    let environment =
-        ["HOST_IP=127.0.0.1", "NODE_NAME=flock", &format!("ETCD_HOST={}", etcd.endpoint().authority())].map(str::to_owned);
+    let host = flock.api.host();
+    let socket = host.strip_prefix("unix://").during("the scripted daemon listens on a unix socket")?;
+    let etcd = format!("ETCD_HOST={}", etcd.endpoint().authority());
+    // The scripted socket belongs to no group that the agent could take: it stays root.
+    let environment = ["HOST_IP=127.0.0.1", "NODE_NAME=flock", "REGISTER_USER=root", &etcd].map(str::to_owned);
     let body = ContainerCreateBody {
         image: Some("docker-register".to_owned()),
         cmd: Some(command),
         env: Some(environment.to_vec()),
         labels: Some([(MARK.to_owned(), lab.mark().to_owned())].into()),
-        host_config: Some(HostConfig { network_mode: Some("host".to_owned()), ..HostConfig::default() }),
+        host_config: Some(HostConfig {
+            network_mode: Some("host".to_owned()),
+            binds: Some(vec![
+                format!("{socket}:/var/run/docker.sock"),
+                "/etc/machine-id:/etc/machine-id:ro".to_owned(),
+            ]),
+            ..HostConfig::default()
+        }),
         ..ContainerCreateBody::default()
     };
     let container = docker.create_body(None, body).await?;
     container.start().await?;
     let ready = async || Client::new(admin, false, PATIENCE).get("/ready").await.is_ok_and(|reply| reply.status == 200);
-    wait::until_true("the agent in its container", PATIENCE, ready).await?;
-    Ok(container)
+    match wait::until_true("the agent in its container", PATIENCE, ready).await {
+        Ok(()) => Ok(container),
+        Err(error) => Err(error).during(format!("its log: {}", container.log().await?.join("\n"))),
+    }
 }
 
 async fn restart(agent: &mut Agent, term: bool) -> Result<()> {
