@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::config::table::{Key, Kind};
-use common::desired::{CheckKind, Secret};
+use common::desired::{CheckKind, PeerTls, Secret};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -230,8 +230,9 @@ fn each_check_has_its_options() {
     assert_eq!((tcp.kind.clone(), tcp.port.get(), tcp.timeout), (CheckKind::Tcp, 81, Duration::from_millis(200)));
     assert_eq!((tcp.rise, tcp.fall, tcp.name.as_str(), tcp.host.to_string().as_str()), (3, 2, "mine", "10.0.0.1"));
     let CheckKind::Http(http) = &checks[1].kind else { panic!("{checks:?}") };
-    assert_eq!((http.path.as_str(), http.tls, http.insecure), ("/health?x=1", true, true));
-    assert_eq!((http.host.as_deref(), http.sni.as_deref()), (Some("api.example:8443"), Some("api.example")));
+    let peer = PeerTls { ca: Some("/ca.pem".into()), sni: Some("api.example".to_owned()), insecure: true };
+    assert_eq!((http.path.as_str(), http.host.as_deref()), ("/health?x=1", Some("api.example:8443")));
+    assert_eq!(http.tls, Some(peer));
     assert_eq!((http.body.as_deref(), http.headers[0].1.as_str()), (Some("ok"), "a b"));
     let phases = checks[1].phases.unwrap();
     assert_eq!((phases.open.as_millis(), phases.tls.as_millis(), phases.read.as_millis()), (500, 1000, 3000));
@@ -243,7 +244,8 @@ fn each_check_has_its_options() {
     };
     assert_eq!((&checks[2].kind, &checks[3].kind), (&rabbit("guest", "guest", "/"), &rabbit("u", "p", "/v")));
     assert_eq!(checks[4].kind, CheckKind::Redis { password: Some(Secret("s".to_owned())) });
-    assert_eq!(checks[5].kind, CheckKind::Grpc { service: "pkg.S".to_owned(), tls: true });
+    let own = PeerTls { sni: Some("10.0.0.1".to_owned()), ..PeerTls::default() };
+    assert_eq!(checks[5].kind, CheckKind::Grpc { service: "pkg.S".to_owned(), tls: Some(own) });
     let exec = |words: &[&str]| CheckKind::Exec { command: words.iter().map(|w| (*w).to_owned()).collect() };
     assert_eq!(checks[6].kind, exec(&["sh", "-c", "test -f /ok"]));
     assert_eq!((&checks[7].kind, &checks[8].kind), (&exec(&["/bin/check", "it"]), &CheckKind::Noop));
