@@ -36,7 +36,7 @@ const ALL: i32 = 31;
 const READ: i32 = 1;
 
 /// What becomes of a node, and whether ZooKeeper numbers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i32)]
 pub enum NodeKind {
     /// It stays until somebody deletes it.

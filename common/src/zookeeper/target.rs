@@ -109,7 +109,7 @@ impl fmt::Debug for Auth {
 }
 
 /// One ensemble, or a part of it below a chroot. Equal targets share one connection.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// `host:port`, in order and each once.
     servers: Vec<Arc<str>>,
@@ -178,6 +178,11 @@ impl Target {
     /// The servers, `host:port`.
     pub fn servers(&self) -> &[Arc<str>] {
         &self.servers
+    }
+
+    /// As whom, without the password.
+    pub fn user(&self) -> Option<&str> {
+        self.auth.as_ref().and_then(|auth| auth.credential.split_once(':')).map(|(user, _)| user)
     }
 
     /// What all paths lie below; `/` for none.

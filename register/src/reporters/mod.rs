@@ -33,6 +33,7 @@
 //! - An `Err` from [`Reporter::run`] is for what no retry can mend; it ends the agent.
 
 pub mod etcd;
+pub mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -166,19 +167,22 @@ impl Reading<'_> {
 pub enum AnyTarget {
     /// etcd, v3.
     Etcd(etcd::Target),
+    /// ZooKeeper.
+    ZooKeeper(zookeeper::Target),
 }
 
 /// The words of `reporter_type`. `base` is Nerve's empty reporter: the service is checked and published nowhere.
 pub const TYPES: [&str; 3] = ["zookeeper", "etcd", "base"];
 
 /// The rows of the table of a service's keys, of every kind of reporter.
-pub const KEYS: [&[Key]; 1] = [&etcd::KEYS];
+pub const KEYS: [&[Key]; 2] = [&etcd::KEYS, &zookeeper::KEYS];
 
 impl AnyTarget {
     /// Reads where reporters of type `word` write. `None`: nowhere, or it cannot be told, and that was reported.
     pub fn read(word: &str, mut reading: Reading<'_>) -> Option<Self> {
         match word {
             "etcd" => etcd::Target::read(&mut reading).map(Self::Etcd),
+            "zookeeper" => zookeeper::Target::read(&mut reading).map(Self::ZooKeeper),
             "base" => {
                 reading.notice("reporter_type", "base publishes nothing: the service is only checked");
                 None
@@ -194,6 +198,7 @@ impl AnyTarget {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Etcd(_) => "etcd",
+            Self::ZooKeeper(_) => "zookeeper",
         }
     }
 
@@ -201,6 +206,7 @@ impl AnyTarget {
     pub fn destination(&self, frame: &Frame) -> String {
         match self {
             Self::Etcd(target) => target.destination(&frame.etcd),
+            Self::ZooKeeper(target) => target.destination(),
         }
     }
 
@@ -208,6 +214,7 @@ impl AnyTarget {
     pub fn path(&self) -> &str {
         match self {
             Self::Etcd(target) => target.path(),
+            Self::ZooKeeper(target) => target.path(),
         }
     }
 
@@ -221,6 +228,7 @@ impl AnyTarget {
     ) -> Running {
         match self {
             Self::Etcd(target) => Box::pin(etcd::EtcdReporter::new(target, frame).run(wanted, out, ends)),
+            Self::ZooKeeper(target) => Box::pin(zookeeper::ZkReporter::new(target, frame).run(wanted, out, ends)),
         }
     }
 }
