@@ -66,6 +66,10 @@ have rabbitmq-server || { missing+=(rabbitmq-server) && services+=(rabbitmq-serv
 [ -e /usr/share/java/zookeeper.jar ] || missing+=(libzookeeper-java)
 need java default-jre-headless
 
+# moto's server, a real EC2 and S3 API for the tests, lives in a venv (deploy/moto.sh).
+need python3 python3
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+
 if [ ${#missing[@]} -gt 0 ]; then
     have apt-get || die "no apt-get here; install by hand what brings: ${missing[*]}"
     trap allow_starts EXIT

@@ -169,6 +169,16 @@ impl Discover {
 }
 
 impl Agent {
+    /// `discover` as a config of Synapse's describes it; it does not wait.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn of_config(lab: &Lab, name: &str, config: &Path) -> Result<Self> {
+        let run = lab.subdir(&format!("{name}-run"))?;
+        let (config, control) = (config.to_string_lossy(), run.join("control.sock"));
+        Self::spawn(lab, "discover", name, ["-c", &*config, "--control", &control.to_string_lossy()], &[])
+    }
+
     fn spawn<'a>(
         lab: &Lab,
         program: &str,

@@ -74,6 +74,15 @@ pub struct Discovery {
 }
 
 impl Discovery {
+    /// Reads a discovery; the table of keys has been held against it.
+    ///
+    /// # Errors
+    /// Where the table would have complained.
+    pub fn of(raw: Map<String, Value>) -> Result<Self, serde_path_to_error::Error<serde_json::Error>> {
+        let discovery: Self = serde_path_to_error::deserialize(Value::Object(raw.clone()))?;
+        Ok(Self { raw, ..discovery })
+    }
+
     /// All filters, the old spelling first.
     pub fn filters(&self) -> impl Iterator<Item = &LabelFilter> {
         self.label_filter.iter().chain(&self.label_filters)

@@ -19,7 +19,7 @@ pub use empty::{DefaultServer, Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
 pub use memory::{Memory, MemoryError};
 pub use merge::{Merged, Source, merge};
-pub use policy::Policies;
+pub use policy::{Policies, passes};
 pub use sections::Sections;
 
 /// What ought to run.

@@ -120,8 +120,8 @@ impl Policy {
             self.output = self.chosen.clone();
             return;
         }
-        let passes = |b: &&Arc<Backend>| self.service.discovery.filters().all(|f| matches(f, b));
-        let mut left: Vec<Arc<Backend>> = self.chosen.backends().iter().filter(passes).cloned().collect();
+        let passing = |b: &&Arc<Backend>| passes(self.service.discovery.filters(), b);
+        let mut left: Vec<Arc<Backend>> = self.chosen.backends().iter().filter(passing).cloned().collect();
         if self.service.leader_election {
             // Without an id on every one there is no leader: all of them count.
             let leader = left.iter().min_by_key(|b| sequence(b)).filter(|_| left.iter().all(|b| sequence(b).is_some()));
@@ -158,6 +158,11 @@ fn at_port(backend: &Arc<Backend>, port: Option<u16>) -> Arc<Backend> {
         Arc::from(Value::Object(raw).to_string())
     });
     Arc::new(Backend { port, raw, ..(**backend).clone() })
+}
+
+/// Whether a backend passes all of these filters.
+pub fn passes<'a>(mut filters: impl Iterator<Item = &'a LabelFilter>, backend: &Backend) -> bool {
+    filters.all(|filter| matches(filter, backend))
 }
 
 fn matches(filter: &LabelFilter, backend: &Backend) -> bool {

@@ -178,5 +178,10 @@ methods! {
     "zookeeper_poll" => ZooKeeperPoll(super::zookeeper::ZooKeeper<true, false>),
     "zookeeper_dns" => ZooKeeperDns(super::zookeeper::ZooKeeper<false, true>),
     "zookeeper_dns_poll" => ZooKeeperDnsPoll(super::zookeeper::ZooKeeper<true, true>),
+
+    "docker" => Docker(super::docker_hosts::DockerHosts),
+    "ec2tag" => Ec2Tag(super::ec2tag::Ec2Tag),
+    "marathon" => Marathon(super::marathon::Marathon),
+    "multi" => Multi(super::multi::Multi),
     "base" => Base(super::base::Base),
 }

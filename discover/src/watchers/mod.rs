@@ -8,18 +8,26 @@
 //! |---|---|
 //! | `method` | the seam: the methods by their words, what they are asked, what they share |
 //! | `configured` | the watchers that a config asks for |
+//! | `aws` | signed requests to AWS, with the standard credential chain |
+//! | `group` | watchers side by side, as one |
 //! | `findings` | registrations → one service's pool, each bad one left out alone |
 //! | `poll` | a look that is repeated (period, jitter, back-off, patience, signals in between) as a watcher |
 //! | `teller` | answers → snapshots, where something has changed |
 
+pub mod aws;
 pub mod base;
 mod configured;
 pub mod dns;
 pub mod docker;
+pub mod docker_hosts;
+pub mod ec2tag;
 pub mod etcd;
 pub mod file;
 pub mod findings;
+pub mod group;
+pub mod marathon;
 pub mod method;
+pub mod multi;
 pub mod poll;
 pub mod teller;
 pub mod zookeeper;

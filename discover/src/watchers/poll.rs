@@ -47,6 +47,11 @@ pub trait Poll: Send + 'static {
     /// Looks once. What it gives is complete. Cancel-safe.
     fn look(&mut self) -> impl Future<Output = Result<Look, Self::Error>> + Send;
 
+    /// For how long at least nobody may be asked after this failure (a rate limit was hit).
+    fn hold_off(&self, _: &Self::Error) -> Duration {
+        Duration::ZERO
+    }
+
     /// Completes when there is reason to look again before the period is over. Cancel-safe.
     fn nudged(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
@@ -137,6 +142,7 @@ impl<P: Poll> Polled<P> {
                 () = self.source.nudged(), if nudges => {}
             }
             nudges = true;
+            let mut least = Duration::ZERO;
             let looked = timeout(self.pace.patience, self.source.look()).await;
             let failed: Box<dyn Error + Send + Sync> = match looked {
                 Ok(Ok(Look { answer, good_for })) => {
@@ -148,13 +154,17 @@ impl<P: Poll> Polled<P> {
                     at = Instant::now() + self.pace.next(good_for);
                     continue;
                 }
-                Ok(Err(error)) => Box::new(error),
+                Ok(Err(error)) => {
+                    least = self.source.hold_off(&error);
+                    nudges = least.is_zero();
+                    Box::new(error)
+                }
                 Err(_) => Box::new(Late(self.pace.patience)),
             };
             if teller.fail(&*failed) {
                 warn!(watcher = %self.name, error = %Chain(&*failed), "Watch failed; keeping the last snapshot.");
             }
-            at = Instant::now() + backoff.next_delay();
+            at = Instant::now() + backoff.next_delay().max(least);
         }
     }
 }

@@ -2,9 +2,13 @@
 //! the test of each.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod aws;
 mod dns;
+mod docker_hosts;
 mod docker_local;
 mod file;
+mod marathon;
+mod multi;
 mod seam;
 mod zookeeper;
 

@@ -17,7 +17,7 @@ pub const SERVICE: &[Key] = &[
         Kind::Object(DISCOVERY),
         "",
         "Further watchers, merged with `discovery` (watcher `primary`) by a resolver.",
-        "discovery_multi_is_read",
+        "discovery_multi_adds_watchers_to_the_primary_one",
     ),
     key(
         "default_servers",

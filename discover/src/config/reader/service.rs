@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use common::config::check;
 use common::model::ServiceName;
 use serde_json::{Map, Value};
 
 use super::Reader;
-use crate::config::keys::SERVICE_HAPROXY;
+use crate::config::keys::{DISCOVERY, SERVICE_HAPROXY};
 use crate::config::registration;
 use crate::config::types::{Config, Discovery, Service, ServiceHaproxy, ServiceNginx, ServicePrometheus};
 use crate::generators::haproxy::synapse::template_problem;
@@ -20,6 +21,48 @@ pub(super) struct Sections {
 }
 
 impl Reader {
+    /// Where a service's backends come from: with `discovery_multi` its `discovery` is the watcher `primary` of a multi.
+    fn discovery(&mut self, service: &Map<String, Value>, path: &str) -> Discovery {
+        let object = |key: &str| service.get(key).and_then(Value::as_object).cloned();
+        let own = object("discovery").unwrap_or_default();
+        let mut at = format!("{path}.discovery");
+        let has_method = own.get("method").and_then(Value::as_str).is_some_and(|m| !m.is_empty());
+        self.require(has_method || !service.contains_key("discovery"), &format!("{at}.method"), "is required");
+        let mut raw = match object("discovery_multi") {
+            None => own,
+            Some(mut multi) => {
+                at = format!("{path}.discovery_multi");
+                let mut watchers = Map::from_iter([("primary".to_owned(), Value::Object(own))]);
+                watchers.extend(multi.get("watchers").and_then(Value::as_object).cloned().unwrap_or_default());
+                multi.insert("watchers".to_owned(), Value::Object(watchers));
+                multi.insert("method".to_owned(), "multi".into());
+                multi
+            }
+        };
+        self.inner(&mut raw, &at);
+        Discovery::of(raw).unwrap_or_else(|e| {
+            let at = format!("{at}.{}", e.path());
+            if !self.report.errors.iter().any(|n| n.path.starts_with(path)) {
+                self.report.error(&at, e.inner().to_string());
+            }
+            Discovery::default()
+        })
+    }
+
+    /// The watchers below a multi, at any depth, held against the table.
+    fn inner(&mut self, discovery: &mut Map<String, Value>, path: &str) {
+        for (name, value) in discovery.get_mut("watchers").and_then(Value::as_object_mut).into_iter().flatten() {
+            let path = format!("{path}.watchers.{name}");
+            match value.as_object_mut() {
+                Some(map) => {
+                    check::object(map, DISCOVERY, &path, &mut self.report);
+                    self.inner(map, &path);
+                }
+                None => self.report.error(&path, "is not an object"),
+            }
+        }
+    }
+
     pub(super) fn service(&mut self, name: &str, value: &Value, config: &mut Config) {
         let path = format!("services.{name}");
         let at = |key: &str| format!("{path}.{key}");
@@ -33,15 +76,7 @@ impl Reader {
             }
         };
         self.require(object.contains_key("discovery"), &at("discovery"), "is required");
-        let raw = value.get("discovery").cloned().unwrap_or_else(|| Value::Object(Map::new()));
-        let mut discovery: Discovery = self.read(&raw, &at("discovery")).unwrap_or_default();
-        discovery.raw = raw.as_object().cloned().unwrap_or_default();
-        if object.contains_key("discovery") {
-            self.require(!discovery.method.is_empty(), &at("discovery.method"), "is required");
-        }
-        if object.contains_key("discovery_multi") {
-            discovery.method = "multi".to_owned();
-        }
+        let discovery = self.discovery(object, &path);
         let Sections { haproxy, file_output_disabled, nginx, prometheus } = self.sections(value, &path);
         let defaults = value["default_servers"].as_array().into_iter().flatten().filter_map(Value::as_object);
         let default_servers: Vec<Map<String, Value>> = defaults.cloned().collect();

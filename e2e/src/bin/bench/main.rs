@@ -22,6 +22,7 @@ mod plain;
 mod put;
 mod reloads;
 mod restart;
+mod sources;
 mod start;
 mod stop;
 
@@ -96,6 +97,11 @@ const ROWS: &[Row] = &[
         name: "restart",
         about: "what a watcher sees of an agent's restart",
         measure: |lab, terminal| Box::pin(restart::measure(lab, terminal)),
+    },
+    Row {
+        name: "sources",
+        about: "from a change at a source to the file on disk",
+        measure: |lab, terminal| Box::pin(sources::measure(lab, terminal)),
     },
     Row {
         name: "catalogue",

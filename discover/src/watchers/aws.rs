@@ -1,0 +1,262 @@
+//! Signed requests to AWS. Credentials come from the keys of the config, else from the standard chain: environment, shared
+//! files and SSO, web identity, ECS, EC2's metadata. docs/adr/0005 says why it is not the SDK.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http;
+use quick_xml::de::from_str;
+use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
+use reqsign_core::{Context, Error, HttpSend, OsEnv, Signer};
+use reqsign_file_read_tokio::TokioFileRead;
+use reqwest::{Client, Url};
+use serde::Deserialize;
+
+use super::Fault;
+
+/// For credentials: outside of EC2 nobody answers at the metadata's address.
+const CREDENTIALS_WITHIN: Duration = Duration::from_secs(5);
+/// The largest answer: a page of 1,000 instances has some 5 MB.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Where and as whom.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct AwsKeys {
+    aws_region: Option<String>,
+    aws_access_key_id: Option<String>,
+    aws_secret_access_key: Option<String>,
+    aws_endpoint_url: Option<String>,
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AwsError {
+    /// No credentials, or a request that cannot be signed.
+    #[error("signing a request to {service}")]
+    Sign {
+        /// Such as `ec2`.
+        service: &'static str,
+        /// Why not.
+        source: Error,
+    },
+    /// The request was not answered.
+    #[error("asking {service}")]
+    Transport {
+        /// Such as `ec2`.
+        service: &'static str,
+        /// Why not.
+        source: reqwest::Error,
+    },
+    /// The service refused.
+    #[error("{service} answered {status} {code}: {message}")]
+    Refused {
+        /// Such as `ec2`.
+        service: &'static str,
+        /// HTTP's.
+        status: u16,
+        /// AWS's own code, such as `RequestLimitExceeded`.
+        code: String,
+        /// In its words.
+        message: String,
+    },
+    /// An answer that is none.
+    #[error("{service}: {why}")]
+    Answer {
+        /// Such as `ec2`.
+        service: &'static str,
+        /// What about it.
+        why: String,
+    },
+}
+
+impl AwsError {
+    /// A rate limit was hit: asking again soon makes it worse.
+    pub fn is_throttled(&self) -> bool {
+        const CODES: [&str; 5] =
+            ["RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "EC2ThrottledException"];
+        matches!(self, Self::Refused { status, code, .. } if *status == 429 || *status == 503 || CODES.contains(&code.as_str()))
+    }
+}
+
+/// One service of AWS in one region. Clones share its credentials and connections.
+#[derive(Clone)]
+pub struct Aws {
+    service: &'static str,
+    http: Client,
+    signer: Signer<Credential>,
+    base: Url,
+}
+
+impl fmt::Debug for Aws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aws").field("service", &self.service).field("base", &self.base.as_str()).finish()
+    }
+}
+
+impl AwsKeys {
+    /// What tells one connection from another.
+    pub fn name(&self) -> String {
+        format!("{:?} {:?} {:?}", self.aws_region, self.aws_access_key_id, self.aws_endpoint_url)
+    }
+
+    /// The service that is meant; nothing is asked yet. An answer may take `patience`. `get` reads one variable of the environment.
+    ///
+    /// # Errors
+    /// [`Fault`] naming the key.
+    pub fn service(
+        &self,
+        service: &'static str,
+        patience: Duration,
+        get: impl Fn(&str) -> Option<String>,
+    ) -> Result<Aws, Fault> {
+        let get = |name: &str| get(name).filter(|v| !v.is_empty());
+        let region = self.aws_region.clone().filter(|r| !r.is_empty());
+        let region = region.or_else(|| get("AWS_REGION")).or_else(|| get("AWS_DEFAULT_REGION"));
+        let region = region.ok_or_else(|| Fault::new("aws_region", "is required, here or as AWS_REGION"))?;
+        if !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            return Err(Fault::new("aws_region", format!("{region:?} is no region, such as eu-west-1")));
+        }
+        let own = format!("AWS_ENDPOINT_URL_{}", service.to_ascii_uppercase());
+        let endpoint = self.aws_endpoint_url.clone().or_else(|| get(&own)).or_else(|| get("AWS_ENDPOINT_URL"));
+        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let base = endpoint.unwrap_or_else(|| format!("https://{service}.{region}.{suffix}"));
+        let base = Url::parse(&base).map_err(|e| Fault::new("aws_endpoint_url", format!("{base:?}: {e}")))?;
+        let client = |within| {
+            // Another part of the program may have chosen first; either serves.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let builder = Client::builder().connect_timeout(within).timeout(within);
+            builder.build().map_err(|e| Fault::new("method", format!("making a client: {e}")))
+        };
+        let context = Context::new()
+            .with_file_read(TokioFileRead)
+            .with_http_send(Sender(client(CREDENTIALS_WITHIN)?))
+            .with_env(OsEnv);
+        let sign = RequestSigner::new(service, &region);
+        let signer = match (&self.aws_access_key_id, &self.aws_secret_access_key) {
+            (Some(id), Some(secret)) => Signer::new(context, StaticCredentialProvider::new(id, secret), sign),
+            (None, None) => Signer::new(context, DefaultCredentialProvider::new(), sign),
+            (Some(_), None) => return Err(Fault::new("aws_secret_access_key", "is required with aws_access_key_id")),
+            (None, Some(_)) => return Err(Fault::new("aws_access_key_id", "is required with aws_secret_access_key")),
+        };
+        Ok(Aws { service, http: client(patience)?, signer, base })
+    }
+}
+
+/// Credentials are asked for with the same client as everything else.
+#[derive(Debug)]
+struct Sender(Client);
+
+impl HttpSend for Sender {
+    async fn http_send(&self, request: http::Request<Bytes>) -> reqsign_core::Result<http::Response<Bytes>> {
+        let failed = |e: reqwest::Error| Error::unexpected("asking for credentials").with_source(e);
+        let request = reqwest::Request::try_from(request).map_err(failed)?;
+        let answer = self.0.execute(request).await.map_err(failed)?;
+        let mut made = http::Response::new(Bytes::new());
+        *made.status_mut() = answer.status();
+        *made.headers_mut() = answer.headers().clone();
+        *made.body_mut() = answer.bytes().await.map_err(failed)?;
+        Ok(made)
+    }
+}
+
+impl Aws {
+    /// GETs `path` (without a leading slash) with these parameters. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub async fn get(&self, path: &str, query: &[(String, String)]) -> Result<String, AwsError> {
+        let service = self.service;
+        let unfit = |why: String| AwsError::Answer { service, why };
+        let path: Vec<String> = path.split('/').map(encode).collect();
+        let query: Vec<String> = query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
+        let question = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let url = format!("{}/{}{question}", self.base.as_str().trim_end_matches('/'), path.join("/"));
+        let request = http::Request::get(&url).header("x-amz-content-sha256", EMPTY_SHA256).body(());
+        let (mut parts, ()) = request.map_err(|e| unfit(format!("{url}: {e}")))?.into_parts();
+        self.signer.sign(&mut parts, None).await.map_err(|source| AwsError::Sign { service, source })?;
+        let failed = |source: reqwest::Error| AwsError::Transport { service, source: source.without_url() };
+        let request = reqwest::Request::try_from(http::Request::from_parts(parts, "")).map_err(failed)?;
+        let mut answer = self.http.execute(request).await.map_err(failed)?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MOST_BYTES {
+                return Err(unfit(format!("an answer above {MOST_BYTES} bytes")));
+            }
+        }
+        let text = String::from_utf8(body).map_err(|_| unfit("an answer that is not UTF-8".to_owned()))?;
+        if status.is_success() {
+            return Ok(text);
+        }
+        let Refusal { code, message } = refusal(&text);
+        Err(AwsError::Refused { service, status: status.as_u16(), code, message })
+    }
+}
+
+/// SHA-256 of no body.
+const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// Percent-encoding as SigV4 wants it: everything but A-Z a-z 0-9 - _ . ~.
+fn encode(text: impl AsRef<str>) -> String {
+    let byte = |b: u8| match b {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
+        _ => format!("%{b:02X}"),
+    };
+    text.as_ref().bytes().map(byte).collect()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    #[serde(rename = "Code")]
+    code: String,
+    #[serde(rename = "Message")]
+    message: String,
+}
+
+/// EC2 wraps its error twice, S3 does not.
+fn refusal(text: &str) -> Refusal {
+    let bare = text.find("<Error>").and_then(|at| text[at..].find("</Error>").map(|end| &text[at..at + end + 8]));
+    let read: Option<Refusal> = bare.and_then(|xml| from_str(xml).ok());
+    let shown = |t: &str| t.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
+    match read {
+        Some(Refusal { code, message }) => Refusal { code: shown(&code), message: shown(&message) },
+        None => Refusal { code: String::new(), message: shown(text) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_read_in_either_form() {
+        let ec2 = "<?xml version=\"1.0\"?><Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Slow.</Message></Error></Errors></Response>";
+        let s3 = "<Error><Code>NoSuchKey</Code><Message>None.</Message><Key>k</Key></Error>";
+        assert_eq!((refusal(ec2).code, refusal(s3).message), ("RequestLimitExceeded".into(), "None.".into()));
+        assert_eq!(refusal("<html>\n").message, "<html>");
+        let throttled = |status, code: &str| {
+            AwsError::Refused { service: "ec2", status, code: code.into(), message: String::new() }.is_throttled()
+        };
+        assert!(throttled(503, "") && throttled(400, "RequestLimitExceeded") && !throttled(403, "AccessDenied"));
+    }
+
+    #[test]
+    fn the_endpoint_comes_from_the_config_or_the_environment() {
+        let base = |keys: &AwsKeys, env: &[(&str, &str)]| {
+            let get = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            keys.service("ec2", CREDENTIALS_WITHIN, get).map(|aws| aws.base.to_string())
+        };
+        let keys = AwsKeys { aws_region: Some("eu-west-1".into()), ..AwsKeys::default() };
+        assert_eq!(base(&keys, &[]).unwrap(), "https://ec2.eu-west-1.amazonaws.com/");
+        assert_eq!(base(&keys, &[("AWS_ENDPOINT_URL", "http://h:5")]).unwrap(), "http://h:5/");
+        let none = AwsKeys::default();
+        assert_eq!(base(&none, &[("AWS_REGION", "cn-north-1")]).unwrap(), "https://ec2.cn-north-1.amazonaws.com.cn/");
+        assert_eq!(base(&none, &[]).unwrap_err().key, "aws_region");
+        let half = AwsKeys { aws_access_key_id: Some("a".into()), ..keys };
+        assert_eq!(base(&half, &[]).unwrap_err().key, "aws_secret_access_key");
+    }
+}

@@ -1,0 +1,221 @@
+//! `method: multi` (and `discovery_multi`): several watchers for one service, and a resolver that makes one answer of theirs.
+//!
+//! A resolver is one file here and one line in [`RESOLVERS`].
+
+mod preference;
+mod s3_toggle;
+pub(super) mod union;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use common::model::Pool;
+use common::registry::Snapshot;
+use common::watch::{Observation, Outlet, channel};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::group::{Group, Resolve};
+use super::method::AnyMethod;
+use super::teller::{Standing, Teller};
+use super::{About, AnyWatcher, Asked, BoxWatcher, Context, Fault, Method};
+use crate::config::types::{Discovery, LabelFilter};
+use crate::reconcile::passes;
+
+/// What a resolver is asked to read.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// `resolver` of the config.
+    pub keys: &'a Map<String, Value>,
+    /// The watchers' names, in the order of the config.
+    pub names: &'a [Arc<str>],
+    /// The service.
+    pub about: &'a About,
+}
+
+impl Ask<'_> {
+    /// The resolver's own keys.
+    ///
+    /// # Errors
+    /// [`Fault`] naming the key.
+    pub fn keys<T: serde::de::DeserializeOwned>(&self) -> Result<T, Fault> {
+        let value = Value::Object(self.keys.clone());
+        serde_path_to_error::deserialize(value).map_err(|e| Fault::new(format!("resolver.{}", e.path()), e.inner()))
+    }
+}
+
+/// A resolver made of its keys; it does no I/O before it is asked for changes.
+type Make = fn(&Ask<'_>) -> Result<Box<dyn Resolve>, Fault>;
+
+/// Every resolver, by its word.
+pub const RESOLVERS: &[(&str, Make)] = &[
+    ("base", union::nothing),
+    ("union", union::union),
+    ("sequential", preference::sequential),
+    ("fallback", preference::fallback),
+    ("s3_toggle", s3_toggle::s3_toggle),
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Keys {
+    watchers: Map<String, Value>,
+    resolver: Map<String, Value>,
+}
+
+/// One of the watchers.
+#[derive(Debug)]
+struct Child {
+    name: Arc<str>,
+    method: AnyMethod,
+    filters: Vec<LabelFilter>,
+}
+
+/// Several watchers of one service.
+pub struct Multi {
+    about: About,
+    children: Vec<Child>,
+    keys: Map<String, Value>,
+    names: Vec<Arc<str>>,
+    make: Make,
+}
+
+impl fmt::Debug for Multi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Multi").field("children", &self.children).field("resolver", &self.keys).finish()
+    }
+}
+
+impl Multi {
+    fn resolver(&self) -> Result<Box<dyn Resolve>, Fault> {
+        (self.make)(&Ask { keys: &self.keys, names: &self.names, about: &self.about })
+    }
+}
+
+impl Method for Multi {
+    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+        let keys: Keys = asked.keys()?;
+        if keys.watchers.is_empty() {
+            return Err(Fault::new("watchers", "is required: watchers by name"));
+        }
+        let mut children = Vec::new();
+        for (name, value) in &keys.watchers {
+            let path = |key: &str| format!("watchers.{name}.{key}");
+            let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b));
+            if !valid {
+                return Err(Fault::new(format!("watchers.{name}"), "is no name: A-Z a-z 0-9 _ . : -"));
+            }
+            let raw = value.as_object().cloned().unwrap_or_default();
+            let discovery = Discovery::of(raw).map_err(|e| Fault::new(path(&e.path().to_string()), e.inner()))?;
+            let source = format!("{}/{name}", asked.about.source).into();
+            let about = About { source, ..asked.about.clone() };
+            let method = AnyMethod::read(&Asked { about, discovery: &discovery });
+            let method = method.map_err(|fault| Fault::new(path(&fault.key), fault.why))?;
+            let filters = discovery.filters().cloned().collect();
+            children.push(Child { name: name.as_str().into(), method, filters });
+        }
+        let word = keys.resolver.get("method").and_then(Value::as_str).unwrap_or_default();
+        let known = || RESOLVERS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        let (_, make) = RESOLVERS
+            .iter()
+            .find(|(known, _)| *known == word)
+            .ok_or_else(|| Fault::new("resolver.method", format!("{word:?} is not known; known are {}", known())))?;
+        let names = children.iter().map(|c| c.name.clone()).collect();
+        let multi = Self { about: asked.about.clone(), children, keys: keys.resolver, names, make: *make };
+        multi.resolver()?; // tried now, so that it can be made later
+        Ok(multi)
+    }
+
+    fn watcher(&self, context: &mut Context) -> BoxWatcher {
+        let mut watchers: Vec<(Arc<str>, BoxWatcher)> = Vec::new();
+        for child in &self.children {
+            let service = &self.about.service;
+            let inner = child.method.watcher(context);
+            let answers = child.method.answers().then(|| service.clone());
+            watchers.push((child.name.clone(), Box::new(Filtered { inner, filters: child.filters.clone(), answers })));
+        }
+        match self.resolver() {
+            Ok(resolver) => Box::new(Group::new(&self.about.source, watchers, resolver, context)),
+            Err(_) => Box::new(super::base::Base), // it was tried when the config was read
+        }
+    }
+
+    fn servers(&self) -> Vec<String> {
+        self.children.iter().flat_map(|c| c.method.servers()).collect()
+    }
+}
+
+/// A watcher below a multi: its own label filters, and an answer that names its service.
+struct Filtered {
+    inner: BoxWatcher,
+    filters: Vec<LabelFilter>,
+    answers: Option<common::model::ServiceName>,
+}
+
+impl AnyWatcher for Filtered {
+    fn run(
+        self: Box<Self>,
+        out: Outlet<Snapshot>,
+        cancel: CancellationToken,
+    ) -> futures_util::future::BoxFuture<'static, Result<(), super::AnyError>> {
+        if self.filters.is_empty() && self.answers.is_none() {
+            return self.inner.run(out, cancel);
+        }
+        Box::pin(async move {
+            let (below, mut inlet) = channel();
+            let teller = Teller::new(out);
+            let passing = async {
+                while inlet.changed().await.is_ok() {
+                    let observation = inlet.borrow_and_update().clone();
+                    match observation.snapshot() {
+                        Some(snapshot) => {
+                            teller.relay(
+                                filtered(snapshot, &self.filters, self.answers.as_ref()),
+                                Standing::of(&observation),
+                            );
+                        }
+                        None => {
+                            if let Observation::Pending { error: Some(error) } = observation {
+                                teller.fail_by(error);
+                            }
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                ended = self.inner.run(below, cancel) => ended,
+                () = passing => Ok(()),
+            }
+        })
+    }
+}
+
+fn filtered(snapshot: &Snapshot, filters: &[LabelFilter], answers: Option<&common::model::ServiceName>) -> Snapshot {
+    let mut filtered = snapshot.clone();
+    if !filters.is_empty() {
+        for pool in filtered.services.values_mut() {
+            let passing = pool.backends().iter().filter(|b| passes(filters.iter(), b)).cloned();
+            *pool = Arc::new(Pool::new(passing));
+        }
+    }
+    if let Some(service) = answers {
+        filtered.services.entry(service.clone()).or_default();
+    }
+    filtered
+}
+
+/// The order of preference that a resolver is given, which must name each watcher once.
+///
+/// # Errors
+/// [`Fault`] when it does not.
+fn order(key: &str, given: &[String], names: &[Arc<str>]) -> Result<Vec<Arc<str>>, Fault> {
+    let wanted: BTreeSet<&str> = names.iter().map(|n| &**n).collect();
+    let has: BTreeSet<&str> = given.iter().map(String::as_str).collect();
+    if wanted != has || given.len() != names.len() {
+        let all = names.join(", ");
+        return Err(Fault::new(format!("resolver.{key}"), format!("must name each of these watchers once: {all}")));
+    }
+    Ok(given.iter().map(|n| n.as_str().into()).collect())
+}
