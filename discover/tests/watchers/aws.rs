@@ -45,13 +45,14 @@ impl Moto {
 
     /// A request as any client of AWS makes it; moto does not check signatures, but reads region and service from them.
     fn ask(&self, service: &str, method: &str, path: &str, body: &str) -> String {
+        let kind = if service == "s3" { "text/plain" } else { "application/x-www-form-urlencoded" };
         let region = if service == "s3" { "us-east-1" } else { "eu-west-1" }; // a bucket's region needs no naming there
         let scope = format!("Credential=test/20260101/{region}/{service}/aws4_request");
         let client = common::testing::http_once(
             self.port,
             &format!(
                 "{method} /{path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: AWS4-HMAC-SHA256 {scope}, \
-                 SignedHeaders=host, Signature=0\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\
+                 SignedHeaders=host, Signature=0\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
                  Connection: close\r\n\r\n{body}",
                 self.port,
                 body.len()
