@@ -5,6 +5,7 @@
     reason = "a test fails by panicking; clippy excuses only functions marked as tests"
 )]
 
+mod killing;
 mod support;
 
 use std::net::SocketAddr;
