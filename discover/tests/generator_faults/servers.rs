@@ -140,3 +140,24 @@ async fn what_the_runtime_api_refuses_is_done_by_a_reload() {
         world.assert_disk_is_what_runs().await;
     }
 }
+
+/// Those that die together follow each other in the order of round robin: a request is repeated on one dead server after the
+/// other, and three retries are not enough for five of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_a_pool_that_dies_at_once_fails_no_get() {
+    for program in each() {
+        // So slow that no check finds them dead in time.
+        let mut world = World::with(&program, |s| s.check = "check inter 30s".into());
+        let (port, mut http) = (free_port(), Vec::new());
+        for n in 0..10 {
+            http.push(HttpBackend::start(&format!("b{n}")).await);
+        }
+        world.want("web", (0..10).map(|i| backend(&format!("b{i}"), http[i].address, port)).collect());
+        world.settle().await;
+        let load = Load::start(port, 4);
+        load.flows(100).await;
+        http[..5].iter().for_each(HttpBackend::kill);
+        load.flows(500).await;
+        load.finish().await;
+    }
+}

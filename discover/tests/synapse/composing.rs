@@ -145,10 +145,31 @@ fn harden_adds_what_masks_a_dying_server() {
         "\ttimeout  connect 9s",
         "\tbalance roundrobin",
         "\toption idle-close-on-response",
-        "\tretry-on conn-failure empty-response",
         "backend s",
+        "\tretries 10",
+        "\tretry-on conn-failure empty-response",
+        "\thttp-request disable-l7-retry if !{ method GET HEAD OPTIONS }",
     ];
     assert_eq!(bare(&file), want);
+}
+
+/// A retry without the rule beside it could execute a POST twice; `defaults` takes no rules.
+#[test]
+fn what_harden_adds_never_repeats_what_is_not_idempotent() {
+    for (defaults, backend, retries, rules) in [
+        (json!(["mode http"]), json!([]), 1, 1),
+        (json!(["mode tcp"]), json!(["mode http", "retries 2"]), 1, 1),
+        (json!(["mode http"]), json!(["mode tcp"]), 0, 0),
+        (json!(["mode tcp"]), json!([]), 0, 0),
+        (json!(["mode http", "retry-on conn-failure"]), json!([]), 1, 0),
+        (json!(["mode http"]), json!(["retry-on none"]), 1, 0),
+    ] {
+        let own = json!({"haproxy": {"backend": backend}});
+        let file = World::of(json!({"harden": true, "defaults": defaults}), own).file(None);
+        let count = |text: &str| file.lines().filter(|l| l.trim_start().starts_with(text)).count();
+        assert_eq!((count("retry-on"), count("http-request disable-l7-retry")), (retries, rules), "{file}");
+        assert!(count("retries") <= 1, "{file}");
+    }
 }
 
 #[test]

@@ -96,6 +96,10 @@ pub fn prepare(service: &Service, top: &Haproxy, header: &str) -> Prepared {
         frontend.extend(f.then(|| line.clone()));
         backend.extend(b.then(|| line.clone()));
     }
+    if top.harden {
+        let more = safe_retries(&top.defaults, &backend);
+        backend.extend(more);
+    }
     let name = service.name.as_str();
     let section = service.haproxy_section();
     let mut skeleton = String::new();
@@ -159,30 +163,41 @@ pub fn header(top: &Haproxy) -> String {
     text
 }
 
+/// Whether one of the lines says this or its opposite.
+fn says(lines: &[String], start: &str) -> bool {
+    lines.iter().any(|l| {
+        let words = l.split_whitespace().filter(|w| *w != "no").collect::<Vec<_>>().join(" ");
+        words.starts_with(start)
+    })
+}
+
 /// Adds what masks a dying server (dataplane.md section 1.9), each where nothing is said about it.
 fn harden(global: &mut Vec<String>, defaults: &mut Vec<String>) {
-    let says = |lines: &[String], start: &str| {
-        lines.iter().any(|l| {
-            let words = l.split_whitespace().filter(|w| *w != "no").collect::<Vec<_>>().join(" ");
-            words.starts_with(start)
-        })
-    };
     if !says(global, "hard-stop-after") {
         global.push("hard-stop-after 15m".to_owned());
     }
-    let http = says(defaults, "mode http");
-    let lines = ["option redispatch", "balance roundrobin", "timeout connect 2s"].into_iter();
-    let http_lines =
-        ["option idle-close-on-response", "retry-on conn-failure empty-response"].into_iter().filter(|_| http);
-    for line in lines.chain(http_lines) {
-        let start: Vec<&str> = line
-            .split(' ')
-            .take(if line.starts_with("balance") || line.starts_with("retry-on") { 1 } else { 2 })
-            .collect();
+    let idle_close = says(defaults, "mode http").then_some("option idle-close-on-response");
+    for line in ["option redispatch", "balance roundrobin", "timeout connect 2s"].into_iter().chain(idle_close) {
+        let words = if line.starts_with("balance") { 1 } else { 2 };
+        let start: Vec<&str> = line.split(' ').take(words).collect();
         if !says(defaults, &start.join(" ")) {
             defaults.push(line.to_owned());
         }
     }
+}
+
+/// Retries for an http backend whose config says nothing of them. In the backend and not in `defaults`, which takes no rule:
+/// without the rule a request that is not idempotent could be executed twice.
+fn safe_retries(defaults: &[String], backend: &[String]) -> Vec<String> {
+    let says = |start: &str| says(defaults, start) || says(backend, start);
+    let http = self::says(backend, "mode http") || says("mode http") && !self::says(backend, "mode tcp");
+    if !http || says("retry-on") {
+        return Vec::new();
+    }
+    let retries = (!says("retries")).then_some("retries 10");
+    let lines =
+        ["retry-on conn-failure empty-response", "http-request disable-l7-retry if !{ method GET HEAD OPTIONS }"];
+    retries.into_iter().chain(lines).map(str::to_owned).collect()
 }
 
 /// The shared frontend, if there is one.
