@@ -174,9 +174,17 @@ impl Agent {
     /// # Errors
     /// When there is no such program.
     pub fn of_config(lab: &Lab, name: &str, config: &Path) -> Result<Self> {
-        let run = lab.subdir(&format!("{name}-run"))?;
-        let (config, control) = (config.to_string_lossy(), run.join("control.sock"));
-        Self::spawn(lab, "discover", name, ["-c", &*config, "--control", &control.to_string_lossy()], &[])
+        let control = lab.subdir(&format!("{name}-run"))?.join("control.sock");
+        Self::configured(lab, "discover", name, config, &["--control", &control.to_string_lossy()])
+    }
+
+    /// `register run -c FILE` or `discover run -c FILE`, with these arguments in addition; does not wait.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn configured(lab: &Lab, program: &str, name: &str, config: &Path, args: &[&str]) -> Result<Self> {
+        let config = config.to_string_lossy();
+        Self::spawn(lab, program, name, ["-c", &config].into_iter().chain(args.iter().copied()), &[])
     }
 
     fn spawn<'a>(

@@ -17,6 +17,7 @@ mod local;
 mod machine;
 mod memory;
 mod memory_haproxy;
+mod nerve;
 mod ops;
 mod plain;
 mod put;
@@ -87,6 +88,11 @@ const ROWS: &[Row] = &[
         name: "checks",
         about: "what 500 HTTP checks cost",
         measure: |lab, terminal| Box::pin(checks::measure(lab, terminal)),
+    },
+    Row {
+        name: "nerve",
+        about: "what services of a Nerve config cost, by their number",
+        measure: |lab, terminal| Box::pin(nerve::measure(lab, terminal)),
     },
     Row {
         name: "held",
