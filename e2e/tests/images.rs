@@ -22,10 +22,11 @@ fn ok(args: &[&str]) -> String {
 }
 
 impl Stage {
-    fn new() -> Self {
-        let stage = Self { name: format!("e2e-images-{}", std::process::id()) };
-        for image in ["docker-register", "docker-discover", "docker-register-demo/etcd", "docker-register-demo/whoami"]
-        {
+    fn new(test: &str) -> Self {
+        let stage = Self { name: format!("e2e-images-{test}-{}", std::process::id()) };
+        let images = ["docker-register", "docker-discover"];
+        let demo = ["etcd", "whoami", "publisher"].map(|image| format!("docker-register-demo/{image}"));
+        for image in images.into_iter().chain(demo.iter().map(String::as_str)) {
             assert!(docker(&["image", "inspect", image]).status.success(), "no image {image}: run `make images`");
         }
         ok(&["network", "create", &stage.name]);
@@ -37,6 +38,18 @@ impl Stage {
         let full = format!("{}-{name}", self.name);
         let fixed = ["run", "-d", "--name", &full, "--network", &self.name, "--network-alias", name];
         ok(&[&fixed[..], args].concat())
+    }
+
+    /// etcd, which the others find by its name.
+    fn etcd(&self) {
+        self.run(
+            "etcd",
+            &[
+                "docker-register-demo/etcd",
+                "--listen-client-urls=http://0.0.0.0:2379",
+                "--advertise-client-urls=http://etcd:2379",
+            ],
+        );
     }
 
     fn logs(&self, name: &str) -> String {
@@ -80,17 +93,10 @@ fn answer(address: &str) -> Option<String> {
 
 #[test]
 fn the_images_register_and_route_with_the_least_privileges() {
-    let stage = Stage::new();
+    let stage = Stage::new("all");
     let mine = format!("label=e2e.images={}", stage.name);
     let label = format!("e2e.images={}", stage.name);
-    stage.run(
-        "etcd",
-        &[
-            "docker-register-demo/etcd",
-            "--listen-client-urls=http://0.0.0.0:2379",
-            "--advertise-client-urls=http://etcd:2379",
-        ],
-    );
+    stage.etcd();
     // As jwilder's README has it, with addresses of the test's own network.
     let (filter, network) = (format!("REGISTER_FILTER={mine}"), format!("REGISTER_NETWORK={}", stage.name));
     stage.run(
@@ -176,4 +182,32 @@ fn the_images_register_and_route_with_the_least_privileges() {
     let began = Instant::now();
     ok(&["stop", "--time", "20", &discover]);
     assert!(began.elapsed() < Duration::from_secs(19), "PID 1 obeys SIGTERM");
+}
+
+#[test]
+fn a_publisher_registers_itself_drains_and_ends_with_its_programs_status() {
+    let stage = Stage::new("publisher");
+    stage.etcd();
+    let discover = stage.run("discover", &["-e", "ETCD_HOST=etcd", "-p", "127.0.0.1::8000", "docker-discover"]);
+    let args = [
+        "-e",
+        "ETCD_HOST=etcd",
+        "-e",
+        "REGISTER_SERVICE_PORT=8000",
+        "-e",
+        "REGISTER_DRAIN_WAIT=500ms",
+        "docker-register-demo/publisher",
+    ];
+    let publisher = stage.run("publisher", &args);
+    let address = ok(&["port", &discover, "8000"]);
+    let address = address.lines().next().expect("a published port").to_owned();
+    let name = stage.until("a request through HAProxy", "publisher", || answer(&address));
+    assert_eq!(name, publisher[..12], "the program in the publisher answers with its host name");
+    ok(&["stop", "--time", "20", &publisher]);
+    let status = ok(&["inspect", "-f", "{{.State.ExitCode}}", &publisher]);
+    assert_eq!(status, "0", "{}", stage.logs("publisher"));
+    let logs = stage.logs("publisher");
+    assert!(logs.contains("Draining."), "{logs}");
+    let listed = || ok(&["exec", &discover, "discover", "ls", "--json"]);
+    stage.until("the end of its registration", "publisher", || (!listed().contains(&publisher[..12])).then_some(()));
 }

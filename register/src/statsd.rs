@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where counts go; clones share the socket. Without a section nothing is sent.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +40,11 @@ impl Statsd {
         }
     }
 
+    /// Tells how long it took until what this gives is dropped.
+    pub fn timer(&self, name: &'static str) -> impl Drop + use<> {
+        Timer { statsd: self.clone(), name, began: Instant::now() }
+    }
+
     /// Tells the present value of `name`.
     pub fn gauge(&self, name: &str, value: u64, tags: &[(&str, &str)]) {
         if self.0.is_some() {
@@ -51,6 +56,18 @@ impl Statsd {
         if let Some(socket) = &self.0 {
             let _ = socket.send(line(name, value, tags).as_bytes()); // nobody listens, or the buffer is full
         }
+    }
+}
+
+struct Timer {
+    statsd: Statsd,
+    name: &'static str,
+    began: Instant,
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.statsd.time(self.name, self.began.elapsed(), &[]);
     }
 }
 

@@ -1,4 +1,4 @@
-//! `register -c nerve.conf.json` as a process, with real etcd and ports of the test's own; no Docker.
+//! `register -c nerve.conf.json`, `exec` and `put` as processes, with real etcd and ports of the test's own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -368,4 +368,74 @@ async fn put_registers_while_its_check_passes() {
     agent.signal(Signal::SIGTERM);
     assert!(agent.end().await.success());
     assert_eq!(backends(&host).await, [] as [String; 0]);
+}
+
+/// A container that goes with the test.
+struct Container(String);
+
+impl Container {
+    /// One of the image that `make images` builds, with a label of the test's own.
+    fn start(label: &str) -> Self {
+        let image = "docker-register-demo/whoami";
+        let args = ["run", "-d", "--label", label, "--label", "register.service=web", "-p", "127.0.0.1::80", image];
+        let out = Command::new("docker").args(args).output().unwrap();
+        assert!(out.status.success(), "{} (is there an image {image}?)", String::from_utf8_lossy(&out.stderr));
+        Self(String::from_utf8(out.stdout).unwrap().trim().to_owned())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "-fv", &self.0]).output();
+    }
+}
+
+#[tokio::test]
+async fn containers_and_nerves_services_go_side_by_side_on_one_lease() {
+    let host = Host::new();
+    let (_a, a) = listen();
+    let label = format!("register-test-side-{}=1", std::process::id());
+    let container = Container::start(&label);
+    host.write(&json!({"instance_id": "i-1", "services": {"a": host.service(a, "/nerve/a")}}));
+    let path = host.config_path();
+    let filter = format!("label={label}");
+    let args =
+        ["-c", path.to_str().unwrap(), "--docker", "--filter", &filter, "--admin", "off", "--log-format", "text"];
+    let run = || {
+        let mut command = host.command(&args);
+        command.env_remove("DOCKER_HOST").env("HOST_IP", "127.0.0.1").env("REGISTER_ALLOW_LOOPBACK", "true");
+        command.env("ETCD_HOST", host.etcd.endpoint().to_string()).env("NODE_NAME", "side-by-side");
+        command.env("REGISTER_CONTROL", host.dir.path().join("control.sock"));
+        host.spawn(&mut command)
+    };
+    let all = async || {
+        let entries = host.store.list("/").await.unwrap().entries;
+        entries.into_iter().map(|e| (e.key.to_string(), e.modified, e.lease.unwrap())).collect::<Vec<_>>()
+    };
+    let complete = async |agent: &Agent| {
+        let start = Instant::now();
+        loop {
+            let entries = all().await;
+            let has = |prefix: &str| entries.iter().any(|(key, ..)| key.starts_with(prefix));
+            if has(&format!("/backends/web/{}", &container.0[..12])) && has("/nerve/a/i-1/") {
+                return entries;
+            }
+            assert!(start.elapsed() < DEADLINE, "{entries:?}; log:\n{}", agent.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let mut agent = run();
+    let before = complete(&agent).await;
+    assert_eq!(before.len(), 3, "the agent's own, the container and the service: {before:?}");
+    assert!(before.iter().all(|(.., lease)| *lease == before[0].2), "one lease for all: {before:?}");
+    agent.signal(Signal::SIGKILL);
+    agent.end().await;
+    let agent = run();
+    agent.says("Adopted").await;
+    agent.says("Up.").await;
+    // The agent's own key says who it is now; the others are as they were.
+    let backends = |all: Vec<(String, _, _)>| {
+        all.into_iter().filter(|(key, ..)| !key.starts_with("/registrars/")).collect::<Vec<_>>()
+    };
+    assert_eq!(backends(complete(&agent).await), backends(before));
 }

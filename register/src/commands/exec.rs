@@ -88,9 +88,11 @@ fn place(args: &ExecArgs) -> Result<(Host, Port), Failure> {
     match &args.host {
         Some(host) => Ok((host.clone(), port)),
         None => {
-            // No packet is sent: the system only says from where it would.
-            let towards = ([192, 0, 2, 1], 9).into();
-            let own = hostip::host_ip(None, towards, true).map_err(Failure::usage)?;
+            // No packet is sent: the system only says from where it would. These addresses are nobody's (RFC 5737, 3849).
+            let nobody = ["192.0.2.1:9", "[2001:db8::1]:9"].into_iter().filter_map(|text| text.parse().ok());
+            let found = nobody.map(hostip::source_address).find_map(Result::ok);
+            let own =
+                found.ok_or_else(|| Failure::usage("there is no default route, so no address: set --host (HOST)"))?;
             Ok((own.into(), port))
         }
     }

@@ -54,7 +54,7 @@ pub const ROOT: &[Key] = &[
         "max_repeated_report_failures",
         COUNT,
         "10",
-        "After so many failed tries in a row a reporter throws its connection away and makes a new one. It never gives up.",
+        "After so many failed tries in a row a reporter of ZooKeeper's throws its connection away and makes a new one; etcd's is renewed after any failure. None ever gives up.",
         "top_level_keys_have_their_defaults_and_values",
     ),
     key(

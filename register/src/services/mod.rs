@@ -125,13 +125,13 @@ impl Services {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
+                _ = beat.tick() => self.beat(),
                 told = self.outlets.changed() => told?,
                 Ok(()) = self.wires.config.changed() => {
                     self.frame.statsd.increment("nerve.config.update", &[]);
                     self.adopt_config();
                 }
                 Some(news) = self.inbox.recv() => self.take(news),
-                _ = beat.tick() => self.beat(),
                 () = sleep_until(deadline.unwrap_or(now)), if deadline.is_some() => {}
             }
             // What has come meanwhile costs no turn of its own.
@@ -198,6 +198,12 @@ impl Services {
     }
 
     fn beat(&self) {
+        for entry in self.entries.values() {
+            let away = entry.now.slots().any(|slot| self.outlets.hindrance(&slot, &self.frame).is_some());
+            let result = if away { "fail" } else { "success" };
+            let tags = [("ping_result", result), ("service_name", &*entry.now.service.name)];
+            self.frame.statsd.increment("nerve.watcher.status.ping.count", &tags);
+        }
         if let Some(path) = &self.config.heartbeat_path
             && let Err(error) = touch(path)
         {
@@ -218,6 +224,7 @@ impl Services {
 
     fn turn(&mut self) {
         let now = Instant::now();
+        let _told = self.frame.statsd.timer("nerve.main_loop.elapsed_time");
         for entry in self.entries.values_mut() {
             entry.settle(now, &self.frame, &self.outlets, &self.metrics);
         }

@@ -268,6 +268,8 @@ async fn statsd_hears_nerves_names_when_it_is_configured() {
         "nerve.watcher.status.transition:1|c|#new_status:up,service_name:web",
         "nerve.watcher.status.report.count:1|c|#report_result:success,service_name:web",
         "nerve.watcher.reap:1|c|#service_name:web",
+        "nerve.watcher.status.ping.count:1|c|#ping_result:success,service_name:web",
+        "nerve.main_loop.elapsed_time:",
         "nerve.stop:1|c",
     ]
     .into();
