@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::config::Report;
-use common::model::{Host, Port};
+use common::model::{Host, MAX_VALUE_BYTES, Port};
 use serde_json::{Map, Value};
 
 use super::check;
@@ -61,6 +61,14 @@ pub(super) fn read(name: &str, fields: &Map<String, Value>, instance: &str, repo
         checks = Vec::<CheckConf>::new();
     }
     let targets = targets(fields, &path, report);
+    let payload = payload(fields, instance, weight);
+    if payload.len() > MAX_VALUE_BYTES {
+        let why = format!(
+            "would be {} bytes long in the registry; no reader takes more than {MAX_VALUE_BYTES}",
+            payload.len()
+        );
+        report.error(&path, why);
+    }
     if report.errors.len() > before {
         return None;
     }
@@ -68,7 +76,7 @@ pub(super) fn read(name: &str, fields: &Map<String, Value>, instance: &str, repo
     Some(Service {
         name: name.into(),
         address: host.with_port(port),
-        payload: payload(fields, instance, weight),
+        payload,
         interval: interval?,
         checks,
         first_result: fields.get("nerve_first_result").and_then(Value::as_bool).unwrap_or(false),

@@ -172,6 +172,12 @@ fn a_service_that_is_wrong_is_left_out_and_the_rest_runs() {
 }
 
 #[test]
+fn a_payload_that_nobody_would_read_is_refused_before_it_harms_others() {
+    let said = wrong(json!({"labels": {"long": "x".repeat(20_000)}}));
+    assert!(said[0].starts_with("services.web: would be 20") && said[0].contains("16384"), "{said:?}");
+}
+
+#[test]
 fn a_service_may_have_several_reporters() {
     let etcd = |servers: &[&str], path: &str| AnyTarget::Etcd(Target::new(servers, path));
     let list = service(
