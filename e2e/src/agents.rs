@@ -187,6 +187,18 @@ impl Agent {
         Self::spawn(lab, program, name, ["-c", &config].into_iter().chain(args.iter().copied()), &[])
     }
 
+    /// `register` as a config of Nerve's describes it, without Docker; it does not wait.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn of_nerve(lab: &Lab, name: &str, config: &Path, etcd: &str) -> Result<Self> {
+        let environment =
+            [("DOCKER_HOST", "unix:///nonexistent/docker.sock"), ("ETCD_HOST", etcd), ("NODE_NAME", name)];
+        let control = lab.subdir(&format!("{name}-run"))?.join("control.sock");
+        let (config, control) = (config.to_string_lossy(), control.to_string_lossy());
+        Self::spawn(lab, "register", name, ["-c", &config, "--control", &control], &environment)
+    }
+
     fn spawn<'a>(
         lab: &Lab,
         program: &str,

@@ -26,6 +26,7 @@ mod restart;
 mod sources;
 mod start;
 mod stop;
+mod zookeeper;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -148,6 +149,11 @@ const ROWS: &[Row] = &[
         name: "memory-haproxy",
         about: "HAProxy's memory after 10,000 servers came and went",
         measure: |lab, terminal| Box::pin(memory_haproxy::measure(lab, terminal)),
+    },
+    Row {
+        name: "zookeeper",
+        about: "1,000 services read from ZooKeeper, and 500 registrations held there",
+        measure: |lab, terminal| Box::pin(zookeeper::measure(lab, terminal)),
     },
 ];
 
