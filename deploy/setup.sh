@@ -62,6 +62,9 @@ have etcd || { missing+=(etcd-server) && services+=(etcd); }
 # The checks are tried on the real ones.
 have redis-server || { missing+=(redis-server) && services+=(redis-server); }
 have rabbitmq-server || { missing+=(rabbitmq-server) && services+=(rabbitmq-server epmd); }
+# The nginx generator is tried on the real one, with its module for plain TCP.
+have nginx || { missing+=(nginx) && services+=(nginx); }
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
 # ZooKeeper without its daemon: the tests start their own servers. It runs on Java.
 [ -e /usr/share/java/zookeeper.jar ] || missing+=(libzookeeper-java)
 need java default-jre-headless

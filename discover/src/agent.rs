@@ -89,7 +89,7 @@ impl Agent {
             }
             let observations: Vec<_> = self.sources.iter().map(|s| s.inlet.borrow().clone()).collect();
             let merged = merge(self.sources.iter().zip(observations.iter().cloned()));
-            self.shared.observed(&self.sources, &observations);
+            self.shared.observed(&self.sources, &observations, &self.metrics);
             if !begun && !merged.pending.is_empty() {
                 let answered = observations.iter().any(|o| o.snapshot().is_some());
                 if !answered || started.elapsed() < self.sync_deadline {
@@ -102,7 +102,7 @@ impl Agent {
             let mut desired = self.lock_guard().judge(&merged, Instant::now());
             self.emptied.fill(&mut desired);
             if let Some(policies) = &mut self.policies {
-                policies.apply_to(&mut desired, &merged.generator_configs);
+                policies.apply_to(&mut desired, &merged.generator_configs, Instant::now());
             }
             let wanted = Arc::new(Wanted { desired, observations });
             news.send_replace(Some(wanted.clone()));

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub services: Gauge,
     /// Backends kept by the guard.
     pub held: Gauge,
+    /// The longest time that previous backends have stood in for none (use_previous_backends), seconds as of the last turn.
+    pub previous_age: Gauge,
     /// Registrations left out.
     pub quarantined: Gauge,
     /// 1 for a source that is synced, 0 otherwise.
@@ -108,6 +110,7 @@ impl Metrics {
             backends: Gauge::default(),
             services: Gauge::default(),
             held: Gauge::default(),
+            previous_age: Gauge::default(),
             quarantined: Gauge::default(),
             synced: Family::default(),
             stale: Family::default(),
@@ -127,6 +130,8 @@ impl Metrics {
         registry.register("backends", "Backends that are routed", metrics.backends.clone());
         registry.register("services", "Services that are known", metrics.services.clone());
         registry.register("held_backends", "Backends kept by the guard", metrics.held.clone());
+        let previous = "Longest time that previous backends have stood in for none";
+        registry.register_with_unit("previous_backends_age", previous, Unit::Seconds, metrics.previous_age.clone());
         registry.register("quarantined", "Registrations left out", metrics.quarantined.clone());
         registry.register("source_synced", "1 for a source that is synced", metrics.synced.clone());
         registry.register_with_unit("source_stale", "Since a source fails", Unit::Seconds, metrics.stale.clone());

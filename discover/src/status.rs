@@ -9,6 +9,7 @@ use common::model::{ServiceMap, ServiceName, Status};
 use common::registry::Snapshot;
 use common::watch::Observation;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::generators::haproxy::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
@@ -20,11 +21,13 @@ pub struct Shared(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    sources: Vec<Value>,
+    /// The sources, with what they knew at the last turn.
+    sources: Vec<(Source, Observation<Snapshot>)>,
     quarantined: Vec<Value>,
     services: ServiceMap,
     held: BTreeMap<ServiceName, usize>,
     kept: BTreeSet<ServiceName>,
+    previous: BTreeMap<ServiceName, Instant>,
     turn: Option<TurnRecord>,
     haproxy: Option<Arc<Mutex<HaproxyStatus>>>,
     pending: bool,
@@ -58,6 +61,11 @@ impl Shared {
         Self(Arc::new(Mutex::new(State { haproxy, pending: true, ..State::default() })))
     }
 
+    /// What was desired last; empty before the first turn.
+    pub fn services(&self) -> ServiceMap {
+        self.lock().services.clone()
+    }
+
     /// Takes another HAProxy's part, as when a new config makes a new generator.
     pub fn set_haproxy(&self, haproxy: Option<Arc<Mutex<HaproxyStatus>>>) {
         self.lock().haproxy = haproxy;
@@ -72,11 +80,20 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what the sources know.
-    pub fn observed(&self, sources: &[Source], observations: &[Observation<Snapshot>]) {
+    /// Notes what the sources know, and what of it is measured. Costs little where it is what it was.
+    pub fn observed(&self, sources: &[Source], observations: &[Observation<Snapshot>], metrics: &Metrics) {
         let mut state = self.lock();
-        let inner: Vec<Value> = state.inner.iter().map(|s| source(s, &s.inlet.borrow())).collect();
-        state.sources = sources.iter().zip(observations).map(|(s, o)| source(s, o)).chain(inner).collect();
+        let known = state.sources.len() == sources.len();
+        for (n, (source, observation)) in sources.iter().zip(observations).enumerate() {
+            let before = state.sources.get(n).filter(|(was, _)| known && was.name == source.name).map(|(_, was)| was);
+            if !before.is_some_and(|was| is_same(was, observation)) {
+                measure(source, observation, metrics);
+            }
+        }
+        for inner in &state.inner {
+            measure(inner, &inner.inlet.borrow(), metrics);
+        }
+        state.sources = sources.iter().cloned().zip(observations.iter().cloned()).collect();
     }
 
     /// Notes a turn; tells whether anything that people watch has changed.
@@ -95,6 +112,7 @@ impl Shared {
             || state.services != desired.services
             || state.held != held
             || state.kept != desired.kept
+            || state.previous != desired.previous
             || state.quarantined != quarantined
             || was_failing != turn.error.is_some();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -104,22 +122,38 @@ impl Shared {
         let haproxy =
             state.haproxy.as_ref().map(|h| h.lock().unwrap_or_else(PoisonError::into_inner).quarantined.len());
         metrics.quarantined.set(count(quarantined.len() + haproxy.unwrap_or(0)));
-        for source in &state.sources {
-            let name = source["source"].as_str().unwrap_or_default().to_owned();
-            let label = SourceLabel { source: name };
-            let number = |key: &str| source[key].as_i64().unwrap_or(0);
-            metrics.synced.get_or_create(&label).set(i64::from(source["standing"] == "synced"));
-            metrics.stale.get_or_create(&label).set(number("stale_for_ms") / 1000);
-            metrics.source_backends.get_or_create(&label).set(number("backends"));
-        }
+        let longest = desired.previous.values().map(Instant::elapsed).max().unwrap_or_default();
+        metrics.previous_age.set(i64::try_from(longest.as_secs()).unwrap_or(i64::MAX));
         state.services = desired.services.clone();
         state.held = held;
         state.kept = desired.kept.clone();
+        state.previous = desired.previous.clone();
         state.quarantined = quarantined;
         state.turn = Some(turn);
         state.pending = false;
         changed
     }
+}
+
+/// Whether both say the same, as can be seen at a glance. What fails grows older and is never the same.
+fn is_same(a: &Observation<Snapshot>, b: &Observation<Snapshot>) -> bool {
+    match (a, b) {
+        (Observation::Synced { snapshot: a }, Observation::Synced { snapshot: b }) => Arc::ptr_eq(a, b),
+        _ => false,
+    }
+}
+
+fn measure(source: &Source, observation: &Observation<Snapshot>, metrics: &Metrics) {
+    let label = SourceLabel { source: source.name.to_string() };
+    let stale = observation.stale_since().map_or(0, |since| since.elapsed().as_secs());
+    metrics.synced.get_or_create(&label).set(i64::from(observation.standing() == "synced"));
+    metrics.stale.get_or_create(&label).set(i64::try_from(stale).unwrap_or(i64::MAX));
+    let backends = observation.snapshot().map_or(0, |s| backends(s));
+    metrics.source_backends.get_or_create(&label).set(i64::try_from(backends).unwrap_or(i64::MAX));
+}
+
+fn backends(snapshot: &Snapshot) -> usize {
+    snapshot.services.values().map(|p| p.len()).sum()
 }
 
 fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
@@ -131,7 +165,7 @@ fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
         "error": observation.error(),
         "revision": snapshot.map(|s| s.revision),
         "services": snapshot.map_or(0, |s| s.services.len()),
-        "backends": snapshot.map_or(0, |s| s.services.values().map(|p| p.len()).sum::<usize>()),
+        "backends": snapshot.map_or(0, |s| backends(s)),
     })
 }
 
@@ -154,6 +188,9 @@ impl StatusSource for Shared {
                 let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name).map(String::as_str));
                 let kept =
                     state.kept.contains(name).then_some("no backend is registered; others stand in (--on-empty)");
+                let previous = state.previous.get(name);
+                let kept =
+                    kept.or(previous.map(|_| "discovery answers that there is none; its previous backends stay"));
                 json!({
                     "service": name,
                     "port": pool.backends().iter().find_map(|b| b.service_port),
@@ -162,17 +199,20 @@ impl StatusSource for Shared {
                     "down": in_status(Status::Down),
                     "held": state.held.get(name).copied().unwrap_or(0),
                     "backends": pool.backends().iter().map(|b| b.address()).collect::<Vec<_>>(),
+                    "previous_for_ms": previous.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
                     "note": unlisted.or(kept),
                 })
             })
             .collect();
+        let sources = state.sources.iter().map(|(s, o)| source(s, o));
+        let sources = sources.chain(state.inner.iter().map(|s| source(s, &s.inlet.borrow())));
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "ready": self_ready(&state).err().unwrap_or_else(|| "yes".into()),
             "last_turn": state.turn.as_ref().map(|t| json!({
                 "ended_unix_ms": t.ended_unix_ms, "took_ms": t.took.as_secs_f64() * 1000.0, "error": t.error,
             })),
-            "sources": state.sources,
+            "sources": sources.collect::<Vec<_>>(),
             "services": services,
             "haproxy": haproxy,
             "quarantined": state.quarantined,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use common::model::ServiceMap;
 use common::telemetry::Chain;
+use tokio::time::Instant;
 
 use super::Failure;
 use super::render::rendered;
@@ -72,6 +73,7 @@ fn config(path: &Path) -> Result<Option<String>, Failure> {
     }
     let Some(mut composer) = SynapseComposer::new(&loaded.config, None) else { return Ok(None) };
     composer.warnings().for_each(|w| println!("warning: {w}"));
-    let services = Policies::new(&loaded.config).apply(&ServiceMap::new());
-    Ok(Some(composer.compose(&services, None, 0).render()))
+    let mut policies = Policies::new(&loaded.config);
+    let services = policies.apply(&ServiceMap::new(), Instant::now());
+    Ok(Some(composer.compose(services, None, 0).render()))
 }

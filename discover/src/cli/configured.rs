@@ -101,7 +101,7 @@ pub async fn run(args: RunArgs, path: PathBuf) -> Result<(), Failure> {
 }
 
 /// Reads the config and everything that follows from it, or says all that is wrong.
-fn read(path: &Path) -> Result<Loaded, String> {
+pub(super) fn read(path: &Path) -> Result<Loaded, String> {
     let loaded = load(path).map_err(|e| format!("the config is wrong\n{e}"))?;
     configured(&loaded.config).map_err(|e| format!("the config is wrong\n{e}"))?;
     for note in loaded.warnings.iter().chain(&loaded.notices) {
@@ -184,11 +184,13 @@ impl Frame {
                 (Vec::new(), None)
             }
         };
+        let before = self.shared.services();
+        let before = if before.is_empty() { &self.routed } else { &before };
         self.shared.set_haproxy(status);
         self.shared.set_inner(context.shown());
         let agent = Agent {
             sources,
-            policies: Some(Policies::new(config)),
+            policies: Some(Policies::new(config).beginning_with(before)),
             generators,
             guard: self.guard.clone(),
             emptied: Emptied::new(self.args.pace.on_empty, self.routed.clone())
@@ -213,7 +215,7 @@ impl Frame {
     fn generators(&self, config: &Config) -> Result<Made, String> {
         let mut made: Vec<Box<dyn Turn>> = Vec::new();
         let mut status = None;
-        if let Some(haproxy) = self.haproxy(config) {
+        if let Some(haproxy) = of_config(config, self.args.process.haproxy_bin.clone(), self.metrics.clone()) {
             status = Some(haproxy.status());
             made.push(Box::new(haproxy));
         }
@@ -226,31 +228,31 @@ impl Frame {
         }
         Ok((made, status))
     }
+}
 
-    /// HAProxy as the config wants it kept; `None` where nothing is to be written.
-    fn haproxy(&self, config: &Config) -> Option<Haproxy> {
-        let top = config.haproxy.as_ref().filter(|t| t.do_writes)?;
-        let path = top.config_file_path.clone()?;
-        let candidate = top.candidate_config_file_path.clone().unwrap_or_else(|| beside(&path, ".tmp"));
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let state = top.state_file_path.as_ref().map(|path| {
-            let text = std::fs::read_to_string(path).unwrap_or_default(); // none yet: nothing is remembered
-            State::parse(&text, Some(path.clone()), top.state_file_ttl, now)
-        });
-        let composer = SynapseComposer::new(config, state)?;
-        for warning in composer.warnings() {
-            warn!(%warning, "Config.");
-        }
-        let commands = Commands {
-            check: top.check_command.clone().filter(|_| top.do_checks),
-            reload: top.reload_command.clone().filter(|_| top.do_reloads),
-            sockets: if top.do_socket { top.socket_file_path.clone() } else { Vec::new() },
-        };
-        let connection = Connection::by_commands(commands, self.args.process.haproxy_bin.clone(), path.clone());
-        let files = ConfigFiles::new(path).with_candidate(candidate);
-        let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
-        Some(Haproxy::of_synapse(composer, files, connection, pace, self.metrics.clone()))
+/// HAProxy as the config wants it kept; `None` where nothing is to be written.
+pub(super) fn of_config(config: &Config, program: PathBuf, metrics: Metrics) -> Option<Haproxy> {
+    let top = config.haproxy.as_ref().filter(|t| t.do_writes)?;
+    let path = top.config_file_path.clone()?;
+    let candidate = top.candidate_config_file_path.clone().unwrap_or_else(|| beside(&path, ".tmp"));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let state = top.state_file_path.as_ref().map(|path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default(); // none yet: nothing is remembered
+        State::parse(&text, Some(path.clone()), top.state_file_ttl, now)
+    });
+    let composer = SynapseComposer::new(config, state)?;
+    for warning in composer.warnings() {
+        warn!(%warning, "Config.");
     }
+    let commands = Commands {
+        check: top.check_command.clone().filter(|_| top.do_checks),
+        reload: top.reload_command.clone().filter(|_| top.do_reloads),
+        sockets: if top.do_socket { top.socket_file_path.clone() } else { Vec::new() },
+    };
+    let connection = Connection::by_commands(commands, program, path.clone());
+    let files = ConfigFiles::new(path).with_candidate(candidate);
+    let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
+    Some(Haproxy::of_synapse(composer, files, connection, pace, metrics))
 }
 
 /// Generators, and what HAProxy's tells of itself.

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 use super::Failure;
-use super::ls::first_snapshot;
+use super::configured::of_config;
+use super::first::ask;
 use super::run::RunArgs;
 use crate::generators::Generator;
 use crate::generators::haproxy::plan::{Live, Plan, ServerChange};
 use crate::metrics::Metrics;
-use crate::reconcile::Desired;
+use crate::reconcile::{Desired, Policies};
 
 /// How long the registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,9 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// [`Failure`] when the registry does not answer.
 pub async fn diff(args: RunArgs) -> Result<(), Failure> {
-    let snapshot = first_snapshot(args.source.watcher()?, PATIENCE).await?;
-    let mut haproxy = args.haproxy(Metrics::new(&mut Registry::default()))?;
-    let desired = Desired { services: snapshot.services.clone(), ..Desired::default() };
+    let (config, answers) = ask(&args.source, args.config.as_deref(), PATIENCE).await?;
+    let mut desired = Desired { services: answers.services, ..Desired::default() };
+    let metrics = Metrics::new(&mut Registry::default());
+    let mut haproxy = match &config {
+        None => args.haproxy(metrics)?,
+        Some(config) => {
+            Policies::new(config).apply_to(&mut desired, &answers.generator_configs, Instant::now());
+            let Some(haproxy) = of_config(config, args.process.haproxy_bin.clone(), metrics) else {
+                println!("nothing to do: the config has no haproxy section, or do_writes is false");
+                return Ok(());
+            };
+            haproxy
+        }
+    };
+    haproxy.recall();
     haproxy.prepare(&desired).await;
     match haproxy.plan(&desired) {
         Plan::Unchanged => println!("nothing to do: HAProxy runs what the registry says"),

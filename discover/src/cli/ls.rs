@@ -1,22 +1,23 @@
 //! `discover ls`: what the registry holds, for people and scripts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use common::model::{Backend, ServiceName};
-use common::registry::Snapshot;
-use common::watch::channel;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::first::{Answers, ask};
 use super::source::SourceArgs;
-use crate::watchers::BoxWatcher;
 
 /// Flags of `discover ls`.
 #[derive(Debug, Args)]
 pub struct LsArgs {
+    /// Synapse's config: its services, wherever they are discovered
+    #[arg(short, long, env = "SYNAPSE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     source: SourceArgs,
     /// Only this service
@@ -34,52 +35,33 @@ pub struct LsArgs {
 /// # Errors
 /// [`Failure`] when it does not answer in time, with the reason.
 pub async fn ls(args: LsArgs) -> Result<(), Failure> {
-    let snapshot = first_snapshot(args.source.watcher()?, args.timeout).await?;
+    let (_, answers) = ask(&args.source, args.config.as_deref(), args.timeout).await?;
     match args.json {
-        true => print_json(&snapshot, args.service.as_ref()),
-        false => print_table(&snapshot, args.service.as_ref()),
+        true => print_json(&answers, args.service.as_ref()),
+        false => print_table(&answers, args.service.as_ref()),
     }
     Ok(())
 }
 
-/// The first complete answer of a source.
-///
-/// # Errors
-/// [`Failure::Runtime`] when it does not come in time, with the reason.
-pub(super) async fn first_snapshot(watcher: BoxWatcher, timeout: Duration) -> Result<Arc<Snapshot>, Failure> {
-    let (outlet, mut inlet) = channel();
-    let cancel = CancellationToken::new();
-    let task = tokio::spawn(watcher.run(outlet, cancel.clone()));
-    // Whatever came of the wait, what counts is what is there after it.
-    let _ = tokio::time::timeout(timeout, inlet.wait_for(|o| o.snapshot().is_some())).await.is_ok();
-    cancel.cancel();
-    let _ = task.await; // it has nothing to say any more
-    let observation = inlet.borrow().clone();
-    observation.snapshot().cloned().ok_or_else(|| {
-        let why = observation.error().unwrap_or("no answer");
-        Failure::Runtime(format!("the registry did not answer within {timeout:?}: {why}").into())
-    })
-}
-
 fn selected<'a>(
-    snapshot: &'a Snapshot,
+    answers: &'a Answers,
     only: Option<&'a ServiceName>,
 ) -> impl Iterator<Item = (&'a ServiceName, &'a [Arc<Backend>])> {
     let wanted = move |name: &ServiceName| only.is_none_or(|only| only == name);
-    snapshot.services.iter().filter(move |(name, _)| wanted(name)).map(|(name, pool)| (name, pool.backends()))
+    answers.services.iter().filter(move |(name, _)| wanted(name)).map(|(name, pool)| (name, pool.backends()))
 }
 
-fn print_json(snapshot: &Snapshot, only: Option<&ServiceName>) {
+fn print_json(answers: &Answers, only: Option<&ServiceName>) {
     let services: serde_json::Map<String, Value> =
-        selected(snapshot, only).map(|(name, backends)| (name.to_string(), json!(backends))).collect();
+        selected(answers, only).map(|(name, backends)| (name.to_string(), json!(backends))).collect();
     let quarantined: serde_json::Map<String, Value> =
-        snapshot.quarantined.iter().map(|(key, q)| (key.to_string(), json!(q.reason))).collect();
-    println!("{}", json!({"revision": snapshot.revision, "services": services, "quarantined": quarantined}));
+        answers.quarantined.iter().map(|(key, q)| (key.to_string(), json!(q.reason))).collect();
+    println!("{}", json!({"revision": answers.revision, "services": services, "quarantined": quarantined}));
 }
 
-fn print_table(snapshot: &Snapshot, only: Option<&ServiceName>) {
+fn print_table(answers: &Answers, only: Option<&ServiceName>) {
     let mut rows = vec![["SERVICE", "PORT", "ID", "ADDRESS", "STATUS", "MODE", "NAME"].map(str::to_owned)];
-    for (service, backends) in selected(snapshot, only) {
+    for (service, backends) in selected(answers, only) {
         rows.extend(backends.iter().map(|b| {
             let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
             [
@@ -101,7 +83,7 @@ fn print_table(snapshot: &Snapshot, only: Option<&ServiceName>) {
     if rows.len() == 1 {
         println!("(no registrations)");
     }
-    for (key, q) in snapshot.quarantined.iter() {
+    for (key, q) in answers.quarantined.iter() {
         println!("left out: {key}: {}", q.reason);
     }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod configured;
 mod diff;
+mod first;
 mod ls;
 mod release;
 mod render;

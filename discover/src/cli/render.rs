@@ -10,6 +10,7 @@ use common::model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use common::registry::GeneratorConfigs;
 use common::telemetry::Chain;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::Failure;
 use super::settings::HaproxyArgs;
@@ -159,7 +160,7 @@ impl<'a> Offline<'a> {
             self.answers.insert(service.name.clone(), pool);
         }
         self.desired = Desired { services: self.answers.clone(), ..Desired::default() };
-        self.policies.apply_to(&mut self.desired, &configs);
+        self.policies.apply_to(&mut self.desired, &configs, Instant::now());
         for (service, why) in self.desired.refused.iter().filter(|(service, _)| configs.contains_key(*service)) {
             eprintln!("discover: warning: service {service}: {why}");
         }

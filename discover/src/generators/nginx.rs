@@ -1,6 +1,7 @@
 //! nginx.conf as synapse-nginx writes it: `http` and `stream` servers with their upstreams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::files::Replace;
 use common::model::{Backend, Pool, Status, Transport};
@@ -15,6 +16,10 @@ use super::{Generator, Outcome};
 use crate::config::Config;
 use crate::config::types::{Nginx as Top, Service};
 use crate::reconcile::Desired;
+
+/// How long a nginx that was just started may be deaf to a reload, and between two tries.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(50);
 
 /// nginx as a generator.
 #[derive(Debug)]
@@ -36,7 +41,7 @@ impl Nginx {
         let path = top.config_file_path.clone().unwrap_or_default();
         let check_command = top.check_command.clone().or_else(|| Some("nginx -t -c {candidate}".to_owned()));
         let output = Output { path, how: Replace { mode: Some(0o644), ..Replace::default() }, check_command };
-        let pace = ReloadPace::new(std::time::Duration::from_secs(top.restart_interval), top.restart_jitter);
+        let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
         let seed = config.haproxy.as_ref().and_then(|h| h.server_order_seed).unwrap_or_default();
         let shuffle = Shuffle::new(seed);
         Some(Self { top, shuffle, output, made_from: MadeFrom::default(), pace, loaded: None, started: false })
@@ -162,11 +167,21 @@ impl Generator for Nginx {
 
 impl Nginx {
     async fn reload(&mut self) -> Result<(), OutputError> {
+        let mut patience = Instant::now();
         if let Some(start) = self.top.start_command.as_ref().filter(|_| !self.started) {
-            let _ = shell("start_command", start).await; // fails where nginx runs already
             self.started = true;
+            // It fails where nginx runs already. Where it does not, nginx may yet have to write its pid.
+            if shell("start_command", start).await.is_ok() {
+                patience = Instant::now() + START_PATIENCE;
+            }
         }
-        let outcome = shell("reload_command", self.top.reload_command.as_deref().unwrap_or_default()).await;
+        let reload = self.top.reload_command.as_deref().unwrap_or_default();
+        let outcome = loop {
+            match shell("reload_command", reload).await {
+                Err(_) if Instant::now() < patience => tokio::time::sleep(POLL).await,
+                outcome => break outcome,
+            }
+        };
         match &outcome {
             Ok(()) => self.pace.succeeded(Instant::now()),
             Err(_) => _ = self.pace.failed(Instant::now()),

@@ -94,6 +94,7 @@ fn tcp_address(text: &str) -> Option<SocketAddr> {
     let ip = match host {
         "" | "*" if v6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         "" | "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST), // Synapse's own default
         _ => host.trim_start_matches('[').trim_end_matches(']').parse().ok()?,
     };
     Some(SocketAddr::new(ip, port))

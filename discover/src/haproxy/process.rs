@@ -247,6 +247,13 @@ pub fn is_program(pid: i32, program: &Path) -> bool {
     !name.is_empty() && !rest.starts_with('Z') && names.any(|known| known.starts_with(name))
 }
 
+/// Whether a HAProxy of this id is here, in our own network: what it can bind, we can try. Where `/proc` does not tell, it is not.
+pub fn shares_our_network(pid: i32) -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.starts_with("haproxy") && network(&pid.to_string()).is_some_and(|its| network("self") == Some(its))
+}
+
 /// Stops the master: SIGUSR1 lets sessions finish for up to `grace`, then SIGTERM ends them, and SIGKILL a master that answers to neither.
 ///
 /// A master that could not execute itself at a reload hears no SIGTERM any more (seen on 3.0.11 when its binary had been taken away).

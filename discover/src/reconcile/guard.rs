@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, BackendId, Host, Pool, Port, ServiceMap, ServiceName, Status};
+use common::model::{Backend, BackendId, Host, InOrder, Pool, Port, ServiceMap, ServiceName, Status};
 use common::registry::DepartureCause;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -145,8 +145,9 @@ impl Guard {
     /// Finds what went since the last time; gives the services in which something expired.
     fn note_departures(&mut self, merged: &Merged, now: Instant) -> BTreeSet<ServiceName> {
         let mut touched = BTreeSet::new();
+        let mut live = InOrder::of(&merged.services);
         for (service, was) in &self.last {
-            let is = merged.services.get(service);
+            let is = live.find(service);
             if is.is_some_and(|is| Arc::ptr_eq(is, was)) {
                 continue;
             }

@@ -33,6 +33,8 @@ pub struct Desired {
     pub kept: BTreeSet<ServiceName>,
     /// The configured services in their order, sections from the registry in place of their own; without a config none.
     pub configured: Arc<[Arc<Service>]>,
+    /// Services that discovery says have no backend, with the previous ones in place of none, and since when.
+    pub previous: BTreeMap<ServiceName, Instant>,
     /// Services whose sections from the registry are refused, and why.
     pub refused: Arc<BTreeMap<ServiceName, String>>,
 }

@@ -1,13 +1,14 @@
 //! What a service's config makes of its discovered backends: default servers, port override, the last ones kept, label
 //! filters, leader election. Pure; a pool that did not change stays the same one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use common::model::{Backend, InOrder, Pool, Port, ServiceMap, ServiceName};
 use common::registry::GeneratorConfigs;
 use foldhash::fast::RandomState;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Desired, Sections};
@@ -21,6 +22,8 @@ pub struct Policies {
     all: Vec<Policy>,
     /// What counts, of all of them.
     output: ServiceMap,
+    /// Since when previous backends stand in for none, by service.
+    previous: BTreeMap<ServiceName, Instant>,
     sections: Sections,
 }
 
@@ -44,32 +47,54 @@ impl Policies {
         let mut all: Vec<Policy> = config.services.iter().map(|s| Policy::new(s.clone())).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         let output = all.iter().map(|p| (p.name.clone(), p.output.clone())).collect();
-        Self { all, output, sections: Sections::new(config) }
+        Self { all, output, previous: BTreeMap::new(), sections: Sections::new(config) }
     }
 
-    /// What counts, given what discovery says. A service that is missing was never answered for.
-    pub fn apply(&mut self, services: &ServiceMap) -> ServiceMap {
+    /// Goes on from what was routed before: it counts until discovery answers, and is what an empty answer keeps.
+    pub fn beginning_with(mut self, routed: &ServiceMap) -> Self {
+        let mut routed = InOrder::of(routed);
+        for policy in &mut self.all {
+            let Some(pool) = routed.find(&policy.name).filter(|_| policy.defaults.is_empty()) else { continue };
+            (policy.chosen, policy.output) = (pool.clone(), pool.clone());
+            self.output.insert(policy.name.clone(), pool.clone());
+        }
+        self
+    }
+
+    /// What counts, given what discovery says `now`. A service that is missing was never answered for.
+    pub fn apply(&mut self, services: &ServiceMap, now: Instant) -> &ServiceMap {
         let mut answers = InOrder::of(services);
         for policy in &mut self.all {
             if let Some(pool) = answers.find(&policy.name)
                 && policy.input.as_ref().is_none_or(|was| !Arc::ptr_eq(was, pool))
             {
-                policy.answer(pool);
+                match policy.answer(pool) {
+                    Answered::Taken => _ = self.previous.remove(&policy.name),
+                    Answered::PreviousStay => _ = self.previous.entry(policy.name.clone()).or_insert(now),
+                }
                 policy.input = Some(pool.clone());
                 policy.settle();
                 self.output.insert(policy.name.clone(), policy.output.clone());
             }
         }
-        self.output.clone()
+        &self.output
     }
 
-    /// Makes what is desired of what discovery says, and of what a registry says to the generators.
-    pub fn apply_to(&mut self, desired: &mut Desired, configs: &GeneratorConfigs) {
-        desired.services = self.apply(&desired.services);
+    /// Makes what is desired `now` of what discovery says, and of what a registry says to the generators.
+    pub fn apply_to(&mut self, desired: &mut Desired, configs: &GeneratorConfigs, now: Instant) {
+        desired.services = self.apply(&desired.services, now).clone();
+        desired.previous = self.previous.clone();
         self.sections.hear(configs);
         desired.configured = self.sections.now().clone();
         desired.refused = self.sections.refused().clone();
     }
+}
+
+/// What became of an answer.
+enum Answered {
+    Taken,
+    /// It was that there is none, and the previous backends stay.
+    PreviousStay,
 }
 
 impl Policy {
@@ -85,7 +110,7 @@ impl Policy {
     }
 
     /// Discovery has answered.
-    fn answer(&mut self, pool: &Arc<Pool>) {
+    fn answer(&mut self, pool: &Arc<Pool>) -> Answered {
         let service = &self.service;
         let kept = self.defaults.iter().filter(|_| service.keep_default_servers);
         let plain = service.backend_port_override.is_none() && !service.keep_default_servers;
@@ -99,7 +124,7 @@ impl Policy {
             }
         };
         if *new == *self.chosen {
-            return; // another order is no change
+            return Answered::Taken; // another order is no change
         }
         self.chosen = match (new.is_empty(), self.defaults.is_empty()) {
             (false, _) => new,
@@ -107,10 +132,11 @@ impl Policy {
             (true, true) if service.use_previous_backends => {
                 let kept = self.chosen.len();
                 warn!(service = %service.name, kept, "Discovery answers that there is none; the previous backends stay.");
-                return;
+                return Answered::PreviousStay;
             }
             (true, true) => new,
         };
+        Answered::Taken
     }
 
     /// Filters and election, read from what was chosen.
@@ -124,9 +150,11 @@ impl Policy {
         let mut left: Vec<Arc<Backend>> = self.chosen.backends().iter().filter(passing).cloned().collect();
         if self.service.leader_election {
             // Without an id on every one there is no leader: all of them count.
-            let leader = left.iter().min_by_key(|b| sequence(b)).filter(|_| left.iter().all(|b| sequence(b).is_some()));
-            match leader.cloned() {
+            let ranks: Option<Vec<Rank>> = left.iter().map(|b| rank(b)).collect();
+            let leader = ranks.and_then(|ranks| ranks.into_iter().zip(&left).min_by(|a, b| a.0.cmp(&b.0)));
+            match leader.map(|(_, leader)| leader.clone()) {
                 Some(leader) => left = vec![leader],
+                None if left.is_empty() => {}
                 None => warn!(service = %self.service.name, "No leader: not all backends have an id."),
             }
         }
@@ -143,10 +171,27 @@ fn first_of_each(backends: &[Arc<Backend>]) -> impl Iterator<Item = bool> {
     backends.iter().map(move |b| seen.insert((&b.host, b.port, &b.name)))
 }
 
-/// The number that orders leaders. A key's last part is one where its writer numbers its keys (Nerve's in-order keys).
-fn sequence(backend: &Backend) -> Option<u64> {
-    let of_key = || backend.id.as_str().rsplit([':', '_']).next()?.parse().ok();
-    backend.sequence.or_else(|| if backend.raw.is_none() { of_key() } else { None })
+/// What orders leaders: a registration's `id` as it came, numbers by their size and texts by their letters.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Number(i64),
+    Text(String),
+}
+
+fn rank(backend: &Backend) -> Option<Rank> {
+    let number = |n: u64| i64::try_from(n).ok().map(Rank::Number);
+    match backend.raw.as_deref().and_then(|raw| serde_json::from_str::<Value>(raw).ok()) {
+        Some(raw) => match &raw["id"] {
+            Value::Number(n) => n.as_i64().map(Rank::Number),
+            Value::String(text) => Some(Rank::Text(text.clone())),
+            _ => backend.sequence.and_then(number),
+        },
+        None => {
+            // A key's last part is a number where its writer numbers its keys (Nerve's in-order keys).
+            let of_key = || backend.id.as_str().rsplit([':', '_']).next()?.parse().ok();
+            backend.sequence.or_else(of_key).and_then(number)
+        }
+    }
 }
 
 /// The backend at another port, in its raw form too.

@@ -26,6 +26,7 @@ use discover::generators::haproxy::synapse::SynapseComposer;
 use discover::generators::haproxy::synapse::state::State;
 use discover::reconcile::{Desired, Policies};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// Reads a config that is given as a value.
 fn load(config: &Value) -> Result<Loaded, ConfigError> {
@@ -83,7 +84,7 @@ impl World {
     /// One answer for every service; gives what is desired then.
     fn desired(&mut self, backends: Option<Value>) -> Desired {
         let mut desired = Desired { services: self.answers(backends), ..Desired::default() };
-        self.policies.apply_to(&mut desired, &self.configs);
+        self.policies.apply_to(&mut desired, &self.configs, Instant::now());
         desired
     }
 

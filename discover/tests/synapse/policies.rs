@@ -29,9 +29,26 @@ fn use_previous_backends_keeps_the_last_ones() {
     let mut world = World::of(json!({}), json!({}));
     assert_eq!(ports(&mut world, Some(hosts(&[1, 2]))).len(), 2);
     assert_eq!(ports(&mut world, Some(json!([]))).len(), 2);
+    assert_eq!(world.desired(Some(json!([]))).previous.len(), 1, "status and metrics tell since when");
+    world.desired(Some(hosts(&[3])));
+    assert!(world.desired(None).previous.is_empty());
     let mut world = World::of(json!({}), json!({"use_previous_backends": false}));
     assert_eq!(ports(&mut world, Some(hosts(&[1, 2]))).len(), 2);
     assert_eq!(ports(&mut world, Some(json!([]))).len(), 0);
+}
+
+#[test]
+fn a_restart_or_another_config_forgets_no_backends() {
+    let mut before = World::of(json!({}), json!({}));
+    let routed = before.services(Some(hosts(&[1, 2])));
+    let mut world = World::of(json!({}), json!({}));
+    world.policies = Policies::new(&world.config).beginning_with(&routed);
+    assert_eq!(ports(&mut world, None).len(), 2, "before discovery has answered");
+    assert_eq!(ports(&mut world, Some(json!([]))).len(), 2, "and when it answers that there is none");
+    assert_eq!(ports(&mut world, Some(hosts(&[3]))), ["10.0.0.3:80"]);
+    let mut world = World::of(json!({}), json!({"default_servers": [{"host": "d", "port": 1}]}));
+    world.policies = Policies::new(&world.config).beginning_with(&routed);
+    assert_eq!(ports(&mut world, None), ["d:1"]);
 }
 
 #[test]
@@ -65,6 +82,8 @@ fn leader_election_keeps_the_lowest_id() {
     let service = || json!({"leader_election": true});
     let all = json!([{"host": "a", "port": 1, "id": 10}, {"host": "b", "port": 1, "id": 9}]);
     assert_eq!(ports(&mut World::of(json!({}), service()), Some(all)), ["b:1"]);
+    let texts = json!([{"host": "a", "port": 1, "id": "i-9"}, {"host": "b", "port": 1, "id": "i-10"}]);
+    assert_eq!(ports(&mut World::of(json!({}), service()), Some(texts)), ["b:1"], "texts by their letters");
     let some = json!([{"host": "a", "port": 1, "id": 10}, {"host": "b", "port": 1}]);
     assert_eq!(
         ports(&mut World::of(json!({}), service()), Some(some)),
@@ -103,6 +122,6 @@ fn label_filters_are_anded() {
 fn an_unchanged_pool_stays_the_same_one() {
     let mut world = World::of(json!({}), json!({"backend_port_override": 7, "leader_election": true}));
     let answers = world.services(Some(hosts(&[1, 2])));
-    let again = world.policies.apply(&common::model::ServiceMap::new());
+    let again = world.policies.apply(&ServiceMap::new(), Instant::now());
     assert!(std::sync::Arc::ptr_eq(answers.values().next().unwrap(), again.values().next().unwrap()));
 }

@@ -18,6 +18,7 @@ use super::server::Server;
 use super::status::ReloadRecord;
 use super::steps::Ran;
 use crate::generators::Outcome;
+use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
 
 /// How often it is looked at whether HAProxy is still there, and for a missing one.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +41,9 @@ pub enum HaproxyError {
         /// Why.
         source: std::io::Error,
     },
+    /// The config wants an address that HAProxy could not bind.
+    #[error("trying the addresses of the new config")]
+    Bind(#[from] BindRefusal),
     /// HAProxy refuses the file, does not run, or cannot be asked.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -153,6 +157,16 @@ impl Haproxy {
         Ok(())
     }
 
+    /// A frontend's port that somebody else has would close every listener for seconds (dataplane.md section 1.3). In our
+    /// own way of composing such ports are left out before; an operator's config says what it says, so nothing of it is
+    /// loaded until the port is free.
+    fn try_new_binds(&self, layout: &Layout) -> Result<(), HaproxyError> {
+        if self.settings.is_none() && self.connection.local() {
+            new_binds_are_free(&self.files.texts().concat(), &layout.render())?;
+        }
+        Ok(())
+    }
+
     /// Candidate → `haproxy -c` → rename → reload (or start) → outcome → read back.
     async fn reload(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<Reloaded, HaproxyError> {
         let started = Instant::now();
@@ -167,6 +181,7 @@ impl Haproxy {
                 }
             };
         }
+        self.try_new_binds(&layout)?;
         self.files.promote()?;
         self.metrics.config_writes.inc();
         match self.connection.load().await {

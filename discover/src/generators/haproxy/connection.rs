@@ -105,6 +105,8 @@ pub struct Connection {
     pub(super) master_pid: Option<i32>,
     /// There is none for certain: what its socket's file says is of the past.
     gone: bool,
+    /// The worker that answers is a process of our own network: trying a port here says something.
+    near: bool,
     commands: Commands,
     /// Further sockets, which get every operation that the first one gets.
     pub(super) others: Vec<Runtime>,
@@ -121,8 +123,8 @@ impl Connection {
         let master = launch.master();
         let (commands, others) = (Commands::default(), Vec::new());
         let (version, child, master_pid) = (None, None, None);
-        let (silent, gone) = (false, false);
-        Self { mode, master, launch, runtime, can, version, silent, child, master_pid, gone, commands, others }
+        let (silent, gone, near) = (false, false, false);
+        Self { mode, master, launch, runtime, can, version, silent, child, master_pid, gone, near, commands, others }
     }
 
     /// A connection to a HAProxy that somebody else runs, in Synapse's way. `program` judges candidates, where it exists
@@ -162,7 +164,11 @@ impl Connection {
 
     /// Whether HAProxy shares our network, so that trying a port here says something.
     pub fn local(&self) -> bool {
-        self.mode != ProcessMode::Files
+        match self.mode {
+            ProcessMode::Spawn | ProcessMode::External => true,
+            ProcessMode::Files => false,
+            ProcessMode::Commands => self.near,
+        }
     }
 
     /// Whether the worker that was last spoken to is still there, as far as can be seen without asking it.
@@ -218,6 +224,7 @@ impl Connection {
             self.can = Capabilities::of(&info.version);
             self.version = Some(info.version);
         }
+        self.near = process::shares_our_network(info.pid);
         Ok(readback::applied(layout, on_disk.unknown, &files.read_retired(), &running))
     }
 

@@ -213,6 +213,13 @@ impl Haproxy {
         layout
     }
 
+    /// Takes over from the file what only it knows: the ids of servers.
+    pub fn recall(&mut self) {
+        if let Some(layout) = self.files.read().layout {
+            self.composing.remember(&layout);
+        }
+    }
+
     /// Tells which registrations are left out of the file, each once.
     pub(super) fn tell_quarantined(&mut self) {
         let quarantined = self.composing.quarantined();
@@ -242,9 +249,7 @@ impl Generator for Haproxy {
 
     async fn resume(&mut self) {
         self.now = Instant::now();
-        if let Some(layout) = self.files.read().layout {
-            self.composing.remember(&layout);
-        }
+        self.recall();
         if let Err(error) = self.connection.resume(&self.files).await {
             warn!(error = %Chain(&error), "The last config could not be started; waiting for the registry.");
         }

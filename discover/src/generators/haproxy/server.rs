@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// One server of a section. Its line in the file and what `add server` is given hold the same parameters, so that a
 /// reload changes nothing (`add server` inherits nothing from `default-server`: dataplane.md section 1.5).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Server {
     /// HAProxy's name for it, `[A-Za-z0-9_.:-]+`, unique in its section and the same at every start.
     pub name: Arc<str>,
@@ -25,17 +25,27 @@ pub struct Server {
 }
 
 /// The words of a line that a registration brought, and that HAProxy may not know. They say nothing that the line does not
-/// say, so they take no part in comparisons.
+/// say.
 #[derive(Debug, Clone, Default)]
 pub struct Own(Option<Arc<str>>);
 
-impl PartialEq for Own {
-    fn eq(&self, _: &Self) -> bool {
-        true
+/// Equal is what the file says in the same words, whosever form they are in: Synapse's line may well be one of ours.
+/// Which of the words are a registration's own takes no part.
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        let same_words = || match (&self.line, &other.line) {
+            (Some(a), Some(b)) => a == b,
+            (None, None) => true,
+            _ => self.to_string() == other.to_string(),
+        };
+        self.name == other.name
+            && (self.address, self.weight, self.maint) == (other.address, other.weight, other.maint)
+            && self.params == other.params
+            && same_words()
     }
 }
 
-impl Eq for Own {}
+impl Eq for Server {}
 
 impl Server {
     /// A server whose line has a form of its own. `address` is what the line's host stands for.
@@ -231,6 +241,12 @@ mod tests {
                 (address.parse().unwrap(), params, weight, maint)
             );
         }
+        let ours = Server::parse("server a 127.0.0.1:1 check inter 5s").unwrap();
+        assert_eq!(ours.line, None);
+        let place = (ours.name.clone(), ours.address);
+        let line = |line: &str| Server::of_line(place.0.clone(), place.1, line.into());
+        assert_eq!(line("server a 127.0.0.1:1 check inter 5s"), ours, "the same words");
+        assert_ne!(line("server a 127.0.0.1:1  check inter 5s"), ours);
         let server =
             Server::parse("server a 127.0.0.1:1  check inter 5s").unwrap().with_inherited_weight("inter 2s weight 9");
         assert_eq!(server.runtime_params("inter 2s weight 9 disabled"), "inter 2s check inter 5s weight 9");

@@ -115,8 +115,8 @@ fn steps(services: usize, backends: usize, lab: &Lab) -> Result<[Duration; 4]> {
     let mut applied = Applied::default();
     let mut turn = |answers: &ServiceMap| {
         let began = Instant::now();
-        let services = policies.apply(answers);
-        let layout = composer.compose(&services, None, 0);
+        let services = policies.apply(answers, began.into());
+        let layout = composer.compose(services, None, 0);
         let planned = plan(&layout, &applied, &can);
         let text = (planned != Plan::Unchanged).then(|| layout.pieces());
         let took = began.elapsed();

@@ -1,11 +1,14 @@
 //! `discover run -c`: a config of Synapse's with real etcd and real HAProxy, which shell commands start and reload.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     reason = "a test fails by panicking; clippy excuses only functions marked as tests"
 )]
 
 mod killing;
+mod nginx;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::net::SocketAddr;
@@ -161,6 +164,30 @@ async fn synapses_config_keeps_haproxy_at_the_state_of_etcd() {
     eventually("the new service answers, without a signal", async || get(second).await == "b").await;
     assert_eq!(world.reloads(), 2);
 
+    // A frontend on a stranger's port is not loaded, and comes when the port is free.
+    let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = stranger.local_addr().unwrap().port();
+    let also = |port: u16| json!({"discovery": {"method": "base"}, "default_servers": [{"host": "127.0.0.1", "port": b.port()}], "haproxy": {"port": port}});
+    let both = json!({"fixed": also(second), "third": also(taken)});
+    std::fs::write(world.path("synapse.json"), config(world.dir.path(), &world.etcd, world.port, both).to_string())
+        .unwrap();
+    eventually("the taken port is told", async || log().contains("another process listens there")).await;
+    assert_eq!((get(second).await.as_str(), world.reloads()), ("b", 2));
+    drop(stranger);
+    eventually("it answers", async || get(taken).await == "b").await;
+    assert_eq!(world.reloads(), 3);
+
+    // ls and diff know the config, too.
+    let said = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_discover"));
+        let output = command.args(args).args(["-c", "synapse.json"]).current_dir(world.dir.path()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let listed: Value = serde_json::from_str(&said(&["ls", "--json"])).unwrap();
+    assert_eq!(listed["services"]["web"].as_array().unwrap().len(), 1, "{listed}");
+    let nothing = said(&["diff"]);
+    assert!(nothing.contains("nothing to do"), "{nothing}");
+
     // A restart changes nothing.
     let before = world.cfg();
     kill(Pid::from_raw(world.agent.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
@@ -168,7 +195,7 @@ async fn synapses_config_keeps_haproxy_at_the_state_of_etcd() {
     world.agent = agent(world.dir.path());
     world.put(3, a).await;
     eventually("a answers again", async || get(world.port).await == "a").await;
-    assert_eq!(world.reloads(), 2, "{}", log());
+    assert_eq!(world.reloads(), 3, "{}", log());
     let kept = before.lines().filter(|l| l.starts_with("\tserver ")).all(|l| world.cfg().contains(l));
     assert!(kept, "{before}\n{}", world.cfg());
     assert!(world.store.list("/nerve/").await.is_ok());

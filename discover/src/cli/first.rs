@@ -1,0 +1,96 @@
+//! What the sources say first, for commands that look once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::model::{ServiceMap, ServiceName};
+use common::registry::{GeneratorConfigs, Quarantined};
+use common::store::Key;
+use common::watch::channel;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use super::configured::read;
+use super::source::SourceArgs;
+use crate::config::Config;
+use crate::reconcile::{Source, merge};
+use crate::watchers::{BoxWatcher, Context, configured};
+
+/// What all sources say together.
+pub(super) struct Answers {
+    pub(super) services: ServiceMap,
+    pub(super) generator_configs: GeneratorConfigs,
+    pub(super) quarantined: BTreeMap<Key, Quarantined>,
+    /// The highest one.
+    pub(super) revision: i64,
+}
+
+/// One source, not started.
+struct Asked {
+    name: Arc<str>,
+    answers_for: Option<ServiceName>,
+    watcher: BoxWatcher,
+}
+
+/// Asks the source that the flags name, or with a config those of its services; gives the config, too.
+///
+/// # Errors
+/// [`Failure::Usage`] for what is wrong with either, [`Failure::Runtime`] when an answer does not come in time.
+pub(super) async fn ask(
+    flags: &SourceArgs,
+    config: Option<&Path>,
+    patience: Duration,
+) -> Result<(Option<Config>, Answers), Failure> {
+    let Some(path) = config else {
+        let asked = Asked { name: flags.name().into(), answers_for: None, watcher: flags.watcher()? };
+        return Ok((None, first_answers(vec![asked], patience).await?));
+    };
+    let config = read(path).map_err(Failure::Usage)?.config;
+    let watchers = configured(&config).map_err(|e| Failure::usage(&e))?;
+    let mut context = Context::new(flags.etcd().config().map_err(|e| Failure::usage(&e))?);
+    let asked = watchers.iter().map(|w| Asked {
+        name: w.source_name(),
+        answers_for: w.answers_for(),
+        watcher: w.watcher(&mut context),
+    });
+    let answers = first_answers(asked.collect(), patience).await?;
+    Ok((Some(config), answers))
+}
+
+async fn first_answers(asked: Vec<Asked>, patience: Duration) -> Result<Answers, Failure> {
+    let cancel = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let mut sources = Vec::with_capacity(asked.len());
+    for Asked { name, answers_for, watcher } in asked {
+        let (outlet, inlet) = channel();
+        tasks.spawn(watcher.run(outlet, cancel.clone()));
+        sources.push(Source { name, required: true, answers_for, inlet });
+    }
+    let deadline = Instant::now() + patience;
+    for source in &mut sources {
+        // Whatever came of the wait, what counts is what is there after it.
+        let _ = timeout_at(deadline, source.inlet.wait_for(|o| o.snapshot().is_some())).await.is_ok();
+    }
+    cancel.cancel();
+    while tasks.join_next().await.is_some() {} // they have nothing to say any more
+    let observations: Vec<_> = sources.iter().map(|s| s.inlet.borrow().clone()).collect();
+    let silent = sources.iter().zip(&observations).filter(|(_, o)| o.snapshot().is_none());
+    let silent: Vec<String> =
+        silent.map(|(s, o)| format!("{}: {}", s.name, o.error().unwrap_or("no answer"))).collect();
+    if !silent.is_empty() {
+        let silent = silent.join("; ");
+        return Err(Failure::Runtime(format!("no answer within {patience:?} from {silent}").into()));
+    }
+    let merged = merge(sources.iter().zip(observations.iter().cloned()));
+    let snapshots = || observations.iter().filter_map(|o| o.snapshot());
+    Ok(Answers {
+        services: merged.services,
+        generator_configs: merged.generator_configs,
+        quarantined: snapshots().flat_map(|s| s.quarantined.iter()).map(|(k, q)| (k.clone(), q.clone())).collect(),
+        revision: snapshots().map(|s| s.revision).max().unwrap_or_default(),
+    })
+}
