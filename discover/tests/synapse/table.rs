@@ -28,20 +28,22 @@ fn is_current(path: &str, text: &str) {
     );
 }
 
+/// The sources of the tests in `dir`, as one text.
+fn sources(dir: &str) -> String {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(dir);
+    std::fs::read_dir(dir).unwrap().map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect()
+}
+
 #[test]
-fn every_key_has_a_test() {
-    let dirs = ["synapse", "watchers"].map(|dir| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(dir));
-    let files = dirs.iter().flat_map(|dir| std::fs::read_dir(dir).unwrap());
-    let sources: String = files.map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect();
+fn every_key_has_a_test_that_uses_it() {
+    let programs = ["synapse", "synapse_run", "watchers"].map(sources);
     let mut keys = Vec::new();
     all_keys(ROOT, &mut keys);
-    for key in keys {
-        assert!(
-            sources.contains(&format!("fn {}(", key.test)),
-            "key {} names the test {}, which is not there",
-            key.name,
-            key.test
-        );
+    for Key { name, test, .. } in keys {
+        let source = programs.iter().find(|source| source.contains(&format!("fn {test}(")));
+        let source = source.unwrap_or_else(|| panic!("key {name} names the test {test}, which is not there"));
+        let uses = [format!("\"{name}\""), format!("{name}:"), format!(".{name}")];
+        assert!(uses.iter().any(|word| source.contains(word)), "the program of the test {test} never says {name}");
     }
 }
 

@@ -10,6 +10,7 @@ mod killing;
 mod nginx;
 #[path = "../support/mod.rs"]
 mod support;
+mod switches;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
