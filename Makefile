@@ -6,7 +6,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build images lab demo demo-down test lint docs bench
+.PHONY: help setup build images lab demo demo-down test lint docs bench fuzz
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,3 +45,6 @@ docs: setup ## build the API documentation
 
 bench: setup lab images ## measure speed and cost; prints a table
 	cargo run --release --locked -q -p e2e --bin bench
+
+fuzz: setup ## feed the readers of labels, values and replies with rubbish, 60 s each
+	@deploy/fuzz.sh

@@ -1,0 +1,92 @@
+//! What each target feeds with a fuzzer's bytes, and what must hold whatever they are.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use common::desired::{Container, ContainerMap, Settings, decide};
+use common::model::{BackendId, Decoded, ValueFormat, decode, encode};
+use serde_json::{Map, Value, json};
+
+/// A running container whose labels and variables are the lines of `text`: `key=value`, and `$KEY=value` for a variable.
+pub fn labels(text: &str) {
+    let (mut labels, mut env) = (Map::new(), Vec::new());
+    for line in text.lines() {
+        match line.strip_prefix('$') {
+            Some(variable) => env.push(Value::from(variable)),
+            None => {
+                let (key, value) = line.split_once('=').unwrap_or((line, ""));
+                labels.insert(key.to_owned(), value.into());
+            }
+        }
+    }
+    let body = json!({
+        "Id": "b".repeat(64), "Name": "/bad",
+        "State": {"Status": "running", "Running": true, "Pid": 1, "StartedAt": "2026-01-01T00:00:00.000000001Z"},
+        "Config": {"Image": "bad", "Labels": labels, "Env": env, "ExposedPorts": {"80/tcp": {}, "53/udp": {}}},
+        "HostConfig": {"NetworkMode": "bridge"},
+        "NetworkSettings": {
+            "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "10001"}], "53/udp": [{"HostIp": "::", "HostPort": "10002"}]},
+            "Networks": {"bridge": {"IPAddress": "172.17.0.2", "GlobalIPv6Address": ""}},
+        },
+    });
+    docker(body.to_string().as_bytes());
+}
+
+/// A daemon's answer about one container: it harms no other, and what is published can be read back.
+pub fn docker(json: &[u8]) {
+    let Ok(bad) = common::docker::parse_container(json) else { return };
+    let good = good();
+    let settings = Settings { host_ip: Some([10, 0, 0, 5].into()), ..Settings::default() };
+    let alone = decide(&map([good.clone()]), &settings);
+    if bad.id == good.id {
+        return;
+    }
+    let together = decide(&map([good.clone(), bad]), &settings);
+    let others: Vec<_> = together.iter().filter(|decision| decision.container == good.id).collect();
+    assert!(alone.iter().eq(others), "another container's labels changed what becomes of this one");
+    for decision in &together {
+        assert!(!decision.to_string().chars().any(|c| c.is_control() && c != '\n'));
+        let Some(candidate) = decision.candidate() else { continue };
+        let usable = |ip: IpAddr| !ip.is_unspecified() && !ip.is_loopback();
+        assert!(candidate.backend.host.ip().is_none_or(usable), "{:?}", candidate.backend);
+        let value = encode(&candidate.backend, ValueFormat::Json);
+        let read = decode(&candidate.backend.id, value.as_bytes());
+        assert_eq!(read, Ok(Decoded::Backend(Box::new(candidate.backend.clone()))));
+    }
+}
+
+/// A registry's value: what can be read can be written and read again.
+pub fn value(bytes: &[u8]) {
+    let Ok(id) = "fuzzed".parse::<BackendId>() else { return };
+    if let Ok(Decoded::Backend(backend)) = decode(&id, bytes) {
+        let again = decode(&id, encode(&backend, ValueFormat::Json).as_bytes());
+        assert_eq!(again, Ok(Decoded::Backend(backend)));
+    }
+}
+
+/// HAProxy's replies.
+pub fn haproxy(text: &str) {
+    use discover::haproxy::tables;
+    drop(tables::servers_state(text));
+    drop(tables::stat(text));
+    drop(tables::info(text));
+    drop(tables::map_entries(text));
+}
+
+fn good() -> Container {
+    let body = json!({
+        "Id": "a".repeat(64), "Name": "/good",
+        "State": {"Status": "running", "Running": true, "Pid": 1, "StartedAt": "2026-01-01T00:00:00.000000001Z"},
+        "Config": {"Image": "good", "Labels": {}, "Env": [], "ExposedPorts": {"80/tcp": {}}},
+        "HostConfig": {"NetworkMode": "bridge"},
+        "NetworkSettings": {
+            "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "10000"}]},
+            "Networks": {"bridge": {"IPAddress": "172.17.0.3", "GlobalIPv6Address": ""}},
+        },
+    });
+    common::docker::parse_container(body.to_string().as_bytes()).unwrap()
+}
+
+fn map(containers: impl IntoIterator<Item = Container>) -> ContainerMap {
+    containers.into_iter().map(|c| (c.id.clone(), Arc::new(c))).collect()
+}
