@@ -14,6 +14,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 instrumented=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing)
+command -v c++ >/dev/null || die "libFuzzer needs a C++ compiler: install g++"
 say "building with the fuzzer's instrumentation (some minutes the first time)"
 # A target of its own keeps the flags from build scripts, which have no fuzzer to link with.
 RUSTFLAGS="${instrumented[*]}" cargo build --release --locked -q \
