@@ -149,7 +149,8 @@ impl Haproxy {
             Ok(applied) => {
                 self.runs_silently = false;
                 if self.verify_at.is_some() && applied.layout != self.applied.layout {
-                    warn!("HAProxy's servers are not what they were left as; repairing them.");
+                    let sections = self.applied.layout.differs_from(&applied.layout).join(", ");
+                    warn!(%sections, "HAProxy's servers are not what they were left as; repairing them.");
                     self.metrics.repairs.inc();
                 }
                 self.applied = applied;

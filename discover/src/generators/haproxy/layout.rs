@@ -1,6 +1,7 @@
 //! haproxy.cfg as a value: a header, then sections, each a skeleton with its servers at its end, then a footer.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::server::{Server, checksum_of_text};
@@ -86,6 +87,16 @@ fn default_server(line: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Layout {
+    /// The names of the sections that `other` has in another form, or not at all, and of those that only it has. Empty when just
+    /// their order differs, or what stands around them.
+    pub fn differs_from<'a>(&'a self, other: &'a Self) -> Vec<&'a str> {
+        let missing = |from: &Self, section: &Arc<Section>| !from.sections.contains(section);
+        let ours = self.sections.iter().filter(|section| missing(other, section));
+        let theirs = other.sections.iter().filter(|section| missing(self, section));
+        let names: BTreeSet<&str> = ours.chain(theirs).map(|section| &*section.name).collect();
+        names.into_iter().collect()
+    }
+
     /// The file's text: equal layouts give equal bytes.
     pub fn render(&self) -> String {
         self.pieces().concat()
@@ -203,6 +214,16 @@ mod tests {
         for layout in [layout(), Layout { footer: "".into(), ..layout() }, Layout::default()] {
             assert_eq!(Layout::parse(&layout.render()), Some(layout));
         }
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let (one, mut other) = (layout(), layout());
+        assert!(one.differs_from(&other).is_empty());
+        other.sections.pop();
+        Arc::make_mut(&mut other.sections[0]).servers[0].weight = 1;
+        assert_eq!(one.differs_from(&other), ["empty", "web"]);
+        assert_eq!(other.differs_from(&one), ["empty", "web"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use e2e::docker::{Container, Spec};
 use e2e::figures::Figure;
 use e2e::haproxy::{self, Haproxy};
+use e2e::http::Client;
 use e2e::scene::{PATIENCE, Scene, loopback, remove_all, run_all};
 use e2e::terminal::Terminal;
 use e2e::traffic::{Load, Plan, Report, stop_all};
@@ -52,6 +53,9 @@ async fn ours(haproxy: &Haproxy, mode: &str) -> Result<Report> {
     let port = free_port();
     let spec = Spec::served("web", port).label("register.80.mode", mode);
     let containers = run_all(&scene.docker, &vec![spec; CONTAINERS]).await?;
+    // What is asked of the port before HAProxy has it is no failure.
+    let served = async || Client::new(loopback(port), false, PATIENCE).get("/").await.is_ok_and(|r| r.status == 200);
+    wait::until_true("an answer", PATIENCE, served).await?;
     let load = load(port);
     all_answer(&load, &containers).await?;
     stop(&containers, async |_| Ok(())).await?;
