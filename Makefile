@@ -1,15 +1,16 @@
 # Every target sets up what it needs on a fresh Debian 12 or 13 machine; all of them may be run again and again.
-# Variables worth knowing: DEMO_SERVICE_PORT, DEMO_ETCD_PORT (demo), BASE (image to build on), DEBIAN_MIRROR.
+# Variables worth knowing: DEMO_SERVICE_PORT, DEMO_EDGE_PORT, DEMO_ETCD_PORT (demo, demo-edge), SOAK (how long),
+# BASE (image to build on), DEBIAN_MIRROR.
 
 SHELL := bash
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build images lab demo demo-down test lint docs bench fuzz
+.PHONY: help setup build images lab lab-hosts demo demo-edge demo-hosts demo-down demo-edge-down test lint docs bench fuzz soak
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (as root, or by sudo), check Rust and Docker
 	@deploy/setup.sh
@@ -25,10 +26,23 @@ lab: setup ## fetch the HAProxy and etcd versions that the tests use
 
 demo: setup images ## show containers appearing in and leaving a load balancer; leaves the stack up
 	@deploy/demo.sh up
-	cargo run --release --locked -q -p e2e --bin demo
+	@deploy/demo.sh show
 
 demo-down: ## stop the demo and remove everything of it
 	@deploy/demo.sh down
+
+demo-edge: setup images ## show three tiers behind the HTTP edge, each hop found through discover; leaves the stack up
+	@deploy/demo.sh up edge
+	@deploy/demo.sh show edge
+
+demo-edge-down: ## stop that and remove everything of it
+	@deploy/demo.sh down edge
+
+demo-hosts: setup lab ## show seven hosts on this machine: containers come and go, one host is cut off and returns
+	@deploy/hosts.sh demo
+
+lab-hosts: setup lab ## bring such hosts up to play with: cut, freeze, lose packets; all of it goes at the end
+	@deploy/hosts.sh up
 
 test: setup lint lab images ## run every check and test, end to end ones included
 	@deploy/test.sh
@@ -48,3 +62,8 @@ bench: setup lab images ## measure speed and cost; prints a table
 
 fuzz: setup ## feed the readers of labels, values and replies with rubbish, 60 s each
 	@deploy/fuzz.sh
+
+SOAK ?= 1h
+soak: setup lab ## live for SOAK (1h) under load, with random life and faults; prints what was held
+	cargo build --release --locked -p register -p discover
+	cargo run --release --locked -q -p e2e --bin soak -- --time $(SOAK)

@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
 # build-images.sh [IMAGE...]: builds the binaries on this host and the images around them.
-# IMAGE is register, discover, whoami, publisher or etcd; all of them by default. BASE chooses the base image, else base-image.sh does.
+# IMAGE is register, discover, whoami, publisher, etcd or memcached; all of them by default. BASE chooses the base image, else base-image.sh does.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
 images=("$@")
-[ ${#images[@]} -gt 0 ] || images=(register discover whoami publisher etcd)
+[ ${#images[@]} -gt 0 ] || images=(register discover whoami publisher etcd memcached)
 
 # The image that a name stands for. What only the demo uses is kept apart, so that nobody's own whoami is overwritten.
 tag_of() {
     case $1 in
         register | discover) echo "docker-$1" ;;
-        whoami | publisher | etcd) echo "docker-register-demo/$1" ;;
-        *) die "no such image: $1 (register, discover, whoami, publisher, etcd)" ;;
+        whoami | publisher | etcd | memcached) echo "docker-register-demo/$1" ;;
+        *) die "no such image: $1 (register, discover, whoami, publisher, etcd, memcached)" ;;
     esac
 }
 
-# The programs that an image holds; etcd's comes from the distribution.
+# The programs that an image holds; those of etcd and memcached come from the distribution.
 programs_of() {
     case $1 in
-        etcd) ;;
+        etcd | memcached) ;;
         publisher) echo register whoami ;;
         *) echo "$1" ;;
     esac

@@ -9,7 +9,7 @@ cd "$ROOT"
 seconds=${1:-60}
 shift || :
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(labels docker values haproxy)
+[ ${#targets[@]} -gt 0 ] || targets=(labels docker values haproxy config)
 host=$(rustc -vV | sed -n 's/^host: //p')
 instrumented=(-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table

@@ -54,6 +54,8 @@ need protoc protobuf-compiler
 need readelf binutils
 need curl curl
 need ip iproute2
+# The lab's hosts: links are cut by its rules.
+need iptables iptables
 need debootstrap debootstrap
 need patchelf patchelf
 need etcdctl etcd-client

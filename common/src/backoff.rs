@@ -3,6 +3,8 @@
 //! Jitter matters here because one event (an etcd leader lost, a daemon restarted) makes every agent of a cluster retry at once;
 //! source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
 
+#[cfg(any(test, feature = "testing"))]
+use std::cell::RefCell;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -10,6 +12,27 @@ use tokio::time::Instant;
 
 /// No delay is ever shorter: a delay of 0 would be a busy loop.
 const FLOOR: Duration = Duration::from_millis(1);
+
+#[cfg(any(test, feature = "testing"))]
+thread_local! {
+    /// Where the seeds of this thread's back-offs come from, if they are to be the same each time.
+    static SEEDS: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+}
+
+/// From now on every [`Backoff`] that is made on this thread is seeded, in the order in which they are made: a simulation
+/// of whole agents repeats its delays.
+#[cfg(any(test, feature = "testing"))]
+pub fn seed_this_thread(seed: u64) {
+    SEEDS.set(Some(StdRng::seed_from_u64(seed)));
+}
+
+/// The generator of a new back-off, where the thread is seeded.
+fn simulated() -> Option<Box<StdRng>> {
+    #[cfg(any(test, feature = "testing"))]
+    return SEEDS.with_borrow_mut(|seeds| seeds.as_mut().map(|seeds| Box::new(StdRng::seed_from_u64(seeds.random()))));
+    #[cfg(not(any(test, feature = "testing")))]
+    None
+}
 
 /// How a delay is drawn below the current ceiling (`base · 2ⁿ`, at most `cap`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +68,7 @@ impl Backoff {
         let base = base.max(FLOOR);
         let cap = cap.max(base);
         let quiet = cap.saturating_mul(2).max(Duration::from_secs(10));
-        Self { base, cap, quiet, jitter: Jitter::Full, failures: 0, resumes: None, seeded: None }
+        Self { base, cap, quiet, jitter: Jitter::Full, failures: 0, resumes: None, seeded: simulated() }
     }
 
     /// Draws delays by `jitter`.
@@ -165,6 +188,18 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert!(all.len() > 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_seeded_thread_repeats_its_delays_and_its_backoffs_differ() {
+        let delays = || {
+            seed_this_thread(7);
+            [Backoff::new(CAP, CAP).next_delay(), Backoff::new(CAP, CAP).next_delay()]
+        };
+        let first = delays();
+        assert_eq!(first, delays());
+        assert_ne!(first[0], first[1]);
+        SEEDS.set(None);
     }
 
     proptest! {

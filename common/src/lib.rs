@@ -12,6 +12,8 @@
 //! | [`drain`], [`handover`], [`turn`] | which containers drain; what becomes of a candidate, and why | no |
 //! | [`warmup`] | the weight of who has just become ready | no |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
+//! | [`client`] | live backends for programs: a view, or every change, from etcd or from Docker | by way of both |
+//! | [`program`] | a child program: the signals passed to it, the status it leaves | yes |
 //! | [`admin`] | the admin server: metrics, health, status, events | yes |
 //! | [`config`] | config files of Synapse's and Nerve's making, read whole | reads files |
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
@@ -27,6 +29,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod checks;
+pub mod client;
 pub mod config;
 pub mod debounce;
 pub mod desired;
@@ -37,6 +40,7 @@ pub mod handover;
 pub mod hostip;
 pub mod lifecycle;
 pub mod model;
+pub mod program;
 pub mod readiness;
 pub mod registry;
 pub mod store;

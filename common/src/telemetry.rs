@@ -1,4 +1,4 @@
-//! Logs: their set-up, and how an error is printed in one.
+//! Logs: their set-up, and how an error is printed in one; a metric of both agents.
 
 use std::{
     error::Error,
@@ -6,7 +6,11 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use tracing_subscriber::{EnvFilter, filter::ParseError, util::TryInitError};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::util::TryInitError;
 use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
 
 /// An error with its causes, `operation: cause: cause`, each once.
@@ -117,18 +121,72 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), LoggingError>
         registry.with(layer).try_init()
     } else {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()); // https://no-color.org
-        let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(io::stderr);
+        let layer = tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(move || OneEvent { colour });
         registry.with(layer).try_init()
     }
     .map_err(LoggingError::Init)
 }
 
-fn choose_filter(env: Option<String>, given: &str) -> Result<EnvFilter, LoggingError> {
+/// Stderr, for text. What is logged may come from strangers: a line's end in it begins no line that looks like an event
+/// (what goes on is set in), and no control character reaches a terminal, but for the formatter's own colours.
+struct OneEvent {
+    colour: bool,
+}
+
+impl io::Write for OneEvent {
+    /// An event comes in one piece.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = set_in(&String::from_utf8_lossy(event), self.colour);
+        io::stderr().lock().write_all(text.as_bytes()).map(|()| event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn set_in(event: &str, colour: bool) -> String {
+    let (body, end) = event.strip_suffix('\n').map_or((event, ""), |body| (body, "\n"));
+    let mut text = String::with_capacity(event.len());
+    for (at, c) in body.char_indices() {
+        match c {
+            '\n' => text.push_str("\n    | "),
+            '\u{1b}' if colour && is_colour(&body[at + 1..]) => text.push(c),
+            c if c.is_control() => text.extend(c.escape_default()),
+            c => text.push(c),
+        }
+    }
+    text.push_str(end);
+    text
+}
+
+/// Whether what follows an escape character sets a colour: `[1;31m`.
+fn is_colour(rest: &str) -> bool {
+    let numbers = |rest: &str| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m');
+    rest.strip_prefix('[').is_some_and(numbers)
+}
+
+fn choose_filter(env: Option<String>, given: &str) -> Result<Targets, LoggingError> {
     let (origin, filter) = match env.filter(|v| !v.trim().is_empty()) {
         Some(v) => ("RUST_LOG", v),
         None => ("--log", given.to_owned()),
     };
-    EnvFilter::try_new(&filter).map_err(|source| LoggingError::Filter { origin, filter, source })
+    filter.parse().map_err(|source| LoggingError::Filter { origin, filter, source })
+}
+
+/// A gauge `tasks`: the tasks of the runtime in which it is asked. A number that only grows is a leak.
+#[derive(Debug)]
+pub struct Tasks;
+
+impl Collector for Tasks {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        // Outside of a runtime there is none, as in a command that only prints.
+        let alive = tokio::runtime::Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks());
+        let gauge = ConstGauge::new(i64::try_from(alive).unwrap_or(i64::MAX));
+        let metric =
+            encoder.encode_descriptor("tasks", "Tasks under way in this program", None, gauge.metric_type())?;
+        gauge.encode(metric)
+    }
 }
 
 #[cfg(test)]
@@ -152,6 +210,17 @@ mod tests {
     }
     fn chain(texts: &[&'static str]) -> Link {
         Link(texts[0], (texts.len() > 1).then(|| Box::new(chain(&texts[1..]))))
+    }
+
+    #[tokio::test]
+    async fn the_tasks_of_the_runtime_are_counted() {
+        let mut registry = prometheus_client::registry::Registry::with_prefix("x");
+        registry.register_collector(Box::new(Tasks));
+        let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(std::future::pending::<()>())).collect();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("\nx_tasks 3\n"), "{text}");
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[test]
@@ -190,6 +259,14 @@ mod tests {
             let shown = Masked(&format!("http://{user}:{secret}@{host}:2379/path")).to_string();
             prop_assert_eq!(shown, format!("http://{user}:***@{host}:2379/path"));
         }
+    }
+
+    #[test]
+    fn an_event_in_text_is_one_line_or_is_set_in() {
+        assert_eq!(set_in("plain\n", false), "plain\n");
+        assert_eq!(set_in("key=a\n2026 INFO forged\r\n", false), "key=a\n    | 2026 INFO forged\\r\n");
+        assert_eq!(set_in("\u{1b}[31mred\u{1b}[2Jgone\u{9b}\n", true), "\u{1b}[31mred\\u{1b}[2Jgone\\u{9b}\n");
+        assert_eq!(set_in("\u{1b}[31m\t", false), "\\u{1b}[31m\\t");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::metrics::{Metrics, SourceLabel};
-use crate::reconcile::{Desired, Emptied, Guard, Memory, Policies, Source, merge};
+use crate::reconcile::{Desired, Emptied, Guard, LeftOut, Limits, Memory, Policies, Source, merge};
 use crate::state::StateFile;
 use crate::status::Shared;
 pub use crate::turns::Turn;
@@ -32,6 +32,8 @@ pub struct Agent {
     pub generators: Vec<Box<dyn Turn>>,
     /// The guard against mass expiry; shared with the control socket.
     pub guard: Arc<std::sync::Mutex<Guard>>,
+    /// How much of what the sources say is taken in.
+    pub limits: Limits,
     /// What becomes of pools that are empty all the same.
     pub emptied: Emptied,
     /// Where what must outlive a restart is written, if anywhere.
@@ -70,6 +72,7 @@ impl Agent {
         let mut tasks = start(generators, &wanted, &recorder, &cancel);
         let started = Instant::now();
         let mut begun = false;
+        let mut left_out = LeftOut::new();
         let mut due = Some(Instant::now());
         loop {
             let at = due.unwrap_or_else(|| Instant::now() + PERIOD).min(Instant::now() + PERIOD);
@@ -88,7 +91,7 @@ impl Agent {
                 () = sleep_until(at) => {}
             }
             let observations: Vec<_> = self.sources.iter().map(|s| s.inlet.borrow().clone()).collect();
-            let merged = merge(self.sources.iter().zip(observations.iter().cloned()));
+            let mut merged = merge(self.sources.iter().zip(observations.iter().cloned()));
             self.shared.observed(&self.sources, &observations, &self.metrics);
             if !begun && !merged.pending.is_empty() {
                 let answered = observations.iter().any(|o| o.snapshot().is_some());
@@ -98,11 +101,20 @@ impl Agent {
                 }
                 warn!(pending = %merged.pending.join(", "), "Going on without these sources: they have not answered in time.");
             }
+            let served = || self.lock_guard().memory(Instant::now()).told;
+            let cut = self.limits.cut(&mut merged.services, served);
+            if cut != left_out {
+                cut.iter().for_each(|(service, why)| warn!(%service, %why, "The sources say more than is taken in."));
+                left_out = cut;
+            }
             begun = true;
             let mut desired = self.lock_guard().judge(&merged, Instant::now());
             self.emptied.fill(&mut desired);
             if let Some(policies) = &mut self.policies {
                 policies.apply_to(&mut desired, &merged.generator_configs, Instant::now());
+            }
+            if !left_out.is_empty() {
+                Arc::make_mut(&mut desired.refused).extend(left_out.clone());
             }
             let wanted = Arc::new(Wanted { desired, observations });
             news.send_replace(Some(wanted.clone()));
@@ -160,6 +172,7 @@ async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel
         }
         wake.notify_one();
         tokio::select! {
+            biased; // shutdown wins over work
             () = cancel.cancelled() => return,
             changed = source.inlet.changed() => if changed.is_err() { return },
         }

@@ -2,14 +2,17 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`api`] | what is routed, for programs: `/services`, Prometheus' `http_sd` |
 //! | [`cli`] | the command line |
 //! | [`config`] | Synapse's config, read whole and checked |
 //! | [`agent`], [`turns`] | the running agent: what it observes, and the turns of its generators |
 //! | [`watchers`] | sources of pools |
 //! | [`reconcile`] | observations → merge → guard → desired (pure) |
+//! | [`edge`] | the HTTP edge's decisions: which host and path go to which service (pure) |
 //! | [`generators`] | desired → files and running state, one folder for each |
 //! | [`haproxy`] | talking to HAProxy and running it |
 //! | [`supervise`] | `discover supervise`: owns HAProxy's processes, as PID 1 |
+//! | [`certificates`] | certificates for HTTPS at the edge |
 //! | [`state`] | what must outlive a restart, on disk |
 //! | [`metrics`], [`status`] | what discover tells about itself |
 //! | [`names`] | host names as addresses |
@@ -18,8 +21,11 @@
 //! no data, every turn reads the whole state again, and costs what changed.
 
 pub mod agent;
+pub mod api;
+pub mod certificates;
 pub mod cli;
 pub mod config;
+pub mod edge;
 pub mod generators;
 pub mod haproxy;
 pub mod metrics;

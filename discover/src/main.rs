@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     common::tls::install_provider();
     // One thread: a turn is milliseconds of work, and every thread's stack and arena is memory on every host.
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(cli::main(cli)).into(),
+        Ok(runtime) => ExitCode::from(runtime.block_on(cli::main(cli))),
         Err(error) => {
             eprintln!("discover: starting: {error}");
             Exit::Runtime.into()

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use common::telemetry::Tasks;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -44,6 +45,10 @@ pub struct Metrics {
     pub source_backends: Family<SourceLabel, Gauge>,
     /// How often a source began to fail.
     pub source_failures: Family<SourceLabel, Counter>,
+    /// When each of the edge's certificates ends, Unix time in seconds.
+    pub certificate_expiry: Family<CertificateLabel, Gauge>,
+    /// Certificates that are left out.
+    pub certificates_left_out: Gauge,
     operations: Family<OperationLabel, Counter>,
     reloads: Family<OutcomeLabel, Counter>,
     reload_reasons: Family<ReasonLabel, Counter>,
@@ -78,6 +83,13 @@ impl From<bool> for Ended {
 pub struct SourceLabel {
     /// Its name, from the config.
     pub source: String,
+}
+
+/// One certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CertificateLabel {
+    /// The name of our copy, made of the operator's file's.
+    pub file: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -116,6 +128,8 @@ impl Metrics {
             stale: Family::default(),
             source_backends: Family::default(),
             source_failures: Family::default(),
+            certificate_expiry: Family::default(),
+            certificates_left_out: Gauge::default(),
             operations: Family::default(),
             reloads: Family::default(),
             reload_reasons: Family::default(),
@@ -137,9 +151,14 @@ impl Metrics {
         registry.register_with_unit("source_stale", "Since a source fails", Unit::Seconds, metrics.stale.clone());
         registry.register("source_backends", "Backends that a source tells of", metrics.source_backends.clone());
         registry.register("source_failures", "Times that a source began to fail", metrics.source_failures.clone());
+        let (name, expiry) = ("certificate_expiry_timestamp", metrics.certificate_expiry.clone());
+        registry.register_with_unit(name, "When a certificate ends, Unix time", Unit::Seconds, expiry);
+        let left_out = metrics.certificates_left_out.clone();
+        registry.register("certificates_left_out", "Certificates that are left out", left_out);
         registry.register("runtime_operations", "Runtime operations", metrics.operations.clone());
         registry.register("reloads", "Reloads of HAProxy", metrics.reloads.clone());
         registry.register("reload_reasons", "Why HAProxy was reloaded", metrics.reload_reasons.clone());
+        registry.register_collector(Box::new(Tasks));
         metrics
     }
 

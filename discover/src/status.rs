@@ -9,8 +9,10 @@ use common::model::{ServiceMap, ServiceName, Status};
 use common::registry::Snapshot;
 use common::watch::Observation;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::certificates::Loaded;
 use crate::generators::haproxy::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
@@ -33,6 +35,19 @@ struct State {
     pending: bool,
     /// Watchers below others: shown, never merged.
     inner: Vec<Source>,
+    /// The edge's certificates.
+    certificates: Option<watch::Receiver<Arc<Loaded>>>,
+}
+
+/// What is routed at one moment.
+#[derive(Debug, Clone)]
+pub struct Routed {
+    /// The highest revision of the sources; 0 where none has any.
+    pub revision: i64,
+    /// Every service with its pool, as it was merged and guarded.
+    pub services: ServiceMap,
+    /// How many backends of a service are there only because the guard holds them.
+    pub held: BTreeMap<ServiceName, usize>,
 }
 
 /// The last turn.
@@ -66,9 +81,22 @@ impl Shared {
         self.lock().services.clone()
     }
 
+    /// What is routed, for programs; `None` before the first turn, when nothing may be concluded.
+    pub fn routed(&self) -> Option<Routed> {
+        let state = self.lock();
+        let revisions = state.sources.iter().filter_map(|(_, o)| o.snapshot()).map(|s| s.revision);
+        let revision = revisions.max().unwrap_or_default();
+        (!state.pending).then(|| Routed { revision, services: state.services.clone(), held: state.held.clone() })
+    }
+
     /// Takes another HAProxy's part, as when a new config makes a new generator.
     pub fn set_haproxy(&self, haproxy: Option<Arc<Mutex<HaproxyStatus>>>) {
         self.lock().haproxy = haproxy;
+    }
+
+    /// Shows the edge's certificates.
+    pub fn set_certificates(&self, certificates: Option<watch::Receiver<Arc<Loaded>>>) {
+        self.lock().certificates = certificates;
     }
 
     /// Shows these watchers too, which stand below others.
@@ -176,6 +204,15 @@ fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec
     keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why}))).collect()
 }
 
+fn certificates(loaded: &Loaded) -> Value {
+    let served = loaded.certificates.iter().map(|certificate| {
+        let ends = humantime::format_rfc3339_seconds(certificate.facts.not_after).to_string();
+        json!({"file": certificate.source, "names": certificate.facts.names, "ends": ends})
+    });
+    let left_out = loaded.refused.iter().map(|refused| json!({"file": refused.source, "reason": refused.why}));
+    json!({"served": served.collect::<Vec<_>>(), "left_out": left_out.collect::<Vec<_>>()})
+}
+
 impl StatusSource for Shared {
     fn status(&self) -> Value {
         let state = self.lock();
@@ -216,6 +253,7 @@ impl StatusSource for Shared {
             "services": services,
             "haproxy": haproxy,
             "quarantined": state.quarantined,
+            "certificates": state.certificates.as_ref().map(|loaded| certificates(&loaded.borrow())),
         })
     }
 

@@ -18,7 +18,7 @@ use common::watch::{Watcher, channel};
 use discover::agent::{Agent, Turn};
 use discover::generators::{Generator, Outcome};
 use discover::metrics::Metrics;
-use discover::reconcile::{Desired, Emptied, Guard, GuardSettings, OnEmpty, Source};
+use discover::reconcile::{Desired, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
 use discover::state::StateFile;
 use discover::status::Shared;
 use prometheus_client::registry::Registry;
@@ -92,6 +92,7 @@ impl Running {
             policies: None,
             generators,
             guard: guard.clone(),
+            limits: Limits { max_services: SERVICES, max_backends: EACH, max_all_backends: SERVICES * EACH },
             emptied: Emptied::new(on_empty, last),
             state: Some(state),
             kept: ServiceMap::new(),
@@ -260,4 +261,37 @@ async fn a_generator_that_hangs_keeps_neither_the_others_nor_the_status_waiting(
     assert_eq!(shared.status()["sources"][0]["backends"], (SERVICES - 1) * EACH);
     assert!(shared.ready().is_err(), "not everything that is desired is applied");
     discover.kill();
+}
+
+/// Somebody who may write to the registry writes without end; the pools are those of before, also after a restart.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_registrations_is_left_out_and_shown_and_takes_nothing_away() {
+    let (hosts, dir, shared) = (Hosts::new().await, tempfile::tempdir().unwrap(), Shared::new(None));
+    let start = |shared: &Shared| Running::with(&hosts.store, dir.path(), OnEmpty::Empty, shared.clone(), Vec::new());
+    let discover = start(&shared);
+    settled().await;
+    assert_eq!(discover.routed(), ALL);
+    let flood = (0..300).map(|n| format!("/backends/a{n}/x")).chain((0..300).map(|n| format!("/backends/s0/x{n}")));
+    let ops = flood.map(|key| Op::put(key, "10.9.9.9:1".as_bytes(), None)).collect();
+    hosts.store.put_all(ops).await.unwrap();
+    settled().await;
+    assert_eq!(discover.routed(), ALL);
+    let shown = shared.status()["quarantined"].as_array().unwrap().clone();
+    assert_eq!(shown.len(), 301, "each service of which something is left out");
+    let s0 = shown.iter().find(|row| row["key"] == "s0").unwrap();
+    assert_eq!(s0["reason"], "300 of 320 backends are left out: too many (--max-backends)");
+    discover.kill();
+    let shared = Shared::new(None);
+    let discover = start(&shared);
+    settled().await;
+    assert_eq!(discover.routed(), ALL, "a restart does not matter");
+    assert!(discover.routed.lock().unwrap().keys().all(|name| name.as_str().starts_with('s')));
+    // Where there is room again, the first of them take it.
+    for n in 0..EACH {
+        hosts.store.delete(format!("/backends/s1/b{n}"));
+    }
+    settled().await;
+    let names: Vec<String> = discover.routed.lock().unwrap().keys().map(|name| name.to_string()).collect();
+    assert_eq!((names.len(), names[0].as_str()), (SERVICES, "a0"));
+    discover.stop().await;
 }

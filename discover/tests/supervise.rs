@@ -15,7 +15,7 @@ use discover::haproxy::process::{Output, alive};
 use discover::supervise::{Options, SuperviseError, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Lab, eventually, free_port, get, programs};
+use support::{Lab, eventually, free_port, get, http_server, programs};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -225,6 +225,40 @@ async fn a_watched_file_is_loaded_however_it_is_replaced_and_a_bad_one_is_refuse
         answers(port, "four").await;
         put(&lab, &answering(port, "five"), &dir.join("cfg"));
         answers(port, "five").await;
+        supervised.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_haproxy_refuses_is_left_out_of_a_watched_file_alone() {
+    let _alone = ALONE.lock().await;
+    for program in programs() {
+        let port = free_port();
+        let lab = Lab::new(&program, "");
+        let file = lab.dir.path().join("cfg");
+        let (a, b) = (http_server("a", Duration::ZERO).await, http_server("b", Duration::ZERO).await);
+        let web = |words: [&str; 2]| {
+            let servers = format!("    server a {a} {}\n    server b {b} {}\n", words[0], words[1]);
+            format!("listen web\n    bind 127.0.0.1:{port}\n    mode http\n{servers}")
+        };
+        put(&lab, &web(["no-such-word 7", ""]), &file);
+        let supervised = supervise(with_file(&lab, file.clone()));
+        answers(port, "b").await;
+        put(&lab, &web(["", "weight 9 no-such-word"]), &file);
+        answers(port, "a").await;
+        for _ in 0..4 {
+            assert_eq!(get(port).await, "a", "the other one is left out");
+        }
+        // Where all are refused it is no registration's fault: nothing changes.
+        let serving = processes(&lab).await;
+        put(&lab, &web(["no-such-word", "no-such-word"]), &file);
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(100)).await; // the assertion holds at every moment
+            assert_eq!(get(port).await, "a");
+        }
+        assert_eq!(processes(&lab).await, serving, "no reload was tried");
+        put(&lab, &web(["disabled", ""]), &file);
+        answers(port, "b").await;
         supervised.stop().await;
     }
 }

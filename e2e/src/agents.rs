@@ -1,13 +1,16 @@
 //! `register` and `discover` as processes, and what their admin servers tell.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use discover::haproxy::master::MasterCli;
+use discover::haproxy::runtime::Runtime;
+use discover::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use serde_json::Value;
 
 use crate::haproxy::Haproxy;
+use crate::hosts::Host;
 use crate::http::Client;
 use crate::lab::MARK;
 use crate::process::Process;
@@ -33,6 +36,8 @@ pub struct Register {
     pub node: String,
     /// Arguments in addition, after `run`.
     pub args: Vec<String>,
+    /// On which host of the lab's; else on this machine's loopback.
+    pub host: Option<Host>,
 }
 
 /// How `discover` is started: one HAProxy of its own, serving on 127.0.0.1, files and sockets in the run's directory.
@@ -46,18 +51,27 @@ pub struct Discover {
     pub mode: &'static str,
     /// Arguments in addition, after `run`.
     pub args: Vec<String>,
+    /// On which host of the lab's; else on this machine's loopback.
+    pub host: Option<Host>,
 }
 
 impl Register {
     /// One of this name.
     pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), args: Vec::new() }
+        Self { node: node.to_owned(), args: Vec::new(), host: None }
     }
 
     /// With these arguments in addition.
     #[must_use]
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// The same on a host of the lab's.
+    #[must_use]
+    pub fn on(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
         self
     }
 
@@ -69,10 +83,13 @@ impl Register {
         let filter = format!("label={MARK}={}", lab.mark());
         let args = ["--filter", filter.as_str(), "--allow-loopback"];
         let args = args.into_iter().chain(self.args.iter().map(String::as_str));
-        let environment = [("HOST_IP", "127.0.0.1"), ("ETCD_HOST", etcd), ("NODE_NAME", self.node.as_str())];
+        let address = address(self.host.as_ref()).to_string();
+        let environment = [("HOST_IP", address.as_str()), ("ETCD_HOST", etcd), ("NODE_NAME", self.node.as_str())];
         let run = lab.subdir(&format!("{}-run", self.node))?;
         let control = run.join("control.sock");
-        Agent::spawn(lab, "register", &self.node, args.chain(["--control", &control.to_string_lossy()]), &environment)
+        let control = control.to_string_lossy();
+        let args = args.chain(["--control", &control]);
+        Agent::spawn(lab, self.host.as_ref(), "register", &self.node, args, &environment)
     }
 
     /// Starts it and waits until it is ready.
@@ -89,7 +106,7 @@ impl Register {
 impl Discover {
     /// One of this name, with this HAProxy.
     pub fn new(name: &str, haproxy: &Haproxy) -> Self {
-        Self { name: name.to_owned(), haproxy: haproxy.clone(), mode: "spawn", args: Vec::new() }
+        Self { name: name.to_owned(), haproxy: haproxy.clone(), mode: "spawn", args: Vec::new(), host: None }
     }
 
     /// With these arguments in addition.
@@ -103,6 +120,13 @@ impl Discover {
     #[must_use]
     pub fn files_only(mut self) -> Self {
         self.mode = "files";
+        self
+    }
+
+    /// The same on a host of the lab's.
+    #[must_use]
+    pub fn on(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
         self
     }
 
@@ -120,6 +144,15 @@ impl Discover {
     /// When the directory cannot be made.
     pub fn master(&self, lab: &Lab) -> Result<MasterCli> {
         Ok(MasterCli::new(lab.subdir(&format!("{}-run", self.name))?.join("haproxy-master.sock")))
+    }
+
+    /// Its HAProxy's runtime API.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn runtime(&self, lab: &Lab) -> Result<Runtime> {
+        let socket = lab.subdir(&format!("{}-run", self.name))?.join("haproxy.sock");
+        Ok(Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket), Deadlines::default())))
     }
 
     /// Starts it, and does not wait. Without etcd it is to watch Docker itself, this run's containers only.
@@ -144,17 +177,18 @@ impl Discover {
             "--control",
             &control,
         ];
-        args.extend(["--listen", "127.0.0.1", "--stats-port", "off"]);
+        let listen = address(self.host.as_ref()).to_string();
+        args.extend(["--listen", &listen, "--stats-port", "off"]);
         let mut environment = Vec::new();
         match etcd {
             Some(etcd) => environment.push(("ETCD_HOST", etcd)),
             None => {
                 args.extend(["--docker", "--filter", &filter]);
-                environment.push(("HOST_IP", "127.0.0.1"));
+                environment.push(("HOST_IP", &listen));
             }
         }
         let args = args.into_iter().chain(self.args.iter().map(String::as_str));
-        Agent::spawn(lab, "discover", &self.name, args, &environment)
+        Agent::spawn(lab, self.host.as_ref(), "discover", &self.name, args, &environment)
     }
 
     /// Starts it and waits until it is ready.
@@ -184,7 +218,7 @@ impl Agent {
     /// When there is no such program.
     pub fn configured(lab: &Lab, program: &str, name: &str, config: &Path, args: &[&str]) -> Result<Self> {
         let config = config.to_string_lossy();
-        Self::spawn(lab, program, name, ["-c", &config].into_iter().chain(args.iter().copied()), &[])
+        Self::spawn(lab, None, program, name, ["-c", &config].into_iter().chain(args.iter().copied()), &[])
     }
 
     /// `register` as a config of Nerve's describes it, without Docker; it does not wait.
@@ -196,21 +230,26 @@ impl Agent {
             [("DOCKER_HOST", "unix:///nonexistent/docker.sock"), ("ETCD_HOST", etcd), ("NODE_NAME", name)];
         let control = lab.subdir(&format!("{name}-run"))?.join("control.sock");
         let (config, control) = (config.to_string_lossy(), control.to_string_lossy());
-        Self::spawn(lab, "register", name, ["-c", &config, "--control", &control], &environment)
+        Self::spawn(lab, None, "register", name, ["-c", &config, "--control", &control], &environment)
     }
 
     fn spawn<'a>(
         lab: &Lab,
+        host: Option<&Host>,
         program: &str,
         name: &str,
         args: impl IntoIterator<Item = &'a str>,
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let admin = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let admin = SocketAddr::from((address(host), free_port()));
         let address = admin.to_string();
         let own = ["run", "--admin", &address].map(str::to_owned);
         let args = own.into_iter().chain(args.into_iter().map(str::to_owned));
-        let process = Process::spawn(lab, name, &binary(program)?, args, environment)?;
+        let program = binary(program)?;
+        let process = match host {
+            Some(host) => host.spawn(lab, name, &program, args, environment)?,
+            None => Process::spawn(lab, name, &program, args, environment)?,
+        };
         Ok(Self { process, admin })
     }
 
@@ -290,6 +329,11 @@ impl Agent {
         &mut self.process
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// Kills it and starts it again as it was, and waits until it is ready.
     ///
     /// # Errors
@@ -297,6 +341,11 @@ impl Agent {
     pub async fn crash_and_restart(&mut self) -> Result<()> {
         self.process.restart()?;
         self.ready().await
+    }
+
+    /// Where its admin server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Everything it logged.
@@ -318,8 +367,16 @@ async fn get(to: SocketAddr, path: &str) -> Result<(u16, String)> {
     reply.map(|reply| (reply.status, reply.body)).during(format!("asking http://{to}{path}"))
 }
 
-/// The program next to the one that runs: REGISTER_BIN or DISCOVER_BIN, else what the same profile was built to.
-fn binary(name: &str) -> Result<PathBuf> {
+/// Where an agent serves and publishes: its host's address, or this machine's loopback.
+fn address(host: Option<&Host>) -> Ipv4Addr {
+    host.map_or(Ipv4Addr::LOCALHOST, Host::address)
+}
+
+/// The program next to the one that runs: REGISTER_BIN, DISCOVER_BIN or WHOAMI_BIN, else what the same profile was built to.
+///
+/// # Errors
+/// When it was not built.
+pub fn binary(name: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(format!("{}_BIN", name.to_uppercase())) {
         return Ok(path.into());
     }
@@ -334,7 +391,7 @@ fn binary(name: &str) -> Result<PathBuf> {
     }
     let profile = if dir.ends_with("release") { " --release" } else { "" };
     Err(LabError::new(format!(
-        "{} is missing: run `cargo build{profile} -p register -p discover`, or set {}_BIN",
+        "{} is missing: run `cargo build{profile} -p register -p discover -p whoami`, or set {}_BIN",
         path.display(),
         name.to_uppercase()
     )))

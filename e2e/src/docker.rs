@@ -5,6 +5,7 @@ mod events;
 mod spec;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions, RemoveContainerOptions};
@@ -13,17 +14,21 @@ pub use container::Container;
 pub use events::{Event, Events};
 pub use spec::Spec;
 
-use crate::lab::{MARK, is_alive};
+use crate::lab::{MARK, MARK_ENV, is_alive};
 use crate::{Context, Result};
 
 /// The demo's service, which `make images` builds.
 pub const WHOAMI: &str = "docker-register-demo/whoami";
+
+/// For a daemon's answer, in seconds.
+const PATIENCE: u64 = 120;
 
 /// A daemon, seen by one run.
 #[derive(Debug, Clone)]
 pub struct Docker {
     api: bollard::Docker,
     mark: String,
+    of_lab: bool,
 }
 
 impl Docker {
@@ -32,7 +37,7 @@ impl Docker {
     /// # Errors
     /// When no daemon answers, or the image of whoami is missing.
     pub async fn connect(mark: &str) -> Result<Self> {
-        let docker = Self { api: api().during("finding Docker")?, mark: mark.to_owned() };
+        let docker = Self { api: api().during("finding Docker")?, mark: mark.to_owned(), of_lab: false };
         docker.api.ping().await.during("asking Docker (is the daemon running, and may you use its socket?)")?;
         docker.api.inspect_image(WHOAMI).await.during(format!("looking for the image {WHOAMI} (run `make images`)"))?;
         for (id, owner) in docker.labelled(MARK).await? {
@@ -41,6 +46,18 @@ impl Docker {
             }
         }
         Ok(docker)
+    }
+
+    /// Connects to a daemon of the run's own, whose containers end with it: they are not removed one by one.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn of_lab(socket: &Path, mark: &str) -> Result<Self> {
+        let path = socket.to_string_lossy();
+        let api = bollard::Docker::connect_with_unix(&path, PATIENCE, bollard::API_DEFAULT_VERSION);
+        let api = api.during(format!("finding Docker at {path}"))?;
+        api.ping().await.during(format!("asking Docker at {path}"))?;
+        Ok(Self { api, mark: mark.to_owned(), of_lab: true })
     }
 
     /// The daemon's API itself.
@@ -74,7 +91,12 @@ impl Docker {
     /// # Errors
     /// When the daemon refuses.
     pub async fn create(&self, spec: &Spec) -> Result<Container> {
-        self.create_body(spec.name.clone(), spec.body(&self.mark)).await
+        let mut body = spec.body(&self.mark);
+        if self.of_lab {
+            // So that the run finds its processes also when the daemon was killed.
+            body.env.get_or_insert_default().push(format!("{MARK_ENV}={}", self.mark));
+        }
+        self.create_body(spec.name.clone(), body).await
     }
 
     /// Makes a container of any kind. It goes at the guard's drop; a mark of the run is the caller's to add.
@@ -85,7 +107,7 @@ impl Docker {
         let options = name.map(|name| CreateContainerOptions { name: Some(name), ..Default::default() });
         let what = format!("making a container of {}", body.image.clone().unwrap_or_default());
         let made = self.api.create_container(options, body).await.during(what)?;
-        Ok(Container::new(self.api.clone(), made.id))
+        Ok(Container::new(self.api.clone(), made.id, self.of_lab))
     }
 
     /// Makes a container and starts it.

@@ -69,6 +69,8 @@ pub struct Client {
     to: SocketAddr,
     keep_alive: bool,
     patience: Duration,
+    /// The Host header; the address, where there is none.
+    host: Option<String>,
     connection: Option<Connection>,
 }
 
@@ -82,7 +84,13 @@ struct Connection {
 impl Client {
     /// A client that keeps its connection open, or uses each for one request; `patience` bounds each request.
     pub fn new(to: SocketAddr, keep_alive: bool, patience: Duration) -> Self {
-        Self { to, keep_alive, patience, connection: None }
+        Self { to, keep_alive, patience, host: None, connection: None }
+    }
+
+    /// The same, asking for this host.
+    #[must_use]
+    pub fn host(self, host: &str) -> Self {
+        Self { host: Some(host.to_owned()), ..self }
     }
 
     /// Asks with GET.
@@ -100,8 +108,9 @@ impl Client {
     pub async fn request(&mut self, method: &str, path: &str, body: &str) -> Result<Reply, Failure> {
         let connection = if self.keep_alive { "keep-alive" } else { "close" };
         let length = if method == "GET" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let host = self.host.clone().unwrap_or_else(|| self.to.to_string());
         let text =
-            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: {connection}\r\n{length}\r\n{body}", self.to);
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n{length}\r\n{body}");
         match timeout(self.patience, self.exchange(text.as_bytes())).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(failure)) => {

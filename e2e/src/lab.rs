@@ -2,10 +2,12 @@
 //!
 //! Every process that a run starts inherits its mark by the environment, HAProxy's processes too, which outlive the
 //! agent that started them; every container bears it as a label. The mark names the process that owns the run, so that
-//! a later run can tell what a dead one left behind, and touches nothing else.
+//! a later run can tell what a dead one left behind, and touches nothing else. Its directory and the control groups of its
+//! containers bear it in their names.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use std::{fs, process};
 
 use nix::sys::signal::{Signal, kill};
@@ -18,7 +20,11 @@ use crate::{Context, Result};
 /// The variable and the label that carry the mark.
 pub const MARK: &str = "e2e.run";
 /// The mark in the environment of processes.
-const MARK_ENV: &str = "E2E_RUN";
+pub(crate) const MARK_ENV: &str = "E2E_RUN";
+/// What the names of directories and control groups begin with.
+const PREFIX: &str = "e2e-";
+/// How long killed processes may take to be gone.
+const ENDING: Duration = Duration::from_secs(5);
 /// Lines of each log that a failure shows.
 const TAIL: usize = 40;
 
@@ -40,12 +46,16 @@ impl Lab {
         let pid = process::id();
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{pid}-{}-{run}", started(pid).during("reading /proc/self/stat")?);
-        for (pid, mark) in marked() {
+        end_all(|mark| !is_alive(mark));
+        for (path, mark) in directories() {
             if !is_alive(&mark) {
-                end(pid);
+                // Another run may be sweeping, too.
+                let _ = fs::remove_dir_all(path);
+                remove_cgroups(&mark);
             }
         }
-        let dir = TempDir::with_prefix("e2e-").during("making a temporary directory")?;
+        let prefix = format!("{PREFIX}{mark}-");
+        let dir = TempDir::with_prefix(prefix).during("making a temporary directory")?;
         Ok(Self { mark, dir })
     }
 
@@ -62,6 +72,11 @@ impl Lab {
     /// The run's directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The control group above those of the containers that daemons of this run start.
+    pub fn cgroup(&self) -> String {
+        cgroup(&self.mark)
     }
 
     /// A new directory within.
@@ -120,11 +135,8 @@ impl Drop for Lab {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
-        for (pid, mark) in marked() {
-            if mark == self.mark {
-                end(pid);
-            }
-        }
+        end_all(|mark| mark == self.mark);
+        remove_cgroups(&self.mark);
     }
 }
 
@@ -140,6 +152,44 @@ pub fn in_lab(test: impl AsyncFnOnce(&Lab) -> Result<()>) -> Result<()> {
         eprintln!("{}", lab.logs());
     }
     outcome
+}
+
+/// The directories of all runs, with their marks.
+fn directories() -> Vec<(PathBuf, String)> {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    let of_run = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        let (mark, _) = name.to_str()?.strip_prefix(PREFIX)?.rsplit_once('-')?;
+        (mark.split('-').count() == 3).then(|| (entry.path(), mark.to_owned()))
+    };
+    entries.filter_map(of_run).collect()
+}
+
+fn cgroup(mark: &str) -> String {
+    format!("/{PREFIX}{mark}")
+}
+
+/// Removes the control groups of a run whose processes have ended: the directories alone, as a control group's files go
+/// with it. Whoever has none, or may not, has nothing to remove.
+fn remove_cgroups(mark: &str) {
+    let name = cgroup(mark);
+    let name = name.trim_start_matches('/');
+    let root = Path::new("/sys/fs/cgroup");
+    let controllers = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for top in controllers.chain([root.to_owned()]).map(|path| path.join(name)).filter(|path| path.is_dir()) {
+        let until = Instant::now() + ENDING;
+        // A process that was killed leaves its group a moment later.
+        while remove_tree(&top).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)?.flatten().filter(|entry| entry.path().is_dir()) {
+        remove_tree(&entry.path())?;
+    }
+    fs::remove_dir(dir)
 }
 
 /// Every process that bears a mark, with the mark. Those of other users cannot be read and are none of ours.
@@ -169,9 +219,20 @@ fn started(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-fn end(pid: i32) {
-    // It may have ended by itself in the meantime.
-    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+/// Kills all processes whose mark is such a one, until none is left: one that is just being started escapes the first look.
+fn end_all(which: impl Fn(&str) -> bool) {
+    let until = Instant::now() + ENDING;
+    loop {
+        let found: Vec<_> = marked().into_iter().filter(|(_, mark)| which(mark)).collect();
+        if found.is_empty() || Instant::now() > until {
+            return;
+        }
+        for (pid, _) in found {
+            // It may have ended by itself in the meantime.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[cfg(test)]

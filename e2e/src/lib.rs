@@ -8,13 +8,18 @@
 //! | [`docker`] | containers of ours, and the daemon's events with the daemon's clock |
 //! | [`flock`] | many containers of a scripted Docker API, with real listeners |
 //! | [`haproxy`] | the HAProxy versions of this machine |
-//! | [`scene`] | all of these together |
+//! | [`scene`] | all of these together, on loopback |
+//! | [`hosts`] | all of these on hosts of their own, with links that break |
 //! | [`http`], [`traffic`] | a client that never retries, and load made of such clients |
+//! | [`random`] | chance that repeats itself |
 //! | [`server`] | a backend in this process |
+//! | [`soak`] | load, life and faults for as long as one likes, and what is held meanwhile |
+//! | [`forwarder`] | a link that delays, cuts, hangs, or passes one direction only |
+//! | [`stage`], [`witness`] | both agents around real etcd and HAProxy without Docker, under load; what HAProxy routes wrongly, and for how long |
 //! | [`wait`] | a predicate with a deadline |
 //! | [`terminal`], [`figures`], [`plot`] | what `demo` and `bench` print and draw |
 //!
-//! Its rule: only towards loopback, and only what bears its own mark is ever ended or removed. etcd comes from
+//! Its rule: only towards loopback and the hosts that it made itself, and only what bears its own mark is ever ended or removed. etcd comes from
 //! [`common::testing::etcd`].
 
 pub mod agents;
@@ -22,16 +27,22 @@ pub mod docker;
 pub mod error;
 pub mod figures;
 pub mod flock;
+pub mod forwarder;
 pub mod haproxy;
+pub mod hosts;
 pub mod http;
 pub mod lab;
 pub mod plot;
 pub mod process;
+pub mod random;
 pub mod scene;
 pub mod server;
+pub mod soak;
+pub mod stage;
 pub mod terminal;
 pub mod traffic;
 pub mod wait;
+pub mod witness;
 
 pub use common::testing::etcd::Etcd;
 pub use common::testing::free_port;

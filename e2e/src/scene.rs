@@ -86,16 +86,7 @@ impl Scene {
     /// # Errors
     /// When etcd does not answer.
     pub async fn entries(&self, prefix: &str) -> Result<Vec<Entry>> {
-        let mut client = self.etcd.operator().await;
-        let options = etcd_client::GetOptions::new().with_prefix();
-        let reply = client.get(prefix, Some(options)).await.during(format!("reading {prefix}"))?;
-        let entry = |kv: &etcd_client::KeyValue| Entry {
-            key: String::from_utf8_lossy(kv.key()).into_owned(),
-            value: serde_json::from_slice(kv.value()).unwrap_or_default(),
-            revision: kv.mod_revision(),
-            lease: kv.lease(),
-        };
-        Ok(reply.kvs().iter().map(entry).collect())
+        entries(&self.etcd, prefix).await
     }
 
     /// Waits until the container has a key (`there`), or has none.
@@ -118,6 +109,24 @@ impl Scene {
     pub async fn put(&self, key: &str, value: impl Into<Vec<u8>>) -> Result<()> {
         self.etcd.operator().await.put(key, value, None).await.during(format!("putting {key}")).map(drop)
     }
+}
+
+/// The keys of that etcd below `prefix`, in order.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn entries(etcd: &Etcd, prefix: &str) -> Result<Vec<Entry>> {
+    let what = format!("reading {prefix}");
+    let mut client = etcd.try_operator().await.during(what.clone())?;
+    let options = etcd_client::GetOptions::new().with_prefix();
+    let reply = client.get(prefix, Some(options)).await.during(what)?;
+    let entry = |kv: &etcd_client::KeyValue| Entry {
+        key: String::from_utf8_lossy(kv.key()).into_owned(),
+        value: serde_json::from_slice(kv.value()).unwrap_or_default(),
+        revision: kv.mod_revision(),
+        lease: kv.lease(),
+    };
+    Ok(reply.kvs().iter().map(entry).collect())
 }
 
 /// Ports on 127.0.0.1 that were free a moment ago, all of them different.

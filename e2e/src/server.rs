@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Context, Result};
 
-/// A server that answers every request with its name, until it is dropped.
+/// A server that answers every request with its name, until it is dropped, which ends its connections, too.
 #[derive(Debug)]
 pub struct Server {
     /// What it answers.
@@ -30,8 +31,10 @@ impl Server {
         let name: Arc<str> = name.into();
         let own = name.clone();
         let serving = tokio::spawn(async move {
+            let mut connections = JoinSet::new(); // which end with it
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, own.clone()));
+                connections.spawn(answer(stream, own.clone()));
+                while connections.try_join_next().is_some() {}
             }
         });
         Ok(Self { name, address, _serving: AbortOnDropHandle::new(serving) })

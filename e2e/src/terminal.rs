@@ -11,6 +11,37 @@ use tokio::time::sleep;
 const BEAT: Duration = Duration::from_millis(100);
 const WHEEL: [char; 4] = ['|', '/', '-', '\\'];
 
+/// Lines that stay where they are and change; where nothing can move, each is written when it has changed.
+#[derive(Debug)]
+pub struct Board {
+    terminal: Terminal,
+    shown: Vec<String>,
+}
+
+impl Board {
+    /// An empty one.
+    pub fn new(terminal: Terminal) -> Self {
+        Self { terminal, shown: Vec::new() }
+    }
+
+    /// Shows these lines in place of the former ones. `key` tells what of a line is a change worth a line of its own where
+    /// nothing can move.
+    pub fn show(&mut self, lines: &[String], key: impl Fn(&str) -> String) {
+        if self.terminal.moving {
+            if !self.shown.is_empty() {
+                let _ = write!(stdout(), "\x1b[{}A", self.shown.len());
+            }
+            // A table that has become shorter leaves nothing below it.
+            let _ = writeln!(stdout(), "\x1b[J{}", lines.join("\n"));
+            let _ = stdout().flush();
+        } else {
+            let known: Vec<String> = self.shown.iter().map(|line| key(line)).collect();
+            lines.iter().filter(|line| !known.contains(&key(line))).for_each(|line| self.terminal.line(line));
+        }
+        self.shown = lines.to_vec();
+    }
+}
+
 /// Standard output, for people.
 #[derive(Debug, Clone, Copy)]
 pub struct Terminal {

@@ -15,7 +15,7 @@ use crate::http::{Client, Failure};
 use crate::{LabError, Result};
 
 /// What one request may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Failures that a report shows one by one.
 const SHOWN: usize = 5;
 
@@ -24,6 +24,8 @@ const SHOWN: usize = 5;
 pub struct Plan {
     /// Where to.
     pub to: SocketAddr,
+    /// The host that is asked for; the address, where there is none.
+    pub host: Option<String>,
     /// Clients that keep their connections open.
     pub keep_alive: u32,
     /// Clients that open a connection for each request.
@@ -42,7 +44,7 @@ impl Plan {
     /// GET requests by both kinds of clients, 300 a second in all, for a minute at most.
     pub fn mixed(to: SocketAddr) -> Self {
         let at_most = Duration::from_mins(1);
-        Self { to, keep_alive: 4, closing: 2, rate: 50, method: Method::Get, path: String::new(), at_most }
+        Self { to, keep_alive: 4, closing: 2, rate: 50, method: Method::Get, path: String::new(), at_most, host: None }
     }
 
     /// POST requests by both kinds of clients, 100 a second in all.
@@ -71,6 +73,8 @@ pub struct Report {
     pub answers: BTreeMap<String, Answers>,
     /// How long each answered request took.
     pub latencies: Vec<Duration>,
+    /// When the first request that failed was sent, and when the last one had failed.
+    pub failing: Option<(SystemTime, SystemTime)>,
     shown: Vec<String>,
 }
 
@@ -106,8 +110,19 @@ impl Report {
         }
     }
 
+    /// Between the sending of the first request that failed and the last failure; zero where none failed.
+    pub fn failing_for(&self) -> Duration {
+        self.failing.and_then(|(first, last)| last.duration_since(first).ok()).unwrap_or_default()
+    }
+
+    /// The longest that an answered request took.
+    pub fn slowest(&self) -> Duration {
+        self.latencies.iter().max().copied().unwrap_or_default()
+    }
+
     /// Adds what happened to another load.
     pub fn add(&mut self, other: Self) {
+        self.failed_between(other.failing);
         self.requests += other.requests;
         self.latencies.extend(other.latencies);
         for (failure, count) in other.failures {
@@ -129,6 +144,13 @@ impl Report {
         format!("{} of {} requests failed{how}", self.failed(), self.requests)
     }
 
+    fn failed_between(&mut self, span: Option<(SystemTime, SystemTime)>) {
+        self.failing = match (self.failing, span) {
+            (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+            (one, other) => one.or(other),
+        };
+    }
+
     fn record(&mut self, sent: Instant, outcome: Result<String, Failure>) {
         self.requests += 1;
         let now = SystemTime::now();
@@ -141,6 +163,7 @@ impl Report {
             }
             Err(failure) => {
                 *self.failures.entry(failure).or_default() += 1;
+                self.failed_between(Some((now - sent.elapsed(), now)));
                 if self.shown.len() < SHOWN {
                     let at = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                     self.shown.push(format!("{failure} after {:?} at {:.3}", sent.elapsed(), at.as_secs_f64()));
@@ -178,6 +201,7 @@ impl Load {
         let mut clients = JoinSet::new();
         for n in 0..plan.keep_alive + plan.closing {
             let client = Client::new(plan.to, n < plan.keep_alive, PATIENCE);
+            let client = plan.host.iter().fold(client, |client, host| client.host(host));
             clients.spawn(drive(client, plan.clone(), Arc::clone(&report), Arc::clone(&numbers), end.clone()));
         }
         Self { report, end, clients }
@@ -256,7 +280,14 @@ pub struct First {
 /// # Errors
 /// When it does not within `within`.
 pub async fn first_answer(to: SocketAddr, keep_alive: bool, name: &str, within: Duration) -> Result<First> {
-    let mut client = Client::new(to, keep_alive, PATIENCE);
+    first_answer_of(Client::new(to, keep_alive, PATIENCE), name, within).await
+}
+
+/// The same by a client of one's own, which may ask for a host.
+///
+/// # Errors
+/// As [`first_answer`].
+pub async fn first_answer_of(mut client: Client, name: &str, within: Duration) -> Result<First> {
     let (deadline, mut previous, mut failed) = (Instant::now() + within, Instant::now(), 0);
     while Instant::now() < deadline {
         match client.get("/").await {
@@ -271,7 +302,7 @@ pub async fn first_answer(to: SocketAddr, keep_alive: bool, name: &str, within: 
         }
         previous = Instant::now();
     }
-    Err(LabError::new(format!("{name} answered no request through {to} within {within:?}; {failed} requests failed")))
+    Err(LabError::new(format!("{name} answered no request within {within:?}: {client:?}; {failed} requests failed")))
 }
 
 #[cfg(test)]

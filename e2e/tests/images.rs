@@ -211,3 +211,59 @@ fn a_publisher_registers_itself_drains_and_ends_with_its_programs_status() {
     let listed = || ok(&["exec", &discover, "discover", "ls", "--json"]);
     stage.until("the end of its registration", "publisher", || (!listed().contains(&publisher[..12])).then_some(()));
 }
+
+/// As docs/security.md has it: no root, no capability, nothing writable but its own directories; ports from 1024 on.
+#[test]
+fn discover_and_haproxy_run_as_one_user_that_never_was_root() {
+    let stage = Stage::new("nonroot");
+    stage.etcd();
+    let discover = stage.run(
+        "discover",
+        &[
+            "-e",
+            "ETCD_HOST=etcd",
+            "--user",
+            "65534:65534",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+            "--read-only",
+            "--tmpfs",
+            "/run/discover:uid=65534,gid=65534",
+            "--tmpfs",
+            "/var/lib/discover:uid=65534,gid=65534",
+            "--tmpfs",
+            "/tmp",
+            "-p",
+            "127.0.0.1::8000",
+            "docker-discover",
+        ],
+    );
+    let args = ["--user", "nobody", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--read-only"];
+    let publisher = [
+        "-e",
+        "ETCD_HOST=etcd",
+        "-e",
+        "REGISTER_SERVICE_PORT=8000",
+        "--tmpfs",
+        "/tmp",
+        "docker-register-demo/publisher",
+    ];
+    stage.run("publisher", &[&args[..], &publisher].concat());
+    let address = ok(&["port", &discover, "8000"]);
+    let address = address.lines().next().expect("a published port").to_owned();
+    stage.until("a request through HAProxy", "discover", || answer(&address));
+    let users = ok(&["exec", &discover, "sh", "-c", "cat /proc/[0-9]*/status | grep -E '^(Uid|CapEff|NoNewPrivs):'"]);
+    assert!(users.contains("NoNewPrivs:\t1") && users.lines().count() >= 9, "{users}");
+    for line in users.lines() {
+        let rest = line.split_once(':').map_or("", |(_, rest)| rest.trim());
+        let wrong = match line.split(':').next() {
+            Some("Uid") => rest.split_whitespace().any(|id| id == "0"),
+            Some("CapEff") => rest.chars().any(|c| c != '0'),
+            _ => rest != "1",
+        };
+        assert!(!wrong, "{users}");
+    }
+    ok(&["exec", &discover, "discover", "status"]);
+}

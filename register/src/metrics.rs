@@ -1,6 +1,7 @@
 //! What `/metrics` shows.
 
 use common::readiness::CheckMetrics;
+use common::telemetry::Tasks;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -74,6 +75,7 @@ impl Metrics {
         registry.register_with_unit("turn_duration", "What one turn takes", Unit::Seconds, duration);
         registry.register("docker_up", "Whether Docker serves", self.docker_up.clone());
         registry.register("ports", "Ports of running containers by state", self.registrations.clone());
+        registry.register_collector(Box::new(Tasks));
         registry
     }
 

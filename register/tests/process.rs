@@ -14,7 +14,7 @@ use common::store::{Change, Op, Position, Store, WatchStream};
 use common::testing::etcd::Etcd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -276,7 +276,8 @@ async fn etcd_may_go_and_come_back() {
 #[tokio::test]
 async fn put_holds_a_registration_for_as_long_as_it_runs() {
     let host = Host::new("put");
-    let mut command = host.command(&["put", "db", "10.0.0.5:5432", "--ttl", "3s"]);
+    let routes = ["--vhost", "db.example/admin/,*.db.example", "--strip-prefix", "--sticky", "--label", "az=x"];
+    let mut command = host.command(&[&["put", "db", "10.0.0.5:5432", "--ttl", "3s"][..], &routes].concat());
     let child =
         command.stdout(Stdio::null()).stderr(File::create(host.dir.path().join("put")).unwrap()).spawn().unwrap();
     let mut put = Agent { child, log: host.dir.path().join("put") };
@@ -287,6 +288,15 @@ async fn put_holds_a_registration_for_as_long_as_it_runs() {
     }
     let listed = String::from_utf8(host.output(&["ls"]).stdout).unwrap();
     assert!(listed.contains("db") && listed.contains("10.0.0.5:5432"), "{listed}");
+    assert!(listed.contains("*.db.example/ (sticky) db.example/admin (prefix stripped, sticky)"), "{listed}");
+    let listed: Value = serde_json::from_slice(&host.output(&["ls", "--json"]).stdout).unwrap();
+    let db = &listed["services"]["db"][0];
+    assert_eq!((&db["mode"], &db["labels"]), (&json!("http"), &json!({"az": "x"})));
+    let first = json!({"host": "*.db.example", "sticky": true});
+    assert_eq!(
+        db["routes"],
+        json!([first, {"host": "db.example", "path": "/admin", "strip_prefix": true, "sticky": true}])
+    );
     put.signal(Signal::SIGTERM);
     assert_eq!(put.end().await.code(), Some(0), "{}", put.log());
     assert_eq!(host.statuses().await.len(), 0);
@@ -308,6 +318,15 @@ async fn plan_and_explain_need_no_registry() {
     let explained = host.output(&["explain", &checked[..12]]);
     let text = String::from_utf8(explained.stdout).unwrap();
     assert!(text.contains("http passes; exec fails: "), "{text}");
+    let routed = ["--label", "register.vhost=a.example,b b", "--label", "register.path=/x"];
+    let routed = host.container(&routed);
+    let plan = host.output(&["plan", "--filter", &filter]);
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    let web = plan["registrations"]["web"].as_array().unwrap();
+    let planned = web.iter().find(|backend| backend["id"] == routed[..12]).unwrap();
+    assert_eq!(planned["routes"], json!([{"host": "a.example", "path": "/x"}]));
+    assert_eq!(plan["warnings"][0]["id"], routed[..12], "{plan}");
+    assert!(plan["warnings"][0]["warnings"][0].as_str().unwrap().contains("host \"b b\" is not"), "{plan}");
     let unknown = host.output(&["explain", "no-such-container"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no container \"no-such-container\""));

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::testing::etcd::Etcd;
-use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Permission, TlsOptions};
+use etcd_client::{Client, GetOptions, Permission};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -49,19 +49,6 @@ impl Host {
         std::fs::read_to_string(self.dir.path().join(name)).unwrap()
     }
 
-    async fn client(&self, user: Option<(&str, &str)>) -> Client {
-        let certs = self.etcd.certs();
-        let read = |name: &str| std::fs::read(certs.path(name)).unwrap();
-        let tls = TlsOptions::new()
-            .ca_certificate(Certificate::from_pem(read("ca.pem")))
-            .identity(Identity::from_pem(read("client.pem"), read("client.key")));
-        let mut options = ConnectOptions::new().with_tls(tls);
-        if let Some((name, password)) = user {
-            options = options.with_user(name, password);
-        }
-        Client::connect([self.etcd.endpoint().to_string()], Some(options)).await.unwrap()
-    }
-
     async fn keys(&self, client: &mut Client) -> Vec<String> {
         let found = client.get("/", Some(GetOptions::new().with_prefix())).await.unwrap();
         found.kvs().iter().map(|kv| kv.key_str().unwrap().to_owned()).collect()
@@ -80,21 +67,15 @@ impl Host {
     }
 }
 
-/// The role of docs/security.md for the agent of `node`, and a user `agent` that has it.
-async fn confine(client: &mut Client, node: &str) {
-    client.user_add("root", "r00t", None).await.unwrap();
-    client.role_add("root").await.unwrap();
-    client.user_grant_role("root", "root").await.unwrap();
-    client.role_add("register-h1").await.unwrap();
-    client.role_grant_permission("register-h1", Permission::read("/backends/").with_prefix()).await.unwrap();
-    let own = Permission::read_write(format!("/backends/@{node}/")).with_prefix();
-    client.role_grant_permission("register-h1", own).await.unwrap();
-    for key in [format!("/registrars/{node}"), format!("/metadata/{node}")] {
-        client.role_grant_permission("register-h1", Permission::read_write(key)).await.unwrap();
-    }
-    client.user_add("agent", "s3cret", None).await.unwrap();
-    client.user_grant_role("agent", "register-h1").await.unwrap();
-    client.auth_enable().await.unwrap();
+/// What docs/security.md grants the agent of `node`.
+fn confined(node: &str) -> Vec<Permission> {
+    let own = [format!("/registrars/{node}"), format!("/metadata/{node}")];
+    let mut all = vec![
+        Permission::read("/backends/").with_prefix(),
+        Permission::read_write(format!("/backends/@{node}/")).with_prefix(),
+    ];
+    all.extend(own.map(Permission::read_write));
+    all
 }
 
 fn failed(output: &Output, words: &str) {
@@ -106,9 +87,7 @@ fn failed(output: &Output, words: &str) {
 async fn tls_and_a_role_that_is_confined_to_one_host_suffice() {
     common::tls::install_provider();
     let host = Host { etcd: Etcd::start_tls(), dir: TempDir::new().unwrap() };
-    let mut client = host.client(None).await;
-    confine(&mut client, "h1").await;
-    let mut root = host.client(Some(("root", "r00t"))).await;
+    let mut root = host.etcd.demand_users(&[("agent", "s3cret", confined("h1"))]).await;
 
     // The agent: its registrar's key, its metadata; and `put` beside it: a backend of its own host.
     let as_agent = |args: &[&str]| {

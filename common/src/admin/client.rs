@@ -3,16 +3,29 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
 
-use super::render;
+use super::{
+    Listen,
+    access::{AccessError, Token},
+    render,
+};
+use crate::{telemetry::Masked, tls};
 
 /// For the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,21 +33,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Arguments of `status`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct StatusArgs {
     /// Print the JSON instead of tables
     #[arg(long)]
     pub json: bool,
-    /// Where the agent's admin server is, such as <http://127.0.0.1:9180>
+    /// Where the agent's admin server is, such as <http://127.0.0.1:9180> [default: where the environment has it listen]
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
+    /// The token that it asks for
+    #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+    /// With TLS: the authority that vouches for it, PEM [default: the system's]
+    #[arg(long, env = "ADMIN_CA_FILE", value_name = "FILE")]
+    pub admin_ca: Option<PathBuf>,
+    /// With TLS: its certificate itself, PEM, where no authority is given: exactly this one counts
+    #[arg(long, env = "ADMIN_CERT_FILE", value_name = "FILE")]
+    pub admin_cert: Option<PathBuf>,
 }
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// Not `http://HOST:PORT`.
-    #[error("--admin {url:?} is not of the form http://HOST:PORT")]
+    /// Not `http://HOST:PORT` or `https://HOST:PORT`.
+    #[error("--admin {url:?} is not of the form http://HOST:PORT or https://HOST:PORT")]
     Url {
         /// What was given.
         url: String,
@@ -65,6 +87,23 @@ pub enum StatusError {
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A token or a certificate cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// No TLS with who answers there.
+    #[error("TLS with {address}")]
+    Tls {
+        /// Who was asked.
+        address: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It wants a token, or another one.
+    #[error("asking {address} for its status: it wants its token (--admin-token-file, ADMIN_TOKEN_FILE)")]
+    Unauthorized {
+        /// Who was asked.
+        address: String,
+    },
     /// Another answer than 200.
     #[error("asking {address} for its status: it answered {code}; is it {program}'s admin server?")]
     Refused {
@@ -80,7 +119,13 @@ pub enum StatusError {
     Print(#[source] io::Error),
 }
 
-/// Asks the agent (`default` unless the arguments name another) and prints to `out`; `program` is named when nobody answers.
+/// Where an agent on this host listens: as the environment's `variable` tells it, else at `default`.
+pub fn on_this_host(variable: &str, default: SocketAddr) -> SocketAddr {
+    let told = std::env::var(variable).ok().and_then(|text| text.parse::<Listen>().ok());
+    told.and_then(Listen::seen_from_here).unwrap_or(default)
+}
+
+/// Asks the agent (at `default` unless the arguments name another) and prints to `out`; `program` is named when nobody answers.
 ///
 /// # Errors
 /// [`StatusError`]; a wrong URL is a usage error.
@@ -90,40 +135,73 @@ pub async fn status(
     program: &'static str,
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
-    let url = args.admin.clone().unwrap_or_else(|| format!("http://{default}"));
-    let status = fetch(&url, program).await?;
+    let status = fetch(args, default, program).await?;
     let text = if args.json { format!("{status:#}\n") } else { render::text(&status, now_unix_ms()) };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(StatusError::Print)
 }
 
-/// The status of the agent whose admin server is at `url`.
+/// The status of the agent that the arguments name.
 ///
 /// # Errors
 /// [`StatusError`].
-pub async fn fetch(url: &str, program: &'static str) -> Result<Value, StatusError> {
-    let address = address(url)?;
-    let stall = || StatusError::Timeout { address: address.clone() };
-    timeout(PATIENCE, exchange(&address, program)).await.map_err(|_| stall())?
+pub async fn fetch(args: &StatusArgs, default: SocketAddr, program: &'static str) -> Result<Value, StatusError> {
+    let tls = args.admin_ca.is_some() || args.admin_cert.is_some();
+    let scheme = if tls { "https" } else { "http" };
+    let Place { https, host, address } = place(args.admin.as_deref().unwrap_or(&format!("{scheme}://{default}")), tls)?;
+    let token = args.admin_token_file.as_deref().map(Token::read).transpose()?;
+    let exchange = async {
+        let failed = |source| StatusError::Connect { address: address.clone(), program, source };
+        let stream = TcpStream::connect(&address).await.map_err(failed)?;
+        let answer = if https {
+            let failed = |source| StatusError::Tls { address: address.clone(), source };
+            let name = ServerName::try_from(host).map_err(|e| failed(e.into()))?;
+            let config = trust(args).await.map_err(failed)?;
+            let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|e| failed(e.into()))?;
+            get(stream, &address, token).await
+        } else {
+            get(stream, &address, token).await
+        };
+        let (code, body) = answer.map_err(|source| StatusError::Http { address: address.clone(), source })?;
+        match code {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED => return Err(StatusError::Unauthorized { address: address.clone() }),
+            _ => return Err(StatusError::Refused { address: address.clone(), program, code }),
+        }
+        serde_json::from_slice(&body).map_err(|e| StatusError::Http { address: address.clone(), source: e.into() })
+    };
+    timeout(PATIENCE, exchange).await.map_err(|_| StatusError::Timeout { address: address.clone() })?
 }
 
-async fn exchange(address: &str, program: &'static str) -> Result<Value, StatusError> {
-    let stream = TcpStream::connect(address).await.map_err(|source| StatusError::Connect {
-        address: address.to_owned(),
-        program,
-        source,
-    })?;
-    let (code, body) =
-        get(stream, address).await.map_err(|source| StatusError::Http { address: address.to_owned(), source })?;
-    if code != StatusCode::OK {
-        return Err(StatusError::Refused { address: address.to_owned(), program, code });
-    }
-    serde_json::from_slice(&body).map_err(|e| StatusError::Http { address: address.to_owned(), source: e.into() })
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Whose certificate counts: of an authority, exactly one, or of the system's authorities.
+async fn trust(args: &StatusArgs) -> Result<Arc<ClientConfig>, AnyError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let config = match (&args.admin_ca, &args.admin_cert) {
+        (Some(path), _) => builder.with_root_certificates(tls::authorities(path).await?).with_no_client_auth(),
+        (None, Some(path)) => {
+            let own = tls::certificates(path).await?.swap_remove(0);
+            let holder = Arc::new(tls::Holder::of(own, provider));
+            builder.dangerous().with_custom_certificate_verifier(holder).with_no_client_auth()
+        }
+        (None, None) => builder.with_root_certificates(tls::system_authorities()).with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
 }
 
-/// Plain HTTP by hyper alone: reqwest asks for a TLS provider even where none is used.
-async fn get(stream: TcpStream, host: &str) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+/// By hyper alone: reqwest asks for a TLS provider even where none is used.
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    token: Option<Token>,
+) -> Result<(StatusCode, Bytes), AnyError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/status").header(header::HOST, host).body(Empty::<Bytes>::new())?;
+    let mut request = Request::get("/status").header(header::HOST, host);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, token.bearer());
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let code = response.status();
@@ -139,14 +217,31 @@ async fn get(stream: TcpStream, host: &str) -> Result<(StatusCode, Bytes), Box<d
     answer.await
 }
 
-/// `host:port` of an admin URL; the scheme may be left out, the port not.
-fn address(url: &str) -> Result<String, StatusError> {
-    let wrong = || StatusError::Url { url: url.to_owned() };
-    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+/// Where an admin server is.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    https: bool,
+    host: String,
+    /// `host:port`.
+    address: String,
+}
+
+/// Reads an admin URL; the scheme may be left out (then it is `https` with `tls`), the port not.
+fn place(url: &str, tls: bool) -> Result<Place, StatusError> {
+    let wrong = || StatusError::Url { url: Masked(url).to_string() };
+    let scheme = if tls { "https" } else { "http" };
+    let full = if url.contains("://") { url.to_owned() } else { format!("{scheme}://{url}") };
     let uri: Uri = full.parse().map_err(|_| wrong())?;
-    let plain = uri.scheme_str() == Some("http") && uri.path() == "/" && uri.query().is_none();
+    let https = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(wrong()),
+    };
+    let plain = uri.path() == "/" && uri.query().is_none();
     let authority = uri.authority().filter(|a| plain && a.port_u16().is_some() && !a.as_str().contains('@'));
-    authority.map(|a| a.as_str().to_owned()).ok_or_else(wrong)
+    let authority = authority.ok_or_else(wrong)?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    Ok(Place { https, host, address: authority.as_str().to_owned() })
 }
 
 fn now_unix_ms() -> u64 {
@@ -163,28 +258,36 @@ mod tests {
     use crate::telemetry::Chain;
 
     #[test]
-    fn admin_urls_are_plain_http_with_a_port() {
-        assert_eq!(address("http://127.0.0.1:9180").unwrap(), "127.0.0.1:9180");
-        assert_eq!(address("http://[::1]:9180/").unwrap(), "[::1]:9180");
-        assert_eq!(address("node1:9180").unwrap(), "node1:9180");
+    fn admin_urls_have_a_port_and_nothing_else() {
+        let read = |url: &str, tls: bool| place(url, tls).map(|p| (p.https, p.host, p.address)).unwrap();
+        let wanted = |https: bool, host: &str, address: &str| (https, host.to_owned(), address.to_owned());
+        assert_eq!(read("http://127.0.0.1:9180", true), wanted(false, "127.0.0.1", "127.0.0.1:9180"));
+        assert_eq!(read("https://[::1]:9180/", false), wanted(true, "::1", "[::1]:9180"));
+        assert_eq!(read("node1:9180", false), wanted(false, "node1", "node1:9180"));
+        assert_eq!(read("node1:9180", true), wanted(true, "node1", "node1:9180"));
         for bad in [
             "",
             "node1",
-            "https://node1:9180",
+            "ftp://node1:9180",
             "http://node1",
             "http://u:p@h:1",
             "http://h:1/x",
             "http://h:99999",
             "h:1?x",
         ] {
-            assert!(matches!(address(bad), Err(StatusError::Url { .. })), "{bad:?}");
+            let error = place(bad, false).unwrap_err();
+            assert!(matches!(error, StatusError::Url { .. }) && !error.to_string().contains(":p@"), "{bad:?}: {error}");
         }
+    }
+
+    async fn asked(at: SocketAddr) -> StatusError {
+        fetch(&StatusArgs::default(), at, "register").await.unwrap_err()
     }
 
     #[tokio::test]
     async fn nobody_there_is_said_with_a_way_out() {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let err = fetch(&free.to_string(), "register").await.unwrap_err();
+        let err = asked(free).await;
         let text = Chain(&err).to_string();
         assert!(text.starts_with(&format!("connecting to {free}: is register running here")), "{text}");
         assert!(text.ends_with("Connection refused (os error 111)"), "{text}");
@@ -199,7 +302,7 @@ mod tests {
             ("", "reading the status"),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let at = listener.local_addr().unwrap().to_string();
+            let at = listener.local_addr().unwrap();
             let peer = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 // Closing with the request unread would reset the connection, at times before the answer is read.
@@ -207,8 +310,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 stream.shutdown().await.unwrap();
             };
-            let (err, ()) = tokio::join!(fetch(&at, "register"), peer);
-            let err = err.unwrap_err();
+            let (err, ()) = tokio::join!(asked(at), peer);
             assert!(err.to_string().contains(wanted), "{answer:?}: {err}");
         }
     }

@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`AdminServer`] | GET only: `/`, `/metrics`, `/live`, `/ready`, `/status`, `/events`, and routes of the agent's own |
+//! | [`access`] | who may read: a token, TLS |
 //! | [`client`] | the command `status` |
 //! | [`control`] | a Unix socket for what changes something |
 //! | [`render`] | a status as text for people |
@@ -13,6 +14,9 @@
 //! tells the unit: `_unix_ms` a moment (shown as an age), `_ms` a duration, `_bytes` a size. Of strings, the words for states
 //! (`up`, `synced`, `stale`, `held`, …) are coloured.
 
+pub mod access;
+#[cfg(test)]
+mod access_tests;
 pub mod client;
 pub mod control;
 pub mod render;
@@ -21,7 +25,10 @@ mod server;
 #[cfg(test)]
 mod server_tests;
 
-use std::{net::SocketAddr, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 use serde_json::Value;
 
@@ -47,6 +54,19 @@ pub enum Listen {
     Off,
     /// Here; port 0 takes a free one.
     At(SocketAddr),
+}
+
+impl Listen {
+    /// Where somebody on this host asks: an address for all interfaces is reached over loopback, too.
+    pub fn seen_from_here(self) -> Option<SocketAddr> {
+        let Self::At(mut address) = self else { return None };
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        Some(address)
+    }
 }
 
 /// Neither an address with a port nor `off`.
@@ -76,5 +96,10 @@ mod tests {
         for bad in ["", "9180", "localhost:9180", "127.0.0.1", "Off"] {
             assert_eq!(bad.parse::<Listen>(), Err(ListenError(bad.to_owned())));
         }
+        let here = |text: &str| text.parse::<Listen>().unwrap().seen_from_here().map(|address| address.to_string());
+        assert_eq!(here("0.0.0.0:9180").as_deref(), Some("127.0.0.1:9180"));
+        assert_eq!(here("[::]:1").as_deref(), Some("[::1]:1"));
+        assert_eq!(here("10.0.0.1:1").as_deref(), Some("10.0.0.1:1"));
+        assert_eq!(here("off"), None);
     }
 }

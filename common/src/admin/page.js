@@ -155,6 +155,12 @@ async function poll() {
   } catch { /* the pill says it */ }
 }
 
+// The page brings the state of its own moment, so that it never stands there without one; data, which runs nothing.
+const first = JSON.parse(byId("first").textContent);
+show(JSON.stringify(first.status));
+byId("why").hidden = first.why === null;
+byId("why").textContent = first.why ?? "";
+
 const events = new EventSource("events");
 events.addEventListener("status", (e) => { show(e.data); ready(); });
 events.onopen = () => pill("link", "good", "live");
@@ -166,5 +172,4 @@ events.onerror = () => {
 byId("filter").addEventListener("input", redraw);
 setInterval(() => document.querySelectorAll("time").forEach(age), 1000);
 setInterval(ready, 5000);
-poll();
 ready();

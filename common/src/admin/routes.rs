@@ -15,6 +15,7 @@ use axum::{
 };
 use futures_util::stream;
 use prometheus_client::{encoding::text, registry::Registry};
+use serde_json::json;
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, sleep_until},
@@ -89,8 +90,16 @@ async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
+/// The page, with the state of this moment in it.
 async fn page(State(s): State<Arc<Shared>>) -> Response {
-    let html = include_str!("page.html").replace("{title}", s.title); // the title is a literal of ours
+    let why = s.source.ready().err();
+    let (class, ready) = if why.is_none() { ("good", "ready") } else { ("bad", "not ready") };
+    // Strangers' names are in it: without a "<" none of them can end the element.
+    let first = json!({"why": why, "status": s.source.status()}).to_string().replace('<', "\\u003c");
+    // All but the last are literals of ours, and what the last brings is not read again.
+    let html =
+        include_str!("page.html").replace("{title}", s.title).replace("{class}", class).replace("{ready}", ready);
+    let html = html.replace("{first}", &first);
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -10,6 +10,7 @@ use hyper_util::{
 };
 use prometheus_client::registry::Registry;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -20,8 +21,10 @@ use tracing::{debug, info, warn};
 
 use super::{
     StatusSource,
+    access::{self, Access, AccessError, ServerTls},
     routes::{Shared, router},
 };
+use crate::telemetry::Chain;
 
 /// Connections at once; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 64;
@@ -47,6 +50,9 @@ pub enum AdminError {
         /// The system's answer.
         source: io::Error,
     },
+    /// Its certificate or key cannot be used.
+    #[error("starting the admin server")]
+    Access(#[source] AccessError),
 }
 
 /// The admin server of one agent, GET only.
@@ -56,6 +62,7 @@ pub struct AdminServer {
     registry: Arc<Registry>,
     changes: watch::Receiver<u64>,
     extra: Router,
+    access: Access,
 }
 
 /// An admin server whose address is taken.
@@ -73,7 +80,7 @@ impl AdminServer {
         registry: Arc<Registry>,
         changes: watch::Receiver<u64>,
     ) -> Self {
-        Self { title, source, registry, changes, extra: Router::new() }
+        Self { title, source, registry, changes, extra: Router::new(), access: Access::default() }
     }
 
     /// Adds routes of the agent's own; GET only and the limits hold for them too. They must not repeat a path of ours.
@@ -83,14 +90,25 @@ impl AdminServer {
         self
     }
 
-    /// Takes the address; `flag` is named in the error.
+    /// Says who may read; the routes of the agent's own are no exception.
+    #[must_use]
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Takes the address, and says so when strangers may read there; `flag` is named in the error.
     ///
     /// # Errors
-    /// [`AdminError::Bind`].
+    /// [`AdminError`].
     pub async fn bind(self, address: SocketAddr, flag: &'static str) -> Result<Bound, AdminError> {
         let failed = |source| AdminError::Bind { address, flag, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        if let Some(tls) = &self.access.tls {
+            tls.acceptor().await.map_err(AdminError::Access)?;
+        }
+        self.access.warn_of_strangers(address);
         Ok(Bound { server: self, listener, address })
     }
 }
@@ -107,8 +125,10 @@ impl Bound {
     /// None so far; the form fits `Lifecycle::spawn`.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), AdminError> {
         let Self { server, listener, address } = self;
-        let AdminServer { title, source, registry, changes, extra } = server;
-        let app = router(Arc::new(Shared::new(title, source, registry, changes, cancel.clone())), extra);
+        let AdminServer { title, source, registry, changes, extra, access } = server;
+        let tls = access.tls.clone();
+        let app = router(Arc::new(Shared::new(title, source, registry, changes, cancel.clone())), extra)
+            .layer(from_fn_with_state(access, access::check));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut open = JoinSet::new();
         info!(%address, "Admin server listens.");
@@ -121,9 +141,9 @@ impl Bound {
             while open.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, _)) => {
-                    let (app, cancel) = (app.clone(), cancel.clone());
+                    let (app, tls, cancel) = (app.clone(), tls.clone(), cancel.clone());
                     open.spawn(async move {
-                        serve(stream, app, cancel).await;
+                        accept(stream, tls, app, cancel).await;
                         drop(permit);
                     });
                 }
@@ -139,7 +159,22 @@ impl Bound {
     }
 }
 
-async fn serve(stream: TcpStream, app: Router, cancel: CancellationToken) {
+/// Serves a connection, after its handshake where there is one.
+async fn accept(stream: TcpStream, tls: Option<Arc<ServerTls>>, app: Router, cancel: CancellationToken) {
+    let Some(tls) = tls else { return serve(stream, app, cancel).await };
+    let acceptor = match tls.acceptor().await {
+        Ok(acceptor) => acceptor,
+        Err(error) => return warn!(error = %Chain(&error), "A connection to the admin server was not served."),
+    };
+    let handshake = timeout(HEAD_TIMEOUT, acceptor.accept(stream));
+    match cancel.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => serve(stream, app, cancel.clone()).await,
+        Some(Ok(Err(error))) => debug!(%error, "A handshake with the admin server failed."),
+        Some(Err(_)) | None => {}
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, app: Router, cancel: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

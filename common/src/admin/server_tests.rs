@@ -21,15 +21,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminError, AdminServer, StatusSource, client};
+use super::{AdminError, AdminServer, StatusSource, access::Access, client};
 
 const SOON: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
-struct Agent {
-    unready: Mutex<Option<String>>,
+pub(super) struct Agent {
+    pub unready: Mutex<Option<String>>,
     dead: AtomicBool,
-    status: Mutex<Value>,
+    pub status: Mutex<Value>,
 }
 
 impl StatusSource for Agent {
@@ -44,22 +44,27 @@ impl StatusSource for Agent {
     }
 }
 
-struct Lab {
-    agent: Arc<Agent>,
+pub(super) struct Lab {
+    pub agent: Arc<Agent>,
     changes: watch::Sender<u64>,
-    at: SocketAddr,
+    pub at: SocketAddr,
     cancel: CancellationToken,
     server: JoinHandle<Result<(), AdminError>>,
 }
 
 impl Lab {
-    async fn start(listen: &str) -> Self {
+    pub async fn start(listen: &str) -> Self {
+        Self::with(listen, Access::default()).await
+    }
+
+    pub async fn with(listen: &str, access: Access) -> Self {
         let agent = Arc::new(Agent { status: Mutex::new(json!({"n": 1})), ..Agent::default() });
         let (changes, rx) = watch::channel(0);
         let (mut registry, applies) = (Registry::with_prefix("discover"), Counter::<u64>::default());
         registry.register("applies", "Plans applied", applies.clone());
         applies.inc();
         let bound = AdminServer::new("discover", agent.clone(), Arc::new(registry), rx)
+            .with_access(access)
             .with_routes(Router::new().route("/sd", get(|| async { "[]" })))
             .bind(listen.parse().unwrap(), "--admin")
             .await
@@ -70,22 +75,31 @@ impl Lab {
     }
 
     async fn open(&self, method: &str, path: &str) -> BufReader<TcpStream> {
+        self.open_as(method, path, "x: y").await
+    }
+
+    async fn open_as(&self, method: &str, path: &str, header: &str) -> BufReader<TcpStream> {
         let mut stream = TcpStream::connect(self.at).await.unwrap();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{header}\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         BufReader::new(stream)
     }
 
     /// Code, head and body.
-    async fn ask(&self, method: &str, path: &str) -> (u16, String, String) {
+    pub async fn ask(&self, method: &str, path: &str) -> (u16, String, String) {
+        self.ask_as(method, path, "x: y").await
+    }
+
+    /// With one more header.
+    pub async fn ask_as(&self, method: &str, path: &str, header: &str) -> (u16, String, String) {
         let mut text = String::new();
-        let mut stream = self.open(method, path).await;
+        let mut stream = self.open_as(method, path, header).await;
         timeout(SOON, stream.read_to_string(&mut text)).await.unwrap().unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_lowercase(), body.to_owned())
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.cancel.cancel();
         timeout(SOON, self.server).await.unwrap().unwrap().unwrap();
     }
@@ -110,6 +124,20 @@ async fn each_path_answers_with_security_headers() {
         assert!(head.contains("default-src 'none'") && head.contains("nosniff") && head.contains("no-store"), "{head}");
     }
     assert_eq!(lab.ask("GET", "/nothing").await.0, 404);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn the_page_brings_the_state_of_its_moment_and_no_name_ends_it_early() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    *lab.agent.status.lock().unwrap() = json!({"services": ["</script><script>alert(1)"]});
+    *lab.agent.unready.lock().unwrap() = Some("no {first} answer".to_owned());
+    let (_, _, body) = lab.ask("GET", "/").await;
+    assert!(body.contains(r#"<span id="ready" class="pill bad">not ready</span>"#), "{body}");
+    let (_, rest) = body.split_once(r#"<script id="first" type="application/json">"#).unwrap();
+    let first: Value = serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap();
+    assert_eq!(first["status"], *lab.agent.status.lock().unwrap());
+    assert_eq!(first["why"], "no {first} answer");
     lab.stop().await;
 }
 
@@ -214,7 +242,7 @@ async fn the_status_command_prints_tables_or_json_also_over_ipv6() {
     let lab = Lab::start("[::1]:0").await;
     *lab.agent.status.lock().unwrap() = json!({"version": "1", "held": []});
     let print = async |json| {
-        let args = client::StatusArgs { json, admin: None };
+        let args = client::StatusArgs { json, ..Default::default() };
         let mut out = Vec::new();
         client::status(&args, lab.at, "discover", &mut out).await.unwrap();
         String::from_utf8(out).unwrap()

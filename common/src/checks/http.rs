@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::error::excerpt;
 use super::tcp::connect;
 use super::{CheckError, TlsClient};
-use crate::desired::HttpCheck;
+use crate::desired::{HttpCheck, Secret};
 
 /// How much of a body is read in search of what it must contain.
 const BODY: usize = 64 * 1024;
@@ -78,9 +78,13 @@ impl HttpProbe {
         let stream = within(limit(|p| p.open), connect(self.address)).await?;
         match &self.tls {
             None => within(limit(|p| p.read), self.ask(stream)).await,
+            // A TLS session's room is taken only where there is one: after a start, hundreds of tries wait at once.
             Some(tls) => {
-                let stream = within(limit(|p| p.tls), tls.wrap(self.address, stream)).await?;
-                within(limit(|p| p.read), self.ask(stream)).await
+                Box::pin(async move {
+                    let stream = within(limit(|p| p.tls), tls.wrap(self.address, stream)).await?;
+                    within(limit(|p| p.read), self.ask(stream)).await
+                })
+                .await
             }
         }
     }
@@ -88,7 +92,7 @@ impl HttpProbe {
     async fn ask(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<(), CheckError> {
         match &self.sent {
             Some(sent) if self.spec.body.is_none() => self.ask_briefly(stream, sent).await,
-            _ => self.ask_at_length(stream).await,
+            _ => Box::pin(self.ask_at_length(stream)).await,
         }
     }
 
@@ -151,7 +155,7 @@ impl HttpProbe {
             .body(Empty::new())
             .map_err(|e| unusable(format!("the request ({e})")))?;
         let headers = request.headers_mut();
-        for (name, value) in &self.spec.headers {
+        for (name, Secret(value)) in &self.spec.headers {
             let pair = name.parse::<HeaderName>().ok().zip(HeaderValue::from_bytes(value.as_bytes()).ok());
             let (key, value) = pair.ok_or_else(|| unusable(format!("the header {name}")))?;
             headers.append(key, value);
@@ -287,6 +291,13 @@ mod tests {
         ] {
             assert_eq!(status(answer), expected, "{}", String::from_utf8_lossy(answer));
         }
+    }
+
+    /// Hundreds of tries wait at once after a start, and what they take then stays with the process.
+    #[test]
+    fn a_try_over_plain_tcp_takes_no_room_for_tls() {
+        let probe = HttpProbe::new(([127, 0, 0, 1], 80).into(), &HttpCheck::default());
+        assert!(size_of_val(&probe.attempt()) <= 1024, "{} bytes", size_of_val(&probe.attempt()));
     }
 
     proptest! {

@@ -1,10 +1,6 @@
 //! Checks against scripted servers on loopback, which say what real ones will not.
 
-use std::sync::Arc;
-
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -55,7 +51,7 @@ async fn http_asks_as_told_and_judges_status_and_body() {
         method: "HEAD".to_owned(),
         path: "/health?deep=1".to_owned(),
         host: Some("web.example".to_owned()),
-        headers: vec![("X-Token".to_owned(), "abc".to_owned())],
+        headers: vec![("X-Token".to_owned(), Secret("abc".to_owned()))],
         status: StatusSet::parse(status).unwrap(),
         body: body.map(str::to_owned),
         ..HttpCheck::default()
@@ -116,20 +112,9 @@ async fn a_server_that_says_nothing_fails_in_time() {
     }
 }
 
-/// TLS with the test authority's certificate.
-fn acceptor(certs: &Certs, alpn: &[u8]) -> TlsAcceptor {
-    let chain = CertificateDer::pem_file_iter(certs.path("server.pem")).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(certs.path("server.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    TlsAcceptor::from(Arc::new(config))
-}
-
 /// An HTTPS server; tells the names it was asked for.
 async fn https(certs: &Certs) -> (SocketAddr, tokio::sync::mpsc::Receiver<Option<String>>) {
-    let acceptor = acceptor(certs, b"http/1.1");
+    let acceptor = certs.acceptor(b"http/1.1", false);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (names, asked) = tokio::sync::mpsc::channel(8);
@@ -262,7 +247,7 @@ async fn grpc_must_serve() {
 async fn grpc_verifies_unless_told_not_to() {
     let directory = tempfile::tempdir().unwrap();
     let certs = Certs::make(directory.path());
-    let address = grpc(b"\0\0\0\0\x02\x08\x01", "0", Some(acceptor(&certs, b"h2"))).await;
+    let address = grpc(b"\0\0\0\0\x02\x08\x01", "0", Some(certs.acceptor(b"h2", false))).await;
     let ask = async |peer| verdict(AnyCheck::Grpc(Box::new(GrpcProbe::new(address, "", Some(&peer))))).await;
     let stranger = ask(PeerTls::default()).await.unwrap_err();
     assert!(stranger.contains("UnknownIssuer"), "{stranger}");

@@ -86,3 +86,19 @@ pub struct Key {
     /// The test that shows it.
     pub test: &'static str,
 }
+
+/// Makes functions that make keys, one for each origin: `keys_of! { key: Synapse, ours: Ours }`.
+#[macro_export]
+macro_rules! keys_of {
+    ($($name:ident: $origin:ident),+ $(,)?) => {$(
+        const fn $name(
+            name: &'static str,
+            kind: $crate::config::table::Kind,
+            default: &'static str,
+            doc: &'static str,
+            test: &'static str,
+        ) -> $crate::config::table::Key {
+            $crate::config::table::Key { name, kind, default, origin: $crate::config::table::Origin::$origin, doc, test }
+        }
+    )+};
+}

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::container::{Binding, Container, Network};
 use super::decision::Skip;
 use super::labels::PortView;
+use super::naming::excerpt;
 use super::ports::{Attachment, Candidate};
 use super::settings::{Family, Settings};
 use super::values;
@@ -171,7 +172,8 @@ fn internal(
     if is_loopback(ip) && !settings.allow_loopback {
         return Err(Skip::LoopbackOnly);
     }
-    if container.networks.len() > 1 && view.get("network").is_none() && settings.network.is_none() {
+    let chosen = view.get("network").or_else(|| view.get("proxy.network")).is_some() || settings.network.is_some();
+    if container.networks.len() > 1 && !chosen {
         warnings.push(format!(
             "the container is on several networks and {name} was taken as the first by name; the label register.network chooses"
         ));
@@ -185,7 +187,8 @@ fn internal(
     })
 }
 
-/// The network that gives a container's own address: by label, by setting, else the first by name that has an address.
+/// The network that gives a container's own address: by label, by another proxy's label, by setting, else the first by name
+/// that has an address.
 fn network<'c>(
     container: &'c Container,
     view: &PortView<'_, '_>,
@@ -199,10 +202,10 @@ fn network<'c>(
         return Ok((name, network, Vec::new()));
     }
     let mut warnings = Vec::new();
-    if let Some(wanted) = &settings.network {
+    if let Some(wanted) = view.get("proxy.network").map(|entry| entry.value).or(settings.network.as_deref()) {
         match known(wanted) {
             Some((name, network)) => return Ok((name, network, warnings)),
-            None => warnings.push(format!("the container is not on network {wanted}; it is on {}", names())),
+            None => warnings.push(format!("the container is not on network {}; it is on {}", excerpt(wanted), names())),
         }
     }
     let mut candidates = container.networks.iter();

@@ -9,8 +9,9 @@ use super::check_spec::{CheckKind, CheckSpec};
 use super::container::{Container, Health};
 use super::decision::{Candidate, Drain, Skip};
 use super::labels::PortView;
+use super::routes::PortRoutes;
 use super::settings::{HealthPolicy, Settings};
-use super::{checks, http, values};
+use super::{checks, values};
 use crate::model::{Backend, BackendId, Mode, Port, ServiceName, Status, Transport, Weight};
 
 /// What is known of a port by the time its candidate is built.
@@ -23,29 +24,35 @@ pub struct Subject<'a, 'v> {
     pub transport: Transport,
     /// What the labels say of it.
     pub view: PortView<'v, 'a>,
-    /// It is the one that nginx-proxy's variables mean.
-    pub is_virtual: bool,
     /// The container uses the host's network.
     pub host_network: bool,
+    /// How it wants to be reached through the HTTP edge.
+    pub routes: PortRoutes,
 }
 
 impl Subject<'_, '_> {
-    /// Everything but the name, the id and the address, which the caller gives. What was decided is added to `trail`.
+    /// Everything but the name, the id and the address, which the caller gives. What was decided is added to `trail`, what was
+    /// left out to `warnings`.
     ///
     /// # Errors
     /// [`Skip::BadLabel`] for a value that cannot be meant; [`Skip::HealthStarting`] or [`Skip::Unhealthy`] where the
     /// policy hides the container.
     pub fn candidate(
-        &self,
+        self,
         service: ServiceName,
         id: BackendId,
         address: Address,
         settings: &Settings,
         trail: &mut Vec<String>,
+        warnings: &mut Vec<String>,
     ) -> Result<Candidate, Skip> {
         let checks = checks::read(&self.view)?;
         let labels = self.labels()?;
-        let mode = self.mode(&checks, &labels, trail)?;
+        let mode = self.mode(&checks, trail)?;
+        let replaces = self.replaces()?;
+        let routes = self.routes.without_http(mode);
+        trail.extend(routes.trail);
+        warnings.extend(routes.refused.iter().map(|why| format!("route left out: {why}")));
         let weight = |text: &str| text.parse::<u32>().ok().and_then(|w| Weight::try_from(w).ok());
         let service_port = self.view.read("service-port", "a port, 1 to 65535", |t| t.parse::<Port>().ok())?;
         let drain = self.view.read("drain", DRAIN, drain)?.unwrap_or_default();
@@ -70,6 +77,8 @@ impl Subject<'_, '_> {
                 mode,
                 service_port: Some(service_port.unwrap_or(self.port)),
                 status,
+                routes: routes.routes,
+                left_out: (!routes.refused.is_empty()).then(|| routes.refused.join("; ").into()),
                 ..Backend::new(id, address.host, address.port)
             },
             dial: address.dial,
@@ -79,13 +88,13 @@ impl Subject<'_, '_> {
             health_policy: policy,
             drain,
             warmup,
-            replaces: self.replaces()?,
+            replaces,
             stop_signal: self.container.stop_signal,
             stop_timeout: self.container.stop_timeout,
         })
     }
 
-    /// Registrator's attributes and tags, and what the HTTP edge reads.
+    /// Registrator's attributes and tags.
     fn labels(&self) -> Result<BTreeMap<String, String>, Skip> {
         let attributes = self.view.under("attr:");
         let mut labels: BTreeMap<String, String> =
@@ -97,24 +106,18 @@ impl Subject<'_, '_> {
             }
             labels.insert("tags".to_owned(), values::tags(entry.value));
         }
-        http::add(&self.view, self.is_virtual, &mut labels)?;
         Ok(labels)
     }
 
-    fn mode(
-        &self,
-        checks: &[CheckSpec],
-        labels: &BTreeMap<String, String>,
-        trail: &mut Vec<String>,
-    ) -> Result<Option<Mode>, Skip> {
+    fn mode(&self, checks: &[CheckSpec], trail: &mut Vec<String>) -> Result<Option<Mode>, Skip> {
         if let Some(entry) = self.view.get("mode") {
             let mode = entry.value.parse().map_err(|_| entry.bad("tcp or http"))?;
             trail.push(format!("mode: {} → {mode}", entry.origin()));
             return Ok(Some(mode));
         }
         let by_check = checks.iter().any(|check| matches!(check.kind, CheckKind::Http(_)));
-        if self.transport == Transport::Tcp && (by_check || labels.contains_key("vhost")) {
-            trail.push(format!("mode: http, as it has {}", if by_check { "an http check" } else { "a virtual host" }));
+        if self.transport == Transport::Tcp && (by_check || !self.routes.routes.is_empty()) {
+            trail.push(format!("mode: http, as it has {}", if by_check { "an http check" } else { "routes" }));
             return Ok(Some(Mode::Http));
         }
         Ok(None)

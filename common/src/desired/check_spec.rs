@@ -142,8 +142,9 @@ pub struct HttpCheck {
     pub path: String,
     /// The Host header; the dialled address otherwise.
     pub host: Option<String>,
-    /// More request headers, in the order given; names are tokens, values hold no control characters.
-    pub headers: Vec<(String, String)>,
+    /// More request headers, in the order given; names are tokens, values hold no control characters. A value may be a
+    /// password or a token.
+    pub headers: Vec<(String, Secret)>,
     /// The status codes that pass.
     pub status: StatusSet,
     /// What the answer's body (its first 64 kB) must contain.

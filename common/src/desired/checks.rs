@@ -75,11 +75,11 @@ fn http(view: &PortView<'_, '_>, tls: Option<PeerTls>) -> Result<CheckKind, Skip
     for (name, entry) in view.under("check.header.") {
         let token = name.len() <= 128 && name.bytes().all(is_token);
         let value = text(entry.value).filter(|_| token);
-        headers.push((name.to_owned(), value.ok_or_else(|| entry.bad("a header's value"))?));
+        headers.push((name.to_owned(), Secret(value.ok_or_else(|| entry.bad("a header's value"))?)));
     }
     if let Some(entry) = view.get("check.header") {
         let split = entry.value.split_once(':').filter(|(name, _)| !name.is_empty() && name.bytes().all(is_token));
-        let header = split.and_then(|(name, value)| Some((name.to_owned(), text(value.trim())?)));
+        let header = split.and_then(|(name, value)| Some((name.to_owned(), Secret(text(value.trim())?))));
         headers.push(header.ok_or_else(|| entry.bad("`Name: value`"))?);
     }
     Ok(CheckKind::Http(Box::new(HttpCheck {

@@ -10,6 +10,7 @@ use super::decision::{Decision, Outcome, Skip};
 use super::labels::{PortView, Vocabulary};
 use super::naming::{self, Given};
 use super::ports::{self, Attachment};
+use super::routes::{self, PortRoutes};
 use super::{ContainerMap, Settings};
 use crate::model::{BackendId, Host, Port, ServiceName, Transport};
 
@@ -103,19 +104,20 @@ impl<'a, 'v> Drafts<'a, 'v> {
                 sharing.entry(service).or_default().insert(draft.port.port);
             }
         }
-        let virtual_port = self.virtual_port(eligible());
+        let tcp: BTreeSet<Port> =
+            eligible().filter(|d| d.port.transport == Transport::Tcp).map(|d| d.port.port).collect();
+        let asked = routes::read(self.container, self.vocabulary, &tcp);
         let mut decisions: Vec<Decision> = Vec::with_capacity(drafts.len());
         for (draft, (name, trail)) in drafts.iter().zip(&named) {
             let alone = name.as_ref().ok().is_none_or(|service| sharing.get(service).is_none_or(|p| p.len() < 2));
-            let is_virtual = virtual_port == Some(draft.port.port);
-            decisions.push(self.finish(draft, name.clone(), trail.clone(), alone, is_virtual));
-        }
-        if let (Some(first), None, Some(entry)) =
-            (decisions.first_mut(), virtual_port, self.vocabulary.whole("virtual.host"))
-        {
-            first.warnings.push(format!("{} is not used: no registered port is 80 or VIRTUAL_PORT", entry.origin()));
+            let routes = match draft.port.transport {
+                Transport::Tcp => asked.at(draft.port.port),
+                Transport::Udp => PortRoutes::default(),
+            };
+            decisions.push(self.finish(draft, name.clone(), trail.clone(), alone, routes));
         }
         if let Some(first) = decisions.first_mut() {
+            first.warnings.extend(asked.warnings);
             first.warnings.extend(self.vocabulary.warnings.iter().cloned());
         }
         decisions
@@ -159,28 +161,13 @@ impl<'a, 'v> Drafts<'a, 'v> {
         (name, trail)
     }
 
-    /// The port that `VIRTUAL_HOST` means: `VIRTUAL_PORT`, the only one, or 80; as nginx-proxy has it.
-    fn virtual_port<'d>(&self, eligible: impl Iterator<Item = &'d Draft<'d, 'v, 'a>>) -> Option<Port>
-    where
-        'v: 'd,
-        'a: 'd,
-    {
-        let tcp: BTreeSet<Port> =
-            eligible.filter(|d| d.port.transport == Transport::Tcp).map(|d| d.port.port).collect();
-        match self.vocabulary.whole("virtual.port").map(|entry| entry.value.parse::<Port>()) {
-            Some(wanted) => wanted.ok().filter(|port| tcp.contains(port)),
-            None if tcp.len() == 1 => tcp.first().copied(),
-            None => Port::new(80).filter(|port| tcp.contains(port)),
-        }
-    }
-
     fn finish(
         &self,
         draft: &Draft<'_, 'v, 'a>,
         name: Result<ServiceName, Skip>,
         mut trail: Vec<String>,
         alone: bool,
-        is_virtual: bool,
+        routes: PortRoutes,
     ) -> Decision {
         let (port, transport) = (draft.port.port, draft.port.transport);
         let mut warnings = Vec::new();
@@ -195,10 +182,10 @@ impl<'a, 'v> Drafts<'a, 'v> {
                 port,
                 transport,
                 view: draft.view,
-                is_virtual,
                 host_network: self.attachment == Attachment::Host,
+                routes,
             };
-            subject.candidate(service, id, address, self.settings, &mut trail)
+            subject.candidate(service, id, address, self.settings, &mut trail, &mut warnings)
         };
         let outcome = match build() {
             Ok(candidate) => Outcome::Register(Box::new(candidate)),

@@ -67,6 +67,8 @@ pub const KEYS: &[&str] = &[
 const CHECKS: &[&str] =
     &["http", "https", "tcp", "grpc", "cmd", "interval", "timeout", "method", "http_method", "https_method"];
 
+/// Labels with these in their names hold what no message may show.
+const SECRETS: [&str; 2] = ["check.password", "check.header"];
 /// Attributes above this many bytes are left out: the registry's values have a limit, and the rest should fit.
 const MAX_ATTRIBUTE: usize = 1024;
 /// And so many bytes of them in all are taken of one container.
@@ -108,13 +110,17 @@ impl Entry<'_> {
     pub fn origin(&self) -> String {
         match self.source {
             Source::Env => format!("variable {}", self.name),
+            // By label or by environment: nginx-proxy's users know which.
+            Source::Virtual => excerpt(self.name),
             _ => format!("label {}", self.name),
         }
     }
 
     /// The refusal of its value.
     pub fn bad(&self, accepted: impl Into<String>) -> Skip {
-        Skip::BadLabel { label: excerpt(self.name), value: excerpt(self.value), accepted: accepted.into() }
+        let secret = SECRETS.iter().any(|part| self.name.to_ascii_lowercase().contains(part));
+        let value = if secret { "***".into() } else { excerpt(self.value) };
+        Skip::BadLabel { label: excerpt(self.name), value, accepted: accepted.into() }
     }
 
     /// True for any value but `false`, `0`, `no`, `off`: Registrator takes any value at all for yes.
@@ -125,6 +131,11 @@ impl Entry<'_> {
     /// The entry names the port it is about.
     pub fn is_per_port(&self) -> bool {
         matches!(self.ports, Ports::One(_))
+    }
+
+    /// The entry is about all ports.
+    pub fn is_for_all(&self) -> bool {
+        self.ports == Ports::All
     }
 
     /// Narrower first, then label before variable.
@@ -169,14 +180,14 @@ impl<'a> Vocabulary<'a> {
             } else if let Some(rest) = name.strip_prefix(SERVICE) {
                 found.registrator(name, rest, value, Source::Label);
             } else {
-                found.nginx_proxy(name, value);
+                found.other_proxies(name, value);
             }
         }
         for (name, value) in &container.env {
             if let Some(rest) = name.strip_prefix(SERVICE) {
                 found.registrator(name, rest, value, Source::Env);
             } else {
-                found.nginx_proxy(name, value);
+                found.other_proxies(name, value);
             }
         }
         found
@@ -246,12 +257,16 @@ impl<'a> Vocabulary<'a> {
         self.push(Entry { ports, transport, source, key, value: value.trim(), name });
     }
 
-    /// `VIRTUAL_HOST`, `VIRTUAL_PORT`, `VIRTUAL_PATH`, usually variables.
-    fn nginx_proxy(&mut self, name: &'a str, value: &'a str) {
+    /// `VIRTUAL_*`, usually variables; and the network on which another proxy was to reach the container.
+    fn other_proxies(&mut self, name: &'a str, value: &'a str) {
         let key = match name {
             "VIRTUAL_HOST" => "virtual.host",
             "VIRTUAL_PORT" => "virtual.port",
             "VIRTUAL_PATH" => "virtual.path",
+            "VIRTUAL_DEST" => "virtual.dest",
+            "VIRTUAL_PROTO" => "virtual.proto",
+            "VIRTUAL_HOST_MULTIPORTS" => "virtual.host-multiports",
+            "traefik.docker.network" | "caddy_ingress_network" => "proxy.network",
             _ => return,
         };
         let value = value.trim();

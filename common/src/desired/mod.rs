@@ -1,7 +1,7 @@
 //! Containers × settings → what is to be registered, each decision with its reason. Pure: no I/O, no clock, no tokio.
 //!
 //! [`decide`] applies the rules; each has a file: names (`naming`), the vocabulary of labels and variables (`labels`,
-//! `values`), which ports (`ports`), which address (`address`), checks (`checks`), the HTTP edge (`http`), the rest (`build`).
+//! `values`), which ports (`ports`), which address (`address`), checks (`checks`), the HTTP edge (`routes`), the rest (`build`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ mod decide;
 mod decider;
 mod decision;
 mod explain;
-mod http;
 mod labels;
 mod naming;
 mod ports;
+mod routes;
 mod settings;
 mod template;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::container::{Binding, Container, State};
 use super::decision::Skip;
 use super::labels::Vocabulary;
 use super::values;
-use super::{ContainerMap, Settings};
+use super::{ContainerMap, Settings, routes};
 use crate::model::{Port, Transport};
 
 /// How a container is attached to a network.
@@ -56,7 +56,7 @@ pub struct Candidate {
 }
 
 /// All ports of a container: exposed, published (its network owner's, where it has one), and listed by `register.port`;
-/// with `--internal` also nginx-proxy's `VIRTUAL_PORT`. Sorted.
+/// with `--internal` also those that other proxies' labels and `VIRTUAL_PORT` name. Sorted.
 ///
 /// # Errors
 /// [`Skip::BadLabel`] for a list that cannot be read.
@@ -102,10 +102,10 @@ pub fn all(
                 (candidate.asked_for, candidate.unlisted) = (true, false);
             }
         }
-    } else if settings.internal
-        && let Some(port) = vocabulary.whole("virtual.port").and_then(|entry| entry.value.parse::<Port>().ok())
-    {
-        ports.entry((port, Transport::Tcp)).or_insert_with(|| new(port, Transport::Tcp)).asked_for = true;
+    } else if settings.internal {
+        for port in routes::named_ports(container, vocabulary) {
+            ports.entry((port, Transport::Tcp)).or_insert_with(|| new(port, Transport::Tcp)).asked_for = true;
+        }
     }
     Ok(ports.into_values().collect())
 }

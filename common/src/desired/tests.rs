@@ -145,12 +145,9 @@ fn a_faulty_label_leaves_out_its_registration_and_changes_no_other_name() {
         "register.80.weight=heavy",
         "register.80.mode=udp",
         "register.80.service-port=0",
-        "register.80.vhost=a b",
-        "register.80.path=x",
         "register.80.check=ping",
         "register.80.check.interval=never",
         "register.80.check.path=health",
-        "register.80.priority=high",
         "register.80.address=0.0.0.0",
         "register.80.health=maybe",
         "register.80.drain=sometimes",
@@ -385,15 +382,15 @@ fn our_own_vocabulary() {
     let backend = &full.backend;
     assert_eq!((backend.service_port, backend.weight.map(|w| w.get())), (Port::new(8000), Some(50)));
     assert_eq!(
-        serde_json::to_string(&backend.labels).unwrap(),
-        r#"{"path":"/api","sticky":"cookie","strip-prefix":"true","vhost":"a.example,*.b.example"}"#
+        backend.routes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["*.b.example/api (prefix stripped, sticky)", "a.example/api (prefix stripped, sticky)"]
     );
     assert_eq!(
         full.checks.iter().map(|c| (c.kind.as_str(), c.rise, c.fall)).collect::<Vec<_>>(),
         [("https", 3, 4), ("tcp", 3, 4)]
     );
     let CheckKind::Http(http) = &full.checks[0].kind else { panic!() };
-    assert_eq!(http.headers, [("x-probe".to_owned(), "1".to_owned())]);
+    assert_eq!(http.headers, [("x-probe".to_owned(), Secret("1".to_owned()))]);
     assert!(http.status.contains(404) && http.status.contains(204) && !http.status.contains(302));
     assert_eq!((full.drain, full.warmup), (Drain::For(Duration::from_secs(30)), Some(Duration::from_secs(60))));
     assert_eq!(full.replaces.as_deref(), Some("web-blue"));
@@ -405,6 +402,8 @@ fn our_own_vocabulary() {
     let exec = only(web().label(r#"register.check.command=["pg_isready","-q"]"#));
     assert_eq!(exec.checks[0].kind, CheckKind::Exec { command: vec!["pg_isready".into(), "-q".into()] });
     let secret = only(web().label("register.check=redis").label("register.check.password=hunter2"));
+    assert!(!format!("{secret:?}{}", serde_json::to_string(&secret).unwrap()).contains("hunter2"));
+    let secret = only(web().label("register.check=http").label("register.check.header=Authorization: Bearer hunter2"));
     assert!(!format!("{secret:?}{}", serde_json::to_string(&secret).unwrap()).contains("hunter2"));
 }
 
@@ -423,21 +422,18 @@ fn a_mistyped_label_is_named_with_what_was_meant() {
 }
 
 #[test]
-fn nginx_proxys_variables_feed_the_http_edge() {
-    let app = || container(0xabc, "app").ports(&["80=0.0.0.0:1", "90=0.0.0.0:2"]);
-    let vhosts = |c: Container| {
-        let decisions = decide(&map([c]), &settings());
-        let vhost = |d: &Decision| d.candidate().and_then(|c| c.backend.labels.get("vhost").cloned());
-        decisions.iter().map(vhost).collect::<Vec<_>>()
-    };
-    let host = Some("a.example".to_owned());
-    assert_eq!(vhosts(app().env("VIRTUAL_HOST=a.example")), [host.clone(), None]);
-    assert_eq!(vhosts(app().env("VIRTUAL_HOST=a.example").env("VIRTUAL_PORT=90")), [None, host]);
-    let other = app().env("VIRTUAL_HOST=a.example").env("VIRTUAL_PORT=91");
-    assert!(decide(&map([other]), &settings())[0].warnings[0].contains("VIRTUAL_PORT"));
+fn with_internal_what_other_proxies_dial_is_registered() {
     let internal = Settings { internal: true, ..settings() };
     let bare = container(0xabc, "app").env("VIRTUAL_HOST=a.example").env("VIRTUAL_PORT=3000");
     assert_eq!(one(bare, &internal), ["app/abc 172.17.0.2:3000"]);
+    let traefik = container(0xabc, "app").label("traefik.http.services.a.loadbalancer.server.port=3001");
+    assert_eq!(one(traefik, &internal), ["app/abc 172.17.0.2:3001"]);
+    let mut caddy =
+        container(0xabc, "app").label("caddy.reverse_proxy={{upstreams 3002}}").label("caddy_ingress_network=b");
+    caddy.networks = networks(&[("a", "10.1.0.2", ""), ("b", "10.2.0.2", "")]);
+    assert_eq!(one(caddy.clone(), &internal), ["app/abc 10.2.0.2:3002"]);
+    caddy.labels.insert("caddy_ingress_network".into(), "c".into());
+    assert_eq!(one(caddy, &internal), ["app/abc 10.1.0.2:3002"], "a network that it is not on is named, no more");
 }
 
 #[test]
@@ -516,7 +512,11 @@ fn any_key() -> impl Strategy<Value = String> {
         (0..70_000_u32, own).prop_map(|(port, key)| format!("register.{port}.{key}")),
         "register\\.\\PC{0,12}",
         "SERVICE_(80_)?(udp_)?(NAME|ID|TAGS|IGNORE|CHECK_HTTP|CHECK_CMD|X|\\PC{0,6})",
-        "VIRTUAL_(HOST|PORT|PATH)",
+        "VIRTUAL_(HOST|PORT|PATH|DEST|PROTO)",
+        "traefik\\.http\\.routers\\.[ab]\\.(rule|service|priority|middlewares|\\PC{0,6})",
+        "traefik\\.http\\.services\\.[ab]\\.loadbalancer\\.(server\\.port|sticky\\.cookie|\\PC{0,6})",
+        "traefik\\.(enable|tcp\\.x|http\\.middlewares\\.[ab]\\.(stripprefix\\.prefixes|redirectscheme\\.scheme))",
+        "caddy(_1)?(\\.reverse_proxy|\\.\\PC{0,4})?",
         "\\PC{0,10}",
     ]
 }
@@ -526,7 +526,10 @@ fn any_value() -> impl Strategy<Value = String> {
         "\\PC{0,30}",
         "[0-9]{1,6}",
         "(true|false|http|tcp|exec|/a|10s|-1|\n|\u{0})",
+        "(Host|PathPrefix)\\(`[a-c./]{1,9}`\\)( (&&|\\|\\|) (Host|PathPrefix|X)\\(`/?[a-c.;&']{1,9}`\\)){0,4}",
+        "(~|\\*\\.)?[a-c.,:]{1,20}|/[a-c/.%;&']{0,9}|\\{\\{upstreams (80|x)\\}\\}",
         Just("é".repeat(100_000)),
+        Just("a,b,".repeat(10_000)),
         Just("x".repeat(1000))
     ]
 }
@@ -557,7 +560,13 @@ proptest! {
                 prop_assert_eq!(c.backend.transport == Transport::Udp, decision.port.unwrap().1 == Transport::Udp);
                 let value = crate::model::encode(&c.backend, crate::model::ValueFormat::Json);
                 let read = crate::model::decode(&c.backend.id, value.as_bytes());
-                prop_assert_eq!(read, Ok(crate::model::Decoded::Backend(Box::new(c.backend.clone()))));
+                let written = crate::model::Backend { left_out: None, ..c.backend.clone() };
+                prop_assert_eq!(read, Ok(crate::model::Decoded::Backend(Box::new(written))));
+                let safe = |b: u8| b.is_ascii_alphanumeric() || b"-._~!*+,:=@%/".contains(&b);
+                let mut texts = c.backend.routes.iter().flat_map(|route| [route.host.as_str(), route.path.as_str()]);
+                prop_assert!(texts.all(|text| text.bytes().all(safe)), "{:?}", c.backend.routes);
+                let meant = c.backend.mode == Some(Mode::Http);
+                prop_assert!(c.backend.routes.is_empty() || meant, "{:?}", c.backend);
             }
         }
     }

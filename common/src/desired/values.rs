@@ -1,4 +1,4 @@
-//! How single values are read: durations, switches, virtual hosts, paths.
+//! How single values are read: durations, switches, ports, tags.
 
 use std::time::Duration;
 
@@ -27,30 +27,6 @@ pub fn switch(text: &str) -> Option<bool> {
         "false" | "no" | "off" | "0" => Some(false),
         _ => None,
     }
-}
-
-/// What [`vhosts`] takes, for messages.
-pub const VHOSTS: &str = "a comma list of host names (at most 4096 bytes), each of which may begin with *.";
-
-/// A comma list of host names, lower-cased, each of which may begin with `*.`; joined again without blanks.
-pub fn vhosts(text: &str) -> Option<String> {
-    let one = |host: &str| {
-        let host = host.trim().trim_end_matches('.').to_ascii_lowercase();
-        let name = host.strip_prefix("*.").unwrap_or(&host);
-        name.parse::<Host>().ok().map(|_| host)
-    };
-    let hosts = text.split(',').filter(|h| !h.trim().is_empty()).map(one).collect::<Option<Vec<_>>>()?;
-    (!hosts.is_empty() && text.len() <= 4096).then(|| hosts.join(","))
-}
-
-/// What [`path`] takes, for messages.
-pub const PATH: &str =
-    "a path of at most 256 characters that begins with / and holds letters, digits and -._~%!$&'()*+,=:@/ only";
-
-/// A URL path that is safe in a map file and in an ACL.
-pub fn path(text: &str) -> Option<String> {
-    let safe = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,=:@/".contains(&b);
-    (text.starts_with('/') && text.len() <= 256 && text.bytes().all(safe)).then(|| text.to_owned())
 }
 
 /// What [`port_list`] takes, for messages.
@@ -113,13 +89,6 @@ mod tests {
         assert_eq!(duration("5"), Some(Duration::from_secs(5)));
         for bad in ["", "0", "0s", "-1s", "x", "25h", "99999999999999999999s", "1e9"] {
             assert_eq!(duration(bad), None, "{bad}");
-        }
-        assert_eq!(vhosts("A.example.com, *.b.example").as_deref(), Some("a.example.com,*.b.example"));
-        for bad in ["", ",", "a b", "~^www", "a/b", "*", "a.*", "x;y", "é.com"] {
-            assert_eq!(vhosts(bad), None, "{bad}");
-        }
-        for bad in ["", "a", "/a b", "/a\n", "/\"", "/a;b", "/#", "/{"] {
-            assert_eq!(path(bad), None, "{bad}");
         }
         assert_eq!(port_list("80, 53/udp,8000-8001").unwrap().len(), 4);
         for bad in ["", "0", "70000", "80-79", "1-65535", "80/icmp", "80,,81"] {

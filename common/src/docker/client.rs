@@ -2,9 +2,10 @@
 //! dialect (source: dataplane measurements; Docker 29 refuses old versions). Answers are read field by field (see
 //! [`parse`](super::parse)), since typed clients end the stream at an unknown word.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reqwest::{Client, Identity, Method, RequestBuilder};
+use reqwest::{Client, Identity, Method, RequestBuilder, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,11 +20,16 @@ use crate::desired::{Container, ContainerId};
 /// How long the daemon may take for an answer; it is silent for seconds when it is busy, and for ever when it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The longest answer that is read, in bytes: a list of ten thousand containers stays well below it.
+const LONGEST: usize = 64 << 20;
+
 /// A client of one daemon; cheap to clone. It connects when it is first used.
 #[derive(Debug, Clone)]
 pub struct Docker {
     http: Client,
     base: String,
+    /// The endpoint, for messages.
+    shown: Arc<str>,
     local: bool,
     patience: Duration,
 }
@@ -84,7 +90,7 @@ impl Docker {
             Endpoint::Http { base, certificates: None } => (builder.tls_certs_only([]), base.clone()),
         };
         let http = builder.build().map_err(|e| error(e.into()))?;
-        Ok(Self { http, base, local: endpoint.is_local(), patience: PATIENCE })
+        Ok(Self { http, base, shown: endpoint.to_string().into(), local: endpoint.is_local(), patience: PATIENCE })
     }
 
     /// The same client with another patience for each answer.
@@ -163,18 +169,19 @@ impl Docker {
         let since =
             if self.local { format!("&since={}.{:09}", now.as_secs(), now.subsec_nanos()) } else { String::new() };
         let path = format!("/events?filters={}{since}", super::events::filters());
-        let request = || format!("GET {path}");
+        let request = || "GET /events".to_owned();
         let answer = self.http.get(format!("{}{path}", self.base)).send();
         let Ok(answer) = tokio::time::timeout(self.patience, answer).await else {
-            return Err(DockerError::Deadline { request: "GET /events".into(), seconds: self.patience.as_secs() });
+            return Err(DockerError::Deadline { request: request(), seconds: self.patience.as_secs() });
         };
-        let answer = answer.map_err(|source| DockerError::Transport { request: request(), source })?;
+        let answer = answer.map_err(|source| self.transport("GET /events", source))?;
         if !answer.status().is_success() {
             let status = answer.status().as_u16();
-            let body = answer.bytes().await.unwrap_or_default();
-            return Err(DockerError::Refused { request: "GET /events".into(), status, message: message(&body) });
+            let words = tokio::time::timeout(self.patience, self.body(answer, request)).await;
+            let words = words.ok().and_then(Result::ok).unwrap_or_default();
+            return Err(DockerError::Refused { request: request(), status, message: message(&words) });
         }
-        Ok(EventStream::new(answer))
+        Ok(EventStream::new(answer, self.shown.clone()))
     }
 
     /// Runs a command in a container and returns its exit status, with the first 4 kB of what it printed.
@@ -197,11 +204,9 @@ impl Docker {
             // Without an Upgrade header the daemon sends the output as a body that ends with the command.
             let start = json!({ "Detach": false, "Tty": false });
             let answer = self.request(Method::POST, &format!("/exec/{exec}/start"), Some(&start)).send().await;
-            let mut answer = answer.map_err(|source| DockerError::Transport { request: request(), source })?;
+            let mut answer = answer.map_err(|source| self.transport(&request(), source))?;
             let mut output = Vec::new();
-            while let Some(chunk) =
-                answer.chunk().await.map_err(|source| DockerError::Transport { request: request(), source })?
-            {
+            while let Some(chunk) = answer.chunk().await.map_err(|source| self.transport(&request(), source))? {
                 output.extend_from_slice(&chunk[..chunk.len().min(4096_usize.saturating_sub(output.len()))]);
             }
             let ended: Value = self.json(Method::GET, &format!("/exec/{exec}/json"), None).await?;
@@ -214,6 +219,11 @@ impl Docker {
         }
     }
 
+    fn transport(&self, request: &str, source: reqwest::Error) -> DockerError {
+        let endpoint = self.shown.clone();
+        DockerError::Transport { endpoint, request: request.to_owned(), source: source.without_url() }
+    }
+
     fn request(&self, method: Method, path: &str, body: Option<&Value>) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match body {
@@ -224,21 +234,35 @@ impl Docker {
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Vec<u8>, DockerError> {
         let request = || format!("{method} {path}");
-        let transport = |source: reqwest::Error| {
-            if source.is_timeout() {
-                DockerError::Deadline { request: request(), seconds: self.patience.as_secs() }
-            } else {
-                DockerError::Transport { request: request(), source }
+        let in_time = |error| match error {
+            DockerError::Transport { request, source, .. } if source.is_timeout() => {
+                DockerError::Deadline { request, seconds: self.patience.as_secs() }
             }
+            other => other,
         };
         let sent = self.request(method.clone(), path, body).timeout(self.patience).send();
-        let answer = sent.await.map_err(transport)?;
+        let answer = sent.await.map_err(|source| in_time(self.transport(&request(), source)))?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(transport)?;
+        let said = self.body(answer, request).await.map_err(in_time)?;
         if status.is_success() {
-            Ok(body.into())
+            Ok(said)
         } else {
-            Err(DockerError::Refused { request: request(), status: status.as_u16(), message: message(&body) })
+            Err(DockerError::Refused { request: request(), status: status.as_u16(), message: message(&said) })
+        }
+    }
+
+    /// The whole body of an answer, as far as one may be long.
+    async fn body(&self, mut answer: Response, request: impl Fn() -> String) -> Result<Vec<u8>, DockerError> {
+        let mut whole = Vec::new();
+        loop {
+            match answer.chunk().await {
+                Ok(Some(chunk)) if whole.len() + chunk.len() > LONGEST => {
+                    return Err(DockerError::TooLong { request: request(), limit: LONGEST });
+                }
+                Ok(Some(chunk)) => whole.extend_from_slice(&chunk),
+                Ok(None) => return Ok(whole),
+                Err(source) => return Err(self.transport(&request(), source)),
+            }
         }
     }
 

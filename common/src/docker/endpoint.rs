@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::telemetry::Masked;
+
 /// The daemon's usual socket.
 const SOCKET: &str = "/var/run/docker.sock";
 /// Where Registrator's users mount it.
@@ -64,7 +66,7 @@ impl Endpoint {
     pub fn parse(host: &str, certificates: Option<PathBuf>) -> Result<Self, EndpointError> {
         let error = || EndpointError {
             variable: "DOCKER_HOST",
-            text: host.chars().take(200).collect(),
+            text: Masked(host).to_string().chars().take(200).collect(),
             accepted: "unix:///path, tcp://host:port, http://host:port or https://host:port",
         };
         let (scheme, rest) = host.split_once("://").ok_or_else(error)?;
@@ -98,7 +100,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Http { base, .. } => f.write_str(base),
+            Self::Http { base, .. } => write!(f, "{}", Masked(base)),
         }
     }
 }
@@ -121,6 +123,7 @@ mod tests {
             ("tcp://host", "http://host:2375"),
             ("http://proxy:80/docker/", "http://proxy:80/docker"),
             ("https://host", "https://host:2376"),
+            ("https://me:s3cret@host", "https://me:***@host:2376"),
         ] {
             assert_eq!(from(&[("DOCKER_HOST", host)]).unwrap().to_string(), shown);
         }

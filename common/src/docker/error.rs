@@ -1,5 +1,7 @@
 //! What can go wrong with the daemon.
 
+use std::sync::Arc;
+
 use super::endpoint::Endpoint;
 use super::parse::ParseError;
 
@@ -15,11 +17,13 @@ pub enum DockerError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The request did not come through, or its answer did not.
-    #[error("asking Docker: {request}")]
+    #[error("asking Docker at {endpoint}: {request}")]
     Transport {
+        /// Where the daemon should be.
+        endpoint: Arc<str>,
         /// Method and path.
         request: String,
-        /// Why.
+        /// Why; without the URL, which says the same again.
         source: reqwest::Error,
     },
     /// The daemon said no.
@@ -50,6 +54,14 @@ pub enum DockerError {
         request: String,
         /// The patience, in whole seconds.
         seconds: u64,
+    },
+    /// The answer is longer than any that a daemon gives.
+    #[error("Docker's answer to {request} is above {} MB", limit >> 20)]
+    TooLong {
+        /// What was asked.
+        request: String,
+        /// The limit, in bytes.
+        limit: usize,
     },
     /// The event stream ended.
     #[error("Docker's event stream ended")]

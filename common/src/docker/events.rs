@@ -1,5 +1,7 @@
 //! The daemon's event stream.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -47,14 +49,16 @@ pub(super) fn filters() -> String {
 #[derive(Debug)]
 pub struct EventStream {
     answer: reqwest::Response,
+    /// The daemon, for messages.
+    endpoint: Arc<str>,
     buffer: Vec<u8>,
     /// How much of the buffer was searched for a line's end.
     searched: usize,
 }
 
 impl EventStream {
-    pub(super) fn new(answer: reqwest::Response) -> Self {
-        Self { answer, buffer: Vec::new(), searched: 0 }
+    pub(super) fn new(answer: reqwest::Response, endpoint: Arc<str>) -> Self {
+        Self { answer, endpoint, buffer: Vec::new(), searched: 0 }
     }
 
     /// The next event about a container; what is about something else is passed over. Cancel-safe.
@@ -72,7 +76,11 @@ impl EventStream {
                 return Err(DockerError::EventTooLong);
             }
             let chunk = self.answer.chunk().await;
-            let chunk = chunk.map_err(|source| DockerError::Transport { request: "GET /events".into(), source })?;
+            let chunk = chunk.map_err(|source| DockerError::Transport {
+                endpoint: self.endpoint.clone(),
+                request: "GET /events".into(),
+                source: source.without_url(),
+            })?;
             self.buffer.extend_from_slice(&chunk.ok_or(DockerError::StreamEnded)?);
         }
     }

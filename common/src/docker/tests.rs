@@ -25,10 +25,15 @@ fn options() -> Options {
 
 impl Lab {
     fn start(api: DockerApi, options: Options) -> Self {
+        let client = api.client();
+        Self::with_client(api, client, options)
+    }
+
+    fn with_client(api: DockerApi, client: Docker, options: Options) -> Self {
         let (out, inlet) = watch::channel();
         let (sender, events) = mpsc::channel(4096);
         let cancel = CancellationToken::new();
-        let source = DockerSource::new(api.client(), options).with_events(sender);
+        let source = DockerSource::new(client, options).with_events(sender);
         let task = tokio::spawn(source.run(out, cancel.clone()));
         Self { api, inlet, events, cancel, task }
     }
@@ -302,5 +307,33 @@ async fn from_the_event_to_the_picture_it_takes_one_inspection() {
     times.sort();
     println!("start event to picture: p50 {:?}, p98 {:?}", times[25], times[48]);
     assert!(times[25] < Duration::from_millis(50), "{times:?}");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_an_error_with_its_request_and_leaves_what_was_known() {
+    let api = DockerApi::start();
+    api.put(running(1, "web"));
+    let options = Options { resync: Duration::from_millis(50), ..options() };
+    let patient = api.client().with_patience(Duration::from_secs(20));
+    let mut lab = Lab::with_client(api, patient, options);
+    lab.until_running(&[1]).await;
+    let before = crate::testing::process::peak_memory();
+    for (path, words) in [
+        ("/containers/json", "GET /containers/json is above 64 MB"),
+        ("/_ping", "GET /_ping is above 64 MB"),
+        ("/events", "a line above 1 MB"),
+    ] {
+        lab.api.flood(Some(path));
+        lab.api.cut();
+        let told = |o: &Observation<Containers>| o.error().is_some_and(|error| error.contains(words));
+        lab.until(words, told).await;
+        let seen = lab.inlet.borrow().snapshot().map(|known| known.running.len());
+        assert_eq!(seen, Some(1), "what was known stays");
+        lab.api.flood(None);
+        lab.until("synced again", |o| matches!(o, Observation::Synced { .. })).await;
+    }
+    let grown = crate::testing::process::peak_memory().saturating_sub(before);
+    assert!(grown < 400 << 20, "{grown} bytes more at the most");
     lab.stop().await;
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendId, Host};
+use super::{BackendId, Host, Routes};
 
 /// A TCP or UDP port, 1 to 65535.
 pub type Port = NonZeroU16;
@@ -154,6 +154,15 @@ pub struct Backend {
     /// HAProxy's numeric id for the server, from 1, where the registration asks for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub haproxy_server_id: Option<u32>,
+    /// Under which hosts and paths the HTTP edge reaches its service.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub routes: Routes,
+    /// What of its registration was left out alone, for people: routes that cannot be.
+    #[serde(skip)]
+    pub left_out: Option<Arc<str>>,
+    /// The store's revision when it was registered, where the store has such: the lower one is the older.
+    #[serde(skip)]
+    pub created: Option<u64>,
     /// The number that its store gave it (ZooKeeper's sequence, an in-order key's index): the lowest leads.
     #[serde(skip)]
     pub sequence: Option<u64>,
@@ -178,6 +187,9 @@ impl Backend {
             status: Status::Up,
             haproxy_server_options: None,
             haproxy_server_id: None,
+            routes: Routes::default(),
+            left_out: None,
+            created: None,
             sequence: None,
             raw: None,
         }

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::backend::no_labels;
-use super::{Backend, BackendId, Host, Port, Status, Weight};
+use super::{Backend, BackendId, Host, Port, Route, Routes, Status, Weight};
 
-/// The largest value read; more is no registration, whoever wrote it. etcd itself takes 1.5 MB.
-pub const MAX_VALUE_BYTES: usize = 16 * 1024;
+/// The largest value read; more is no registration, whoever wrote it. What may be in one (labels, routes) comes to less, all
+/// of it escaped. etcd itself takes 1.5 MB.
+pub const MAX_VALUE_BYTES: usize = 48 * 1024;
 
 /// How values are written (`--value`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,7 +67,7 @@ pub fn encode(backend: &Backend, format: ValueFormat) -> String {
 }
 
 /// Reads the value of the key that names backend `id`: our JSON, Nerve's, `host:port`, or a bare host. Fields that
-/// nobody knows are passed over, `null` counts as absent.
+/// nobody knows are passed over, `null` counts as absent. A route that cannot be is left out alone ([`Backend::left_out`]).
 ///
 /// # Errors
 /// [`DecodeError`] for a value that is no backend; the caller leaves out this one registration and says so.
@@ -103,7 +105,10 @@ impl Fields<'_> {
         let host = self.text("host")?.ok_or(DecodeError::Missing("host"))?;
         let host = host.parse().map_err(|e| bad("host", e))?;
         let port = self.port("port")?.ok_or(DecodeError::Missing("port"))?;
+        let (routes, left_out) = self.routes();
         Ok(Backend {
+            routes,
+            left_out,
             name: self.name()?,
             weight: self.number("weight")?.map(Weight::try_from).transpose().map_err(|e| bad("weight", e))?,
             labels: self.labels()?,
@@ -168,6 +173,31 @@ impl Fields<'_> {
         Ok(Arc::new(labels))
     }
 
+    /// The backend can be reached without its routes, so none of them is worth losing it: what is wrong with some is told.
+    fn routes(&self) -> (Routes, Option<Arc<str>>) {
+        const MOST_TOLD: usize = 4;
+        const MOST_CHARACTERS: usize = 300;
+        let Some(value) = self.get("routes") else { return Default::default() };
+        let Some(list) = value.as_array() else { return (Routes::default(), Some("routes: is not a list".into())) };
+        let (mut routes, mut faults) = (Vec::new(), Vec::new());
+        for (n, value) in list.iter().enumerate() {
+            let object = value.as_object().ok_or_else(|| "is not an object".to_owned());
+            match object.and_then(|_| Route::deserialize(value).map_err(|e| e.to_string())) {
+                Ok(route) => routes.push(route),
+                Err(why) => {
+                    faults.push(format!("routes[{n}]: {}", why.chars().take(MOST_CHARACTERS).collect::<String>()))
+                }
+            }
+        }
+        let (routes, surplus) = Routes::new(routes);
+        faults.extend(surplus.iter().map(|why| format!("routes: {why}")));
+        if faults.len() > MOST_TOLD {
+            let more = faults.split_off(MOST_TOLD).len();
+            faults.push(format!("and {more} more"));
+        }
+        (routes, (!faults.is_empty()).then(|| faults.join("; ").into()))
+    }
+
     /// As in Synapse only a string counts; anything else is passed over.
     fn options(&self) -> Result<Option<Arc<str>>, DecodeError> {
         const FIELD: &str = "haproxy_server_options";
@@ -182,6 +212,7 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::route::tests::any_route;
     use proptest::prelude::*;
 
     fn id() -> BackendId {
@@ -244,11 +275,37 @@ mod tests {
         assert_eq!(encode(&backend, ValueFormat::Plain), "[::1]:80");
     }
 
+    #[test]
+    fn a_bad_route_is_left_out_alone_and_named() {
+        let good = r#"{"host":"b.example","path":"/v2/","sticky":true,"strip_prefix":null,"weight":"whatever"}"#;
+        let bad = [
+            r#"{"host":"a b"}"#,
+            r#"{"path":"/x"}"#,
+            r#"{"host":"a.example","path":"x"}"#,
+            r#"{"host":"a.example","priority":"high"}"#,
+            r#"["a.example"]"#,
+            good,
+        ];
+        for bad in bad {
+            let backend = read(&format!(r#"{{"host":"h","port":1,"routes":[{good},{bad}]}}"#));
+            assert_eq!(backend.routes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["b.example/v2 (sticky)"]);
+            assert!(backend.left_out.as_deref().unwrap().starts_with("routes"), "{:?}", backend.left_out);
+        }
+        let backend = read(&format!(r#"{{"host":"h","port":1,"routes":[{}]}}"#, vec!["1"; 3000].join(",")));
+        let told = backend.left_out.unwrap();
+        assert!(told.ends_with("routes[3]: is not an object; and 2996 more"), "{told}");
+        let none = read(r#"{"host":"h","port":1,"routes":"a.example"}"#);
+        assert_eq!(none.left_out.as_deref(), Some("routes: is not a list"));
+        assert_eq!(read(r#"{"host":"h","port":1,"routes":null}"#).left_out, None);
+    }
+
     prop_compose! {
         fn any_backend()(port in 1u16.., weight in prop::option::of(0u32..=256), name in prop::option::of("[a-z]{1,9}"),
             labels in prop::collection::btree_map("[a-z]{1,5}", "\\PC{0,8}", 0..4), udp in any::<bool>(), status in 0..3usize,
-            mode in prop::option::of(any::<bool>()), service_port in prop::option::of(1u16..)) -> Backend {
+            mode in prop::option::of(any::<bool>()), service_port in prop::option::of(1u16..),
+            routes in prop::collection::vec(any_route(), 0..5)) -> Backend {
             Backend {
+                routes: Routes::new(routes).0,
                 name: name.map(Into::into),
                 weight: weight.map(|w| w.try_into().unwrap()),
                 labels: Arc::new(labels),

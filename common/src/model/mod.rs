@@ -8,9 +8,11 @@ mod codec;
 mod keys;
 mod names;
 mod pool;
+mod route;
 
 pub use backend::{Backend, Mode, Port, Status, Transport, Weight, WeightError};
 pub use codec::{DecodeError, Decoded, MAX_VALUE_BYTES, ValueFormat, decode, encode};
 pub use keys::{KeyError, Layout, ParsedKey, Prefix, PrefixError};
 pub use names::{BackendId, Host, HostError, NameError, NodeName, ServiceName};
 pub use pool::{Change, InOrder, Pool, ServiceMap, diff, replay};
+pub use route::{HostPattern, MAX_ROUTES, PathPrefix, Route, RouteError, Routes};

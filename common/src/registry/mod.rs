@@ -1,10 +1,14 @@
 //! What lies in the registry, as pools: the reading side of what `register` writes.
 //!
 //! [`Table`] is pure: keys and values in, [`Snapshot`]s out, at a cost that grows with what changed. [`RegistryWatcher`]
-//! feeds it from a [`Store`](crate::store::Store): list at R, watch from R+1, list again only when there is no other way.
+//! feeds an outlet from a [`Store`](crate::store::Store), by a [`Follower`]: list at R, watch from R+1, list again only when there
+//! is no other way.
 
+mod follow;
 mod table;
 mod watcher;
 
+pub use follow::{Follower, News};
 pub use table::{Departure, DepartureCause, GeneratorConfigs, Quarantined, Snapshot, Table};
 pub use watcher::{RegistryError, RegistryWatcher};
+pub(crate) use watcher::{backoff, wait_after};

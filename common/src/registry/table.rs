@@ -150,8 +150,13 @@ impl Table {
         self.unlink(&entry.key, dirty);
         match read {
             Ok(known) => {
-                if !matches!(known.said, Said::Portless(..)) {
-                    self.release(&entry.key);
+                match &known.said {
+                    Said::Portless(..) => {}
+                    Said::Backend(backend) if backend.left_out.is_some() => {
+                        let reason = backend.left_out.as_deref().unwrap_or_default().to_owned();
+                        self.quarantine(entry.key.clone(), Quarantined { reason, revision: entry.modified });
+                    }
+                    _ => self.release(&entry.key),
                 }
                 if let Some(place) = known.place()
                     && self.snapshot.departed.contains_key(&place)
@@ -182,7 +187,10 @@ impl Table {
                 Ok(known(service, Said::ServicePort(port)))
             }
             ParsedKey::Backend { service, id, .. } => match decode(&id, &entry.value).map_err(|e| e.to_string())? {
-                Decoded::Backend(backend) => Ok(known(service, Said::Backend(Arc::new(*backend)))),
+                Decoded::Backend(backend) => {
+                    let created = u64::try_from(entry.created.0).ok();
+                    Ok(known(service, Said::Backend(Arc::new(Backend { created, ..*backend }))))
+                }
                 Decoded::Portless(host) => Ok(known(service, Said::Portless(id, host))),
             },
         }
@@ -301,121 +309,5 @@ impl Known {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Position;
-    use proptest::prelude::*;
-
-    fn entry(key: &str, value: &str, revision: i64, lease: i64) -> Entry {
-        let revision = Revision(revision);
-        let lease = (lease != 0).then_some(LeaseId(lease));
-        Entry { key: key.into(), value: value.as_bytes().into(), lease, created: revision, modified: revision }
-    }
-
-    fn at(revision: i64) -> Position {
-        Position { cluster: 1, revision: Revision(revision) }
-    }
-
-    fn listed(entries: &[Entry]) -> Table {
-        let mut table = Table::new(Prefix::default());
-        table.replace(&Listing { entries: entries.to_vec(), at: at(9) }, &HashSet::new(), false);
-        table
-    }
-
-    fn addresses(table: &Table, service: &str) -> Vec<String> {
-        table
-            .snapshot()
-            .services
-            .get(service)
-            .map_or(Vec::new(), |p| p.backends().iter().map(|b| b.address()).collect())
-    }
-
-    #[test]
-    fn pools_are_in_order_of_creation_and_take_the_services_port() {
-        let table = listed(&[
-            entry("/backends/web/b", "h2:1", 2, 0),
-            entry("/backends/web/a", "h1:1", 3, 0),
-            entry("/backends/web/port", "80", 4, 0),
-            entry("/backends/web/c", "h3", 5, 0),
-        ]);
-        assert_eq!(addresses(&table, "web"), ["h2:1", "h1:1", "h3:80"]);
-        let snapshot = table.snapshot();
-        assert!(snapshot.services["web"].backends().iter().all(|b| b.service_port.map(u16::from) == Some(80)));
-        assert!(snapshot.quarantined.is_empty());
-    }
-
-    #[test]
-    fn one_bad_key_is_left_out_alone_and_comes_back_when_mended() {
-        let mut table = listed(&[
-            entry("/backends/web/a", "h1:1", 2, 0),
-            entry("/backends/web/b", "rubbish rubbish", 3, 0),
-            entry("/backends/web/c", "h3", 4, 0),
-        ]);
-        assert_eq!(addresses(&table, "web"), ["h1:1"]);
-        assert_eq!(table.snapshot().quarantined.len(), 2);
-        let mended = [entry("/backends/web/b", "h2:2", 10, 0), entry("/backends/web/port", "99", 11, 0)];
-        let changes = mended.map(Change::Put).to_vec();
-        table.apply(&Batch { changes, at: at(11) }, &HashSet::new());
-        assert_eq!(addresses(&table, "web"), ["h1:1", "h3:99", "h2:2"]);
-        assert!(table.snapshot().quarantined.is_empty());
-    }
-
-    #[test]
-    fn a_departure_is_orderly_when_it_drained_or_its_agent_answers_for_it() {
-        let draining = r#"{"host":"h","port":1,"status":"draining"}"#;
-        let mut table = listed(&[
-            entry("/backends/web/drained", draining, 2, 7),
-            entry("/backends/web/taken", "h:1", 3, 8),
-            entry("/backends/web/expired", "h:2", 4, 7),
-            entry("/backends/web/unowned", "h:3", 5, 0),
-        ]);
-        let delete = |id: &str| Change::Delete { key: format!("/backends/web/{id}").into(), revision: Revision(10) };
-        let batch = Batch { changes: ["drained", "taken", "expired", "unowned"].map(delete).to_vec(), at: at(10) };
-        assert!(table.takes_undrained(&batch));
-        table.apply(&batch, &HashSet::from([LeaseId(8)]));
-        let snapshot = table.snapshot();
-        let cause = |id: &str| snapshot.departed[&("web".parse().unwrap(), id.parse().unwrap())].cause;
-        assert_eq!([cause("drained"), cause("taken")], [DepartureCause::Orderly; 2]);
-        assert_eq!([cause("expired"), cause("unowned")], [DepartureCause::Expiry; 2]);
-        assert!(!snapshot.services.contains_key("web"));
-        table.apply(
-            &Batch { changes: vec![Change::Put(entry("/backends/web/expired", "h:2", 12, 9))], at: at(12) },
-            &HashSet::new(),
-        );
-        assert_eq!(table.snapshot().departed.len(), 3, "what came back has not departed");
-    }
-
-    proptest! {
-        /// Whatever order changes come in, the table equals one made from a listing of the result.
-        #[test]
-        fn watching_reaches_what_listing_shows(steps in prop::collection::vec((0u8..3, 0u8..4, prop::option::of(0u16..3)), 1..40)) {
-            let mut live: BTreeMap<String, Entry> = BTreeMap::new();
-            let mut table = Table::new(Prefix::default());
-            for (n, (service, id, value)) in steps.into_iter().enumerate() {
-                let revision = n as i64 + 10;
-                let name = ["x", "y", "z", "port"][usize::from(id)];
-                let key = format!("/backends/s{service}/{name}");
-                let change = match value {
-                    None => {
-                        live.remove(&key);
-                        Change::Delete { key: key.as_str().into(), revision: Revision(revision) }
-                    }
-                    Some(port) => {
-                        let value = if name == "port" { format!("{port}") } else if port == 2 { "h".into() } else { format!("h:{port}") };
-                        let mut new = entry(&key, &value, revision, 0);
-                        new.created = live.get(&key).map_or(new.created, |e| e.created);
-                        live.insert(key.clone(), new.clone());
-                        Change::Put(new)
-                    }
-                };
-                table.apply(&Batch { changes: vec![change], at: at(revision) }, &HashSet::new());
-                let mut entries: Vec<Entry> = live.values().cloned().collect();
-                entries.sort_by_key(|e| (e.created, e.key.clone()));
-                let fresh = listed(&entries).snapshot();
-                let snapshot = table.snapshot();
-                prop_assert_eq!(&snapshot.services, &fresh.services);
-                prop_assert_eq!(snapshot.quarantined.keys().collect::<Vec<_>>(), fresh.quarantined.keys().collect::<Vec<_>>());
-            }
-        }
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

@@ -140,6 +140,14 @@ pub enum Fault {
         /// In the server's words.
         why: String,
     },
+    /// What the store holds or sends is more than is taken in; what is known already stays.
+    #[error("{endpoint} sends too much: {why}")]
+    TooLarge {
+        /// Which server.
+        endpoint: String,
+        /// What, and what the limit is.
+        why: String,
+    },
     /// The store understood the call and refuses it: the same call will always fail.
     #[error("{endpoint} refused: {why}")]
     Refused {
@@ -172,6 +180,11 @@ impl StoreError {
     /// Whether what is known of the store is no base to watch from any more: list again.
     pub fn needs_list(&self) -> bool {
         matches!(self.fault, Fault::Compacted { .. } | Fault::Rewound { .. } | Fault::ClusterChanged { .. })
+    }
+
+    /// Whether the answer was above a limit of ours: of a watch that has much to tell at once, a listing may do better.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.fault, Fault::TooLarge { .. })
     }
 
     /// Whether the lease is gone: grant another and put everything again.

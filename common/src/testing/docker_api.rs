@@ -29,6 +29,7 @@ struct Daemon {
     podman: bool,
     inspection: Duration,
     refused: Option<String>,
+    floods: Option<String>,
     machine: String,
     requests: Vec<String>,
 }
@@ -140,6 +141,11 @@ impl DockerApi {
         self.lock().refused = id;
     }
 
+    /// Answers to paths with `part` in them begin well and never end, as fast as they are read.
+    pub fn flood(&self, part: Option<&str>) {
+        self.lock().floods = part.map(str::to_owned);
+    }
+
     /// Adds or replaces a container, without an event.
     pub fn put(&self, container: Value) {
         let id = container["Id"].as_str().unwrap().to_owned();
@@ -188,6 +194,12 @@ async fn observe(State(daemon): Shared, request: Request, next: Next) -> Respons
     daemon.lock().unwrap().requests.push(request.uri().to_string());
     while daemon.lock().unwrap().hangs {
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let floods = daemon.lock().unwrap().floods.as_ref().is_some_and(|part| request.uri().path().contains(part));
+    if floods {
+        let piece = Bytes::from(vec![b' '; 1 << 20]);
+        let endless = tokio_stream::iter(std::iter::once(Bytes::from_static(b"[")).chain(std::iter::repeat(piece)));
+        return Body::from_stream(endless.map(Ok::<_, std::io::Error>)).into_response();
     }
     next.run(request).await
 }

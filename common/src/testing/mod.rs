@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod aws;
 pub mod certs;
 pub mod containers;
 pub mod dns;
 pub mod docker_api;
 pub mod etcd;
 pub mod gate;
+pub mod marathon;
 pub mod process;
 pub mod watch_contract;
 pub mod zookeeper;

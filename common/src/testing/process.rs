@@ -8,6 +8,13 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// The most memory that this process ever had, in bytes; 0 where the system does not say.
+pub fn peak_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.trim().split(' ').next()?.parse().ok()).map_or(0, |kb: usize| kb * 1024)
+}
+
 /// A running child. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Daemon(Child);

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -31,6 +32,15 @@ pub struct ZooKeeperServer {
     dir: TempDir,
     port: u16,
     daemon: Option<Daemon>,
+}
+
+impl Deref for ZooKeeperServer {
+    type Target = Daemon;
+
+    /// Its process, to be frozen; it must be running.
+    fn deref(&self) -> &Daemon {
+        self.daemon.as_ref().unwrap()
+    }
 }
 
 impl ZooKeeperServer {
@@ -163,25 +173,6 @@ impl ZooKeeperServer {
     /// What it logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn daemon(&self) -> &Daemon {
-        self.daemon.as_ref().unwrap()
-    }
-
-    /// Its process id; it must be running.
-    pub fn pid(&self) -> u32 {
-        self.daemon().pid()
-    }
-
-    /// Stops the process without ending it: connections stay open and nothing answers.
-    pub fn freeze(&self) {
-        self.daemon().freeze();
-    }
-
-    /// Ends a freeze.
-    pub fn thaw(&self) {
-        self.daemon().thaw();
     }
 
     /// Ends the process at once; the data stays.

@@ -10,12 +10,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::connect_info::{Connected, IntoMakeServiceWithConnectInfo};
 use axum::extract::{ConnectInfo, Query, State};
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::IncomingStream;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
+
+use crate::next::{CHAIN, Next};
 
 /// Both ends of the connection that brought a request.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,7 @@ struct Who {
     name: Arc<str>,
     /// Requests executed whose method is not a safe one (RFC 9110, section 9.2.1).
     executions: Arc<AtomicU64>,
+    next: Option<Next>,
 }
 
 /// `?wait_ms=N`: how late the answer comes, so that a test can have requests in flight.
@@ -43,9 +46,9 @@ fn wait(query: &[(String, String)]) -> Duration {
     Duration::from_millis(ms.unwrap_or(0))
 }
 
-/// The whole service, answering as `name`.
-pub fn service(name: String) -> IntoMakeServiceWithConnectInfo<Router, Peer> {
-    let who = Who { name: name.into(), executions: Arc::default() };
+/// The whole service, answering as `name`, with what `next` says.
+pub fn service(name: String, next: Option<Next>) -> IntoMakeServiceWithConnectInfo<Router, Peer> {
+    let who = Who { name: name.into(), executions: Arc::default(), next };
     Router::new()
         .route("/health", get(|| async { "ok\n" }))
         .route("/executions", get(executions))
@@ -79,7 +82,17 @@ async fn answer(
     }
     sleep(wait(&query)).await;
     let count = who.executions.load(Ordering::Relaxed).to_string();
-    ([("x-executions", count)], text(&who.name, peer, &method, &uri, &headers, &body)).into_response()
+    let mut text = text(&who.name, peer, &method, &uri, &headers, &body);
+    match &who.next {
+        None => {}
+        Some(next) => match next.chain().await {
+            Ok(chain) => text.insert_str(who.name.len() + 1, &format!("{CHAIN}{} → {chain}\n", who.name)),
+            Err(error) => {
+                return (StatusCode::BAD_GATEWAY, format!("{}: the next tier: {error}\n", who.name)).into_response();
+            }
+        },
+    }
+    ([("x-executions", count)], text).into_response()
 }
 
 fn text(name: &str, peer: Peer, method: &Method, uri: &Uri, headers: &HeaderMap, body: &str) -> String {

@@ -2,9 +2,10 @@
 //!
 //! It makes visible which backend a request reached, and helps to prove what a test claims: a port that opens late
 //! (`--delay-ms`), a request that takes long (`?wait_ms=`), and how often requests with effects were executed
-//! (`/executions`). `answer` holds the replies; this file the port, the signals and the end.
+//! (`/executions`). `answer` holds the replies, `next` the tier behind; this file the port, the signals and the end.
 
 mod answer;
+mod next;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -34,6 +35,9 @@ struct Args {
     /// Milliseconds before the port opens
     #[arg(long, env = "WHOAMI_DELAY_MS", default_value_t = 0, value_name = "N")]
     delay_ms: u64,
+    /// The tier behind, which each answer asks: http://HOST:PORT of another whoami, or memcached://HOST:PORT
+    #[arg(long, env = "WHOAMI_NEXT", value_name = "URL")]
+    next: Option<next::Next>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -62,7 +66,7 @@ async fn run(args: Args) -> io::Result<()> {
         None => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
     };
     answer::log(&format!("{name} listens on {}", listener.local_addr()?));
-    serve(listener, answer::service(name), end).await
+    serve(listener, answer::service(name, args.next), end).await
 }
 
 /// Serves until `end` changes, then lets the requests in flight finish, within [`DRAIN_DEADLINE`].
@@ -122,7 +126,7 @@ mod tests {
         let listener = listen(0).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (tx, rx) = watch::channel(false);
-        (port, tx, tokio::spawn(serve(listener, answer::service("me".to_owned()), rx)))
+        (port, tx, tokio::spawn(serve(listener, answer::service("me".to_owned(), None), rx)))
     }
 
     async fn send(port: u16, request: &str) -> TcpStream {

@@ -23,7 +23,9 @@ use super::Failure;
 use super::run::{RunArgs, lock};
 use super::serve::{Offer, serve};
 use crate::agent::{Agent, Turn};
+use crate::certificates::Keeper;
 use crate::config::{Config, Loaded, load};
+use crate::edge::EdgeSettings;
 use crate::generators::file_output::FileOutput;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::connection::{Commands, Connection};
@@ -36,6 +38,7 @@ use crate::generators::nginx::Nginx;
 use crate::generators::output::beside;
 use crate::generators::prometheus::Prometheus;
 use crate::generators::template::Template;
+use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
 use crate::reconcile::{Emptied, Guard, GuardSettings, Policies, Source};
 use crate::state::StateFile;
@@ -177,6 +180,14 @@ impl Frame {
                 }
             });
         }
+        match self.keeper(config) {
+            Ok(Some((keeper, socket))) => {
+                self.shared.set_certificates(Some(keeper.loaded()));
+                tasks.spawn(keeper.run(socket, cancel.clone()));
+            }
+            Ok(None) => self.shared.set_certificates(None),
+            Err(problem) => error!(%problem, "The edge has no certificates."),
+        }
         let (generators, status) = match self.generators(config) {
             Ok(made) => made,
             Err(problems) => {
@@ -193,6 +204,7 @@ impl Frame {
             policies: Some(Policies::new(config).beginning_with(before)),
             generators,
             guard: self.guard.clone(),
+            limits: self.args.limits,
             emptied: Emptied::new(self.args.pace.on_empty, self.routed.clone())
                 .with_defaults(self.args.pace.default_servers.clone()),
             state: self.memory_file.clone().map(StateFile::new),
@@ -211,11 +223,30 @@ impl Frame {
         tasks
     }
 
+    /// The edge that the flags or a config ask for.
+    fn edge(&self, config: &Config) -> Result<Option<Arc<EdgeSettings>>, String> {
+        Ok(self.args.edge.settings().map_err(|e| e.to_string())?.or_else(|| config.edge.clone()))
+    }
+
+    /// Who keeps the edge's certificates, with our copies of them written, and HAProxy's socket if it is to be used.
+    fn keeper(&self, config: &Config) -> Result<Option<(Keeper, Option<RuntimeSocket>)>, String> {
+        let top = config.haproxy.as_ref().filter(|t| t.do_writes);
+        let Some((top, path)) = top.and_then(|t| Some((t, t.config_file_path.as_ref()?))) else { return Ok(None) };
+        let Some(edge) = self.edge(config)? else { return Ok(None) };
+        let keeper = Keeper::of(&Arc::unwrap_or_clone(edge).with_copies_beside(path), &self.metrics);
+        let Some(mut keeper) = keeper.map_err(|e| Chain(&e).to_string())? else { return Ok(None) };
+        keeper.refresh().map_err(|e| Chain(&e).to_string())?;
+        let socket = top.socket_file_path.first().filter(|_| top.do_socket).cloned();
+        Ok(Some((keeper, socket.map(|path| RuntimeSocket::new(Endpoint::Unix(path), Deadlines::default())))))
+    }
+
     /// The generators that a config asks for, and HAProxy's status.
     fn generators(&self, config: &Config) -> Result<Made, String> {
         let mut made: Vec<Box<dyn Turn>> = Vec::new();
         let mut status = None;
-        if let Some(haproxy) = of_config(config, self.args.process.haproxy_bin.clone(), self.metrics.clone()) {
+        if let Some(haproxy) =
+            of_config(config, self.edge(config)?, self.args.process.haproxy_bin.clone(), self.metrics.clone())
+        {
             status = Some(haproxy.status());
             made.push(Box::new(haproxy));
         }
@@ -231,7 +262,12 @@ impl Frame {
 }
 
 /// HAProxy as the config wants it kept; `None` where nothing is to be written.
-pub(super) fn of_config(config: &Config, program: PathBuf, metrics: Metrics) -> Option<Haproxy> {
+pub(super) fn of_config(
+    config: &Config,
+    edge: Option<Arc<EdgeSettings>>,
+    program: PathBuf,
+    metrics: Metrics,
+) -> Option<Haproxy> {
     let top = config.haproxy.as_ref().filter(|t| t.do_writes)?;
     let path = top.config_file_path.clone()?;
     let candidate = top.candidate_config_file_path.clone().unwrap_or_else(|| beside(&path, ".tmp"));
@@ -249,10 +285,11 @@ pub(super) fn of_config(config: &Config, program: PathBuf, metrics: Metrics) -> 
         reload: top.reload_command.clone().filter(|_| top.do_reloads),
         sockets: if top.do_socket { top.socket_file_path.clone() } else { Vec::new() },
     };
+    let edge = edge.map(|edge| Arc::new(Arc::unwrap_or_clone(edge).with_copies_beside(&path)));
     let connection = Connection::by_commands(commands, program, path.clone());
     let files = ConfigFiles::new(path).with_candidate(candidate);
     let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
-    Some(Haproxy::of_synapse(composer, files, connection, pace, metrics))
+    Some(Haproxy::of_synapse(composer, edge, files, connection, pace, metrics))
 }
 
 /// Generators, and what HAProxy's tells of itself.

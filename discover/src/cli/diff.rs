@@ -9,8 +9,10 @@ use super::Failure;
 use super::configured::of_config;
 use super::first::ask;
 use super::run::RunArgs;
+use crate::edge::map::RuleChange;
 use crate::generators::Generator;
-use crate::generators::haproxy::plan::{Live, Plan, ServerChange};
+use crate::generators::haproxy::changes::ServerChange;
+use crate::generators::haproxy::plan::{Live, Plan};
 use crate::metrics::Metrics;
 use crate::reconcile::{Desired, Policies};
 
@@ -29,7 +31,8 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
         None => args.haproxy(metrics)?,
         Some(config) => {
             Policies::new(config).apply_to(&mut desired, &answers.generator_configs, Instant::now());
-            let Some(haproxy) = of_config(config, args.process.haproxy_bin.clone(), metrics) else {
+            let edge = args.edge.settings()?.or_else(|| config.edge.clone());
+            let Some(haproxy) = of_config(config, edge, args.process.haproxy_bin.clone(), metrics) else {
                 println!("nothing to do: the config has no haproxy section, or do_writes is false");
                 return Ok(());
             };
@@ -57,7 +60,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
 }
 
 fn print_steps(live: &Live) {
-    if live.ops.is_empty() {
+    if live.is_idle() {
         println!("  nothing: only the order of the file changes");
     }
     for step in &live.ops {
@@ -71,5 +74,13 @@ fn print_steps(live: &Live) {
             }
             ServerChange::Retire(was) => println!("  - {section}: {was}"),
         }
+    }
+    match &live.rules {
+        None => {}
+        Some(RuleChange::Swap(all)) => println!("  all {} rules of the edge anew", all.len()),
+        Some(RuleChange::Keys(keys)) => keys.iter().for_each(|(key, value, new)| match value {
+            None => println!("  - edge: {key}"),
+            Some(value) => println!("  {} edge: {key} {value}", if *new { '+' } else { '~' }),
+        }),
     }
 }

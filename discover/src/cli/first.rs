@@ -5,13 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::client::View;
 use common::model::{ServiceMap, ServiceName};
 use common::registry::{GeneratorConfigs, Quarantined};
 use common::store::Key;
-use common::watch::channel;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::configured::read;
@@ -62,21 +60,23 @@ pub(super) async fn ask(
 }
 
 async fn first_answers(asked: Vec<Asked>, patience: Duration) -> Result<Answers, Failure> {
-    let cancel = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    let mut sources = Vec::with_capacity(asked.len());
-    for Asked { name, answers_for, watcher } in asked {
-        let (outlet, inlet) = channel();
-        tasks.spawn(watcher.run(outlet, cancel.clone()));
-        sources.push(Source { name, required: true, answers_for, inlet });
-    }
+    let start = |asked: Asked| {
+        let view = View::start(|out, cancel| asked.watcher.run(out, cancel));
+        (asked.name, asked.answers_for, view)
+    };
+    let mut views: Vec<_> = asked.into_iter().map(start).collect();
     let deadline = Instant::now() + patience;
-    for source in &mut sources {
+    for (.., view) in &mut views {
         // Whatever came of the wait, what counts is what is there after it.
-        let _ = timeout_at(deadline, source.inlet.wait_for(|o| o.snapshot().is_some())).await.is_ok();
+        let _ = timeout_at(deadline, view.synced()).await.is_ok();
     }
-    cancel.cancel();
-    while tasks.join_next().await.is_some() {} // they have nothing to say any more
+    let sources = views.iter().map(|(name, answers_for, view)| Source {
+        name: name.clone(),
+        required: true,
+        answers_for: answers_for.clone(),
+        inlet: view.inlet(),
+    });
+    let sources: Vec<_> = sources.collect();
     let observations: Vec<_> = sources.iter().map(|s| s.inlet.borrow().clone()).collect();
     let silent = sources.iter().zip(&observations).filter(|(_, o)| o.snapshot().is_none());
     let silent: Vec<String> =

@@ -84,6 +84,6 @@ fn print_table(answers: &Answers, only: Option<&ServiceName>) {
         println!("(no registrations)");
     }
     for (key, q) in answers.quarantined.iter() {
-        println!("left out: {key}: {}", q.reason);
+        println!("left out: {:?}: {}", &**key, q.reason); // a stranger's key may hold anything
     }
 }

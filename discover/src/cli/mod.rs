@@ -3,6 +3,8 @@
 mod check;
 mod configured;
 mod diff;
+mod edge;
+mod exec;
 mod first;
 mod ls;
 mod release;
@@ -11,13 +13,16 @@ mod run;
 mod serve;
 mod settings;
 mod source;
+mod variables;
+mod wait;
+mod watch;
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use common::admin::client::{StatusArgs, status};
+use common::admin::client::{StatusArgs, on_this_host, status};
 use common::lifecycle::{Exit, Lifecycle};
 use common::telemetry::{Chain, LogFormat, init_logging};
 
@@ -34,7 +39,7 @@ pub struct Cli {
     /// How log lines look
     #[arg(long, env = "DISCOVER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_enum, global = true)]
     log_format: LogFormat,
-    /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins [default: info; error for one-time commands]
+    /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins [default: info; warn for watch and exec, error for one-time commands]
     #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", global = true)]
     log: Option<String>,
 }
@@ -56,6 +61,12 @@ enum Command {
     Diff(Box<run::RunArgs>),
     /// List services and backends in the registry
     Ls(ls::LsArgs),
+    /// Print one JSON line for each change of a service
+    Watch(watch::WatchArgs),
+    /// Wait until a service has live backends: exit status 0 when it has, 1 when not in time
+    Wait(wait::WaitArgs),
+    /// Start a program that is told by its environment where services are, such as WEB_HOST and WEB_PORT
+    Exec(exec::ExecArgs),
     /// End a hold of the guard: its backends go now
     Release(release::ReleaseArgs),
     /// Show what the running agent does
@@ -90,13 +101,17 @@ impl Failure {
     }
 }
 
-/// Runs the command line to its end.
-pub async fn main(cli: Cli) -> Exit {
-    let agent = matches!(cli.command, None | Some(Command::Run(_) | Command::Supervise(_)));
-    let filter = cli.log.as_deref().unwrap_or(if agent { "info" } else { "error" });
+/// Runs the command line to its end; gives the status with which to exit.
+pub async fn main(cli: Cli) -> u8 {
+    let usual = match cli.command {
+        None | Some(Command::Run(_) | Command::Supervise(_)) => "info",
+        Some(Command::Watch(_) | Command::Exec(_)) => "warn",
+        Some(_) => "error",
+    };
+    let filter = cli.log.as_deref().unwrap_or(usual);
     if let Err(error) = init_logging(cli.log_format, filter) {
         eprintln!("discover: {}", Chain(&error));
-        return Exit::Usage;
+        return Exit::Usage.code();
     }
     let outcome = match cli.command {
         None => run::run(cli.run).await,
@@ -106,16 +121,23 @@ pub async fn main(cli: Cli) -> Exit {
         Some(Command::Check(args)) => check::check(&args).await,
         Some(Command::Diff(args)) => diff::diff(*args).await,
         Some(Command::Ls(args)) => ls::ls(args).await,
+        Some(Command::Watch(args)) => Box::pin(watch::watch(args)).await,
+        Some(Command::Wait(args)) => wait::wait(args).await,
+        Some(Command::Exec(args)) => match Box::pin(exec::exec(args)).await {
+            Ok(status) => return status,
+            Err(failure) => Err(failure),
+        },
         Some(Command::Release(args)) => release::release(&args).await,
         Some(Command::Status(args)) => {
-            status(&args, DEFAULT_ADMIN, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)
+            let default = on_this_host("DISCOVER_ADMIN", DEFAULT_ADMIN);
+            status(&args, default, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)
         }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "discover", &mut std::io::stdout());
             Ok(())
         }
     };
-    match outcome {
+    let exit = match outcome {
         Ok(()) => Exit::Ok,
         Err(Failure::Usage(message)) => {
             eprintln!("discover: {message}");
@@ -125,7 +147,8 @@ pub async fn main(cli: Cli) -> Exit {
             eprintln!("discover: {}", Chain(&*error));
             Exit::Runtime
         }
-    }
+    };
+    exit.code()
 }
 
 async fn supervise(args: SuperviseArgs) -> Result<(), Failure> {

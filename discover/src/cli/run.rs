@@ -1,5 +1,6 @@
 //! `discover run`: the agent.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use common::admin::Listen;
+use common::admin::access::AccessArgs;
 use common::debounce::Debounce;
 use common::lifecycle::Lifecycle;
 use common::model::{Port, ServiceMap};
@@ -17,16 +19,21 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Failure;
+use super::edge::EdgeArgs;
 use super::serve::{Offer, serve};
 use super::settings::HaproxyArgs;
 use super::source::SourceArgs;
 use crate::agent::Agent;
+use crate::certificates::Keeper;
+use crate::edge::EdgeSettings;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::connection::{Connection, ProcessMode};
 use crate::generators::haproxy::reload::ReloadPace;
+use crate::generators::haproxy::settings::HaproxySettings;
 use crate::haproxy::process::{Launch, Output};
+use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
-use crate::reconcile::{DefaultServer, Emptied, Guard, GuardSettings, OnEmpty, Source};
+use crate::reconcile::{DefaultServer, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
 
@@ -44,12 +51,18 @@ pub struct RunArgs {
     #[command(flatten)]
     haproxy: HaproxyArgs,
     #[command(flatten)]
+    pub(super) edge: EdgeArgs,
+    #[command(flatten)]
     pub(super) process: ProcessArgs,
     #[command(flatten)]
     pub(super) pace: PaceArgs,
+    #[command(flatten)]
+    pub(super) limits: Limits,
     /// Where the admin server listens (GET only: status page, metrics, health), or off
     #[arg(long, env = "DISCOVER_ADMIN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9181")]
     pub(super) admin: Listen,
+    #[command(flatten)]
+    pub(super) access: AccessArgs,
     /// The Unix socket for `discover release`
     #[arg(long, env = "DISCOVER_CONTROL", value_name = "SOCKET", default_value = CONTROL_SOCKET)]
     pub(super) control: PathBuf,
@@ -133,6 +146,11 @@ impl ProcessArgs {
         }
     }
 
+    /// HAProxy's runtime API.
+    fn socket(&self) -> PathBuf {
+        self.run_dir.join("haproxy.sock")
+    }
+
     /// Takes the lock of this HAProxy's agent.
     fn lock(&self, launch: &Launch) -> Result<Flock<File>, Failure> {
         lock(&launch.config)
@@ -161,15 +179,38 @@ pub(super) fn lock(config: &std::path::Path) -> Result<Flock<File>, Failure> {
 }
 
 impl RunArgs {
+    /// The edge that these flags describe.
+    fn edge(&self, launch: &Launch) -> Result<Option<EdgeSettings>, Failure> {
+        let edge = self.edge.settings()?;
+        Ok(edge.map(|edge| Arc::unwrap_or_clone(edge).with_copies_beside(&launch.config)))
+    }
+
+    /// Who keeps the edge's certificates, with our copies of them written.
+    fn keeper(&self, metrics: &Metrics) -> Result<Option<(Keeper, RuntimeSocket)>, Failure> {
+        let launch = self.process.launch();
+        let Some(edge) = self.edge(&launch)? else { return Ok(None) };
+        let Some(mut keeper) = Keeper::of(&edge, metrics).map_err(|e| Failure::usage(&e))? else { return Ok(None) };
+        keeper.refresh().map_err(Failure::runtime)?;
+        let socket = RuntimeSocket::new(Endpoint::Unix(self.process.socket()), Deadlines::default());
+        Ok(Some((keeper, socket.with_master(Endpoint::Unix(launch.master_socket)))))
+    }
+
     /// The HAProxy that these flags describe, not looked at yet.
     pub(super) fn haproxy(&self, metrics: Metrics) -> Result<Haproxy, Failure> {
         let launch = self.process.launch();
-        let socket = self.process.run_dir.join("haproxy.sock");
+        let socket = self.process.socket();
         let admin_port = match self.admin {
             Listen::Off => None,
             Listen::At(address) => Port::new(address.port()),
         };
-        let settings = self.haproxy.settings(&launch.config, &socket, admin_port)?;
+        let edge = self.edge(&launch)?;
+        let files_only = self.process.mode() == ProcessMode::Files;
+        if edge.is_some() && files_only {
+            return Err(Failure::Usage("--edge needs HAProxy's socket, which --haproxy files does not have".into()));
+        }
+        let reserved = admin_port.into_iter().chain(edge.iter().flat_map(EdgeSettings::ports));
+        let settings = self.haproxy.settings(&launch.config, &socket, reserved)?;
+        let settings = HaproxySettings { edge: edge.map(Arc::new), ..settings };
         let connection = Connection::new(self.process.mode(), launch, socket);
         let pace = ReloadPace::new(self.pace.reload_interval, self.pace.reload_jitter);
         Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))
@@ -197,6 +238,14 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
 
     let haproxy = args.haproxy(metrics.clone())?;
     let shared = Shared::new(Some(haproxy.status()));
+    if let Some((keeper, socket)) = args.keeper(&metrics)? {
+        shared.set_certificates(Some(keeper.loaded()));
+        let cancel = cancel.clone();
+        lifecycle.spawn("certificates", async move {
+            keeper.run(Some(socket), cancel).await;
+            Ok::<(), Infallible>(())
+        });
+    }
 
     let (outlet, inlet) = channel();
     let sources = vec![Source { name: args.source.name().into(), required: true, answers_for: None, inlet }];
@@ -218,6 +267,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         policies: None,
         generators: vec![Box::new(haproxy)],
         guard,
+        limits: args.limits,
         emptied,
         state,
         kept: ServiceMap::new(),

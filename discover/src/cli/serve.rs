@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Failure;
 use super::run::RunArgs;
+use crate::api;
 use crate::reconcile::Guard;
 use crate::status::Shared;
 
@@ -35,6 +36,8 @@ pub(super) async fn serve(offer: Offer<'_>, args: &RunArgs, lifecycle: &mut Life
     if let Listen::At(address) = args.admin {
         let status = Arc::new(offer.shared.clone());
         let server = AdminServer::new("discover", status, Arc::new(offer.registry), offer.changed);
+        let access = args.access.access().map_err(|e| Failure::usage(&e))?;
+        let server = server.with_routes(api::routes(offer.shared.clone())).with_access(access);
         let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
         lifecycle.spawn("admin", bound.run(cancel.clone()));
     }

@@ -104,6 +104,7 @@ impl HaproxyArgs {
             user: user(self.haproxy_user.as_deref()),
             templates: self.templates.clone(),
             section_linger: self.section_linger,
+            edge: None,
         })
     }
 }

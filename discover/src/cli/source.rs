@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use common::client::{Client, DockerWatcher, on_this_host};
 use common::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
 use common::docker::{Docker, Endpoint, Options};
 use common::hostip;
@@ -13,7 +14,6 @@ use common::store::etcd::{EtcdArgs, EtcdStore};
 
 use super::Failure;
 use crate::watchers::BoxWatcher;
-use crate::watchers::docker::{DockerWatcher, on_this_host};
 
 /// Where backends come from.
 #[derive(Debug, Clone, Args)]
@@ -84,9 +84,22 @@ impl SourceArgs {
         if self.docker.docker {
             return Ok(Box::new(self.docker.watcher()?));
         }
-        let store = EtcdStore::new(self.etcd.config().map_err(|e| Failure::usage(&e))?);
-        let watcher = RegistryWatcher::new(store, self.etcd.etcd_prefix.clone());
-        Ok(Box::new(watcher))
+        Ok(Box::new(RegistryWatcher::new(self.store()?, self.etcd.etcd_prefix.clone())))
+    }
+
+    /// The same source for a command that reads it itself.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the flag.
+    pub fn client(&self) -> Result<Client, Failure> {
+        if self.docker.docker {
+            return Ok(Client::docker(self.docker.watcher()?));
+        }
+        Ok(Client::registry(self.store()?, self.etcd.etcd_prefix.clone()))
+    }
+
+    fn store(&self) -> Result<EtcdStore, Failure> {
+        Ok(EtcdStore::new(self.etcd.config().map_err(|e| Failure::usage(&e))?))
     }
 }
 

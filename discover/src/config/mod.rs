@@ -21,5 +21,5 @@ pub mod types;
 
 pub use common::config::{ConfigError, Note, Report, check};
 pub use load::{Loaded, load};
-pub use reader::with_registry_sections;
+pub use reader::{edge, with_registry_sections};
 pub use types::Config;

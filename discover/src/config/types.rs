@@ -7,6 +7,8 @@ use common::model::ServiceName;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::edge::EdgeSettings;
+
 /// The whole config.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
@@ -14,6 +16,8 @@ pub struct Config {
     pub services: Vec<Arc<Service>>,
     /// haproxy, if it is wanted.
     pub haproxy: Option<Arc<Haproxy>>,
+    /// The HTTP edge, if it is wanted.
+    pub edge: Option<Arc<EdgeSettings>>,
     /// file_output's directory, if it is wanted.
     pub file_output: Option<PathBuf>,
     /// nginx, if it is wanted.

@@ -57,11 +57,16 @@ impl Prometheus {
     }
 }
 
+/// What a label's name may go on with: `[a-zA-Z0-9_]*`, an underscore for all else, as Prometheus' own discovery has it.
+pub fn label_word(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
 /// `[a-zA-Z_][a-zA-Z0-9_]*`, and not with the two underscores that Prometheus keeps for itself.
 fn label_name(text: &str) -> String {
-    let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let name = name.trim_start_matches("__").to_owned();
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+    let name = label_word(text);
+    let name = name.trim_start_matches("__");
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name.to_owned() }
 }
 
 impl Generator for Prometheus {

@@ -130,6 +130,8 @@ pub enum Op {
     UnpublishSection(SectionName),
     /// Deletes a section that is unpublished, without servers and not referred to (3.4 and later).
     DelSection(SectionName),
+    /// Gives every server of a section with dynamic cookies its cookie, those added at run time among them.
+    RefreshCookies(SectionName),
     /// Adds a key to a map, by the map's file name.
     MapAdd {
         /// The map's file name as the config has it.
@@ -218,6 +220,7 @@ impl Op {
             Self::PublishSection(name) => Command::new(["publish", "backend", &name.0]),
             Self::UnpublishSection(name) => Command::new(["unpublish", "backend", &name.0]),
             Self::DelSection(name) => Command::new(["del", "backend", &name.0]),
+            Self::RefreshCookies(name) => Command::new(["enable", "dynamic-cookie", "backend", &name.0]),
             Self::MapAdd { map, key, value } => Command::new(["add", "map", map_name(map)?, map_key(key)?, value]),
             Self::MapSet { map, key, value } => Command::new(["set", "map", map_name(map)?, map_key(key)?, value]),
             Self::MapDel { map, key } => Command::new(["del", "map", map_name(map)?, map_key(key)?]),
@@ -238,6 +241,7 @@ impl Op {
             Self::SetWeight(..) => "set_weight",
             Self::SetAddr(..) => "set_addr",
             Self::ShutdownSessions(_) => "shutdown_sessions",
+            Self::RefreshCookies(_) => "refresh_cookies",
             Self::MapAdd { .. } => "map_add",
             Self::MapSet { .. } => "map_set",
             Self::AddSection { .. } => "add_section",

@@ -130,6 +130,8 @@ pub struct Capabilities {
     pub del_server: bool,
     /// `add server … cookie VALUE` is accepted (3.0); before, it is refused.
     pub cookie_in_add_server: bool,
+    /// A server added to a section with dynamic cookies has one at once (3.0); before, `enable dynamic-cookie` must be said again.
+    pub dynamic_cookie_in_add_server: bool,
     /// `add server … init-state down` admits a server only after its first good check (3.1).
     pub init_state: bool,
     /// Dynamic servers never reuse a connection unless given `pool-purge-delay 5s pool-max-conn 100` (fixed in 3.0-dev5).
@@ -159,6 +161,7 @@ impl Capabilities {
             add_server: v.at_least(2, 6),
             del_server: v.at_least(3, 0),
             cookie_in_add_server: v.at_least(3, 0),
+            dynamic_cookie_in_add_server: v.at_least(3, 0),
             init_state: v.at_least(3, 1),
             needs_pool_settings: !v.at_least(3, 0),
             explicit_id_needed: !v.at_least(3, 0),

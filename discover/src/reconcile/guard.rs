@@ -1,7 +1,8 @@
 //! The guard against mass expiry: when many registrations run out at once, the agents were cut off, not the backends.
 //!
 //! A deletion that somebody meant is never held. An expiry that takes the last backend of a pool, or more than half of
-//! it (and at least two), is held for a bounded time, visibly; HAProxy's own checks take out what is really dead.
+//! it (and at least two), is held for a bounded time, visibly; HAProxy's own checks take out what is really dead. A smaller
+//! one is believed, but not forgotten: should the others go, too, those that ran out are better than nobody.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -107,8 +108,8 @@ impl Guard {
         }
         let touched = self.note_departures(merged, now);
         self.forget(&merged.services, now);
-        for service in touched {
-            self.decide(&service, &merged.services);
+        for service in self.expired.keys().cloned().collect::<Vec<_>>() {
+            self.decide(&service, touched.contains(&service), &merged.services);
         }
         self.holding.retain(|service| self.expired.contains_key(service));
         self.padded.retain(|service, _| self.holding.contains(service));
@@ -188,13 +189,14 @@ impl Guard {
         });
     }
 
-    fn decide(&mut self, service: &ServiceName, services: &ServiceMap) {
+    /// Whether to hold what expired of a service; `just_now`: some of it did.
+    fn decide(&mut self, service: &ServiceName, just_now: bool, services: &ServiceMap) {
         let Some(expired) = self.expired.get(service) else { return };
         let up = |p: &Arc<Pool>| p.backends().iter().filter(|b| b.status == Status::Up).count();
         let live = services.get(service).map_or(0, up);
         let gone = expired.len();
         let above = gone >= 2 && gone * 100 > (live + gone) * usize::from(self.settings.threshold_percent);
-        if (live == 0 || above) && self.holding.insert(service.clone()) {
+        if (live == 0 || (just_now && above)) && self.holding.insert(service.clone()) {
             let hold_s = self.settings.hold.as_secs();
             warn!(%service, expired = gone, live, hold_s, "Registrations ran out together; keeping these backends under HAProxy's checks.");
         }
@@ -310,6 +312,16 @@ mod tests {
         let mut world = World::new(0..2);
         world.go([0], DepartureCause::Expiry);
         assert_eq!(world.routed(), [1]);
+    }
+
+    #[tokio::test]
+    async fn one_that_was_believed_to_be_gone_is_better_than_nobody() {
+        let mut world = World::new(0..2);
+        world.go([0], DepartureCause::Expiry);
+        assert_eq!(world.routed(), [1]);
+        world.after(60).go([1], DepartureCause::Orderly);
+        assert_eq!(world.routed(), [0], "the other one was stopped");
+        assert!(world.after(540).routed().is_empty(), "but not for ever");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod empty;
 mod guard;
+mod limits;
 mod memory;
 mod merge;
 mod policy;
@@ -17,6 +18,7 @@ use crate::config::types::Service;
 
 pub use empty::{DefaultServer, Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
+pub use limits::{LeftOut, Limits};
 pub use memory::{Memory, MemoryError};
 pub use merge::{Merged, Source, merge};
 pub use policy::{Policies, passes};
@@ -35,7 +37,7 @@ pub struct Desired {
     pub configured: Arc<[Arc<Service>]>,
     /// Services that discovery says have no backend, with the previous ones in place of none, and since when.
     pub previous: BTreeMap<ServiceName, Instant>,
-    /// Services whose sections from the registry are refused, and why.
+    /// Services whose sections from the registry are refused, or of which something is left out, and why.
     pub refused: Arc<BTreeMap<ServiceName, String>>,
 }
 

@@ -14,11 +14,15 @@ use super::SuperviseError;
 use super::args::Options;
 use super::children::{Children, Claim};
 use super::file::{FileWatch, POLL, Sight};
+use super::spared::without_refused;
 use crate::generators::haproxy::reload::ReloadPace;
 use crate::haproxy::check::{CheckError, check_by};
 use crate::haproxy::master::{MasterError, ReloadOutcome};
 use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
 use crate::haproxy::process::{ProcessError, Running, adopt, alive};
+
+/// How often a config is checked, each time without the servers that HAProxy named: it names only so many at a time.
+const TRIES: usize = 5;
 
 /// Why a new config is not used; HAProxy goes on with the one before.
 #[derive(Debug, thiserror::Error)]
@@ -183,11 +187,11 @@ impl<'a> Keeper<'a> {
             }
             Sight::New(bytes) => bytes,
         };
-        match self.use_config(&bytes, running).await {
-            Ok(()) => {
-                info!(file, bytes = bytes.len(), "Config in use.");
+        match self.use_config(bytes, running).await {
+            Ok(used) => {
+                info!(file, bytes = used.len(), "Config in use.");
                 self.pace.succeeded(Instant::now());
-                self.good = Some(bytes);
+                self.good = Some(used);
                 true
             }
             Err(e) => {
@@ -197,34 +201,28 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// The very bytes that were checked are what HAProxy reads, whatever others do to their file meanwhile.
-    async fn use_config(&self, bytes: &[u8], running: bool) -> Result<(), Refused> {
+    /// The very bytes that were checked are what HAProxy reads, whatever others do to their file meanwhile. Gives them.
+    async fn use_config(&self, bytes: Vec<u8>, running: bool) -> Result<Vec<u8>, Refused> {
         let copy = &self.options.launch.config;
         let private = Replace { mode: Some(0o600), ..Replace::default() };
-        let mut candidate = copy.clone().into_os_string();
-        candidate.push(".candidate");
-        let candidate = PathBuf::from(candidate);
-        files::replace(&candidate, bytes, private)?;
-        let checked = self.check(&candidate).await;
-        let _ = std::fs::remove_file(&candidate); // only tidiness: the next candidate replaces it
-        checked?;
+        let bytes = self.checked(bytes, private).await?;
         if running {
             let old = self.good.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
             // Adopted without knowing what it has: HAProxy's own ports would look taken.
             if !old.is_empty() {
-                new_binds_are_free(&old, &String::from_utf8_lossy(bytes))?;
+                new_binds_are_free(&old, &String::from_utf8_lossy(&bytes))?;
             }
         }
         let before = std::fs::read(copy).ok();
-        files::replace(copy, bytes, private)?;
+        files::replace(copy, &bytes, private)?;
         if !running {
-            return Ok(());
+            return Ok(bytes);
         }
         let outcome = self.options.launch.master().reload().await;
         let refused = match outcome {
             Ok(ReloadOutcome::Loaded { worker, .. }) => {
                 info!(worker, "HAProxy reloaded.");
-                return Ok(());
+                return Ok(bytes);
             }
             Ok(ReloadOutcome::Failed { log }) => Refused::Load(log),
             Err(e) => e.into(),
@@ -234,6 +232,32 @@ impl<'a> Keeper<'a> {
             files::replace(copy, &before, private)?;
         }
         Err(refused)
+    }
+
+    /// What of `bytes` HAProxy takes: all of it, or all but servers that it refuses.
+    async fn checked(&self, mut bytes: Vec<u8>, how: Replace) -> Result<Vec<u8>, Refused> {
+        let mut candidate = self.options.launch.config.clone().into_os_string();
+        candidate.push(".candidate");
+        let candidate = PathBuf::from(candidate);
+        let mut tries = 1;
+        loop {
+            files::replace(&candidate, &bytes, how)?;
+            let checked = self.check(&candidate).await;
+            let _ = std::fs::remove_file(&candidate); // only tidiness: the next candidate replaces it
+            let refused = match checked {
+                Err(CheckError::Refused { output, config }) if tries < TRIES => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    without_refused(&text, &candidate, &output).ok_or(CheckError::Refused { config, output })
+                }
+                other => return other.map(|()| bytes).map_err(Refused::from),
+            };
+            let (text, left_out) = refused?;
+            for (server, why) in left_out {
+                error!(server, why, "HAProxy refuses this server: it is left out, the rest of the config is used.");
+            }
+            bytes = text.into_bytes();
+            tries += 1;
+        }
     }
 
     async fn check(&self, config: &std::path::Path) -> Result<(), CheckError> {

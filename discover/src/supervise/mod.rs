@@ -7,6 +7,7 @@
 //! | [`agent`] | `discover run`, started again when it ends |
 //! | [`keeper`] | HAProxy, started again when it ends |
 //! | [`file`](mod@file) | a config file that others write (`--file`): noticed, checked, loaded or refused |
+//! | [`spared`] | servers of such a file that HAProxy refuses are left out, and the rest is loaded |
 //!
 //! Two modes: beside `discover run`, which writes the config and reloads by itself; or alone with `--file CFG`, for a HAProxy container whose
 //! config is mounted. To stop: the agent first, so that it no longer changes anything, then HAProxy, gracefully.
@@ -16,6 +17,7 @@ pub mod args;
 pub mod children;
 pub mod file;
 pub mod keeper;
+pub mod spared;
 
 use std::io;
 

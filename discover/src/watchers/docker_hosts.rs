@@ -9,18 +9,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backoff::{Backoff, Jitter};
 use common::desired::{Container, ContainerId, Health, State};
-use common::docker::{Containers, Docker, DockerSource, Endpoint, Event, EventKind, Options};
+use common::docker::{Containers, Endpoint, Event, EventKind};
 use common::model::Transport;
 use common::registry::Snapshot;
-use common::watch::{Inlet, Observation, Outlet, Watcher, channel};
+use common::watch::{Inlet, Observation, Outlet, Watcher};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::daemon::Daemon;
 use super::findings::Findings;
 use super::group::Group;
 use super::multi::union;
@@ -32,8 +33,6 @@ use super::{About, Asked, BoxWatcher, Context, Fault, Method};
 const EVERY_SECONDS: u64 = 15;
 /// Where Docker listened when Synapse was written.
 const PORT: u16 = 4243;
-/// How many events may wait.
-const EVENTS: usize = 1024;
 /// What a container gets beyond its stop timeout.
 const GRACE: Duration = Duration::from_secs(5);
 /// SIGKILL asks for an end, whatever the container's own stop signal is.
@@ -139,16 +138,18 @@ impl Method for DockerHosts {
         Ok(Self { about: asked.about.clone(), hosts, wanted: Arc::new(wanted), pace })
     }
 
+    /// Services of one daemon share its containers and one stream of its events.
     fn watcher(&self, context: &mut Context) -> BoxWatcher {
-        let watcher = |host: &Host| -> (Arc<str>, BoxWatcher) {
+        let mut watcher = |host: &Host| -> (Arc<str>, BoxWatcher) {
+            let daemon = Daemon::shared(&host.endpoint, self.pace, context);
             let source = format!("{}/{}", self.about.source, host.name).into();
             let about = About { source, ..self.about.clone() };
             (
                 host.name.clone(),
-                Box::new(HostWatcher { about, host: host.clone(), wanted: self.wanted.clone(), pace: self.pace }),
+                Box::new(HostWatcher { about, host: host.clone(), wanted: self.wanted.clone(), daemon }),
             )
         };
-        let watchers = self.hosts.iter().map(watcher).collect();
+        let watchers = self.hosts.iter().map(&mut watcher).collect();
         Box::new(Group::new(&self.about.source, watchers, union::any(), context))
     }
 
@@ -163,68 +164,40 @@ struct HostWatcher {
     about: About,
     host: Host,
     wanted: Arc<Wanted>,
-    pace: Pace,
+    daemon: Arc<Daemon>,
 }
 
 impl Watcher<Snapshot> for HostWatcher {
     type Error = Infallible;
 
     async fn run(self, out: Outlet<Snapshot>, cancel: CancellationToken) -> Result<(), Infallible> {
-        let teller = Teller::new(out);
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).with_jitter(Jitter::Equal);
-        loop {
-            // Its certificates may come later.
-            match Docker::new(&self.host.endpoint) {
-                Ok(docker) => {
-                    self.watch(docker.with_patience(self.pace.patience), &teller, &cancel).await;
-                }
-                Err(error) => drop(teller.fail(&error)),
-            }
-            if cancel.run_until_cancelled(sleep(backoff.next_delay())).await.is_none() {
-                return Ok(());
-            }
-        }
-    }
-}
-
-impl HostWatcher {
-    /// Ends with `cancel`.
-    async fn watch(&self, docker: Docker, teller: &Teller, cancel: &CancellationToken) {
-        let (events_in, events) = mpsc::channel(EVENTS);
-        let (below, containers) = channel();
-        let options = Options { resync: self.pace.every, probe: self.pace.patience, ..Options::default() };
-        let source = DockerSource::new(docker, options).with_events(events_in);
-        let judge = Judge { watcher: self, events, containers, stopping: HashMap::new() };
-        tokio::select! {
-            ended = source.run(below, cancel.clone()) => {
-                if let Err(error) = ended {
-                    teller.fail(&error);
-                }
-            }
-            () = judge.run(teller) => {}
-        }
+        let (containers, events) = self.daemon.listen();
+        let judge = Judge { watcher: &self, events, containers, stopping: HashMap::new() };
+        cancel.run_until_cancelled(judge.run(&Teller::new(out))).await;
+        Ok(())
     }
 }
 
 /// Makes answers of what one host tells.
 struct Judge<'a> {
     watcher: &'a HostWatcher,
-    events: mpsc::Receiver<Event>,
+    events: broadcast::Receiver<Event>,
     containers: Inlet<Containers>,
     /// Containers that were asked to stop, and until when that is believed.
     stopping: HashMap<ContainerId, Instant>,
 }
 
 impl Judge<'_> {
-    /// Ends when the source does.
+    /// Does not end: the daemon's picture lasts as long as its watchers.
     async fn run(mut self, teller: &Teller) {
         loop {
             let due = self.stopping.values().min().copied();
             tokio::select! {
                 changed = self.containers.changed() => if changed.is_err() { return },
                 event = self.events.recv() => match event {
-                    Some(event) => self.take(&event),
-                    None => return,
+                    Ok(event) => self.take(&event),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }

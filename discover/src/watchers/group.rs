@@ -133,8 +133,8 @@ impl Watcher<Snapshot> for Group {
                 Resolution::Wait { error: Some(error) } => teller.fail_by(error),
                 Resolution::Tell { snapshot, standing } => teller.relay(snapshot, standing),
             }
-            let silent = seen.iter().any(Seen::is_silent).then(|| started + FIRST_WITHIN);
-            let due = resolver.due().into_iter().chain(silent).filter(|at| *at > Instant::now()).min();
+            let pending = seen.iter().any(|s| s.observation.snapshot().is_none()).then(|| started + FIRST_WITHIN);
+            let due = resolver.due().into_iter().chain(pending).filter(|at| *at > Instant::now()).min();
             tokio::select! {
                 biased; // shutdown wins over work
                 () = cancel.cancelled() => break,

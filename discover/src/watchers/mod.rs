@@ -9,6 +9,7 @@
 //! | `method` | the seam: the methods by their words, what they are asked, what they share |
 //! | `configured` | the watchers that a config asks for |
 //! | `aws` | signed requests to AWS, with the standard credential chain |
+//! | `daemon` | one Docker daemon, for all services that look at it |
 //! | `group` | watchers side by side, as one |
 //! | `findings` | registrations → one service's pool, each bad one left out alone |
 //! | `poll` | a look that is repeated (period, jitter, back-off, patience, signals in between) as a watcher |
@@ -17,8 +18,8 @@
 pub mod aws;
 pub mod base;
 mod configured;
+mod daemon;
 pub mod dns;
-pub mod docker;
 pub mod docker_hosts;
 pub mod ec2tag;
 pub mod etcd;
@@ -34,6 +35,7 @@ pub mod zookeeper;
 
 use std::error::Error;
 
+pub use common::client::docker;
 use common::registry::Snapshot;
 use common::watch::{Outlet, Watcher};
 use futures_util::future::BoxFuture;

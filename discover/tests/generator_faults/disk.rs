@@ -70,6 +70,21 @@ fn fill(dir: &Path) {
     while filler.write_all(&[0; 512]).is_ok() {}
 }
 
+/// A world whose files are on the small disk.
+fn world_on(disk: &Path, program: &Path) -> World {
+    let mut world = World::with(program, |s| s.config_file = disk.join("haproxy.cfg"));
+    world.lab.launch.config = disk.join("haproxy.cfg");
+    world.restart();
+    world
+}
+
+/// Leaves the disk to the next HAProxy.
+fn clear(disk: &Path) {
+    for entry in std::fs::read_dir(disk).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+}
+
 /// ENOSPC itself: servers go on changing, what needs the disk says so and harms nothing, and the file follows later.
 #[tokio::test]
 async fn on_a_disk_without_a_byte_left_servers_change_and_the_last_good_file_stays_whole() {
@@ -78,10 +93,7 @@ async fn on_a_disk_without_a_byte_left_servers_change_and_the_last_good_file_sta
     }
     let disk = std::path::PathBuf::from(std::env::var_os(DISK).unwrap());
     for program in each() {
-        let mut world = World::with(&program, |s| s.config_file = disk.join("haproxy.cfg"));
-        world.lab.launch.config = disk.join("haproxy.cfg");
-        world.restart();
-        let (mut world, port, http) = one_service(world).await;
+        let (mut world, port, http) = one_service(world_on(&disk, &program)).await;
         let other = HttpBackend::start("b1").await;
         world.want("second", vec![backend("b0", http.address, free_port())]);
         world.settle().await;
@@ -110,8 +122,38 @@ async fn on_a_disk_without_a_byte_left_servers_change_and_the_last_good_file_sta
         assert_eq!(world.on_disk(), world.running().await);
         assert_eq!(world.file().unwrap().sections.len(), 3);
         world.assert_disk_is_what_runs().await;
-        for entry in std::fs::read_dir(&disk).unwrap() {
-            std::fs::remove_file(entry.unwrap().path()).unwrap();
-        }
+        clear(&disk);
+    }
+}
+
+/// A config directory that became read-only, as a disk with errors does: servers go on changing, and the rest follows.
+#[tokio::test]
+async fn on_a_read_only_disk_servers_change_and_reloads_follow_once_it_can_be_written() {
+    if !with_a_small_disk("disk::on_a_read_only_disk_servers_change_and_reloads_follow_once_it_can_be_written") {
+        return;
+    }
+    let disk = std::path::PathBuf::from(std::env::var_os(DISK).unwrap());
+    let remount = |how: &str| {
+        let done = Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(&disk).status().unwrap();
+        assert!(done.success(), "remounting the small disk {how}");
+    };
+    for program in each() {
+        let (mut world, port, http) = one_service(world_on(&disk, &program)).await;
+        let other = HttpBackend::start("b1").await;
+        remount("ro");
+        world.want("web", vec![backend("b1", other.address, port)]);
+        let error = world.turn().await.unwrap_err();
+        assert!(error.contains("Read-only file system"), "{error}");
+        assert_eq!(get(port).await, "b1", "HAProxy {}", world.version());
+        let second = free_port();
+        world.want("second", vec![backend("b0", http.address, second)]);
+        world.turns_until("it is tried", async |w| w.reloads().last().unwrap().ends_with('!')).await;
+        assert_eq!(get(port).await, "b1");
+        remount("rw");
+        world.settle().await;
+        assert_eq!((get(port).await, get(second).await), ("b1".to_owned(), "b0".to_owned()));
+        assert_eq!(world.on_disk(), world.running().await);
+        world.assert_disk_is_what_runs().await;
+        clear(&disk);
     }
 }

@@ -75,6 +75,7 @@ impl World {
             user: None,
             templates: None,
             section_linger: Duration::from_secs(600),
+            edge: None,
         };
         change(&mut settings);
         let (interval, mode, registry) = (Duration::from_millis(50), ProcessMode::Spawn, Registry::default());

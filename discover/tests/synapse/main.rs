@@ -6,6 +6,7 @@
 )]
 
 mod composing;
+mod edge;
 mod generators;
 mod keys;
 mod policies;

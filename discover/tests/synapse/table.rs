@@ -28,15 +28,16 @@ fn is_current(path: &str, text: &str) {
     );
 }
 
-/// The sources of the tests in `dir`, as one text.
-fn sources(dir: &str) -> String {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(dir);
-    std::fs::read_dir(dir).unwrap().map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap()).collect()
+/// The sources of the tests in `dir` and below, as one text.
+fn sources(dir: &Path) -> String {
+    let below = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    below.map(|path| if path.is_dir() { sources(&path) } else { std::fs::read_to_string(path).unwrap() }).collect()
 }
 
 #[test]
 fn every_key_has_a_test_that_uses_it() {
-    let programs = ["synapse", "synapse_run", "watchers"].map(sources);
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let programs = ["synapse", "synapse_run", "watchers"].map(|name| sources(&tests.join(name)));
     let mut keys = Vec::new();
     all_keys(ROOT, &mut keys);
     for Key { name, test, .. } in keys {

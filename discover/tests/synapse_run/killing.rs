@@ -4,8 +4,12 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use common::store::etcd::EtcdStore;
+use common::testing::aws::AwsApi;
 use common::testing::dns::{DnsServer, Manner};
 use common::testing::docker_api::{DockerApi, running};
+use common::testing::marathon::{Marathon, task};
+use common::testing::zookeeper::ZooKeeperServer;
+use common::zookeeper::NodeKind;
 
 use super::support::traffic::{HttpBackend, Load};
 use super::*;
@@ -28,6 +32,7 @@ fn container(address: SocketAddr) -> Value {
 async fn killing_any_one_source_under_load_leaves_all_others_and_all_pools_untouched() {
     let (names, mut api) = (DnsServer::start().await, DockerApi::start());
     let (etcd, dir) = (Etcd::start(), tempfile::tempdir().unwrap());
+    let (ec2, marathon, mut zookeeper) = (AwsApi::start().await, Marathon::start().await, ZooKeeperServer::start());
     let backend = HttpBackend::start("x").await;
     let own = json!([backend.address.to_string()]);
     let at = |name: &str| dir.path().join(name);
@@ -36,6 +41,13 @@ async fn killing_any_one_source_under_load_leaves_all_others_and_all_pools_untou
     }
     names.set("web.example", &[IpAddr::from([127, 0, 0, 1])]);
     api.put(container(backend.address));
+    ec2.run(&["127.0.0.1".to_owned()]);
+    marathon.set("/group/web", vec![task("one", "127.0.0.1", backend.address.port())], true);
+    let operator = zookeeper.client();
+    let path = "/nerve/web".parse().unwrap();
+    operator.create_all(&path).await.unwrap();
+    let data = json!({"host": "127.0.0.1", "port": backend.address.port(), "name": "x"}).to_string();
+    operator.create(&path.child("x_1").unwrap(), data.as_bytes(), NodeKind::Persistent).await.unwrap();
     let file = |name: &str| json!({"method": "file", "path": at(name)});
     let discoveries = [
         ("file", file("file.json")),
@@ -53,13 +65,27 @@ async fn killing_any_one_source_under_load_leaves_all_others_and_all_pools_untou
             json!({"method": "docker", "servers": [{"host": api.host()}], "image_name": "example/web", "container_port": 80,
             "check_interval": 1}),
         ),
+        (
+            "ec2tag",
+            json!({"method": "ec2tag", "tag_name": "role", "tag_value": "web", "aws_region": "eu-west-1", "check_interval": 0.3,
+            "aws_endpoint_url": ec2.url(), "aws_access_key_id": "test", "aws_secret_access_key": "test"}),
+        ),
+        (
+            "marathon",
+            json!({"method": "marathon", "marathon_api_url": marathon.url(), "application_name": "/group/web", "check_interval": 0.3}),
+        ),
+        ("zookeeper", json!({"method": "zookeeper", "hosts": [zookeeper.address().to_string()], "path": "/nerve/web"})),
         ("witness", file("witness.json")),
     ];
     let mut ports = vec![free_port()];
     let mut more = serde_json::Map::new();
     for (name, discovery) in discoveries {
         ports.push(free_port());
-        more.insert(name.to_owned(), json!({"discovery": discovery, "haproxy": {"port": ports.last()}}));
+        let mut service = json!({"discovery": discovery, "haproxy": {"port": ports.last()}});
+        if name == "ec2tag" {
+            service["backend_port_override"] = json!(backend.address.port());
+        }
+        more.insert(name.to_owned(), service);
     }
     let config = config(dir.path(), &etcd, ports[0], Value::Object(more));
     std::fs::write(at("synapse.json"), config.to_string()).unwrap();
@@ -72,20 +98,27 @@ async fn killing_any_one_source_under_load_leaves_all_others_and_all_pools_untou
     }
     let loads: Vec<Load> = ports.iter().map(|port| Load::start(*port, 2)).collect();
     let before = servers(&world);
-    assert_eq!(before.len(), 6, "{before:?}");
+    assert_eq!(before.len(), ports.len(), "{before:?}");
 
-    let kills: [(&str, &str); 5] = [
+    let (mut ec2, mut marathon) = (Some(ec2), Some(marathon));
+    let kills: [(&str, &str); 8] = [
         ("web", "etcd"),
         ("file", "file.json"),
         ("multi/left", "left.json"),
         ("dns", "dns"),
         ("docker/127.0.0.1", "docker"),
+        ("ec2tag", "ec2"),
+        ("marathon", "marathon"),
+        ("zookeeper", "zookeeper"),
     ];
     for (n, (source, kill)) in kills.into_iter().enumerate() {
         match kill {
             "etcd" => world.etcd.kill(),
             "dns" => names.behave(Manner::Silent),
             "docker" => api.go_away(),
+            "ec2" => drop(ec2.take()),
+            "marathon" => drop(marathon.take()),
+            "zookeeper" => zookeeper.kill(),
             file => std::fs::remove_file(world.path(file)).unwrap(),
         }
         // Which is dead is noticed, and the others are not: a change at another one comes through.

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking; clippy excuses only functions marked as tests"
 )]
 
+mod backup;
+mod edge;
 mod killing;
 mod nginx;
 #[path = "../support/mod.rs"]

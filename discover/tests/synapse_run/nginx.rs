@@ -147,7 +147,8 @@ async fn nginx_routes_http_and_tcp_follows_changes_and_keeps_its_last_good_confi
     let refused = turn(&mut bad, &mut policies_of_bad, &[a]).await.unwrap_err().to_string();
     assert!(refused.contains("check_command") && refused.contains("unknown directive \"quux\""), "{refused}");
     assert_eq!(std::fs::read_to_string(world.at("nginx.conf")).unwrap(), good);
-    assert_eq!(get(world.web).await, "b");
+    // A worker from before the reload may still accept on a busy machine.
+    eventually("b still answers", async || get(world.web).await == "b").await;
 
     turn(&mut nginx, &mut policies, &[]).await.unwrap();
     eventually("an empty HTTP service says so", async || get(world.web).await.contains("503")).await;

@@ -5,11 +5,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use common::testing::aws::{AwsApi, page};
 use common::testing::free_port;
 use common::testing::gate::{Gate, Way};
 use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
-use common::watch::Outlet;
-use discover::watchers::BoxWatcher;
 
 use super::*;
 
@@ -104,17 +103,6 @@ struct Ec2Rig {
     url: String,
     history: History,
     at: BTreeMap<(String, String), (String, String)>,
-}
-
-/// The boxed watcher, as the suite wants one.
-struct Boxed(BoxWatcher);
-
-impl Watcher<Snapshot> for Boxed {
-    type Error = std::io::Error;
-
-    async fn run(self, out: Outlet<Snapshot>, cancel: CancellationToken) -> Result<(), std::io::Error> {
-        self.0.run(out, cancel).await.map_err(std::io::Error::other)
-    }
 }
 
 impl Ec2Rig {
@@ -226,63 +214,34 @@ fn ec2tag_credentials_come_from_the_config_or_the_standard_chain() {
     let half = json!({"aws_secret_access_key": null});
     let error = try_method(service("http://127.0.0.1:1", half)).unwrap_err();
     assert!(error.contains("aws_secret_access_key: is required with aws_access_key_id"), "{error}");
-    // Neither: the chain is asked when it runs; see discover::watchers::aws for what it is made of.
+    // Neither: the chain is asked when it runs; see aws_chain.rs.
     let chain = json!({"aws_secret_access_key": null, "aws_access_key_id": null});
     try_method(service("http://127.0.0.1:1", chain)).unwrap();
 }
 
-/// An EC2 of the test's own, for what moto does not do: each answer is the next of a list, the last one for ever.
-async fn scripted(answers: Vec<(u16, String)>) -> (String, Arc<std::sync::Mutex<Vec<(tokio::time::Instant, String)>>>) {
-    let asked: Arc<std::sync::Mutex<Vec<(tokio::time::Instant, String)>>> = Arc::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let seen = asked.clone();
-    let app = axum::Router::new().fallback(move |request: axum::extract::Request| {
-        let (seen, answers) = (seen.clone(), answers.clone());
-        async move {
-            let mut seen = seen.lock().unwrap();
-            let (status, text) = answers[seen.len().min(answers.len() - 1)].clone();
-            seen.push((tokio::time::Instant::now(), request.uri().query().unwrap_or_default().to_owned()));
-            (axum::http::StatusCode::from_u16(status).unwrap(), text)
-        }
-    });
-    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    (url, asked)
-}
-
-fn page(hosts: &[&str], next: &str) -> (u16, String) {
-    let instance = |host: &&str| {
-        format!(
-            "<item><instancesSet><item><instanceId>i-{host}</instanceId><privateDnsName>n</privateDnsName><privateIpAddress>{host}</privateIpAddress></item></instancesSet></item>"
-        )
-    };
-    let all: String = hosts.iter().map(instance).collect();
-    (
-        200,
-        format!(
-            "<DescribeInstancesResponse><reservationSet>{all}</reservationSet><nextToken>{next}</nextToken></DescribeInstancesResponse>"
-        ),
-    )
+/// A watcher of the scripted EC2, and it.
+async fn asking(answers: Vec<(u16, String)>, more: Value) -> (AwsApi, Running) {
+    let api = AwsApi::start().await;
+    api.answer(answers);
+    let watching = Running::boxed(try_method(service(&api.url(), more)).unwrap().watcher(&mut context()));
+    (api, watching)
 }
 
 #[tokio::test]
 async fn ec2tag_takes_every_page_or_none_and_leaves_out_what_has_no_address() {
-    let (url, asked) =
-        scripted(vec![page(&["10.0.0.1"], "two"), page(&["10.0.0.2", ""], "three"), page(&["10.0.0.3"], "")]).await;
-    let mut watching =
-        Running::boxed(try_method(service(&url, json!({"check_interval": 600}))).unwrap().watcher(&mut context()));
+    let pages = vec![page(&["10.0.0.1"], "two"), page(&["10.0.0.2", ""], "three"), page(&["10.0.0.3"], "")];
+    let (api, mut watching) = asking(pages, json!({"check_interval": 600})).await;
     let snapshot = watching.until_web(&["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"]).await;
     assert_eq!(left_out(&snapshot), ["web: i-: has no private address"]);
-    let asked: Vec<String> = asked.lock().unwrap().iter().map(|(_, query)| query.clone()).collect();
-    assert!(asked[0].contains("Filter.1.Name=tag%3Arole") && asked[2].contains("NextToken=three"), "{asked:?}");
+    let asked = api.asked();
+    assert!(asked[0].uri.contains("Filter.1.Name=tag%3Arole") && asked[2].uri.contains("NextToken=three"), "{asked:?}");
     watching.end().await;
     // The same page for ever; and an answer that is none after a page that is.
     for (answers, why) in [
         (vec![page(&["10.0.0.1"], "again")], "the same page comes again"),
         (vec![page(&["10.0.0.1"], "two"), (200, "<html/>".to_owned())], "lists no instances"),
     ] {
-        let (url, _) = scripted(answers).await;
-        let mut watching = Running::boxed(try_method(service(&url, json!({}))).unwrap().watcher(&mut context()));
+        let (_api, mut watching) = asking(answers, json!({})).await;
         let seen = watching.until_seen("an error", |seen| seen.error().is_some()).await;
         assert!(seen.snapshot().is_none() && seen.error().unwrap().contains(why), "{seen:?}");
         watching.end().await;
@@ -290,15 +249,30 @@ async fn ec2tag_takes_every_page_or_none_and_leaves_out_what_has_no_address() {
 }
 
 #[tokio::test]
+async fn ec2tag_gives_up_on_thousands_of_pages_and_keeps_what_it_knew() {
+    let (api, mut watching) = asking(vec![page(&["10.0.0.1"], "")], json!({})).await;
+    watching.until_web(&["10.0.0.1:8080"]).await;
+    let endless = (0..3_000).map(|n| page(&["10.0.0.2"], &format!("page-{n}")));
+    api.answer(endless.collect());
+    let seen = watching.until_seen("an error", |seen| seen.error().is_some()).await;
+    assert!(seen.error().unwrap().contains("more than 200 pages of instances"), "{seen:?}");
+    assert_eq!(web(seen.snapshot().unwrap()), ["10.0.0.1:8080"], "stale beats partial");
+    // A thousand instances in one answer are no trouble.
+    let many: Vec<String> = (0..1_000).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
+    api.run(&many);
+    watching.until("all of them", |s| web(s).len() == 1_000).await;
+    watching.end().await;
+}
+
+#[tokio::test]
 async fn ec2tag_holds_off_when_it_is_throttled() {
     let refusal = "<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Slow down.</Message></Error></Errors></Response>";
-    let (url, asked) = scripted(vec![(503, refusal.to_owned()), page(&["10.0.0.1"], "")]).await;
-    let mut watching =
-        Running::boxed(try_method(service(&url, json!({"check_interval": 1.5}))).unwrap().watcher(&mut context()));
+    let answers = vec![(503, refusal.to_owned()), page(&["10.0.0.1"], "")];
+    let (api, mut watching) = asking(answers, json!({"check_interval": 1.5})).await;
     let seen = watching.until_seen("an error", |seen| seen.error().is_some()).await;
     assert!(seen.error().unwrap().contains("RequestLimitExceeded"), "{seen:?}");
     watching.until_web(&["10.0.0.1:8080"]).await;
-    let gap = asked.lock().unwrap().windows(2).map(|two| two[1].0 - two[0].0).next().unwrap();
+    let gap = api.asked().windows(2).map(|two| two[1].at - two[0].at).next().unwrap();
     assert!(gap >= Duration::from_millis(1500), "asked again too soon: {gap:?}");
     watching.end().await;
 }

@@ -1,13 +1,14 @@
 //! `method: docker`: containers on any number of hosts, over scripted daemons.
 
 use common::model::Status;
+use common::testing::certs::Certs;
 use common::testing::docker_api::{DockerApi, event, running};
-use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
-use common::watch::Outlet;
-use discover::watchers::BoxWatcher;
-use tokio::io::copy_bidirectional;
+use common::testing::watch_contract::keeps_the_contract;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
 
+use super::docker_rig::DockerRig;
 use super::*;
 
 fn discovery(hosts: Value, more: Value) -> Value {
@@ -16,18 +17,29 @@ fn discovery(hosts: Value, more: Value) -> Value {
     all
 }
 
-/// A way to a daemon's socket over TCP.
-async fn over_tcp(api: &DockerApi) -> u16 {
+/// Whoever comes gets through to the daemon.
+async fn forward(mut near: impl AsyncRead + AsyncWrite + Unpin, path: &str) {
+    if let Ok(mut far) = UnixStream::connect(path).await {
+        let _ = copy_bidirectional(&mut near, &mut far).await; // until either hangs up
+    }
+}
+
+/// A way to a daemon's socket over TCP, with TLS or without.
+async fn over_tcp(api: &DockerApi, tls: Option<TlsAcceptor>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let path = api.host().strip_prefix("unix://").unwrap().to_owned();
     tokio::spawn(async move {
         loop {
-            let (mut near, _) = listener.accept().await.unwrap();
-            let path = path.clone();
+            let ((near, _), tls, path) = (listener.accept().await.unwrap(), tls.clone(), path.clone());
             tokio::spawn(async move {
-                if let Ok(mut far) = UnixStream::connect(path).await {
-                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                match tls {
+                    None => forward(near, &path).await,
+                    Some(tls) => {
+                        if let Ok(near) = tls.accept(near).await {
+                            forward(near, &path).await;
+                        }
+                    }
                 }
             });
         }
@@ -35,91 +47,11 @@ async fn over_tcp(api: &DockerApi) -> u16 {
     port
 }
 
-struct HostsRig {
-    api: DockerApi,
-    history: History,
-    at: BTreeMap<(String, String), usize>,
-    count: usize,
-}
-
-impl HostsRig {
-    fn stop(&mut self, service: &str, name: &str) {
-        let Some(number) = self.at.remove(&(service.to_owned(), name.to_owned())) else { return };
-        self.note();
-        self.api.remove(number);
-        self.api.emit(&[event(number, "die"), event(number, "destroy")]);
-    }
-
-    fn note(&mut self) {
-        let all = self.at.values().map(|number| format!("127.0.0.1:{}", 10_000 + number)).collect();
-        self.history.record(|pools| drop(pools.insert("web".to_owned(), all)));
-    }
-}
-
-/// The boxed watcher, as the suite wants one.
-struct Boxed(BoxWatcher);
-
-impl Watcher<Snapshot> for Boxed {
-    type Error = std::io::Error;
-
-    async fn run(self, out: Outlet<Snapshot>, cancel: CancellationToken) -> Result<(), std::io::Error> {
-        self.0.run(out, cancel).await.map_err(std::io::Error::other)
-    }
-}
-
-impl Rig for HostsRig {
-    type Watcher = Boxed;
-
-    fn watcher(&self) -> Boxed {
-        Boxed(method(discovery(json!([{"host": self.api.host()}]), json!({}))).watcher(&mut context()))
-    }
-
-    async fn put(&mut self, backends: &[(&str, &str)]) {
-        for (service, name) in backends {
-            self.stop(service, name);
-            self.count += 1;
-            let number = self.count;
-            self.at.insert(((*service).to_owned(), (*name).to_owned()), number);
-            self.note();
-            self.api.put(running(number, "example/web:1"));
-            self.api.emit(&[event(number, "create"), event(number, "start")]);
-        }
-    }
-
-    async fn remove(&mut self, service: &str, name: &str) {
-        self.stop(service, name);
-    }
-
-    async fn break_off(&mut self, how: Breakage) {
-        match how {
-            Breakage::Fail => self.api.go_away(),
-            Breakage::Hang => self.api.hang(true),
-        }
-    }
-
-    async fn mend(&mut self) {
-        self.api.hang(false);
-        self.api.go_away();
-        self.api.listen();
-    }
-
-    fn history(&self) -> &History {
-        &self.history
-    }
-
-    fn order(&self) -> Order {
-        Order::EachBackend
-    }
-
-    fn quiet(&self) -> Duration {
-        Duration::from_secs(2)
-    }
-}
-
 #[tokio::test]
 async fn docker_keeps_the_contract() {
-    let api = DockerApi::start();
-    keeps_the_contract(&mut HostsRig { api, history: History::default(), at: BTreeMap::new(), count: 0 }).await;
+    let watcher =
+        |api: &DockerApi| Boxed(method(discovery(json!([{"host": api.host()}]), json!({}))).watcher(&mut context()));
+    keeps_the_contract(&mut DockerRig::new(watcher, |_| "web")).await;
 }
 
 #[tokio::test]
@@ -134,7 +66,7 @@ async fn docker_lists_what_an_image_publishes_on_each_host() {
     let mut sick = running(5, "example/web:1");
     sick["State"]["Health"] = json!({"Status": "unhealthy"});
     two.put(sick);
-    let ports = [over_tcp(&one).await, over_tcp(&two).await];
+    let ports = [over_tcp(&one, None).await, over_tcp(&two, None).await];
     let hosts = json!([
         {"name": "first", "host": "127.0.0.1", "port": ports[0]},
         {"name": "second", "host": "localhost", "port": ports[1].to_string()},
@@ -196,6 +128,40 @@ async fn docker_hosts_that_hang_or_are_away_keep_what_they_said_and_harm_no_othe
 }
 
 #[tokio::test]
+async fn docker_services_of_one_daemon_share_its_events_and_its_containers() {
+    let api = DockerApi::start();
+    for number in 1..=3 {
+        api.put(running(number, &format!("example/s{number}:1")));
+    }
+    let mut shared = context();
+    let hosts = json!([{"host": api.host()}]);
+    let of = |number: usize| {
+        discovery(hosts.clone(), json!({"image_name": format!("example/s{number}"), "check_interval": 600}))
+    };
+    let mut watchers: Vec<Running> =
+        (1..=3).map(|number| Running::boxed(method(of(number)).watcher(&mut shared))).collect();
+    drop(shared);
+    for (n, watching) in watchers.iter_mut().enumerate() {
+        watching.until_web(&[&format!("127.0.0.1:{}", 10_001 + n)]).await;
+    }
+    assert_eq!((api.streams(), api.requests("/events"), api.requests("/containers/json")), (1, 1, 1));
+    // One ends, and the others go on hearing.
+    watchers.remove(0).end().await;
+    api.put(running(7, "example/s2:1"));
+    api.emit(&[event(7, "start")]);
+    watchers[0].until_web(&["127.0.0.1:10002", "127.0.0.1:10007"]).await;
+    for watching in watchers {
+        watching.end().await;
+    }
+    let closed = async {
+        while api.streams() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await; // until the deadline
+        }
+    };
+    timeout(DEADLINE, closed).await.expect("the daemon is asked although nobody listens any more");
+}
+
+#[tokio::test]
 async fn docker_takes_containers_own_addresses_and_the_labels_of_filters() {
     let api = DockerApi::start();
     for (number, az) in [(1, "x"), (2, "y")] {
@@ -228,15 +194,53 @@ async fn docker_takes_containers_own_addresses_and_the_labels_of_filters() {
     }
 }
 
+/// A directory as Docker's own client has it.
+fn cert_path(certs: &Certs, authority: &Certs) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [(authority, "ca.pem", "ca.pem"), (certs, "client.pem", "cert.pem"), (certs, "client.key", "key.pem")];
+    for (from, file, name) in files {
+        std::fs::copy(from.path(file), dir.path().join(name)).unwrap();
+    }
+    dir
+}
+
 #[tokio::test]
 async fn docker_hosts_speak_tls_with_certificates() {
-    let dir = tempfile::tempdir().unwrap();
-    let hosts = json!([{"host": "127.0.0.1", "port": 1, "cert_path": dir.path()}]);
-    let found = method(discovery(hosts, json!({})));
-    assert_eq!(found.servers(), ["https://127.0.0.1:1"]);
+    common::tls::install_provider();
+    let made = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [certs, strangers] = made.each_ref().map(|dir| Certs::make(dir.path()));
+    let api = DockerApi::start();
+    api.put(running(1, "example/web:1"));
+    let port = over_tcp(&api, Some(certs.acceptor(b"http/1.1", true))).await;
+    let host =
+        |path: &std::path::Path| discovery(json!([{"host": "127.0.0.1", "port": port, "cert_path": path}]), json!({}));
+
     // The certificates may come later: until then it says what it misses.
+    let dir = tempfile::tempdir().unwrap();
+    let found = method(host(dir.path()));
+    assert_eq!(found.servers(), [format!("https://127.0.0.1:{port}")]);
     let mut watching = Running::boxed(found.watcher(&mut context()));
     let seen = watching.until_seen("an error", |seen| seen.error().is_some()).await;
     assert!(seen.error().unwrap().contains("ca.pem"), "{seen:?}");
+    let proper = cert_path(&certs, &certs);
+    for file in std::fs::read_dir(proper.path()).unwrap().flatten() {
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    watching.until_web(&["127.0.0.1:10001"]).await;
+    // Events come over TLS, too.
+    api.put(running(2, "example/web:1"));
+    api.emit(&[event(2, "start")]);
+    watching.until_web(&["127.0.0.1:10001", "127.0.0.1:10002"]).await;
     watching.end().await;
+
+    // An authority that is not the server's, and a certificate that the server does not take: the host is named.
+    for (what, dir) in [("server", cert_path(&certs, &strangers)), ("client", cert_path(&strangers, &certs))] {
+        let mut watching = Running::of(host(dir.path()));
+        let seen = watching.until_seen("refused", |seen| seen.error().is_some()).await;
+        let why = seen.error().unwrap();
+        assert!(seen.snapshot().is_none() && why.contains(&format!("127.0.0.1:{port}")), "{what}: {why}");
+        let told = if what == "server" { "invalid peer certificate" } else { "fatal alert" };
+        assert!(why.contains(told), "{what}: {why}");
+        watching.end().await;
+    }
 }

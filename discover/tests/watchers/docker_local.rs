@@ -1,7 +1,6 @@
 //! `discover --docker`: the suite that every watcher passes, over a scripted daemon; what only Docker does; and a real
 //! daemon once.
 
-use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,11 +11,14 @@ use common::model::Status;
 use common::readiness::ReadyMode;
 use common::registry::Snapshot;
 use common::testing::docker_api::{DockerApi, event, id, running};
-use common::testing::watch_contract::{Breakage, History, Order, Rig, keeps_the_contract, pools};
+use common::testing::watch_contract::{keeps_the_contract, pools};
 use discover::watchers::docker::{DockerWatcher, on_this_host};
 use serde_json::{Value, json};
 
-use super::Running;
+use tokio::time::timeout;
+
+use super::docker_rig::DockerRig;
+use super::{DEADLINE, Running};
 
 fn brisk() -> Options {
     Options { resync: Duration::from_millis(300), probe: Duration::from_millis(100), ..Options::default() }
@@ -27,84 +29,11 @@ fn container(number: usize, service: &str) -> Value {
     running(number, &format!("example/{service}:1"))
 }
 
-fn address(number: usize) -> String {
-    format!("127.0.0.1:{}", 10_000 + number)
-}
-
-struct ApiRig {
-    api: DockerApi,
-    history: History,
-    /// The container of each service and name.
-    named: BTreeMap<(String, String), usize>,
-    count: usize,
-}
-
-impl ApiRig {
-    fn stop(&mut self, service: &str, name: &str) {
-        let Some(number) = self.named.remove(&(service.to_owned(), name.to_owned())) else { return };
-        self.history.record(|pools| {
-            pools.entry(service.to_owned()).or_default().remove(&address(number));
-        });
-        self.api.remove(number);
-        self.api.emit(&[event(number, "die"), event(number, "destroy")]);
-    }
-}
-
-impl Rig for ApiRig {
-    type Watcher = DockerWatcher;
-
-    fn watcher(&self) -> DockerWatcher {
-        DockerWatcher::new(self.api.client(), brisk(), on_this_host(Settings::default()), ReadyMode::None)
-    }
-
-    async fn put(&mut self, backends: &[(&str, &str)]) {
-        for (service, name) in backends {
-            self.stop(service, name);
-            self.count += 1;
-            let number = self.count;
-            self.named.insert(((*service).to_owned(), (*name).to_owned()), number);
-            self.history.record(|pools| {
-                pools.entry((*service).to_owned()).or_default().insert(address(number));
-            });
-            self.api.put(container(number, service));
-            self.api.emit(&[event(number, "create"), event(number, "start")]);
-        }
-    }
-
-    async fn remove(&mut self, service: &str, name: &str) {
-        self.stop(service, name);
-    }
-
-    async fn break_off(&mut self, how: Breakage) {
-        match how {
-            Breakage::Fail => self.api.go_away(),
-            Breakage::Hang => self.api.hang(true),
-        }
-    }
-
-    async fn mend(&mut self) {
-        self.api.hang(false);
-        self.api.go_away();
-        self.api.listen();
-    }
-
-    fn history(&self) -> &History {
-        &self.history
-    }
-
-    fn order(&self) -> Order {
-        Order::EachBackend
-    }
-
-    fn quiet(&self) -> Duration {
-        Duration::from_secs(2)
-    }
-}
-
 #[tokio::test]
 async fn keeps_the_contract_over_a_scripted_daemon() {
-    let mut rig = ApiRig { api: DockerApi::start(), history: History::default(), named: BTreeMap::new(), count: 0 };
-    keeps_the_contract(&mut rig).await;
+    let watcher =
+        |api: &DockerApi| DockerWatcher::new(api.client(), brisk(), on_this_host(Settings::default()), ReadyMode::None);
+    keeps_the_contract(&mut DockerRig::new(watcher, |service| service)).await;
 }
 
 fn statuses(snapshot: &Snapshot, service: &str) -> Vec<Status> {
@@ -143,6 +72,34 @@ async fn a_stop_drains_until_the_container_dies_and_never_is_up_again() {
     for statuses in said.await.unwrap() {
         assert!(statuses.len() < 2, "up again while it died: {statuses:?}");
     }
+}
+
+#[tokio::test]
+async fn a_weight_grows_while_its_container_warms_up_and_one_that_was_there_has_grown() {
+    let warm = |number: usize| {
+        let mut one = container(number, "web");
+        one["Config"]["Labels"] = json!({"register.warmup": "400ms", "register.weight": "100"});
+        one
+    };
+    let api = DockerApi::start();
+    api.put(warm(1));
+    let mut watching = Running::start(watcher(&api, Settings::default(), ReadyMode::None));
+    let weights =
+        |s: &Snapshot| -> Vec<u16> { s.services["web"].backends().iter().map(|b| b.weight.unwrap().get()).collect() };
+    assert_eq!(weights(&watching.until("a first snapshot", |_| true).await), [100]);
+    let mut listener = watching.inlet.clone();
+    listener.mark_unchanged();
+    api.put(warm(2));
+    api.emit(&[event(2, "start")]);
+    let mut grown = Vec::new();
+    while grown.last() != Some(&100) {
+        timeout(DEADLINE, listener.changed()).await.expect("it does not grow").unwrap();
+        let now = weights(listener.borrow_and_update().snapshot().unwrap());
+        assert_eq!((now.len(), now[0]), (2, 100));
+        grown.push(now[1]);
+    }
+    assert!(grown.len() <= 5 && grown.is_sorted() && grown[0] < 100, "{grown:?}");
+    watching.end().await;
 }
 
 #[tokio::test]

@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod aws;
+mod aws_chain;
 mod dns;
 mod docker_hosts;
 mod docker_local;
+mod docker_rig;
+mod etcd;
 mod file;
 mod marathon;
 mod multi;
+mod multi_contract;
 mod seam;
 mod zookeeper;
 
@@ -17,9 +21,9 @@ use std::time::Duration;
 
 use common::registry::Snapshot;
 use common::testing::watch_contract::{History, pools};
-use common::watch::{Inlet, Observation, Watcher, channel};
+use common::watch::{Inlet, Observation, Outlet, Watcher, channel};
 use discover::config::types::Service;
-use discover::watchers::{Configured, Context, configured};
+use discover::watchers::{BoxWatcher, Configured, Context, configured};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -40,7 +44,7 @@ impl Running {
         Self::boxed(Box::new(watcher))
     }
 
-    fn boxed(watcher: discover::watchers::BoxWatcher) -> Self {
+    fn boxed(watcher: BoxWatcher) -> Self {
         let ((out, inlet), cancel) = (channel(), CancellationToken::new());
         let run = watcher.run(out, cancel.clone());
         let run = tokio::spawn(async move { run.await.unwrap() });
@@ -112,6 +116,17 @@ fn method(discovery: Value) -> Configured {
 /// What is wrong with this discovery.
 fn refused(discovery: Value) -> String {
     try_method(json!({"discovery": discovery})).unwrap_err()
+}
+
+/// A boxed watcher, as the contract's suite wants one.
+struct Boxed(BoxWatcher);
+
+impl Watcher<Snapshot> for Boxed {
+    type Error = std::io::Error;
+
+    async fn run(self, out: Outlet<Snapshot>, cancel: CancellationToken) -> Result<(), std::io::Error> {
+        self.0.run(out, cancel).await.map_err(std::io::Error::other)
+    }
 }
 
 /// Backends of one service `web` by the suite's services and names, each at an address that was never used before.

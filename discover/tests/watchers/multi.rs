@@ -2,31 +2,29 @@
 
 use std::path::PathBuf;
 
-use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
-use common::watch::Outlet;
+use discover::watchers::About;
 use discover::watchers::group::{FIRST_WITHIN, Resolution, Seen};
 use discover::watchers::multi::{Ask, RESOLVERS};
-use discover::watchers::{About, BoxWatcher};
 use tokio::time::{Instant, advance};
 
 use super::*;
 
 /// A service whose watchers read one file each.
-struct Files {
+pub struct Files {
     dir: tempfile::TempDir,
-    names: Vec<&'static str>,
+    pub names: Vec<&'static str>,
 }
 
 impl Files {
-    fn new(names: &[&'static str]) -> Self {
+    pub fn new(names: &[&'static str]) -> Self {
         Self { dir: tempfile::tempdir().unwrap(), names: names.to_vec() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.json"))
     }
 
-    fn write(&self, name: &str, backends: &Value) {
+    pub fn write(&self, name: &str, backends: &Value) {
         let new = self.dir.path().join(format!(".{name}"));
         std::fs::write(&new, backends.to_string()).unwrap();
         std::fs::rename(new, self.path(name)).unwrap();
@@ -37,98 +35,11 @@ impl Files {
         self.write(name, &json!(7));
     }
 
-    fn discovery(&self, resolver: Value) -> Value {
+    pub fn discovery(&self, resolver: Value) -> Value {
         let watcher = |name: &&str| ((*name).to_owned(), json!({"method": "file", "path": self.path(name)}));
         let watchers: serde_json::Map<String, Value> = self.names.iter().map(watcher).collect();
         json!({"method": "multi", "watchers": watchers, "resolver": resolver})
     }
-}
-
-/// Backends spread over two files, all of which break together.
-struct MultiRig {
-    files: Files,
-    named: Named,
-    broken: bool,
-}
-
-impl MultiRig {
-    fn write(&self) {
-        for (n, name) in self.files.names.iter().enumerate() {
-            let own = self.named.at.iter().filter(|((_, b), _)| b.len().wrapping_add(b.as_bytes()[0].into()) % 2 == n);
-            let own: Vec<&String> = own.map(|(_, address)| address).collect();
-            let name = if self.broken { format!("{name}.aside") } else { (*name).to_owned() };
-            let (text, before) = (json!(own).to_string(), std::fs::read_to_string(self.files.path(&name)));
-            if before.unwrap_or_default() != text {
-                self.files.write(&name, &json!(own));
-            }
-        }
-    }
-}
-
-/// The boxed watcher, as the suite wants one.
-struct Boxed(BoxWatcher);
-
-impl Watcher<Snapshot> for Boxed {
-    type Error = std::io::Error;
-
-    async fn run(self, out: Outlet<Snapshot>, cancel: CancellationToken) -> Result<(), std::io::Error> {
-        self.0.run(out, cancel).await.map_err(std::io::Error::other)
-    }
-}
-
-impl Rig for MultiRig {
-    type Watcher = Boxed;
-
-    fn watcher(&self) -> Boxed {
-        Boxed(method(self.files.discovery(json!({"method": "union"}))).watcher(&mut context()))
-    }
-
-    async fn put(&mut self, backends: &[(&str, &str)]) {
-        self.named.put(backends, |n| format!("10.0.{}.{}:80", n / 250, n % 250 + 1));
-        self.write();
-    }
-
-    async fn remove(&mut self, service: &str, name: &str) {
-        self.named.remove(service, name);
-        self.write();
-    }
-
-    async fn break_off(&mut self, how: Breakage) {
-        self.broken = true;
-        for name in &self.files.names {
-            std::fs::rename(self.files.path(name), self.files.path(&format!("{name}.aside"))).unwrap();
-            if how == Breakage::Hang {
-                nix::unistd::mkfifo(&self.files.path(name), nix::sys::stat::Mode::S_IRWXU).unwrap();
-            }
-        }
-    }
-
-    async fn mend(&mut self) {
-        self.broken = false;
-        for name in &self.files.names {
-            std::fs::rename(self.files.path(&format!("{name}.aside")), self.files.path(name)).unwrap();
-        }
-    }
-
-    fn history(&self) -> &History {
-        &self.named.history
-    }
-
-    fn order(&self) -> Order {
-        Order::EachBackend
-    }
-
-    fn quiet(&self) -> Duration {
-        Duration::from_secs(1)
-    }
-}
-
-#[tokio::test]
-async fn multi_keeps_the_contract() {
-    let rig = MultiRig { files: Files::new(&["even", "odd"]), named: Named::default(), broken: false };
-    rig.write();
-    let mut rig = rig;
-    keeps_the_contract(&mut rig).await;
 }
 
 #[tokio::test]
@@ -269,7 +180,10 @@ async fn multi_sequential_passes_on_when_a_watcher_fails() {
     assert_eq!(ask(seen("a", Some(1), None), seen("b", None, None)), None, "the preferred one may still answer");
     assert_eq!(ask(seen("a", Some(1), None), seen("b", None, SHORT)), of(1, "synced"), "it has said why not");
     assert_eq!(ask(seen("a", None, None), seen("b", None, SHORT)), None);
+    let half = || ask(seen("a", Some(0), None), seen("b", None, SHORT));
+    assert_eq!(half(), None, "while one has not answered nobody says that there is none");
     advance(FIRST_WITHIN).await;
+    assert_eq!(half(), Some((vec![], "synced")));
     assert_eq!(ask(seen("a", Some(1), None), seen("b", None, None)), of(1, "synced"), "long enough");
 }
 

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use common::desired::{Container, ContainerMap, Settings, decide};
-use common::model::{BackendId, Decoded, ValueFormat, decode, encode};
+use common::model::{Backend, BackendId, Decoded, ValueFormat, decode, encode};
+use discover::generators::haproxy::synapse::SynapseComposer;
 use serde_json::{Map, Value, json};
 
 /// A running container whose labels and variables are the lines of `text`: `key=value`, and `$KEY=value` for a variable.
@@ -51,16 +52,41 @@ pub fn docker(json: &[u8]) {
         assert!(candidate.backend.host.ip().is_none_or(usable), "{:?}", candidate.backend);
         let value = encode(&candidate.backend, ValueFormat::Json);
         let read = decode(&candidate.backend.id, value.as_bytes());
-        assert_eq!(read, Ok(Decoded::Backend(Box::new(candidate.backend.clone()))));
+        let written = Backend { left_out: None, ..candidate.backend.clone() };
+        assert_eq!(read, Ok(Decoded::Backend(Box::new(written))));
+        let safe = |b: u8| b.is_ascii_alphanumeric() || b"-._~!*+,:=@%/".contains(&b);
+        let mut texts = candidate.backend.routes.iter().flat_map(|route| [route.host.as_str(), route.path.as_str()]);
+        assert!(texts.all(|text| text.bytes().all(safe)), "{:?}", candidate.backend.routes);
     }
 }
 
 /// A registry's value: what can be read can be written and read again.
 pub fn value(bytes: &[u8]) {
     let Ok(id) = "fuzzed".parse::<BackendId>() else { return };
-    if let Ok(Decoded::Backend(backend)) = decode(&id, bytes) {
+    if let Ok(Decoded::Backend(mut backend)) = decode(&id, bytes) {
+        backend.left_out = None; // what is left out is not written again
         let again = decode(&id, encode(&backend, ValueFormat::Json).as_bytes());
         assert_eq!(again, Ok(Decoded::Backend(backend)));
+    }
+}
+
+/// A config of Synapse or of Nerve: it is read, or every problem in it is told with its key path.
+pub fn config(text: &str) {
+    if text.contains("service_conf_dir") {
+        return; // it would read whatever directory the fuzzer names
+    }
+    let Ok(file) = tempfile::NamedTempFile::new() else { return };
+    if std::fs::write(file.path(), text).is_err() {
+        return;
+    }
+    let nothing = |_: &str| None;
+    match discover::config::load::load_with(file.path(), &nothing) {
+        Ok(loaded) => drop(SynapseComposer::new(&loaded.config, None)),
+        Err(error) => assert!(!error.0.is_empty(), "a refusal tells why"),
+    }
+    match register::nerve::load_with(file.path(), Some("fuzzed"), &nothing) {
+        Ok(loaded) => assert!(loaded.config.services.keys().all(|name| !loaded.wrong.contains_key(name))),
+        Err(error) => assert!(!error.0.is_empty(), "a refusal tells why"),
     }
 }
 

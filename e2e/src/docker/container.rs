@@ -20,8 +20,9 @@ pub struct Container {
 }
 
 impl Container {
-    pub(super) fn new(api: bollard::Docker, id: String) -> Self {
-        Self { api, id, kept: false }
+    /// `kept` where something else ends it.
+    pub(super) fn new(api: bollard::Docker, id: String, kept: bool) -> Self {
+        Self { api, id, kept }
     }
 
     /// Its whole id.

@@ -6,6 +6,7 @@ use common::model::{BackendId, Decoded, ParsedKey, Prefix, ServiceName, Status, 
 use common::store::Entry;
 
 use super::turn::DRAIN_BY;
+use crate::publish::Registrations;
 use common::drain::Cause;
 
 /// Registrations of the former self: the living among them need not prove themselves again.
@@ -15,6 +16,8 @@ pub struct Found {
     pub registered: BTreeSet<(ServiceName, BackendId)>,
     /// Those that were draining, and why.
     pub draining: BTreeMap<(ServiceName, BackendId), Cause>,
+    /// All of them, as they were published.
+    pub left: Registrations,
 }
 
 impl Found {
@@ -25,6 +28,7 @@ impl Found {
             let Ok(ParsedKey::Backend { service, id, .. }) = prefix.parse(&entry.key) else { continue };
             let Ok(Decoded::Backend(backend)) = decode(&id, &entry.value) else { continue };
             let key = (service, id);
+            found.left.insert(key.clone(), (*backend).clone());
             match backend.status {
                 Status::Down => continue,
                 Status::Up => {}

@@ -85,6 +85,8 @@ pub struct Agent {
     former: BTreeSet<(ServiceName, BackendId)>,
     /// What the former self left; known once the publisher has a claim, of use until the first turn after that.
     found: Option<Found>,
+    /// What is published of containers that Docker lists and cannot describe: nothing may be concluded about them.
+    kept: Registrations,
     started: bool,
     warned: BTreeMap<ContainerId, BTreeSet<String>>,
 }
@@ -109,6 +111,7 @@ impl Agent {
             decisions: Vec::new(),
             former: BTreeSet::new(),
             found: None,
+            kept: Registrations::new(),
             started: false,
             warned: BTreeMap::new(),
         }
@@ -169,7 +172,7 @@ impl Agent {
         self.wires.changes.send_modify(|n| *n += 1);
         let Some(containers) = observation.snapshot() else { return };
         self.decisions = self.decider.decide(&containers.running);
-        self.drains.retain(|id| containers.running.contains_key(id));
+        self.drains.retain(|id| containers.running.contains_key(id) || containers.refused.contains_key(id));
         self.warned.retain(|id, _| containers.running.contains_key(id));
         self.warn_once();
         self.open_gates();
@@ -182,6 +185,7 @@ impl Agent {
         if let (Some(entries), false) = (found, self.started) {
             let found = Found::read(&self.settings.prefix, &entries);
             self.former = found.registered.iter().filter(|key| !found.draining.contains_key(key)).cloned().collect();
+            self.kept = found.left.clone();
             self.found = Some(found);
             self.started = true;
             self.open_gates();
@@ -192,7 +196,9 @@ impl Agent {
     fn open_gates(&mut self) {
         let observation = self.wires.containers.borrow().clone();
         let (Some(containers), true) = (observation.snapshot(), self.started) else { return };
-        let found = self.found.take().unwrap_or_default();
+        let mut found = self.found.take().unwrap_or_default();
+        // One that can be described again need not prove itself from nothing.
+        found.registered.extend(self.kept.iter().filter(|(_, b)| b.status != Status::Down).map(|(key, _)| key.clone()));
         let candidates = || self.decisions.iter().filter_map(|d| Some((d, d.candidate()?)));
         for (decision, candidate) in candidates() {
             let key = (candidate.service.clone(), candidate.backend.id.clone());
@@ -259,6 +265,20 @@ impl Agent {
             && matches!(self.readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
     }
 
+    /// What was published of containers that cannot be described now: by the turn before, or by the former self.
+    fn keep_refused(&mut self) {
+        let observation = self.wires.containers.borrow();
+        let Some(containers) = observation.snapshot() else { return };
+        let refused: BTreeSet<&str> = containers.refused.keys().map(ContainerId::short).collect();
+        let is_refused = |id: &BackendId| id.as_str().split(':').next().is_some_and(|id| refused.contains(id));
+        if let Some(published) = &*self.wires.desired.borrow() {
+            self.kept =
+                published.iter().filter(|((_, id), _)| is_refused(id)).map(|(k, b)| (k.clone(), b.clone())).collect();
+        } else {
+            self.kept.retain(|(_, id), _| is_refused(id));
+        }
+    }
+
     fn turn(&mut self) {
         if !self.started || self.wires.containers.borrow().snapshot().is_none() {
             return;
@@ -266,7 +286,9 @@ impl Agent {
         let began = Instant::now();
         let handovers = Handovers::new(&self.decisions, |decision, candidate| self.serves(decision, candidate));
         let warmups = (&mut self.warmups, Instant::now());
-        let turn = turn(&self.decisions, &self.readiness, &self.drains, &handovers, warmups);
+        let mut turn = turn(&self.decisions, &self.readiness, &self.drains, &handovers, warmups);
+        self.keep_refused();
+        turn.registrations.extend(self.kept.clone());
         self.metrics.turns.inc();
         let changed = self.wires.desired.send_if_modified(|desired| {
             let changed = desired.as_deref() != Some(&turn.registrations);

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::admin::Listen;
+use common::admin::access::AccessArgs;
 use common::admin::client::StatusArgs;
 use common::desired::{Family, Filter, HealthPolicy, ServiceFrom};
 use common::model::{Layout, NodeName, ValueFormat};
@@ -192,6 +193,9 @@ pub struct RunArgs {
     /// Where the admin server listens: ADDRESS:PORT or off
     #[arg(long, env = "REGISTER_ADMIN", value_name = "ADDRESS", default_value = ADMIN)]
     pub admin: Listen,
+    /// Who may read there
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Socket for `drain` and `undrain`
     #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use common::model::{Host, Mode, NodeName, Port, ServiceName, Weight};
+use common::model::{Host, HostPattern, Mode, NodeName, PathPrefix, Port, Route, RouteError, ServiceName, Weight};
 use common::store::etcd::EtcdArgs;
 
 use super::{FormArgs, duration};
@@ -28,6 +28,9 @@ pub struct OwnArgs {
     /// A label, KEY=VALUE; may be repeated
     #[arg(long = "label", value_name = "LABEL", value_parser = label)]
     pub labels: Vec<(String, String)>,
+    /// How the HTTP edge reaches it
+    #[command(flatten)]
+    pub routes: RouteArgs,
     /// The name of this host in the registry, with --layout host
     #[arg(long, env = "NODE_NAME", value_name = "NAME", required_if_eq("layout", "host"))]
     pub node_name: Option<NodeName>,
@@ -37,6 +40,46 @@ pub struct OwnArgs {
     /// etcd
     #[command(flatten)]
     pub etcd: EtcdArgs,
+}
+
+/// How the HTTP edge reaches it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP edge")]
+pub struct RouteArgs {
+    /// Under which hosts the HTTP edge reaches it, HOST[/PATH] or *.HOST[/PATH]; several with commas, may be repeated
+    #[arg(long = "vhost", env = "REGISTER_VHOST", value_name = "HOST", value_delimiter = ',', value_parser = vhost)]
+    pub vhosts: Vec<(HostPattern, PathPrefix)>,
+    /// With --vhost: it does not see the path
+    #[arg(long, requires = "vhosts")]
+    pub strip_prefix: bool,
+    /// With --vhost: the higher one counts where two routes fit [default: the longer one]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, requires = "vhosts")]
+    pub priority: Option<i32>,
+    /// With --vhost: a client stays with one backend, by a cookie
+    #[arg(long, requires = "vhosts")]
+    pub sticky: bool,
+    /// With --vhost: plain HTTP is redirected to HTTPS
+    #[arg(long, requires = "vhosts")]
+    pub redirect_https: bool,
+}
+
+impl RouteArgs {
+    /// The routes asked for, in the order given.
+    pub fn routes(&self) -> impl Iterator<Item = Route> {
+        self.vhosts.iter().map(|(host, path)| Route {
+            strip_prefix: self.strip_prefix && !path.is_root(),
+            priority: self.priority,
+            sticky: self.sticky,
+            redirect_https: self.redirect_https,
+            ..Route::new(host.clone(), path.clone())
+        })
+    }
+}
+
+fn vhost(text: &str) -> Result<(HostPattern, PathPrefix), String> {
+    let (host, path) = text.find('/').map_or((text, "/"), |at| text.split_at(at));
+    let host = host.trim().parse().map_err(|e: RouteError| e.to_string())?;
+    Ok((host, path.parse().map_err(|e: RouteError| e.to_string())?))
 }
 
 /// When it counts as healthy.

@@ -51,6 +51,9 @@ fn values_that_cannot_work_are_refused_with_what_is_accepted() {
         ("register drain --all web", "cannot be used"),
         ("register put a/b 10.0.0.1:80", "service name"),
         ("register put web 10.0.0.1:80 --layout host", "--node-name"),
+        ("register put web 10.0.0.1:80 --vhost a:80", "without a port"),
+        ("register put web 10.0.0.1:80 --vhost a/../b", "path"),
+        ("register put web 10.0.0.1:80 --sticky", "--vhost"),
     ] {
         let error = parse(line).unwrap_err().to_string();
         assert!(error.contains(why), "{line}: {error}");

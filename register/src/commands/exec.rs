@@ -1,21 +1,19 @@
 //! `register exec`: starts a program, registers it while it is healthy, passes signals on, and ends with its status.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::hostip;
 use common::model::{Host, Port, Status};
+use common::program::{Signals, exit_code, is_end, pass};
 use common::store::Store as _;
 use common::store::etcd::EtcdStore;
 use common::telemetry::Chain;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use nix::sys::signal::Signal;
+use tokio::process::Command;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -65,8 +63,7 @@ pub async fn exec(args: &ExecArgs) -> Result<u8, Failure> {
             Err(_) => warn!("The registration goes with its lease: the registry does not answer."),
         }
     }
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    Ok(u8::try_from(code).unwrap_or(1))
+    Ok(exit_code(status))
 }
 
 /// Where others reach the program: the URL, or host and port; without a host the default interface's address.
@@ -180,53 +177,6 @@ impl Run<'_> {
                     Health::Undecided => {}
                 },
             }
-        }
-    }
-}
-
-/// Gives a signal to the program.
-fn pass(child: &Child, signal: Signal) {
-    let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) else { return };
-    let _ = kill(Pid::from_raw(pid), signal); // it has ended, and that is seen next
-}
-
-fn is_end(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)
-}
-
-/// Every signal that is passed on.
-struct Signals {
-    inbox: mpsc::Receiver<Signal>,
-    _tasks: Vec<AbortOnDropHandle<()>>,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        let (out, inbox) = mpsc::channel(8);
-        let passed = [
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGQUIT,
-            Signal::SIGHUP,
-            Signal::SIGUSR1,
-            Signal::SIGUSR2,
-            Signal::SIGWINCH,
-        ];
-        let mut tasks = Vec::new();
-        for kind in passed {
-            let (mut stream, out) = (signal(SignalKind::from_raw(kind as i32))?, out.clone());
-            tasks.push(AbortOnDropHandle::new(tokio::spawn(async move {
-                while stream.recv().await.is_some() && out.send(kind).await.is_ok() {}
-            })));
-        }
-        Ok(Self { inbox, _tasks: tasks })
-    }
-
-    /// The next one. Cancel-safe.
-    async fn next(&mut self) -> Signal {
-        match self.inbox.recv().await {
-            Some(signal) => signal,
-            None => std::future::pending().await,
         }
     }
 }

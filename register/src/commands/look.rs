@@ -80,16 +80,22 @@ async fn look(args: &DockerArgs) -> Result<(Docker, ContainerMap, Vec<Decision>)
     Ok((docker, containers, decisions))
 }
 
-/// Prints what would be registered, as JSON: `registrations` by service, and `skipped` with reasons.
+/// Prints what would be registered, as JSON: `registrations` by service, `skipped` with reasons, and `warnings`: what was not
+/// understood of those that are registered, such as routes that were left out.
 ///
 /// # Errors
 /// Wrong flags; Docker does not answer.
 pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
     let (_, containers, decisions) = look(args).await?;
     let mut services: Map<String, Value> = Map::new();
-    let mut skipped = Vec::new();
+    let (mut skipped, mut warnings) = (Vec::new(), Vec::new());
     for decision in &decisions {
         let running = containers.get(&decision.container).is_some_and(|c| c.state == State::Running);
+        let port = decision.port.map(|(port, transport)| format!("{port}/{transport}"));
+        let about = |key: &str, value: Value| json!({ "container": decision.name, "id": decision.container.short(), "port": port, key: value });
+        if running && !decision.warnings.is_empty() {
+            warnings.push(about("warnings", json!(decision.warnings)));
+        }
         match decision.candidate() {
             Some(candidate) => {
                 let entry = services.entry(candidate.service.to_string()).or_insert_with(|| json!([]));
@@ -97,17 +103,12 @@ pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
                     backends.push(json!(candidate.backend));
                 }
             }
-            None if running => skipped.push(json!({
-                "container": decision.name,
-                "id": decision.container.short(),
-                "port": decision.port.map(|(port, transport)| format!("{port}/{transport}")),
-                "reason": reason(decision),
-            })),
+            None if running => skipped.push(about("reason", json!(reason(decision)))),
             None => {}
         }
     }
     services.sort_keys();
-    print(&format!("{:#}\n", json!({ "registrations": services, "skipped": skipped })))
+    print(&format!("{:#}\n", json!({ "registrations": services, "skipped": skipped, "warnings": warnings })))
 }
 
 fn reason(decision: &Decision) -> Option<String> {

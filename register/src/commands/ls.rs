@@ -34,17 +34,19 @@ fn json(snapshot: &Snapshot) -> Value {
 }
 
 fn table(snapshot: &Snapshot) -> String {
-    const HEAD: [&str; 6] = ["SERVICE", "ID", "ADDRESS", "TRANSPORT", "STATUS", "NAME"];
+    const HEAD: [&str; 7] = ["SERVICE", "ID", "ADDRESS", "TRANSPORT", "STATUS", "NAME", "ROUTES"];
     let mut rows = vec![HEAD.map(str::to_owned)];
     for (service, pool) in &snapshot.services {
         rows.extend(pool.backends().iter().map(|b| {
             let name = b.name.as_deref().unwrap_or("-");
-            let words = [service.as_str(), b.id.as_str(), &b.address(), b.transport.as_str(), b.status.as_str(), name];
+            let routes = b.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let (address, transport, status) = (b.address(), b.transport.as_str(), b.status.as_str());
+            let words = [service.as_str(), b.id.as_str(), &address, transport, status, name, &routes];
             words.map(str::to_owned)
         }));
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
+    let widths: [usize; 7] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
         let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

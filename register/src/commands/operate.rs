@@ -24,9 +24,9 @@ pub async fn drain(args: &DrainArgs, drain: bool) -> Result<(), Failure> {
 /// # Errors
 /// No agent answers.
 pub async fn status(args: &StatusArgs) -> Result<(), Failure> {
-    let default = ADMIN.parse().map_err(Failure::usage)?;
+    let default = client::on_this_host("REGISTER_ADMIN", ADMIN.parse().map_err(Failure::usage)?);
     client::status(args, default, "register", &mut std::io::stdout().lock()).await.map_err(|e| match e {
-        StatusError::Url { .. } => Failure::usage(e),
+        StatusError::Url { .. } | StatusError::Access(_) => Failure::usage(e),
         _ => Failure::runtime(e),
     })
 }

@@ -228,7 +228,9 @@ impl Parts<'_> {
         agent: Option<mpsc::Sender<control::Request>>,
     ) -> Result<(), Failure> {
         if let Listen::At(address) = self.args.admin {
+            let access = self.args.access.access().map_err(Failure::usage)?;
             let server = AdminServer::new("register", status, Arc::new(self.metrics.registry()), changed);
+            let server = server.with_access(access);
             let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
             self.lifecycle.spawn("admin server", bound.run(self.lifecycle.token()));
         }

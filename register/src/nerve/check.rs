@@ -140,7 +140,7 @@ impl Reader<'_> {
                 self.error(&format!("headers.{name}"), "is no header");
                 return None;
             }
-            headers.push((name.clone(), value.to_owned()));
+            headers.push((name.clone(), Secret(value.to_owned())));
         }
         let host = self.host().unwrap_or_else(|| host.clone());
         let port = super::service::port(self.fields.get("port")).unwrap_or(port);

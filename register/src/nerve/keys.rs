@@ -1,20 +1,10 @@
 //! Every key of Nerve's config: one table, from which come the checks, the JSON Schema and the reference in the docs.
 
-use common::config::table::{Key, Kind, Origin};
+use common::config::table::{Key, Kind};
 
 use crate::reporters;
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::Nerve, doc, test }
-}
-
-const fn ours(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::Ours, doc, test }
-}
-
-const fn go(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::GoNerve, doc, test }
-}
+common::keys_of! { key: Nerve, ours: Ours, go: GoNerve }
 
 const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };
 const COUNT: Kind = Kind::Whole { min: 1, max: 1000 };

@@ -173,8 +173,8 @@ fn a_service_that_is_wrong_is_left_out_and_the_rest_runs() {
 
 #[test]
 fn a_payload_that_nobody_would_read_is_refused_before_it_harms_others() {
-    let said = wrong(json!({"labels": {"long": "x".repeat(20_000)}}));
-    assert!(said[0].starts_with("services.web: would be 20") && said[0].contains("16384"), "{said:?}");
+    let said = wrong(json!({"labels": {"long": "x".repeat(60_000)}}));
+    assert!(said[0].starts_with("services.web: would be 60") && said[0].contains("49152"), "{said:?}");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn each_check_has_its_options() {
     let peer = PeerTls { ca: Some("/ca.pem".into()), sni: Some("api.example".to_owned()), insecure: true };
     assert_eq!((http.path.as_str(), http.host.as_deref()), ("/health?x=1", Some("api.example:8443")));
     assert_eq!(http.tls, Some(peer));
-    assert_eq!((http.body.as_deref(), http.headers[0].1.as_str()), (Some("ok"), "a b"));
+    assert_eq!((http.body.as_deref(), http.headers[0].1.0.as_str()), (Some("ok"), "a b"));
     let phases = checks[1].phases.unwrap();
     assert_eq!((phases.open.as_millis(), phases.tls.as_millis(), phases.read.as_millis()), (500, 1000, 3000));
     assert_eq!(checks[1].timeout, Duration::from_millis(4500), "as long as all phases");

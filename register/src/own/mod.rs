@@ -3,11 +3,12 @@
 pub mod health;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
-use common::model::{Backend, BackendId, Host, NodeName, Port, ServiceName, Status, ValueFormat, encode};
+use common::model::{Backend, BackendId, Host, Mode, NodeName, Port, Routes, ServiceName, Status, ValueFormat, encode};
 use common::store::{KeepAlive, LeaseId, Op, Store, StoreError};
 use common::telemetry::Chain;
 use tokio::sync::watch;
@@ -33,13 +34,13 @@ impl Registration {
     /// The registration of `service` at `host` and `port` that the flags ask for.
     ///
     /// # Errors
-    /// An id that cannot stand in a key.
+    /// An id that cannot stand in a key; routes that cannot all be.
     pub fn new(
         service: &ServiceName,
         host: Host,
         port: Port,
         args: &OwnArgs,
-    ) -> Result<Self, common::model::NameError> {
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let id = args.id.clone().unwrap_or_else(|| format!("{host}:{port}"));
         let id: BackendId = id.parse()?;
         let node = match &args.node_name {
@@ -47,9 +48,17 @@ impl Registration {
             None => "-".parse::<NodeName>()?, // the service layout has no place for it
         };
         let key = args.etcd.etcd_prefix.backend(args.form.layout.into(), &node, service, &id);
+        let (routes, left_out) = Routes::new(args.routes.routes());
+        if let Some(why) = left_out.into_iter().next() {
+            return Err(format!("--vhost: {why}").into());
+        }
+        if args.mode == Some(Mode::Tcp) && !routes.is_empty() {
+            return Err("--vhost is for --mode http".into());
+        }
         let backend = Backend {
             weight: args.weight,
-            mode: args.mode,
+            mode: args.mode.or_else(|| (!routes.is_empty()).then_some(Mode::Http)),
+            routes,
             service_port: args.service_port,
             labels: Arc::new(args.labels.iter().cloned().collect()),
             ..Backend::new(id, host, port)

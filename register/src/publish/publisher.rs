@@ -147,7 +147,8 @@ impl<S: Store> Publisher<S> {
         let (at, ttl) = (claim.at, claim.ttl);
         let writer = Writer::new(store, form, report, claim);
         tokio::select! {
-            end = registrar.guard(at, |e| report.away(e)) => end,
+            biased; // whoever finds the claim void comes before whoever writes
+            end = registrar.guard(at, || report.newest.get(), |e| report.away(e)) => end,
             end = beats(store, lease, ttl, report) => end,
             end = writer.run(desired, wanted, *audit) => end,
             never = metadata => match never {},

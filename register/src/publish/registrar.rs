@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use super::numbers::is_numbered;
 use common::model::{NodeName, Prefix};
-use common::store::{Change, Compare, Entry, KeepAlive, Key, LeaseId, Op, Position, Store, StoreError, WatchStream};
+use common::store::{
+    Change, Compare, Entry, Fault, KeepAlive, Key, LeaseId, Op, Operation, Position, Revision, Store, StoreError,
+    WatchStream,
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -46,6 +49,11 @@ struct Record {
     version: String,
     started: String,
     prefix: String,
+}
+
+/// When an agent began, as its record says it: such texts compare as times.
+fn started(of: &Identity) -> String {
+    humantime::format_rfc3339_seconds(of.started).to_string()
 }
 
 /// Why an agent may not answer for its host.
@@ -164,7 +172,9 @@ impl<S: Store> Registrar<S> {
             return Err(self.taken(record));
         }
         let record = record.filter(|r| r.token != self.me.token);
-        if let Some(other) = record.as_ref().filter(|_| self.held) {
+        // One that began before this agent is none that took over: an older snapshot of the registry was restored.
+        let is_newer = |other: &&Record| other.started >= started(&self.me);
+        if let Some(other) = record.as_ref().filter(|_| self.held).filter(is_newer) {
             return Err(ClaimError::Replaced { key: self.key.to_string(), started: other.started.clone() });
         }
         if record.as_ref().is_some_and(|r| r.prefix != self.prefix.as_str()) {
@@ -238,7 +248,7 @@ impl<S: Store> Registrar<S> {
             token: self.me.token.clone(),
             lease: lease.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: humantime::format_rfc3339_seconds(self.me.started).to_string(),
+            started: started(&self.me),
             prefix: self.prefix.to_string(),
         };
         let json = serde_json::to_vec(&record).unwrap_or_default(); // strings only: cannot fail
@@ -251,9 +261,14 @@ impl<S: Store> Registrar<S> {
 
     /// Watches the key from `at` on; returns when it is no longer ours. `away` hears of each fault of the store and
     /// says how long to wait.
-    pub async fn guard(&self, mut at: Position, mut away: impl FnMut(&StoreError) -> Duration) -> End {
+    pub async fn guard(
+        &self,
+        mut at: Position,
+        newest: impl Fn() -> Revision,
+        mut away: impl FnMut(&StoreError) -> Duration,
+    ) -> End {
         loop {
-            let fault = match self.store.watch(&self.key, at).await {
+            let fault = match self.watch(at, newest()).await {
                 Ok(mut stream) => loop {
                     match stream.next().await {
                         Ok(batch) => {
@@ -273,6 +288,17 @@ impl<S: Store> Registrar<S> {
             }
             sleep(away(&fault)).await;
         }
+    }
+
+    /// Watches the key after `at`. That may lie far back, as the key seldom changes: a store that was set back to a
+    /// snapshot from between is found out by our `newest` write, which it has lost.
+    async fn watch(&self, at: Position, newest: Revision) -> Result<S::Watch, StoreError> {
+        let now = self.store.position(&self.key).await?.revision;
+        if now < newest {
+            let fault = Fault::Rewound { seen: newest, now };
+            return Err(StoreError::new(Operation::Watch, &*self.key, fault));
+        }
+        self.store.watch(&self.key, at).await
     }
 
     fn judge(&self, change: &Change) -> Option<End> {

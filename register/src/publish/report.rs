@@ -1,11 +1,12 @@
 //! What the publisher tells the rest of the agent: a latest-value channel.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use common::backoff::Backoff;
-use common::store::{Entry, LeaseId, StoreError};
+use common::store::{Entry, LeaseId, Revision, StoreError};
 use common::telemetry::Chain;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -110,13 +111,34 @@ pub(super) struct Reporter {
     out: watch::Sender<Publication>,
     backoff: Mutex<Backoff>,
     pub(super) metrics: PublishMetrics,
+    pub(super) newest: Newest,
+}
+
+/// The newest revision that this agent knows of: new numbers lie above it, and a store that is below it was set back.
+#[derive(Debug, Default)]
+pub(super) struct Newest(AtomicI64);
+
+impl Newest {
+    pub(super) fn get(&self) -> Revision {
+        Revision(self.0.load(Ordering::Relaxed))
+    }
+
+    /// A claim begins at this revision, which may lie below those before it.
+    pub(super) fn set(&self, revision: Revision) {
+        self.0.store(revision.0, Ordering::Relaxed);
+    }
+
+    /// Something was written at this revision.
+    pub(super) fn raise(&self, revision: Revision) {
+        self.0.fetch_max(revision.0, Ordering::Relaxed);
+    }
 }
 
 impl Reporter {
     /// `longest` caps the wait between two tries while the store is away.
     pub(super) fn new(out: watch::Sender<Publication>, metrics: PublishMetrics, longest: Duration) -> Self {
         let backoff = Mutex::new(Backoff::new(Duration::from_millis(50), longest));
-        Self { out, backoff, metrics }
+        Self { out, backoff, metrics, newest: Newest::default() }
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Publication)) {

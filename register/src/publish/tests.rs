@@ -273,6 +273,22 @@ async fn a_restored_registry_is_brought_up_to_date() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restored_record_of_the_former_self_is_no_successor() {
+    let store = FakeStore::new();
+    let mut former = Agent::start(&store, "m1");
+    former.publish(registrations([1])).await;
+    let snapshot = store.snapshot();
+    former.kill().await;
+    let later = |s: &mut PublisherSettings| s.identity.started += Duration::from_secs(5);
+    let mut agent = Agent::start_as(&store, "m1", later);
+    agent.publish(registrations([1, 2])).await;
+    store.restore(snapshot, true);
+    sleep(Duration::from_secs(30)).await;
+    assert!(!agent.task.is_finished(), "nobody has taken over");
+    assert_eq!(ids(&store), ["c1", "c2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn stopping_keeps_the_keys_and_revoking_takes_them() {
     for revoke in [false, true] {
         let store = FakeStore::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::store::{Compare, Entry, Key, LeaseId, MAX_TXN_OPS, Op, Revision, Store, StoreError, Value};
+use common::store::{Compare, Entry, Key, LeaseId, MAX_TXN_OPS, Op, Store, StoreError, Value};
 use common::telemetry::Chain;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
@@ -30,8 +30,6 @@ pub(super) struct Writer<'a, S> {
     published: Keys,
     /// Which numbered key stands for which service.
     numbers: Numbers,
-    /// The newest revision seen: new numbers lie above it.
-    newest: Revision,
     /// Numbered keys that were to be made, and nobody knows whether they were.
     open: BTreeMap<Key, Value>,
     /// Keys still to be read back in this round.
@@ -41,6 +39,7 @@ pub(super) struct Writer<'a, S> {
 impl<'a, S: Store> Writer<'a, S> {
     /// A writer under the lease of `claim`.
     pub fn new(store: &'a S, form: &'a Form, report: &'a Reporter, claim: Claim) -> Self {
+        report.newest.set(claim.at.revision);
         Self {
             store,
             form,
@@ -48,7 +47,6 @@ impl<'a, S: Store> Writer<'a, S> {
             lease: claim.lease,
             published: claim.entries.into_iter().map(|e| (e.key, e.value)).collect(),
             numbers: Numbers::default(),
-            newest: claim.at.revision,
             open: BTreeMap::new(),
             doubtful: VecDeque::new(),
         }
@@ -108,7 +106,7 @@ impl<'a, S: Store> Writer<'a, S> {
         };
         loop {
             let mut keys = containers.clone();
-            keys.extend(self.numbers.keys(services, &self.published, self.newest));
+            keys.extend(self.numbers.keys(services, &self.published, self.report.newest.get()));
             let plan = plan(&keys, &self.published, self.lease);
             if plan.is_empty() {
                 break;
@@ -144,7 +142,7 @@ impl<'a, S: Store> Writer<'a, S> {
         let written: Vec<(Key, Value)> = plan.ops.iter().filter_map(puts).collect();
         self.published.extend(written.iter().map(|(key, _)| (key.clone(), unknown())));
         if let Some(at) = self.store.put_all(plan.ops).await? {
-            self.newest = self.newest.max(at.revision);
+            self.report.newest.raise(at.revision);
         }
         let metrics = &self.report.metrics;
         metrics.puts.inc_by(written.len() as u64);
@@ -173,7 +171,7 @@ impl<'a, S: Store> Writer<'a, S> {
             let puts = chunk.iter().map(|(key, value)| Op::put(key.clone(), value.clone(), Some(self.lease))).collect();
             self.open = chunk.iter().cloned().collect();
             let outcome = self.store.txn(absent, puts).await?;
-            self.newest = self.newest.max(outcome.at.revision);
+            self.report.newest.raise(outcome.at.revision);
             if !outcome.succeeded {
                 self.settle_open().await?;
                 complete = false;

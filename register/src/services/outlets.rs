@@ -31,6 +31,8 @@ struct Outlet {
     number: u64,
     /// Somebody else runs it.
     foreign: bool,
+    /// Something was there, at some time.
+    published: bool,
     /// Nothing is to go there any more, since then.
     closing: Option<Instant>,
     /// Why it gave up, and when it is tried again.
@@ -76,8 +78,17 @@ impl Outlets {
             }
         });
         let bell = AbortOnDropHandle::new(ring);
-        let outlet =
-            Outlet { wanted, standing, ends, number: self.numbers, foreign, closing: None, failed: None, _bell: bell };
+        let outlet = Outlet {
+            wanted,
+            standing,
+            ends,
+            number: self.numbers,
+            foreign,
+            closing: None,
+            failed: None,
+            published: false,
+            _bell: bell,
+        };
         (outlet, (receiver, out))
     }
 
@@ -86,6 +97,7 @@ impl Outlets {
         let now = Instant::now();
         for (destination, outlet) in &mut self.open {
             let wanted = wanted.remove(destination).unwrap_or_default();
+            outlet.published |= !outlet.standing.borrow().published.is_empty();
             outlet.closing = match (wanted.is_empty() && !outlet.foreign, outlet.closing) {
                 (false, _) => None,
                 (true, since) => Some(since.unwrap_or(now)),
@@ -102,7 +114,8 @@ impl Outlets {
             let Some(since) = outlet.closing else { return true };
             let done = outlet.standing.borrow().published.is_empty() || outlet.failed.is_some();
             if done || now >= since + FAREWELL {
-                info!(at = %destination, "Nothing is published there any more.");
+                let what = if outlet.published { "any more" } else { "yet: no service of it has been up" };
+                info!(at = %destination, "Nothing is published there {what}.");
                 outlet.ends.withdraw.cancel();
                 outlet.ends.stop.cancel();
             }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::telemetry::Masked;
+
 /// etcd's client port.
 pub const DEFAULT_PORT: u16 = 2379;
 
@@ -20,12 +22,23 @@ pub struct EtcdConfig {
     pub tls: Tls,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+    /// The most that a listing may take in memory, in bytes; one above it fails, and what was known stays.
+    pub listing_limit: usize,
 }
+
+/// For the default of [`EtcdConfig::listing_limit`]: half a million backends with plenty of labels.
+const LISTING_LIMIT: usize = 256 * 1024 * 1024;
 
 impl EtcdConfig {
     /// The defaults for these endpoints.
     pub fn new(endpoints: Vec<Endpoint>) -> Self {
-        Self { endpoints, credentials: None, tls: Tls::default(), timeouts: Timeouts::default() }
+        Self {
+            endpoints,
+            credentials: None,
+            tls: Tls::default(),
+            timeouts: Timeouts::default(),
+            listing_limit: LISTING_LIMIT,
+        }
     }
 }
 
@@ -134,7 +147,7 @@ pub struct EndpointError {
 pub fn parse_endpoints(text: &str, port: Option<u16>, https: bool) -> Result<Vec<Endpoint>, EndpointError> {
     let mut endpoints = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let wrong = |why| EndpointError { text: part.to_owned(), why };
+        let wrong = |why| EndpointError { text: Masked(part).to_string(), why };
         let endpoint = parse_endpoint(part, port.unwrap_or(DEFAULT_PORT), https).map_err(wrong)?;
         if !endpoints.contains(&endpoint) {
             endpoints.push(endpoint);
@@ -234,6 +247,8 @@ mod tests {
         ] {
             assert_eq!(parse_endpoints(text, None, false).unwrap_err().why, why, "{text:?}");
         }
+        let error = parse_endpoints("http://u:s3cret@a", None, false).unwrap_err();
+        assert!(error.to_string().contains("u:***@a"), "{error}");
         let error = parse_endpoints("good,bad host", None, false).unwrap_err();
         assert_eq!(error.to_string(), r#""bad host" is no etcd endpoint: the host is neither a name nor an address"#);
     }

@@ -79,6 +79,8 @@ fn of_status(endpoint: String, code: i32, message: &str, status: &(dyn StdError 
         _ if has("revision of auth store is old") => Fault::Unavailable { endpoint, why },
         8 if has("database space exceeded") => Fault::NoSpace { endpoint, why },
         12 => Fault::NotV3 { endpoint, why: format!("the call is not implemented there ({why})") },
+        // Source: tonic's decoder, which speaks so before it takes in a message.
+        11 if has("message length too large") => Fault::TooLarge { endpoint, why },
         // Invalid argument, not found, exists already, failed precondition, out of range.
         3 | 5 | 6 | 9 | 11 => Fault::Refused { endpoint, why },
         // A status' own text tells its causes in Rust's debug notation; its message and the causes' texts say more.

@@ -7,14 +7,17 @@
 //! | `pool` | one client for each endpoint; retries and rotation |
 //! | `fault` | from errors of etcd and gRPC to ours |
 //! | `identify` | what answers in etcd's place |
-//! | `watch`, `keeper` | the two kinds of streams |
+//! | `watch`, `live`, `stream` | watches, and the one stream that carries all of a store |
+//! | `keeper` | the stream that renews a lease |
 
 pub mod args;
 pub mod config;
 mod fault;
 mod identify;
 mod keeper;
+mod live;
 mod pool;
+mod stream;
 mod watch;
 
 use std::sync::Arc;
@@ -23,6 +26,9 @@ use std::time::Duration;
 use etcd_client::{
     CompareOp, GetOptions, GetResponse, KeyValue, LeaseTimeToLiveOptions, PutOptions, ResponseHeader, Txn, TxnOp,
 };
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 pub use args::{EtcdArgs, EtcdArgsError};
 pub use config::{Credentials, Endpoint, EndpointError, EtcdConfig, Timeouts, Tls, parse_endpoints};
@@ -37,10 +43,16 @@ use super::{
 use keeper::of_lease;
 use pool::{Pool, Retry};
 
-/// Most bytes of one message from etcd; the default of 4 MiB would make a large registry unreadable.
-const DECODE_LIMIT: usize = 512 * 1024 * 1024;
+/// Most bytes of one message from etcd: some ten times what etcd takes in a request. The default of 4 MiB would make a large
+/// registry slow to read, and with none a hostile server could use up the memory.
+const DECODE_LIMIT: usize = 16 * 1024 * 1024;
+/// What an entry takes in memory beside its key and value, in bytes: a server may send very many of very little.
+const ENTRY_OVERHEAD: usize = 128;
 /// Keys in one page of a listing.
 const PAGE: i64 = 2000;
+/// How many lists and beginnings of watches are under way at once. A thousand services of one etcd that all begin would else
+/// hold a thousand answers in memory.
+const READS: usize = 16;
 /// How often a listing begins again because its revision was compacted between two pages.
 const LISTINGS: usize = 3;
 
@@ -48,12 +60,15 @@ const LISTINGS: usize = 3;
 #[derive(Clone, Debug)]
 pub struct EtcdStore {
     pool: Arc<Pool>,
+    watches: Arc<watch::Current>,
+    /// Who may begin to read now.
+    reads: Arc<Semaphore>,
 }
 
 impl EtcdStore {
     /// A store by its settings; does no I/O. Without endpoints every call fails with [`Fault::BadConfig`].
     pub fn new(config: EtcdConfig) -> Self {
-        Self { pool: Arc::new(Pool::new(config)) }
+        Self { pool: Arc::new(Pool::new(config)), watches: Arc::default(), reads: Arc::new(Semaphore::new(READS)) }
     }
 
     /// The store's position, by a linearizable read of `prefix` itself, for `operation`.
@@ -79,26 +94,37 @@ impl EtcdStore {
         Ok(self.pool.call(operation, subject, Retry::Always, work).await?.0)
     }
 
+    /// Waits until it is one's turn to read, but not for ever behind others that hang.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        timeout(self.pool.config.timeouts.call, self.reads.acquire()).await.ok()?.ok()
+    }
+
     /// All pages of one revision: of `at`, or else of the newest.
     async fn pages(&self, prefix: &str, at: Option<Revision>) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
         let mut revision = at;
         let (mut next, end) = (first_key(prefix), prefix_end(prefix));
-        let mut limit = PAGE;
+        let (mut limit, mut weight) = (PAGE, 0_usize);
         loop {
             let options = || {
                 let options = GetOptions::new().with_range(end.clone()).with_limit(limit);
                 revision.map_or(options.clone(), |revision| options.with_revision(revision.0))
             };
             let mut page = match self.get_range(Operation::List, prefix, &next, options).await {
-                Err(StoreError { fault: Fault::Refused { why, .. }, .. })
-                    if limit > 1 && why.contains("length too large") =>
-                {
+                Err(error) if limit > 1 && error.is_too_large() => {
                     limit = (limit / 8).max(1);
                     continue;
                 }
                 other => other?,
             };
+            let weigh = |kv: &KeyValue| kv.key().len() + kv.value().len() + ENTRY_OVERHEAD;
+            weight += page.kvs().iter().map(weigh).sum::<usize>();
+            if weight > self.pool.config.listing_limit {
+                let limit = self.pool.config.listing_limit;
+                let why = format!("the keys and values of a listing come to more than {limit} bytes");
+                let fault = Fault::TooLarge { endpoint: self.pool.names(), why };
+                return Err(StoreError::new(Operation::List, prefix, fault));
+            }
             let now = position(page.header());
             let first = Position { revision: at.unwrap_or(now.revision), ..now };
             let begun = *revision.get_or_insert(first.revision);
@@ -127,6 +153,7 @@ impl Store for EtcdStore {
     type Keeper = EtcdKeeper;
 
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        let _turn = self.turn().await;
         let mut again = 0;
         loop {
             match self.pages(prefix, None).await {
@@ -153,6 +180,7 @@ impl Store for EtcdStore {
     }
 
     async fn watch(&self, prefix: &str, after: Position) -> Result<EtcdWatch, StoreError> {
+        let _turn = self.turn().await;
         watch::open(self, prefix, after).await
     }
 

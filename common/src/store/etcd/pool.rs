@@ -64,6 +64,16 @@ impl Pool {
         self.slots.get(index).map_or("no endpoint", |slot| &slot.name)
     }
 
+    /// All endpoints, for errors that are not about one of them.
+    pub(super) fn names(&self) -> String {
+        self.slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Whether calls go to this endpoint now.
+    pub(super) fn is_current(&self, index: usize) -> bool {
+        self.current.load(Ordering::Relaxed) == index
+    }
+
     /// Calls at the current endpoint, each attempt bounded in time; moves on and tries again where that may help.
     /// Tells also which endpoint answered.
     pub(super) async fn call<T, F, Fut>(

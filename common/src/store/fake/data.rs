@@ -83,8 +83,8 @@ impl Data {
         if after.revision > self.now.revision {
             return Err(Fault::Rewound { seen: after.revision, now: self.now.revision });
         }
-        // Source: etcd's watchable store: a watch from the compacted revision itself still works.
-        if after.revision.0 + 1 < self.compacted.0 {
+        // The compacted revision itself must be known: etcd forgets the deletions in it (see `etcd::watch`).
+        if after.revision < self.compacted {
             return Err(Fault::Compacted { at: self.compacted });
         }
         let next = Revision(after.revision.0 + 1)..;

@@ -68,6 +68,8 @@ pub(super) struct Link {
     pub(super) cut: Option<Cut>,
     pub(super) counts: Counts,
     scripted: VecDeque<(Operation, Fault)>,
+    /// Calls that will happen, and whose answers will not arrive.
+    lost: VecDeque<Operation>,
     /// How often streams were canceled, and how the last time looked.
     pub(super) canceled: (u64, Option<Fault>),
 }
@@ -75,6 +77,15 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn script(&mut self, operation: Operation, fault: Fault) {
         self.scripted.push_back((operation, fault));
+    }
+
+    pub(super) fn lose(&mut self, operation: Operation) {
+        self.lost.push_back(operation);
+    }
+
+    pub(super) fn take_lost(&mut self, operation: Operation) -> bool {
+        let at = self.lost.iter().position(|of| *of == operation);
+        at.is_some_and(|at| self.lost.remove(at).is_some())
     }
 
     pub(super) fn take_fault(&mut self, operation: Operation) -> Option<Fault> {

@@ -69,6 +69,11 @@ impl FakeStore {
         self.link().script(operation, fault);
     }
 
+    /// The next call of `operation` is carried out, and its answer is lost: the caller hears of a timeout.
+    pub fn lose_next_answer(&self, operation: Operation) {
+        self.link().lose(operation);
+    }
+
     /// Cuts the way until [`Self::heal`]. Leases go on living and ending on the other side.
     pub fn cut(&self, how: Cut) {
         self.link().cut = Some(how);
@@ -195,7 +200,7 @@ impl FakeStore {
                 let now = Instant::now();
                 let done = work(&mut self.data(now), now);
                 self.ring();
-                done
+                if self.link().take_lost(operation) { Err(link::timed_out(CALL_TIMEOUT)) } else { done }
             }
             Err(fault) => Err(fault),
         };

@@ -76,6 +76,7 @@ impl WatchStream for FakeWatch {
                 }
             }
             tokio::select! {
+                biased; // a simulation must repeat itself
                 () = rung => {}
                 () = sleep_until(self.wake_at()) => {}
             }

@@ -4,15 +4,18 @@
 //! |---|---|
 //! | `service` | a service, and its default servers |
 //! | `discovery` | where its backends come from |
+//! | `edge` | the HTTP edge |
 //! | `haproxy` | haproxy's own section, and a service's part of it |
 //! | `generators` | the same of the other generators |
 
 mod discovery;
+mod edge;
 mod generators;
 mod haproxy;
 mod service;
 
 pub use discovery::DISCOVERY;
+pub use edge::EDGE;
 pub use generators::SERVICE_NGINX;
 pub use haproxy::{HAPROXY, SERVICE_HAPROXY};
 pub use service::SERVICE;
@@ -21,21 +24,7 @@ use generators::{FILE_OUTPUT, NGINX, PROMETHEUS, TEMPLATE};
 
 pub use common::config::table::{Key, Kind, Origin};
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::Synapse, doc, test }
-}
-
-const fn ours(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::Ours, doc, test }
-}
-
-const fn fork(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::Fork, doc, test }
-}
-
-const fn nginx(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::SynapseNginx, doc, test }
-}
+common::keys_of! { key: Synapse, ours: Ours, fork: Fork, nginx: SynapseNginx }
 
 const ANY_NUMBER: Kind = Kind::Whole { min: i64::MIN, max: i64::MAX };
 const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };
@@ -59,6 +48,13 @@ pub const ROOT: &[Key] = &[
         "service_conf_dir_adds_and_replaces_services",
     ),
     key("haproxy", Kind::Object(HAPROXY), "", "The haproxy generator.", "a_section_without_its_required_keys_is_named"),
+    ours(
+        "edge",
+        Kind::Object(EDGE),
+        "",
+        "The HTTP edge, routed by host and path.",
+        "the_edge_is_read_from_its_section",
+    ),
     key(
         "file_output",
         Kind::Object(FILE_OUTPUT),

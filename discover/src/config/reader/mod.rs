@@ -1,5 +1,6 @@
 //! A value that the table of keys has made regular → the checked config: what the keys of one object mean together.
 
+mod edge;
 mod registry;
 mod service;
 
@@ -16,6 +17,7 @@ use super::directives::{Verdict, verdict};
 use super::keys::{HAPROXY, Key, Kind};
 use super::types::{Config, Haproxy, Template};
 
+pub use edge::edge;
 pub use registry::with_registry_sections;
 
 /// Reads one config; what is wrong with it gathers in the report.
@@ -43,6 +45,10 @@ impl Reader {
             if let Some(haproxy) = config.haproxy.clone() {
                 self.haproxy(&haproxy, value);
             }
+        }
+        if let Some(section) = root.get("edge").and_then(Value::as_object) {
+            config.edge = Some(Arc::new(edge(section, "edge", &mut self.report)));
+            self.require(config.haproxy.is_some(), "edge", "needs the section haproxy");
         }
         if let Some(value) = root.get("file_output") {
             config.file_output = value["output_directory"].as_str().map(PathBuf::from);

@@ -2,21 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::files::{Replace, replace};
+use common::files::{FileError, Replace, replace};
 use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::changes::ServerChange;
 use super::connection::ConnectionError;
 use super::generator::Haproxy;
 use super::layout::Layout;
-use super::plan::{Applied, Live, Plan, ReloadReason, ServerChange};
+use super::plan::{Applied, Live, Plan, ReloadReason};
 use super::refused::take_words;
 use super::server::Server;
 use super::status::ReloadRecord;
 use super::steps::Ran;
+use crate::edge::RuleMap;
 use crate::generators::Outcome;
 use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
 
@@ -32,7 +35,7 @@ const TRIES: usize = 16;
 pub enum HaproxyError {
     /// The file could not be written; the old one stays.
     #[error("writing haproxy.cfg")]
-    Write(#[from] common::files::FileError),
+    Write(#[from] FileError),
     /// The last good file could not be put back.
     #[error("moving {path:?}")]
     Move {
@@ -77,7 +80,9 @@ impl Haproxy {
                 again = (!done).then(Instant::now);
             }
             Plan::Reload { interim, layout, reasons } => {
-                if let Some(interim) = interim.filter(|interim| interim.ops != self.refused_ops) {
+                if let Some(interim) =
+                    interim.filter(|interim| !self.refused_ops.as_ref().is_some_and(|r| r.same_work(interim)))
+                {
                     self.apply_live(interim).await?;
                 }
                 match self.pace.wait(Instant::now()) {
@@ -98,7 +103,8 @@ impl Haproxy {
         let looked = self.verify_at.map(|at| at.min(now + LOOK_EVERY)).or(Some(now + LOOK_EVERY));
         let written = self.writing.wait(now).filter(|_| self.unwritten);
         let (section, name, bind) = (self.lingering.next_end(now), self.names.next_due(), self.binds.next_due());
-        let due = [again, collected, looked, written, section, name, bind];
+        let rule = self.edge.as_ref().and_then(|edge| edge.next_end(now));
+        let due = [again, collected, looked, written, section, rule, name, bind];
         Ok(due.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
     }
 
@@ -106,7 +112,7 @@ impl Haproxy {
     /// disk does not keep the operations back: nothing known to be dead may get traffic for want of a file.
     async fn apply_live(&mut self, live: Live) -> Result<bool, HaproxyError> {
         let written = self.write(&live.layout);
-        let ran = self.connection.run(&live.ops, &self.metrics).await;
+        let ran = self.connection.run(&live.ops, live.rules.as_ref(), &self.files.rules_name(), &self.metrics).await;
         for step in &live.ops {
             if let ServerChange::Retire(server) = &step.change {
                 let section = self.applied.lingering.entry(step.section.clone()).or_default();
@@ -119,7 +125,7 @@ impl Haproxy {
                 section.remove(&now.name);
             }
         }
-        self.applied.layout = live.layout;
+        self.applied.layout = live.layout.clone();
         self.applied.lingering.retain(|_, servers| !servers.is_empty());
         match ran {
             Ran::Done => return written.map(|()| true),
@@ -136,7 +142,7 @@ impl Haproxy {
                 let runs = self.applied.layout.clone();
                 let rewritten = self.write(&runs);
                 self.applied.unknown.get_or_insert(ReloadReason::Refused);
-                self.refused_ops = live.ops;
+                self.refused_ops = Some(live);
                 rewritten?;
             }
         }
@@ -151,10 +157,20 @@ impl Haproxy {
             return Ok(());
         }
         self.files.write_live(layout)?;
+        let rules = self.write_rules(layout.rules.as_ref())?;
         self.unwritten = false;
-        self.writing.wrote(layout.pieces().iter().map(|piece| piece.len()).sum(), now);
+        self.writing.wrote(layout.pieces().iter().map(|piece| piece.len()).sum::<usize>() + rules, now);
         self.metrics.config_writes.inc();
         Ok(())
+    }
+
+    /// Writes the edge's rules, unless they are on disk; tells how many bytes that took.
+    fn write_rules(&mut self, rules: Option<&Arc<RuleMap>>) -> Result<usize, FileError> {
+        let Some(rules) = rules.filter(|rules| self.rules_on_disk.as_ref() != Some(rules)) else { return Ok(0) };
+        self.rules_on_disk = None;
+        let bytes = self.files.write_rules(rules)?;
+        self.rules_on_disk = Some(rules.clone());
+        Ok(bytes)
     }
 
     /// A frontend's port that somebody else has would close every listener for seconds (dataplane.md section 1.3). In our
@@ -167,8 +183,19 @@ impl Haproxy {
         Ok(())
     }
 
-    /// Candidate → `haproxy -c` → rename → reload (or start) → outcome → read back.
+    /// A reload, with the rules that it reads; where it does not succeed, those that run are on disk again.
     async fn reload(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<Reloaded, HaproxyError> {
+        self.write_rules(layout.rules.as_ref())?;
+        let outcome = self.load(layout, reasons).await;
+        if !matches!(outcome, Ok(Reloaded::Done)) {
+            let runs = self.applied.layout.rules.clone();
+            self.write_rules(runs.as_ref())?;
+        }
+        outcome
+    }
+
+    /// Candidate → `haproxy -c` → rename → reload (or start) → outcome → read back.
+    async fn load(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<Reloaded, HaproxyError> {
         let started = Instant::now();
         let candidate = self.files.write_candidate(&layout)?;
         if let Err(error) = self.connection.check(&candidate).await {
@@ -188,7 +215,7 @@ impl Haproxy {
             Ok(log) => {
                 self.files.settle();
                 self.unwritten = false;
-                self.refused_ops.clear();
+                self.refused_ops = None;
                 let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
                 let took_ms = started.elapsed().as_millis();
                 info!(reasons = words.join(","), %took_ms, "HAProxy loaded a new config.");
@@ -288,7 +315,8 @@ impl Drop for Haproxy {
     /// A stop does not wait for a large file's time.
     fn drop(&mut self) {
         if self.unwritten && self.writing.wait(Instant::now()).is_some() {
-            let written = self.files.write_live(&self.applied.layout);
+            let rules = self.applied.layout.rules.clone();
+            let written = self.write_rules(rules.as_ref()).and_then(|_| self.files.write_live(&self.applied.layout));
             if let Err(error) = written {
                 warn!(error = %Chain(&error), "haproxy.cfg is not what runs.");
             }

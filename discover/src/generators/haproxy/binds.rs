@@ -14,6 +14,7 @@ use tracing::warn;
 use super::layout::{Layout, Section};
 use super::ports::{Ports, assign};
 use super::settings::HaproxySettings;
+use crate::edge::frontend::addresses;
 use crate::haproxy::ports::{bindable, tcp_binds};
 
 /// How long a port that was found taken is not tried again.
@@ -26,6 +27,8 @@ pub struct Binds {
     taken: HashMap<Port, Instant>,
     /// HAProxy listened on every chosen port the last time.
     settled: bool,
+    /// The edge's port was found taken, and is tried again then.
+    edge_taken: Option<Instant>,
 }
 
 /// What the running HAProxy listens on, as far as is known.
@@ -56,15 +59,17 @@ impl Binds {
         now: Instant,
     ) {
         self.taken.retain(|_, until| *until > now);
+        let edge_taken = self.edge_is_taken(settings, listening, now);
+        let assign = |taken: &BTreeSet<Port>| Ports { edge_taken, ..assign(services, settings, taken) };
         let known = matches!(listening, Listening::Layout(_) | Listening::Elsewhere) && self.settled;
-        if known && self.taken.is_empty() && assign(services, settings, &BTreeSet::new()) == self.chosen {
+        if known && self.taken.is_empty() && assign(&BTreeSet::new()) == self.chosen {
             return;
         }
         let ours = ours(listening, settings);
         let free = |port: Port| settings.listen.addresses(port).into_iter().all(|address| bindable(address).is_ok());
         loop {
             let taken = self.taken.keys().copied().collect();
-            let ports = assign(services, settings, &taken);
+            let ports = assign(&taken);
             let stats = settings.stats_port.filter(|_| !ports.stats_taken);
             let wanted: Vec<Port> = ports.listed.values().copied().chain(stats).collect();
             let refused: Vec<Port> = match listening {
@@ -87,6 +92,27 @@ impl Binds {
         }
     }
 
+    /// Whether another program has the edge's port; it is then tried again after a while.
+    fn edge_is_taken(&mut self, settings: &HaproxySettings, listening: &Listening<'_>, now: Instant) -> bool {
+        let Some(edge) = &settings.edge else { return false };
+        if self.edge_taken.is_some_and(|until| until > now) {
+            return true;
+        }
+        let ours = match listening {
+            Listening::Elsewhere => return false,
+            Listening::Nothing => BTreeSet::new(),
+            Listening::Layout(layout) => tcp_binds(&layout.footer).into_iter().collect(),
+            Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
+        };
+        let addresses = addresses(edge, &settings.listen);
+        let refused = addresses.iter().find(|address| !ours.contains(*address) && bindable(**address).is_err());
+        if let Some(address) = refused.filter(|_| self.edge_taken.is_none()) {
+            warn!(%address, "The edge's address is taken by another program on this host; it listens nowhere.");
+        }
+        self.edge_taken = refused.map(|_| now + TAKEN_FOR);
+        refused.is_some()
+    }
+
     /// Whether a service of now wants a port that this section binds.
     pub fn wants_port_of(&self, section: &Section, settings: &HaproxySettings) -> bool {
         let mut binds = section.skeleton.lines().filter_map(|l| l.trim_start().strip_prefix("bind "));
@@ -95,7 +121,7 @@ impl Binds {
 
     /// When a port that was taken is to be tried again.
     pub fn next_due(&self) -> Option<Instant> {
-        self.taken.values().min().copied()
+        self.taken.values().copied().chain(self.edge_taken).min()
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
 use tera::{Context, Tera};
@@ -178,7 +179,7 @@ impl Composer {
         }
         self.cache.retain(|service, _| ports.listed.contains_key(service));
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
-        (Layout { header: header.clone(), sections, footer: "".into() }, failed)
+        (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
 
     fn section(
@@ -191,34 +192,47 @@ impl Composer {
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
         let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
         let mode = backends().find_map(|b| b.mode).unwrap_or(self.settings.default_mode);
-        // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
-        let any_up = backends().any(|b| b.status == Status::Up);
-        let params = self.params(can);
-        let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
-        for backend in backends() {
-            match server(backend, any_up, &params, names) {
-                Ok(server) => servers.extend(server),
-                Err(reason) => {
-                    let server = backend.id.to_string();
-                    quarantined.push(Quarantined { service: service.clone(), server, reason });
-                }
-            }
-        }
+        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let (servers, quarantined) = servers(service, pool, &params, names);
         let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
         let (name, inherited, text) = (service.as_str().into(), "".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
+}
 
-    fn params(&self, can: &Capabilities) -> Arc<str> {
-        let mut params = self.settings.check.clone();
-        if let Some(slow_start) = self.settings.slow_start {
-            let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
-        }
-        if can.needs_pool_settings {
-            params.push_str(" pool-purge-delay 5s pool-max-conn 100");
-        }
-        params.trim().into()
+/// What stands on every server's line.
+pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabilities) -> Arc<str> {
+    let mut params = check.to_owned();
+    if let Some(slow_start) = slow_start {
+        let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
     }
+    if can.needs_pool_settings {
+        params.push_str(" pool-purge-delay 5s pool-max-conn 100");
+    }
+    params.trim().into()
+}
+
+/// The servers of a pool, and the registrations that are left out.
+pub(super) fn servers(
+    service: &ServiceName,
+    pool: &Pool,
+    params: &Arc<str>,
+    names: &Resolved,
+) -> (Vec<Server>, Vec<Quarantined>) {
+    let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
+    // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
+    let any_up = backends().any(|b| b.status == Status::Up);
+    let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
+    for backend in backends() {
+        match server(backend, any_up, params, names) {
+            Ok(server) => servers.extend(server),
+            Err(reason) => {
+                let server = backend.id.to_string();
+                quarantined.push(Quarantined { service: service.clone(), server, reason });
+            }
+        }
+    }
+    (servers, quarantined)
 }
 
 /// A backend as a server; `None` while its name has no address.

@@ -201,7 +201,7 @@ impl Connection {
             Some(layout) => OnDisk { layout: Some(layout.clone()), unknown: None },
             None => files.read(),
         };
-        let layout = on_disk.layout.unwrap_or_default();
+        let mut layout = on_disk.layout.unwrap_or_default();
         if !self.asks() {
             return Ok(Applied { layout, unknown: on_disk.unknown, ..Applied::default() });
         }
@@ -225,6 +225,9 @@ impl Connection {
             self.version = Some(info.version);
         }
         self.near = process::shares_our_network(info.pid);
+        if layout.rules.is_some() {
+            layout.rules = self.read_rules(&files.rules_name()).await?;
+        }
         Ok(readback::applied(layout, on_disk.unknown, &files.read_retired(), &running))
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::files::{FileError, Replace, replace, replace_with};
 
@@ -9,6 +10,7 @@ use super::layout::Layout;
 use super::plan::ReloadReason;
 use super::readback::Retired;
 use super::server::Server;
+use crate::edge::RuleMap;
 
 /// The files of one HAProxy.
 #[derive(Debug, Clone)]
@@ -37,6 +39,31 @@ impl ConfigFiles {
     pub fn with_candidate(mut self, candidate: PathBuf) -> Self {
         self.candidate = candidate;
         self
+    }
+
+    /// The rules of the edge, a map file that haproxy.cfg names.
+    pub fn rules(&self) -> PathBuf {
+        self.beside(".edge.map")
+    }
+
+    /// The same as HAProxy knows it: by the file's name in haproxy.cfg.
+    pub fn rules_name(&self) -> String {
+        self.rules().display().to_string()
+    }
+
+    /// The rules as they are on disk.
+    pub fn read_rules(&self) -> Option<RuleMap> {
+        std::fs::read_to_string(self.rules()).ok().map(|text| RuleMap::parse(&text))
+    }
+
+    /// Replaces the rules on disk; gives the number of their bytes.
+    ///
+    /// # Errors
+    /// [`FileError`]; the old ones stay.
+    pub fn write_rules(&self, rules: &RuleMap) -> Result<usize, FileError> {
+        let text = rules.render();
+        replace(&self.rules(), text.as_bytes(), Replace { mode: Some(0o640), ..Replace::default() })?;
+        Ok(text.len())
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
@@ -99,7 +126,12 @@ impl ConfigFiles {
     /// Reads what is there.
     pub fn read(&self) -> OnDisk {
         let text = std::fs::read_to_string(&self.live).ok();
-        let layout = text.as_deref().and_then(Layout::parse);
+        let mut layout = text.as_deref().and_then(Layout::parse);
+        if let Some(layout) = &mut layout
+            && layout.footer.contains(&self.rules_name())
+        {
+            layout.rules = self.read_rules().map(Arc::new);
+        }
         let unknown = match (&layout, text) {
             _ if self.mark().exists() => Some(ReloadReason::Interrupted),
             (Some(_), _) => None,

@@ -14,10 +14,11 @@ use super::binds::{Binds, Listening};
 use super::compose::{Composer, TemplateError};
 use super::composing::{Composing, Given};
 use super::connection::Connection;
+use super::edge::EdgeComposer;
 use super::files::ConfigFiles;
-use super::layout::Layout;
+use super::layout::{Layout, Section};
 use super::lingering::Lingering;
-use super::plan::{Applied, Plan, ReloadReason, Step, plan};
+use super::plan::{Applied, Live, Plan, ReloadReason, plan};
 use super::readback::Retired;
 use super::refused::Refused;
 use super::reload::ReloadPace;
@@ -25,6 +26,8 @@ use super::settings::HaproxySettings;
 use super::status::HaproxyStatus;
 use super::synapse::{Quarantined, SynapseComposer};
 use super::writing::WritePace;
+use crate::edge::frontend::{Frame, section_number};
+use crate::edge::{EdgeSettings, Lost, Routing, RuleMap};
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
 use crate::names::Resolved;
@@ -39,6 +42,12 @@ pub struct Haproxy {
     pub(super) settings: Option<Arc<HaproxySettings>>,
     pub(super) files: ConfigFiles,
     composing: Composing,
+    /// The HTTP edge, if there is one.
+    pub(super) edge: Option<Box<EdgeComposer>>,
+    /// What of the edge was told last.
+    routing: Arc<Routing>,
+    /// The edge's rules as they are on disk, as far as is known.
+    pub(super) rules_on_disk: Option<Arc<RuleMap>>,
     pub(super) connection: Connection,
     pub(super) applied: Applied,
     pub(super) pace: ReloadPace,
@@ -50,8 +59,8 @@ pub struct Haproxy {
     pub(super) writing: WritePace,
     /// The file is not yet what is applied, which is known from memory only.
     pub(super) unwritten: bool,
-    /// Operations that HAProxy refused, not tried again before the reload that does them.
-    pub(super) refused_ops: Vec<Step>,
+    /// What HAProxy refused, not tried again before the reload that does it.
+    pub(super) refused_ops: Option<Live>,
     /// Servers that HAProxy refuses even in the file.
     pub(super) refused: Refused,
     /// The servers that linger, as noted on disk.
@@ -84,22 +93,29 @@ impl Haproxy {
         let settings = Arc::new(settings);
         let files = ConfigFiles::new(settings.config_file.clone());
         let composing = Composing::Native(Box::new(Composer::new(settings.clone())?));
-        Ok(Self::with(composing, files, Some(settings), connection, pace, metrics))
+        let edge = settings.edge.clone().map(|edge| EdgeComposer::new(edge, settings.frame(), &files.rules_name()));
+        let edge = edge.transpose()?.map(Box::new);
+        Ok(Self::with(composing, edge, files, Some(settings), connection, pace, metrics))
     }
 
     /// A generator that composes in Synapse's way, into `files`.
     pub fn of_synapse(
         composer: SynapseComposer,
+        edge: Option<Arc<EdgeSettings>>,
         files: ConfigFiles,
         connection: Connection,
         pace: ReloadPace,
         metrics: Metrics,
     ) -> Self {
-        Self::with(Composing::Synapse(Box::new(composer)), files, None, connection, pace, metrics)
+        // Its templates are ours and were tried out.
+        let edge = edge.and_then(|edge| EdgeComposer::new(edge, Frame::default(), &files.rules_name()).ok());
+        let edge = edge.map(Box::new);
+        Self::with(Composing::Synapse(Box::new(composer)), edge, files, None, connection, pace, metrics)
     }
 
     fn with(
         composing: Composing,
+        edge: Option<Box<EdgeComposer>>,
         files: ConfigFiles,
         settings: Option<Arc<HaproxySettings>>,
         connection: Connection,
@@ -110,6 +126,9 @@ impl Haproxy {
         Self {
             files,
             composing,
+            edge,
+            routing: Arc::default(),
+            rules_on_disk: None,
             connection,
             applied: Applied { unknown: Some(ReloadReason::Start), ..Applied::default() },
             pace,
@@ -118,7 +137,7 @@ impl Haproxy {
             runs_silently: false,
             writing: WritePace::default(),
             unwritten: false,
-            refused_ops: Vec::new(),
+            refused_ops: None,
             refused: Refused::default(),
             retired: Retired::new(),
             collect_at: None,
@@ -153,7 +172,7 @@ impl Haproxy {
                     warn!(%sections, "HAProxy's servers are not what they were left as; repairing them.");
                     self.metrics.repairs.inc();
                 }
-                self.applied = applied;
+                self.believe(applied);
                 self.verify_at = Some(Instant::now() + VERIFY_EVERY);
                 self.note().connected(&self.connection);
             }
@@ -169,6 +188,22 @@ impl Haproxy {
                 }
             }
         }
+    }
+
+    /// Takes over what runs. Rules that are what they were stay the very same, so that nothing is compared again; what is on disk
+    /// besides is found out, too.
+    fn believe(&mut self, mut applied: Applied) {
+        if let Some(rules) = &mut applied.layout.rules {
+            if let Some(same) = self.applied.layout.rules.as_ref().filter(|known| *known == rules) {
+                *rules = same.clone();
+            }
+            let on_disk = self.files.read_rules();
+            if !self.unwritten && on_disk.as_ref() != Some(&**rules) {
+                self.unwritten = true;
+            }
+            self.rules_on_disk = on_disk.map(Arc::new);
+        }
+        self.applied = applied;
     }
 
     fn choose_ports(&mut self, desired: &Desired) {
@@ -193,13 +228,16 @@ impl Haproxy {
     }
 
     /// The layout that is desired; what could not be rendered or is left out is told.
-    fn compose(&mut self, desired: &Desired) -> Layout {
+    fn compose(&mut self, desired: &Desired, refill: bool) -> Layout {
         let rendered = self.composing.renders();
         let (ports, names, can) = (self.binds.chosen(), &self.names, *self.connection.can());
         let given = Given { ports, names, can, unix_now: self.unix_now };
         let (mut layout, failed) = self.composing.compose(desired, &given);
         for (service, error) in failed {
             warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
+        }
+        if let Some(edge) = &mut self.edge {
+            edge.compose(&mut layout, desired, &given, &self.applied.layout, self.now, refill);
         }
         self.refused.leave_out(&mut layout);
         let rendered = self.composing.renders() - rendered;
@@ -208,9 +246,15 @@ impl Haproxy {
             self.tell_quarantined();
         }
         if let Some(settings) = &self.settings {
-            let taken = |section: &_| self.binds.wants_port_of(section, settings);
+            let taken = |section: &Section| {
+                self.binds.wants_port_of(section, settings) || section_number(&section.name).is_some()
+            };
             self.lingering.keep(&mut layout, &self.applied.layout, settings.section_linger, self.now, taken);
         }
+        if self.settings.is_some() && self.edge.is_some() {
+            layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        self.tell_edge();
         layout
     }
 
@@ -218,12 +262,16 @@ impl Haproxy {
     pub fn recall(&mut self) {
         if let Some(layout) = self.files.read().layout {
             self.composing.remember(&layout);
+            if let (Some(edge), Some(rules)) = (&mut self.edge, &layout.rules) {
+                edge.remember(rules);
+            }
         }
     }
 
     /// Tells which registrations are left out of the file, each once.
     pub(super) fn tell_quarantined(&mut self) {
-        let quarantined = self.composing.quarantined();
+        let mut quarantined = self.composing.quarantined();
+        quarantined.extend(self.edge.iter().flat_map(|edge| edge.quarantined().cloned()));
         for q in quarantined.difference(&self.quarantined) {
             warn!(service = %q.service, server = %q.server, reason = %q.reason, "Registration is left out of haproxy.cfg.");
         }
@@ -231,6 +279,26 @@ impl Haproxy {
         let composers = self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
         let shown: BTreeMap<_, _> = composers.chain(self.refused.reasons()).collect();
         self.note().quarantined = shown;
+    }
+
+    /// Tells what the edge has decided, where it is something else than before.
+    fn tell_edge(&mut self) {
+        let Some(edge) = &self.edge else { return };
+        let taken = self.binds.chosen().edge_taken;
+        let (sections, spare) = edge.sections();
+        let routing = edge.routing().clone();
+        let mut note = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = note.edge.get_or_insert_default();
+        if !Arc::ptr_eq(&routing, &self.routing) {
+            for lost in routing.lost.difference(&self.routing.lost) {
+                warn!(service = %lost.service, place = %lost.place, why = %lost.why, "A host and path of the edge is not this service's.");
+            }
+            let line = |lost: &Lost| (format!("{} ({})", lost.place, lost.service), lost.why.to_string());
+            told.lost = routing.lost.iter().map(line).collect();
+            told.rules = routing.rules.len();
+            self.routing = routing;
+        }
+        (told.taken, told.sections, told.spare) = (taken, sections, spare);
     }
 
     /// The state file's path and text, if what is remembered has changed.
@@ -269,11 +337,15 @@ impl Generator for Haproxy {
     }
 
     fn plan(&mut self, desired: &Desired) -> Plan {
-        let layout = self.compose(desired);
+        let layout = self.compose(desired, false);
         let can = *self.connection.can();
         match plan(&layout, &self.applied, &can) {
+            // A structure that is loaded anew has its full number of spare sections again.
+            Plan::Reload { interim, reasons, .. } if self.edge.is_some() => {
+                Plan::Reload { interim, layout: self.compose(desired, true), reasons }
+            }
             // Nobody listens to operations.
-            Plan::Live(live) if !self.connection.live() && !live.ops.is_empty() => {
+            Plan::Live(live) if !self.connection.live() && !live.is_idle() => {
                 let reasons = BTreeSet::from([ReloadReason::ServerChanged]);
                 Plan::Reload { interim: None, layout: live.layout, reasons }
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::server::{Server, checksum_of_text};
+use crate::edge::RuleMap;
 
 /// The file's first line: says whose it is, and carries its checksum so that a hand's edits are noticed.
 const MARK: &str = "# Written by discover; edits are undone. checksum=";
@@ -24,6 +25,8 @@ pub struct Layout {
     pub sections: Vec<Arc<Section>>,
     /// Whole lines after the last section; often none.
     pub footer: Arc<str>,
+    /// The rules of the edge, in a file of their own; none without an edge.
+    pub rules: Option<Arc<RuleMap>>,
 }
 
 /// A block of the file that ends with the servers of one pool. It may hold more than one HAProxy section (a frontend
@@ -133,7 +136,7 @@ impl Layout {
         None
     }
 
-    /// Reads back what [`render`](Self::render) wrote. `None` for a file that is not ours or was edited: what runs is
+    /// Reads back what [`render`](Self::render) wrote; the rules are elsewhere. `None` for a file that is not ours or was edited: what runs is
     /// then not known from it.
     pub fn parse(text: &str) -> Option<Self> {
         let (mark, body) = text.split_once('\n')?;
@@ -145,7 +148,7 @@ impl Layout {
         let sums = blocks.iter().map(|block| checksum_of_text(block.as_bytes()));
         (sum == total(checksum_of_text(header.as_bytes()), sums, footer)).then_some(())?;
         let sections = blocks.into_iter().map(|b| Section::parse(b, &header).map(Arc::new)).collect::<Option<_>>()?;
-        Some(Self { header, sections, footer: footer.into() })
+        Some(Self { header, sections, footer: footer.into(), rules: None })
     }
 }
 
@@ -206,6 +209,7 @@ mod tests {
             header: "global\n\tmaxconn 9\n\ndefaults\n\tmode tcp\n".into(),
             sections: vec![section("web", vec![server]), section("empty", vec![])],
             footer: "frontend shared\n\tbind *:1\n".into(),
+            rules: None,
         }
     }
 

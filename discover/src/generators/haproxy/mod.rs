@@ -8,8 +8,9 @@
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
+//! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg as a value, written and read back | no |
-//! | [`mod@plan`] | from what runs to what is desired | no |
+//! | [`mod@plan`], [`changes`] | from what runs to what is desired | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
 //! | [`reload`] | when a reload may happen | time only |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
@@ -25,9 +26,11 @@
 
 pub mod applying;
 pub mod binds;
+pub mod changes;
 pub mod compose;
 pub mod composing;
 pub mod connection;
+pub mod edge;
 pub mod files;
 pub mod generator;
 mod health;

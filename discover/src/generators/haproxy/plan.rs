@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
+use super::changes::{ServerChange, Step};
 use super::layout::{Layout, Section};
 use super::server::Server;
-use crate::haproxy::command::CommandError;
-use crate::haproxy::ops::{Op, ServerParams, ServerRef};
+use crate::edge::frontend::EMPTY;
+use crate::edge::map::RuleChange;
 use crate::haproxy::version::Capabilities;
 
 /// What runs in HAProxy as far as we know: read back at start and after each reload, and kept by every operation.
@@ -94,133 +95,27 @@ pub enum Plan {
     },
 }
 
-/// Changes of servers only.
+/// Changes of servers and of the edge's rules only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     /// The file that corresponds to the operations.
     pub layout: Layout,
     /// In the order of their urgency.
     pub ops: Vec<Step>,
+    /// What becomes of the edge's rules: after servers have come, and before others go.
+    pub rules: Option<RuleChange>,
 }
 
-/// One server's change, as the operations that make it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// The section.
-    pub section: Arc<str>,
-    /// What becomes of the server.
-    pub change: ServerChange,
-    /// What `add server` is given before the server's own parameters.
-    pub inherited: Arc<str>,
-    /// This version refuses `cookie` in `add server`, and here it means nothing: left out.
-    pub without_cookie: bool,
-}
-
-impl Step {
-    /// The operations, in order.
-    ///
-    /// # Errors
-    /// [`CommandError`] when a name or a parameter cannot be sent over the runtime API.
-    pub fn ops(&self) -> Result<Vec<Op>, CommandError> {
-        match &self.change {
-            ServerChange::Add(now) if self.without_cookie => {
-                ServerChange::Add(now.without_cookie()).ops(&self.section, &self.inherited)
-            }
-            change => change.ops(&self.section, &self.inherited),
-        }
-    }
-}
-
-/// What becomes of one server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServerChange {
-    /// It is new in its section.
-    Add(Server),
-    /// It lingers in maintenance with the same parameters: enabled again.
-    Revive {
-        /// As it is.
-        was: Server,
-        /// As it should be.
-        now: Server,
-    },
-    /// Its address, weight or maintenance changed.
-    Alter {
-        /// As it is.
-        was: Server,
-        /// As it should be.
-        now: Server,
-    },
-    /// Its parameters changed: deleted and added anew. Refused while it is busy, and then a reload does it.
-    Replace {
-        /// As it is.
-        was: Server,
-        /// As it should be.
-        now: Server,
-    },
-    /// It goes: maintenance at once, deletion when it is idle.
-    Retire(Server),
-}
-
-impl ServerChange {
-    fn urgency(&self) -> u8 {
-        match self {
-            // New servers first: a pool that is replaced as a whole is never empty in between.
-            Self::Add(_) | Self::Revive { .. } => 0,
-            Self::Alter { .. } => 1,
-            Self::Replace { .. } => 2,
-            Self::Retire(_) => 3,
-        }
+impl Live {
+    /// Whether `other` gives HAProxy the same to do.
+    pub fn same_work(&self, other: &Self) -> bool {
+        self.ops == other.ops && self.rules == other.rules
     }
 
-    /// The operations, in order.
-    ///
-    /// # Errors
-    /// [`CommandError`] when a name or a parameter cannot be sent over the runtime API.
-    fn ops(&self, section: &str, inherited: &str) -> Result<Vec<Op>, CommandError> {
-        let at = |server: &Server| ServerRef::new(section, &*server.name);
-        let mut ops = Vec::with_capacity(3);
-        match self {
-            Self::Add(server) => add(&mut ops, at(server)?, server, inherited)?,
-            Self::Replace { was, now } => {
-                if !was.maint {
-                    ops.push(Op::Maint(at(was)?));
-                }
-                ops.push(Op::DelServer(at(was)?));
-                add(&mut ops, at(now)?, now, inherited)?;
-            }
-            Self::Revive { was, now } | Self::Alter { was, now } => {
-                let revived = matches!(self, Self::Revive { .. });
-                if was.address != now.address {
-                    ops.push(Op::SetAddr(at(now)?, now.address));
-                }
-                if was.weight != now.weight {
-                    ops.push(Op::SetWeight(at(now)?, now.weight));
-                }
-                match (was.maint || revived, now.maint) {
-                    (true, false) => ops.push(Op::Ready(at(now)?)),
-                    (false, true) => ops.push(Op::Maint(at(now)?)),
-                    _ => {}
-                }
-            }
-            Self::Retire(server) if server.maint => {}
-            Self::Retire(server) => ops.push(Op::Maint(at(server)?)),
-        }
-        Ok(ops)
+    /// Whether HAProxy has nothing to do for it.
+    pub fn is_idle(&self) -> bool {
+        self.ops.is_empty() && self.rules.is_none()
     }
-}
-
-/// A new server starts in maintenance and with its checks off, whatever its parameters say.
-fn add(ops: &mut Vec<Op>, at: ServerRef, server: &Server, inherited: &str) -> Result<(), CommandError> {
-    let params = ServerParams::parse(&server.runtime_params(inherited))?;
-    let checked = params.has_check();
-    ops.push(Op::AddServer(at.clone(), server.address, params));
-    if checked {
-        ops.push(Op::EnableHealth(at.clone()));
-    }
-    if !server.maint {
-        ops.push(Op::Ready(at));
-    }
-    Ok(())
 }
 
 /// Compares `desired` with what is `applied`. Costs a pointer comparison for each section that both share.
@@ -233,7 +128,8 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
         // Nothing is known to compare with, so further reasons would be made up.
         return Plan::Reload { interim: None, layout: desired.clone(), reasons };
     }
-    if desired.header != applied.layout.header || desired.footer != applied.layout.footer {
+    let edge_is_new = desired.rules.is_some() && applied.layout.rules.is_none();
+    if desired.header != applied.layout.header || desired.footer != applied.layout.footer || edge_is_new {
         reasons.insert(ReloadReason::Header);
     }
     let counterparts = counterparts(&applied.layout, desired);
@@ -269,17 +165,35 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
         reasons.insert(ReloadReason::Lingering);
     }
     ops.sort_by_cached_key(|step: &Step| step.change.urgency());
+    let rules = rules(desired, &mut interim);
 
     if !reasons.is_empty() {
         // After a refusal what runs was read back; after an interrupted reload the sections that run are in doubt.
         let known = matches!(applied.unknown, None | Some(ReloadReason::Refused));
-        let interim = (known && !ops.is_empty()).then_some(Live { layout: interim, ops });
-        Plan::Reload { interim, layout: desired.clone(), reasons }
-    } else if ops.is_empty() && same_order(desired, &applied.layout) {
-        Plan::Unchanged
-    } else {
-        Plan::Live(Live { layout: desired.clone(), ops })
+        let interim = Live { layout: interim, ops, rules };
+        let interim = (known && !interim.is_idle()).then_some(interim);
+        return Plan::Reload { interim, layout: desired.clone(), reasons };
     }
+    let live = Live { layout: desired.clone(), ops, rules };
+    if live.is_idle() && same_order(desired, &applied.layout) { Plan::Unchanged } else { Plan::Live(live) }
+}
+
+/// What becomes of the rules while the structure of `running` stays, which gets them. A rule whose section does not run yet
+/// waits for it where another rule is in its place.
+fn rules(desired: &Layout, running: &mut Layout) -> Option<RuleChange> {
+    let (Some(wanted), Some(now)) = (&desired.rules, &running.rules) else { return None };
+    if Arc::ptr_eq(wanted, now) {
+        return None;
+    }
+    let sections: HashSet<&str> = running.sections.iter().map(|section| &*section.name).collect();
+    let all_run = desired.sections.iter().all(|section| sections.contains(&*section.name));
+    let reached = match all_run {
+        true => wanted.clone(),
+        false => Arc::new(wanted.within(now, |section| section == EMPTY || sections.contains(section))),
+    };
+    let change = now.change_to(&reached);
+    running.rules = Some(reached);
+    change
 }
 
 /// What each section that runs is to become; `None`: it goes. As long as none comes or goes, nothing is searched for.
@@ -295,7 +209,8 @@ fn counterparts<'a>(running: &Layout, desired: &'a Layout) -> Vec<Option<&'a Arc
 /// Whether both are the same down to their pointers: the usual case, and the cheapest to see.
 fn is_same(a: &Layout, b: &Layout) -> bool {
     Arc::ptr_eq(&a.header, &b.header)
-        && Arc::ptr_eq(&a.footer, &b.footer)
+        && (Arc::ptr_eq(&a.footer, &b.footer) || a.footer == b.footer)
+        && a.rules.as_ref().map(Arc::as_ptr) == b.rules.as_ref().map(Arc::as_ptr)
         && a.sections.len() == b.sections.len()
         && a.sections.iter().zip(&b.sections).all(|(a, b)| Arc::ptr_eq(a, b))
 }
@@ -310,6 +225,12 @@ const POOL: &str = "pool-purge-delay 5s pool-max-conn 100";
 /// Whether a section inserts or reads cookies, so that those of its servers mean something.
 fn has_cookies(text: &str) -> bool {
     text.lines().any(|l| l.starts_with(char::is_whitespace) && l.split_whitespace().next() == Some("cookie"))
+}
+
+/// Whether HAProxy itself makes the cookies of a section's servers.
+fn has_dynamic_cookies(text: &str) -> bool {
+    let mut lines = text.lines().map(str::split_whitespace);
+    lines.any(|mut words| words.next() == Some("cookie") && words.any(|word| word == "dynamic"))
 }
 
 /// The operations for one section; `no_cookie`: `add server` refuses cookies, and whether they mean something here. gives the servers as the file is to list them while the running structure stays.
@@ -331,9 +252,10 @@ fn servers(
         true => format!("{POOL} {}", wanted.inherited).into(),
         false => wanted.inherited.clone(),
     };
+    let refresh_cookies = !can.dynamic_cookie_in_add_server && has_dynamic_cookies(&wanted.skeleton);
     let mut step = |change| {
-        let without_cookie = no_cookie == Some(false);
-        ops.push(Step { section: section.name.clone(), change, inherited: inherited.clone(), without_cookie });
+        let (section, inherited, without_cookie) = (section.name.clone(), inherited.clone(), no_cookie == Some(false));
+        ops.push(Step { section, change, inherited, without_cookie, refresh_cookies });
     };
     let mut listed = Vec::with_capacity(wanted.servers.len());
     let mut missing = false;

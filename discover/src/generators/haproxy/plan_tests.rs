@@ -30,7 +30,7 @@ fn section(name: &str, port: u16, servers: Vec<Server>) -> Arc<Section> {
 }
 
 fn layout(sections: Vec<Arc<Section>>) -> Layout {
-    Layout { header: "global\n".into(), sections, footer: "".into() }
+    Layout { header: "global\n".into(), sections, ..Layout::default() }
 }
 
 fn applied(layout: Layout) -> Applied {

@@ -89,7 +89,7 @@ pub fn take_words(layout: &mut Layout, file: &Path, said: &str) -> Option<Vec<Cu
 }
 
 /// Line numbers and what is said about them: `[ALERT] (9) : config : parsing [FILE:LINE] : WORDS`.
-fn complaints(file: &Path, said: &str) -> Vec<(usize, String)> {
+pub fn complaints(file: &Path, said: &str) -> Vec<(usize, String)> {
     let mark = format!("[{}:", file.display());
     let complaint = |line: &str| {
         let (_, rest) = line.split_once("[ALERT]")?.1.split_once(&mark)?;
@@ -125,7 +125,7 @@ mod tests {
             section("empty", vec![]),
             section("web", vec![server("a", ""), server("b", "init-state up weight 7"), server("c", "maxconn 9")]),
         ];
-        Layout { header: "global\n\tmaxconn 9\n".into(), sections, footer: "".into() }
+        Layout { header: "global\n\tmaxconn 9\n".into(), sections, ..Layout::default() }
     }
 
     fn alert(layout: &Layout, wanted: &str) -> String {

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::model::{Mode, Port};
+
+use crate::edge::EdgeSettings;
+use crate::edge::frontend::Frame;
 
 /// What the operator decides about HAProxy, checked.
 #[derive(Debug, Clone)]
@@ -39,6 +43,22 @@ pub struct HaproxySettings {
     pub templates: Option<PathBuf>,
     /// How long the section of a service without registrations stays, empty, before a reload removes it.
     pub section_linger: Duration,
+    /// The HTTP edge, if there is one.
+    pub edge: Option<Arc<EdgeSettings>>,
+}
+
+impl HaproxySettings {
+    /// What the edge has in common with the rest of the file.
+    pub fn frame(&self) -> Frame {
+        Frame {
+            listen: self.listen.clone(),
+            timeouts: self.timeouts,
+            check: self.check.clone(),
+            slow_start: self.slow_start,
+            default_mode: self.default_mode,
+            linger: self.section_linger,
+        }
+    }
 }
 
 /// The addresses to listen on.
@@ -136,6 +156,7 @@ pub(super) mod tests_support {
             user: None,
             templates: None,
             section_linger: Duration::ZERO,
+            edge: None,
         }
     }
 }

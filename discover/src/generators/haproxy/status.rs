@@ -30,10 +30,27 @@ pub struct HaproxyStatus {
     pub unlisted: BTreeMap<ServiceName, String>,
     /// Another program listens on the stats page's port: there is none for now.
     pub stats_taken: bool,
+    /// The HTTP edge, if there is one.
+    pub edge: Option<EdgeStatus>,
     /// Host names without an address.
     pub unresolved: Vec<String>,
     /// Registrations that are left out of the file, and why.
     pub quarantined: BTreeMap<String, String>,
+}
+
+/// What an operator wants to know about the edge.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct EdgeStatus {
+    /// Another program has its port: it listens nowhere for now.
+    pub taken: bool,
+    /// How many hosts and paths are routed.
+    pub rules: usize,
+    /// The section of each service that is routed.
+    pub sections: BTreeMap<ServiceName, String>,
+    /// Sections that wait for new services.
+    pub spare: usize,
+    /// Hosts and paths that a service asked for in vain, and why: `HOST/PATH (SERVICE)`.
+    pub lost: BTreeMap<String, String>,
 }
 
 /// One reload.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use common::telemetry::Chain;
 use tracing::debug;
 
-use super::connection::Connection;
-use super::plan::{ServerChange, Step};
+use super::changes::{ServerChange, Step};
+use super::connection::{Connection, ConnectionError};
 use super::server::Server;
+use crate::edge::RuleMap;
+use crate::edge::map::RuleChange;
 use crate::haproxy::command::CommandError;
 use crate::haproxy::ops::{Op, ServerRef};
-use crate::haproxy::runtime::{DelOutcome, RuntimeError};
+use crate::haproxy::runtime::{DelOutcome, Runtime, RuntimeError};
 use crate::metrics::Metrics;
 
 /// An operation that HAProxy did not do.
@@ -35,12 +37,16 @@ pub enum StepError {
         /// Why.
         source: RuntimeError,
     },
+    /// The edge's rules could not be changed.
+    #[error("rules of the edge")]
+    Rules(#[source] RuntimeError),
 }
 
 impl StepError {
-    fn section(&self) -> &Arc<str> {
+    fn section(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Command { section, .. } | Self::Runtime { section, .. } => section,
+            Self::Command { section, .. } | Self::Runtime { section, .. } => Some(section),
+            Self::Rules(_) => None,
         }
     }
 }
@@ -58,9 +64,18 @@ pub enum Ran {
 }
 
 impl Connection {
-    /// Carries out the steps, each operation judged by its own reply.
-    pub async fn run(&mut self, steps: &[Step], metrics: &Metrics) -> Ran {
-        if !self.asks() || steps.is_empty() {
+    /// The edge's rules as HAProxy holds them; `None` when it has no such map, which only a reload changes.
+    pub(super) async fn read_rules(&mut self, map: &str) -> Result<Option<Arc<RuleMap>>, ConnectionError> {
+        match self.runtime.map_show(map).await {
+            Ok(entries) => Ok(Some(Arc::new(RuleMap::of_entries(entries)))),
+            Err(error @ RuntimeError::Socket(_)) => Err(error.into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Carries out the steps and the change of the rules, whose map is `map`; each operation is judged by its own reply.
+    pub async fn run(&mut self, steps: &[Step], rules: Option<&RuleChange>, map: &str, metrics: &Metrics) -> Ran {
+        if !self.asks() || steps.is_empty() && rules.is_none() {
             return Ran::Done;
         }
         let (mut failures, mut broken) = (Vec::new(), None);
@@ -68,7 +83,10 @@ impl Connection {
         let (go, come): (Vec<&Step>, Vec<&Step>) =
             steps.iter().partition(|s| matches!(s.change, ServerChange::Retire(_)));
         self.run_steps(&come, metrics, &mut failures, &mut broken).await;
-        let lacking: HashSet<Arc<str>> = failures.iter().map(|f| f.section().clone()).collect();
+        if let Some(rules) = rules.filter(|_| broken.is_none()) {
+            self.run_rules(rules, map, metrics, &mut failures, &mut broken).await;
+        }
+        let lacking: HashSet<Arc<str>> = failures.iter().filter_map(|f| f.section().cloned()).collect();
         let go: Vec<&Step> = go.into_iter().filter(|s| !lacking.contains(&s.section)).collect();
         self.run_steps(&go, metrics, &mut failures, &mut broken).await;
         if let Some(why) = broken {
@@ -79,6 +97,24 @@ impl Connection {
             Ok(info) if info.stopping => Ran::Unknown("they went to a worker that is being replaced".into()),
             _ if failures.is_empty() => Ran::Done,
             _ => Ran::Refused(failures),
+        }
+    }
+
+    /// Changes the map of every HAProxy that we speak to.
+    async fn run_rules(
+        &mut self,
+        rules: &RuleChange,
+        map: &str,
+        metrics: &Metrics,
+        failures: &mut Vec<StepError>,
+        broken: &mut Option<String>,
+    ) {
+        for runtime in std::iter::once(&mut self.runtime).chain(&mut self.others) {
+            match change_rules(runtime, rules, map, metrics).await {
+                Ok(()) => {}
+                Err(RuntimeError::Socket(error)) => _ = broken.get_or_insert_with(|| Chain(&error).to_string()),
+                Err(error) => failures.push(StepError::Rules(error)),
+            }
         }
     }
 
@@ -147,4 +183,24 @@ impl Connection {
         }
         lingering.retain(|_, servers| !servers.is_empty());
     }
+}
+
+async fn change_rules(
+    runtime: &mut Runtime,
+    rules: &RuleChange,
+    map: &str,
+    metrics: &Metrics,
+) -> Result<(), RuntimeError> {
+    let ops = match rules {
+        RuleChange::Keys(_) => rules.ops(map).unwrap_or_default(),
+        RuleChange::Swap(all) => {
+            let lines: Vec<_> = all.entries().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            return runtime.map_swap(map, &lines).await;
+        }
+    };
+    let results = runtime.apply(&ops).await;
+    ops.iter().zip(results).try_for_each(|(op, result)| {
+        metrics.operation(op, result.is_ok());
+        result
+    })
 }

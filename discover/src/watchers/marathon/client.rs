@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::telemetry::Masked;
 use futures_util::future::BoxFuture;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
@@ -66,10 +67,13 @@ impl Client {
     pub fn new(urls: &[String], authorization: Option<&str>, patience: Duration) -> Result<Self, Fault> {
         let key = "marathon_api_url";
         let read = |text: &str| {
-            let url = Url::parse(text).map_err(|e| Fault::new(key, format!("{text:?}: {e}")))?;
+            let url = Url::parse(text).map_err(|e| Fault::new(key, format!("{:?}: {e}", Masked(text).to_string())))?;
             match matches!(url.scheme(), "http" | "https") && url.has_host() {
                 true => Ok(url),
-                false => Err(Fault::new(key, format!("{text:?} is not http://host:port or https://host:port"))),
+                false => Err(Fault::new(
+                    key,
+                    format!("{:?} is not http://host:port or https://host:port", Masked(text).to_string()),
+                )),
             }
         };
         let texts = urls.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|text| !text.is_empty());

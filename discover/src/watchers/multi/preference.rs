@@ -64,10 +64,13 @@ impl Resolve for Preference {
         let grace = |s: &&Seen| s.observation.stale_since().map(|since| since + GRACE).filter(|at| *at > now);
         self.due = by_order.iter().filter_map(grace).min();
         let good = by_order.iter().position(|s| self.works(s, now) && s.backends() > 0);
-        // One that is preferred may still answer: there is no going to and fro at the start.
-        let hopeful = by_order.iter().take(good.unwrap_or(by_order.len())).any(|s| s.is_silent());
+        // One that is preferred may still answer: there is no going to and fro at the start. And while any has not answered,
+        // though it failed, nobody says that there is no backend.
+        let silent = by_order.iter().take(good.unwrap_or(by_order.len())).any(|s| s.is_silent());
+        let empty = by_order.iter().all(|s| s.backends() == 0);
+        let hopeful = silent || empty && by_order.iter().any(|s| s.observation.snapshot().is_none());
         if hopeful && now < started + FIRST_WITHIN {
-            return Resolution::Wait { error: None };
+            return Resolution::Wait { error: first_error(seen) };
         }
         // Stale beats empty; of two that are empty the preferred one says so.
         let last = || by_order.iter().position(|s| s.backends() > 0);

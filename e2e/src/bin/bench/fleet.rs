@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::model::Pool;
 use discover::reconcile::Desired;
+use e2e::random::Random;
 use e2e::scene::{free_ports, loopback, routed};
 use e2e::server::Server;
 use e2e::traffic::{Load, Plan};
@@ -47,16 +48,6 @@ pub struct Change {
     pub value: Option<String>,
 }
 
-/// A linear congruential generator: the same sequence at every run, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap_or_default() % bound.max(1)
-    }
-}
-
 impl Fleet {
     /// So many services of so many backends each.
     ///
@@ -68,7 +59,8 @@ impl Fleet {
             servers.push(Server::start(&format!("server-{n}")).await?);
         }
         let pools = (0..services).map(|_| Vec::new()).collect();
-        let mut fleet = Self { ports: free_ports(services)?, backends, pools, servers, started: 0, random: Random(7) };
+        let mut fleet =
+            Self { ports: free_ports(services)?, backends, pools, servers, started: 0, random: Random::new(7) };
         for service in 0..services {
             for _ in 0..backends {
                 fleet.start(service);

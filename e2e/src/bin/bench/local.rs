@@ -70,6 +70,7 @@ impl Local {
             user: None,
             templates: None,
             section_linger: Duration::from_mins(10),
+            edge: None,
         };
         let (master, arguments) = (launch.master(), arguments(&launch));
         let connection = Connection::new(ProcessMode::External, launch, socket.clone());

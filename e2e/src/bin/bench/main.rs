@@ -7,7 +7,9 @@ mod burst;
 mod catalogue;
 mod checks;
 mod churn;
+mod crowd;
 mod docker_stop;
+mod edge;
 mod fleet;
 mod held;
 mod idle;
@@ -23,6 +25,7 @@ mod plain;
 mod put;
 mod reloads;
 mod restart;
+mod rules;
 mod sources;
 mod start;
 mod stop;
@@ -121,6 +124,11 @@ const ROWS: &[Row] = &[
         measure: |lab, terminal| Box::pin(large::measure(lab, terminal)),
     },
     Row {
+        name: "crowd",
+        about: "20,000 backends from each push source: what they take of memory",
+        measure: |lab, terminal| Box::pin(crowd::measure(lab, terminal)),
+    },
+    Row {
         name: "churn",
         about: "1,000 changes in ordinary life under load: failed requests and reloads",
         measure: |lab, terminal| Box::pin(churn::measure(lab, terminal)),
@@ -149,6 +157,16 @@ const ROWS: &[Row] = &[
         name: "memory-haproxy",
         about: "HAProxy's memory after 10,000 servers came and went",
         measure: |lab, terminal| Box::pin(memory_haproxy::measure(lab, terminal)),
+    },
+    Row {
+        name: "edge",
+        about: "from a registration with a host to the host's first answer at the edge",
+        measure: |lab, terminal| Box::pin(edge::measure(lab, terminal)),
+    },
+    Row {
+        name: "rules",
+        about: "10,000 rules of the edge: a change, memory, latency; 1,000 changes under load",
+        measure: |lab, terminal| Box::pin(rules::measure(lab, terminal)),
     },
     Row {
         name: "zookeeper",

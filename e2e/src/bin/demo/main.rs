@@ -1,8 +1,12 @@
-//! `make demo`, once the stack is up: shows real containers appearing in and leaving a real load balancer.
+//! `make demo`, once the stack is up: shows real containers appearing in and leaving a real load balancer. With the word
+//! `edge` it is `make demo-edge`.
 //!
-//! It leaves the stack up. `stack` knows the compose project; this file is what is shown.
+//! It leaves the stack up. `stack` knows the compose project; this file is what `make demo` shows, with `edge` for its HTTP
+//! edge; `tiers` is what `make demo-edge` shows.
 
+mod edge;
 mod stack;
+mod tiers;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -14,7 +18,7 @@ use e2e::http::Client;
 use e2e::terminal::Terminal;
 use e2e::traffic::{Load, Plan, first_answer};
 use e2e::{Context, Lab, LabError, Result, wait};
-use stack::Stack;
+use stack::{Project, Stack};
 
 /// For the stack to serve: images are there, but etcd, both agents and HAProxy start.
 const SERVING: Duration = Duration::from_mins(1);
@@ -28,11 +32,12 @@ const MORE: usize = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     let terminal = Terminal::detect();
-    match show(terminal).await {
+    let project = if std::env::args().nth(1).as_deref() == Some("edge") { stack::EDGE } else { stack::DEMO };
+    match Box::pin(show(terminal, project)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             terminal.line(format_args!("\n  {} {error:?}", terminal.bad("failed:")));
-            for hint in stack::hints().await {
+            for hint in stack::hints(project).await {
                 terminal.line(format_args!("     {hint}"));
             }
             ExitCode::FAILURE
@@ -40,29 +45,33 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn show(terminal: Terminal) -> Result<()> {
+async fn show(terminal: Terminal, project: Project) -> Result<()> {
     let lab = Lab::new()?;
-    let stack = Stack::find(lab.docker().await?).await?;
+    let stack = Stack::find(lab.docker().await?, project).await?;
+    if project.name == stack::EDGE.name {
+        return tiers::show(terminal, &stack).await;
+    }
     let to = stack.service_address()?;
     terminal.heading("A service with two containers");
-    let wait = terminal.while_waiting("waiting until HAProxy serves them", serving(to, &stack.whoami));
+    let wait = terminal.while_waiting("waiting until HAProxy serves them", serving(to, &stack.first));
     wait.await?;
     stack.remove_leftovers().await?;
-    alternate(terminal, to, stack.whoami.len()).await?;
+    alternate(terminal, to, stack.first.len()).await?;
 
     terminal.heading("Two more are started");
     let mut started = Vec::new();
     for _ in 0..MORE {
         started.push(appear(terminal, &stack, to).await?);
     }
-    alternate(terminal, to, stack.whoami.len() + MORE).await?;
+    alternate(terminal, to, stack.first.len() + MORE).await?;
 
     terminal.heading("One is killed, under load");
     if let Some(victim) = started.pop() {
         disappear(terminal, &stack, to, victim).await?;
     }
+    let edge = Box::pin(edge::show(terminal, &stack)).await?;
     started.into_iter().for_each(Container::keep);
-    summary(terminal, to);
+    summary(terminal, to, edge);
     Ok(())
 }
 
@@ -146,10 +155,11 @@ async fn disappear(terminal: Terminal, stack: &Stack, to: SocketAddr, victim: Co
     victim.remove().await
 }
 
-fn summary(terminal: Terminal, to: SocketAddr) {
+fn summary(terminal: Terminal, to: SocketAddr, edge: SocketAddr) {
     terminal.heading("All of this goes on running");
     for (what, address) in [
         ("the service", format!("http://{to}/")),
+        ("at the edge", format!("curl -H 'Host: whoami.local' http://{edge}/")),
         ("HAProxy's statistics", "http://127.0.0.1:1936/".to_owned()),
         ("register's status", "http://127.0.0.1:9180/".to_owned()),
         ("discover's status", "http://127.0.0.1:9181/".to_owned()),

@@ -149,7 +149,7 @@ impl SynapseComposer {
             sections.push(section.clone());
             entry.cached = Some(Cached { pool: pool.cloned(), generation, until, section, quarantined });
         }
-        Layout { header: self.header.clone(), sections, footer: self.footer.clone() }
+        Layout { header: self.header.clone(), sections, footer: self.footer.clone(), rules: None }
     }
 
     /// Takes over the ids of a file that was written before a restart, so that the restart changes nothing.

@@ -1,4 +1,4 @@
-//! docs/migration.md against the tests that it names.
+//! The pages that name a test beside each row, against the tests that there are.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,8 +17,11 @@ fn sources(under: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Pages with tables whose last column names tests, and how many such rows they have at least.
+const PAGES: [(&str, usize); 3] = [("docs/configuration.md", 9), ("docs/migration.md", 50), ("docs/security.md", 10)];
+
 #[test]
-fn every_test_that_this_page_names_exists() {
+fn every_test_that_a_page_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut files = Vec::new();
     for part in ["common", "register", "discover", "e2e"] {
@@ -30,8 +33,23 @@ fn every_test_that_this_page_names_exists() {
         let name = |rest: &str| rest.split(['(', '<']).next().unwrap_or_default().to_owned();
         known.extend(text.split("fn ").skip(1).map(name));
     }
-    let page = std::fs::read_to_string(root.join("docs/migration.md")).unwrap();
-    // The rows of every table whose last column is for tests.
+    for (page, at_least) in PAGES {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let rows = rows(&text);
+        assert!(rows.len() >= at_least, "{} rows in {page}", rows.len());
+        for row in rows {
+            let shown = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+            let names: Vec<&str> = shown.split('`').skip(1).step_by(2).filter(|name| !name.contains(' ')).collect();
+            assert!(!names.is_empty(), "{page}: no test beside {row}");
+            for name in names {
+                assert!(known.contains(name), "{page}: there is no test {name}, which is named beside {row}");
+            }
+        }
+    }
+}
+
+/// The rows of every table whose last column is for tests.
+fn rows(page: &str) -> Vec<&str> {
     let mut rows = Vec::new();
     let (mut shown, mut last) = (false, "");
     for line in page.lines() {
@@ -43,13 +61,5 @@ fn every_test_that_this_page_names_exists() {
         }
         last = line;
     }
-    assert!(rows.len() >= 50, "{} rows", rows.len());
-    for row in rows {
-        let shown = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
-        let names: Vec<&str> = shown.split('`').skip(1).step_by(2).filter(|name| !name.contains(' ')).collect();
-        assert!(!names.is_empty(), "no test beside {row}");
-        for name in names {
-            assert!(known.contains(name), "there is no test {name}, which is named beside {row}");
-        }
-    }
+    rows
 }

@@ -1,4 +1,4 @@
-//! `discover --docker`: the pools that `register` would publish from this daemon, without a registry in between.
+//! The pools that `register` would publish from this daemon, without a registry in between (`discover --docker`).
 //!
 //! Containers, events, readiness and drains are read as `register` reads them; what comes of them goes into a snapshot
 //! instead of a store. Nobody's lease can run out, so there are no departures to tell apart: what is gone was stopped.
@@ -7,16 +7,17 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use common::desired::{Candidate, Decider, Decision, Outcome, Settings, Skip};
-use common::docker::{Containers, Docker, DockerError, DockerSource, Event, Options};
-use common::drain::Drains;
-use common::handover::Handovers;
-use common::model::{Backend, Pool, ServiceMap, ServiceName, Status, diff, replay};
-use common::readiness::{Readiness, ReadyMode, Verdict};
-use common::registry::{Quarantined, Snapshot};
-use common::store::{Key, Revision};
-use common::turn::{gate_key, judge};
-use common::watch::{Inlet, Observation, Outlet, Watcher, channel};
+use crate::desired::{Candidate, Decider, Decision, Outcome, Settings, Skip};
+use crate::docker::{Containers, Docker, DockerError, DockerSource, Event, Options};
+use crate::drain::Drains;
+use crate::handover::Handovers;
+use crate::model::{Backend, Pool, ServiceMap, ServiceName, Status, diff, replay};
+use crate::readiness::{Readiness, ReadyMode, Verdict, Why};
+use crate::registry::{Quarantined, Snapshot};
+use crate::store::{Key, Revision};
+use crate::turn::{Judged, RowState, gate_key, judge};
+use crate::warmup::Warmups;
+use crate::watch::{Inlet, Observation, Outlet, Watcher, channel};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,7 @@ impl Watcher<Snapshot> for DockerWatcher {
             decider: Decider::new(self.settings),
             readiness: Readiness::new(self.ready).with_docker(self.docker),
             drains: Drains::default(),
+            warmups: Warmups::default(),
             decisions: Vec::new(),
             services: ServiceMap::new(),
             begun: false,
@@ -81,6 +83,7 @@ struct Judge {
     decider: Decider,
     readiness: Readiness,
     drains: Drains,
+    warmups: Warmups,
     decisions: Vec<Arc<Decision>>,
     /// The last services published.
     services: ServiceMap,
@@ -93,7 +96,7 @@ impl Judge {
     /// Ends when the source does.
     async fn run(mut self) {
         loop {
-            let deadline = self.drains.next_deadline();
+            let deadline = self.drains.next_deadline().into_iter().chain(self.warmups.next(Instant::now())).min();
             tokio::select! {
                 event = self.events.recv() => match event {
                     Some(event) => self.take(&event),
@@ -159,11 +162,12 @@ impl Judge {
             }
         };
         // Without this the first snapshot would hold none of the containers whose ports are only just being dialled.
+        let begins = !self.begun;
         self.begun |= self.readiness.is_settled();
         if !self.begun {
             return;
         }
-        let fresh = self.services();
+        let fresh = self.services(begins);
         let changes = diff(&self.services, &fresh);
         let quarantined = self.quarantined(&containers);
         let known = self.out.current().snapshot().cloned();
@@ -176,23 +180,30 @@ impl Judge {
         self.out.publish(Arc::new(Snapshot { services, quarantined: Arc::new(quarantined), ..Snapshot::default() }));
     }
 
-    /// The backends that may be routed to, in the order in which their containers were started.
-    fn services(&self) -> ServiceMap {
+    /// The backends that may be routed to, in the order in which their containers were started. Those of the first picture
+    /// (`begins`) have warmed up.
+    fn services(&mut self, begins: bool) -> ServiceMap {
+        let Self { decisions, readiness, drains, warmups, .. } = self;
         let mut services: BTreeMap<ServiceName, Vec<Arc<Backend>>> = BTreeMap::new();
         let serves = |decision: &Decision, candidate: &Candidate| {
             candidate.backend.status == Status::Up
-                && self.drains.get(&decision.container).is_none()
-                && matches!(self.readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
+                && drains.get(&decision.container).is_none()
+                && matches!(readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
         };
-        let handovers = Handovers::new(&self.decisions, serves);
-        for decision in &self.decisions {
+        let handovers = Handovers::new(decisions, serves);
+        warmups.begin_turn();
+        for decision in decisions.iter() {
             let Some(candidate) = decision.candidate() else { continue };
-            let verdict = self.readiness.verdict(&gate_key(decision, candidate));
+            let key = gate_key(decision, candidate);
+            let verdict = readiness.verdict(&key);
             let replaced = || handovers.get(&decision.container, &candidate.service);
-            let drain = self.drains.get(&decision.container).or_else(replaced);
-            if let Some(backend) = judge(candidate, verdict, drain).backend {
-                services.entry(candidate.service.clone()).or_default().push(Arc::new(backend));
+            let drain = drains.get(&decision.container).or_else(replaced);
+            let Judged { backend: Some(mut backend), state, .. } = judge(candidate, verdict, drain) else { continue };
+            if state == RowState::Up {
+                let verdict = if begins { &Verdict::Ready(Why::Registered) } else { verdict };
+                backend.weight = warmups.weigh(&key, candidate, verdict, Instant::now());
             }
+            services.entry(candidate.service.clone()).or_default().push(Arc::new(backend));
         }
         services.into_iter().map(|(service, backends)| (service, Arc::new(Pool::new(backends)))).collect()
     }
@@ -201,12 +212,13 @@ impl Judge {
     fn quarantined(&self, containers: &Containers) -> BTreeMap<Key, Quarantined> {
         let because = |reason: String| Quarantined { reason, revision: Revision::default() };
         let unreadable = containers.refused.iter().map(|(id, why)| (Key::from(id.short()), because(why.to_string())));
-        let refused = self.decisions.iter().filter_map(|decision| match &decision.outcome {
-            Outcome::Skip(skip) if is_fault(skip) => {
-                let port = decision.port.map_or_else(String::new, |(port, transport)| format!(":{port}/{transport}"));
-                Some((Key::from(format!("{}{port}", decision.name)), because(skip.to_string())))
-            }
-            _ => None,
+        let refused = self.decisions.iter().filter_map(|decision| {
+            let why = match &decision.outcome {
+                Outcome::Skip(skip) => is_fault(skip).then(|| skip.to_string()),
+                Outcome::Register(candidate) => candidate.backend.left_out.as_deref().map(str::to_owned),
+            };
+            let port = decision.port.map_or_else(String::new, |(port, transport)| format!(":{port}/{transport}"));
+            why.map(|why| (Key::from(format!("{}{port}", decision.name)), because(why)))
         });
         unreadable.chain(refused).collect()
     }

@@ -1,0 +1,180 @@
+//! Follows a store's keys step by step: list at R, watch from R+1, list again only when there is no other way.
+
+use std::collections::{HashSet, VecDeque};
+
+use tracing::info;
+
+use super::table::{Snapshot, Table};
+use crate::model::Prefix;
+use crate::store::{Batch, Fault, LeaseId, Listing, Position, Revision, Store, StoreError, WatchStream};
+
+/// A [`Table`] that follows one prefix of a store, driven by whoever wants its news.
+pub struct Follower<S: Store> {
+    store: S,
+    prefix: Prefix,
+    table: Table,
+    step: Step<S::Watch>,
+    /// What a stream brought and the table has not taken in yet.
+    brought: VecDeque<Batch>,
+    each_revision: bool,
+}
+
+/// Where it stands between two steps.
+enum Step<W> {
+    /// Nothing is known, or what is known is no base to watch from. `anew`: revisions do not continue.
+    List { anew: bool },
+    /// As it was at that revision, to go on from there.
+    ListAt(Revision),
+    /// Everything up to the position is known.
+    Resume(Position),
+    /// A stream is open.
+    Watching(W, Position),
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Nothing has changed; a stream that speaks says at least that all of this still holds.
+    None {
+        /// The store itself has just said so.
+        heard: bool,
+    },
+    /// Everything was read anew.
+    Listed {
+        /// The revisions do not continue those before: another cluster, or one that was set back.
+        anew: bool,
+    },
+    /// Something changed.
+    Changed,
+}
+
+impl<S: Store> Follower<S> {
+    /// Begins with a listing. Nothing is asked before the first [`step`](Self::step).
+    pub fn new(store: S, prefix: Prefix) -> Self {
+        let table = Table::new(prefix.clone());
+        let step = Step::List { anew: false };
+        Self { store, prefix, table, step, brought: VecDeque::new(), each_revision: false }
+    }
+
+    /// Begins with what there was at `revision`: the first listing is of then, what follows are the changes since.
+    #[must_use]
+    pub fn from_revision(mut self, revision: Revision) -> Self {
+        self.step = Step::ListAt(revision);
+        self
+    }
+
+    /// Takes in one revision at a step, also of those that arrive together; how backends went is then not asked for.
+    #[must_use]
+    pub fn by_revision(mut self) -> Self {
+        self.each_revision = true;
+        self
+    }
+
+    /// What is known now. Cheap: pools are shared.
+    pub fn snapshot(&self) -> Snapshot {
+        self.table.snapshot()
+    }
+
+    /// One step towards newer knowledge. After an error call [`failed`](Self::failed), and wait a little.
+    ///
+    /// Cancel-safe: the table changes only after the last await of a step, and what a stream brought is kept.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is known stays.
+    pub async fn step(&mut self) -> Result<News, StoreError> {
+        let backends = self.prefix.backends();
+        match &mut self.step {
+            Step::ListAt(revision) => {
+                let listing = Box::pin(self.store.list_at(&backends, *revision)).await?;
+                Ok(self.take_listing(&listing, &HashSet::new(), false))
+            }
+            Step::List { anew } => {
+                let anew = *anew;
+                let listing = Box::pin(self.store.list(&backends)).await?;
+                let answering = match anew || self.table.is_empty() {
+                    true => HashSet::new(),
+                    false => Box::pin(answered_for(&self.store, &self.prefix, listing.at)).await?,
+                };
+                Ok(self.take_listing(&listing, &answering, anew))
+            }
+            Step::Resume(at) => {
+                let watch = Box::pin(self.store.watch(&backends, *at)).await?;
+                self.step = Step::Watching(watch, *at);
+                Ok(News::None { heard: false })
+            }
+            Step::Watching(watch, _) => {
+                if self.brought.is_empty() {
+                    let batch = watch.next().await?;
+                    match self.each_revision {
+                        true => self.brought.extend(revisions(batch)),
+                        false => self.brought.push_back(batch),
+                    }
+                }
+                self.take_brought().await
+            }
+        }
+    }
+
+    async fn take_brought(&mut self) -> Result<News, StoreError> {
+        let Some(batch) = self.brought.front() else { return Ok(News::None { heard: true }) };
+        let answering = match !self.each_revision && self.table.takes_undrained(batch) {
+            true => Box::pin(answered_for(&self.store, &self.prefix, batch.at)).await?,
+            false => HashSet::new(),
+        };
+        let Some(batch) = self.brought.pop_front() else { return Ok(News::None { heard: true }) };
+        if let Step::Watching(_, at) = &mut self.step {
+            *at = batch.at;
+        }
+        if batch.changes.is_empty() {
+            return Ok(News::None { heard: true });
+        }
+        self.table.apply(&batch, &answering);
+        Ok(News::Changed)
+    }
+
+    fn take_listing(&mut self, listing: &Listing, answered_for: &HashSet<LeaseId>, anew: bool) -> News {
+        self.table.replace(listing, answered_for, anew);
+        let (services, keys) = (self.table.snapshot().services.len(), listing.entries.len());
+        info!(prefix = %self.prefix, services, keys, revision = %listing.at.revision, "Registry listed.");
+        self.step = Step::Resume(listing.at);
+        News::Listed { anew }
+    }
+
+    /// Decides where the next step begins, after one that failed.
+    pub fn failed(&mut self, error: &StoreError) {
+        self.brought.clear();
+        let list_again = Step::List { anew: !matches!(error.fault, Fault::Compacted { .. }) };
+        self.step = match std::mem::replace(&mut self.step, Step::List { anew: false }) {
+            _ if error.needs_list() => list_again,
+            // What happened since cannot be sent at once: what there is now can be read page by page.
+            Step::Watching(..) | Step::Resume(_) if error.is_too_large() => Step::List { anew: false },
+            Step::Watching(_, at) => Step::Resume(at),
+            other => other,
+        };
+    }
+}
+
+/// The leases of the agents that were alive at a position: whoever still answers for its backends.
+async fn answered_for<S: Store>(store: &S, prefix: &Prefix, at: Position) -> Result<HashSet<LeaseId>, StoreError> {
+    let registrars = prefix.registrars();
+    let listing = match store.list_at(&registrars, at.revision).await {
+        Err(e) if e.needs_list() => store.list(&registrars).await?,
+        other => other?,
+    };
+    Ok(listing.entries.iter().filter_map(|e| e.lease).collect())
+}
+
+/// A batch as one for each of its revisions.
+fn revisions(batch: Batch) -> Vec<Batch> {
+    let cluster = batch.at.cluster;
+    let mut each: Vec<Batch> = Vec::new();
+    for change in batch.changes {
+        let revision = change.revision();
+        match each.last_mut().filter(|last| last.at.revision == revision) {
+            Some(last) => last.changes.push(change),
+            None => each.push(Batch { changes: vec![change], at: Position { cluster, revision } }),
+        }
+    }
+    each.push(Batch { changes: Vec::new(), at: batch.at });
+    each
+}

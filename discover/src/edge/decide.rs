@@ -1,0 +1,163 @@
+//! Who gets which host and path, and what the others are told. Decided for each host alone, from the claims to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use common::model::{HostPattern, PathPrefix, Route, ServiceName};
+
+use super::Place;
+use super::claims::{Claim, Origin};
+use super::settings::{EdgeSettings, Ownership};
+
+/// The most segments of a path that can be stripped: HAProxy has one rule for each number.
+pub const MOST_STRIPPED: usize = 8;
+
+/// What happens at a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The service that answers.
+    pub service: ServiceName,
+    /// By what right.
+    pub origin: Origin,
+    /// What is done on the way.
+    pub route: Route,
+}
+
+/// A claim that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lost {
+    /// Where.
+    pub place: Place,
+    /// Whose.
+    pub service: ServiceName,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a claim came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// Another service has this very place.
+    Taken(ServiceName),
+    /// The config gives the host to others (`edge.hosts`).
+    NotOwner,
+    /// Another service holds the whole host (`edge.ownership: host`).
+    HostHeld(ServiceName),
+    /// A shorter path of higher priority takes all of its requests.
+    Shadowed {
+        /// The shorter path.
+        by: PathPrefix,
+        /// Whose it is.
+        service: ServiceName,
+    },
+    /// More segments than can be stripped.
+    TooDeep,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken(service) => write!(f, "it is service {service}'s"),
+            Self::NotOwner => f.write_str("edge.hosts gives the host to other services"),
+            Self::HostHeld(service) => write!(f, "service {service} holds the whole host (edge.ownership: host)"),
+            Self::Shadowed { by, service } => {
+                write!(f, "{by} of service {service} has a higher priority and takes all of its requests")
+            }
+            Self::TooDeep => write!(f, "no more than {MOST_STRIPPED} segments of a path can be stripped"),
+        }
+    }
+}
+
+/// What becomes of all claims.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// What happens where.
+    pub rules: BTreeMap<Place, Rule>,
+    /// What came to nothing, sorted.
+    pub lost: BTreeSet<Lost>,
+}
+
+/// Decides about all claims. `before` tells whose each place was: it breaks a tie of claims whose ages are not known, so that
+/// a restart changes nothing.
+pub fn decide<'a>(
+    claims: impl IntoIterator<Item = &'a Claim>,
+    settings: &EdgeSettings,
+    before: impl Fn(&Place) -> Option<ServiceName>,
+) -> Routing {
+    let mut by_host: BTreeMap<&HostPattern, Vec<&Claim>> = BTreeMap::new();
+    for claim in claims {
+        by_host.entry(&claim.place.host).or_default().push(claim);
+    }
+    let mut routing = Routing::default();
+    for (_, claims) in by_host {
+        of_host(claims, settings, &before, &mut routing);
+    }
+    routing
+}
+
+/// A claim and its standing: the lowest comes first. The config, then registrations, then names; among them the oldest, then who
+/// had the place before, then the lowest name.
+type Ranked<'a> = ((Origin, u64, bool, &'a ServiceName), &'a Claim);
+
+fn of_host<'a>(
+    claims: Vec<&'a Claim>,
+    settings: &EdgeSettings,
+    before: &impl Fn(&Place) -> Option<ServiceName>,
+    routing: &mut Routing,
+) {
+    let mut lose = |claim: &Claim, why| {
+        routing.lost.insert(Lost { place: claim.place.clone(), service: claim.service.clone(), why });
+    };
+    let contested = claims.len() > 1;
+    let mut ranked: Vec<Ranked<'a>> = Vec::with_capacity(claims.len());
+    for claim in claims {
+        let is_deep = || claim.place.path.as_str().matches('/').count() > MOST_STRIPPED;
+        if claim.origin != Origin::Config && !settings.owners.allow(&claim.place.host, &claim.service) {
+            lose(claim, Why::NotOwner);
+        } else if claim.route.strip_prefix && is_deep() {
+            lose(claim, Why::TooDeep);
+        } else {
+            let newcomer = contested && before(&claim.place).is_none_or(|service| service != claim.service);
+            ranked.push(((claim.origin, claim.created.unwrap_or(u64::MAX), newcomer, &claim.service), claim));
+        }
+    }
+    ranked.sort_by(|a, b| a.0.cmp(&b.0));
+    if settings.ownership == Ownership::Host
+        && let Some(((_, _, _, holder), _)) = ranked.first().cloned()
+    {
+        ranked.retain(|(_, claim)| {
+            let stays = claim.service == *holder || claim.origin == Origin::Config;
+            if !stays {
+                lose(claim, Why::HostHeld(holder.clone()));
+            }
+            stays
+        });
+    }
+    let mut winners: BTreeMap<&PathPrefix, Ranked<'a>> = BTreeMap::new();
+    for (rank, claim) in ranked {
+        match winners.get(&claim.place.path) {
+            None => _ = winners.insert(&claim.place.path, (rank, claim)),
+            // A service may well ask twice, by a registration and by its name.
+            Some((_, winner)) if winner.service == claim.service => {}
+            Some((_, winner)) => lose(claim, Why::Taken(winner.service.clone())),
+        }
+    }
+    for (path, (rank, claim)) in &winners {
+        let above = winners.iter().filter(|(other, _)| other != &path && other.covers(path.as_str()));
+        // Nobody's word takes a path away from who comes before.
+        let shadow = above.map(|(_, other)| other).find(|(other_rank, other)| {
+            let entitled = other.service == claim.service || other_rank < rank;
+            entitled && other.priority() > claim.priority() && claim.origin != Origin::Config
+        });
+        if let Some((_, other)) = shadow {
+            lose(claim, Why::Shadowed { by: other.place.path.clone(), service: other.service.clone() });
+            continue;
+        }
+        let rule = Rule { service: claim.service.clone(), origin: claim.origin, route: claim.route.clone() };
+        routing.rules.insert(claim.place.clone(), rule);
+    }
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

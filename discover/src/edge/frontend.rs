@@ -1,0 +1,141 @@
+//! The frontend and the sections behind it, as text of haproxy.cfg.
+//!
+//! Everything that differs from rule to rule is in the map, so a rule of any kind comes and goes without a change here. The sections
+//! are all alike, too: a service takes one, and nothing of it is in the section's text.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::model::{Mode, Port};
+use tera::{Context, Tera};
+
+use super::decide::MOST_STRIPPED;
+use super::map::NOBODY;
+use super::settings::EdgeSettings;
+use crate::certificates::keeper::bind_words;
+use crate::generators::haproxy::settings::ListenOn;
+
+/// The section without servers: for a service that has no section yet, or no backend.
+pub const EMPTY: &str = "edge:none";
+/// What the names of the edge's sections begin with; a number follows.
+const SECTION: &str = "edge:";
+/// How many labels of a host a wildcard may stand for.
+const MOST_LABELS: usize = 8;
+
+/// Pages for people whose request comes to nothing. They hold nothing of the request.
+const PAGES: [(&str, &str); 3] = [
+    ("page_400", "<!doctype html><title>400 Bad Request</title><h1>400</h1><p>This is no name of a host.</p>"),
+    ("page_404", "<!doctype html><title>404 Not Found</title><h1>404</h1><p>There is no service here.</p>"),
+    (
+        "page_503",
+        "<!doctype html><title>503 Service Unavailable</title><h1>503</h1><p>No backend of this service is up.</p>",
+    ),
+];
+
+/// The edge as the rest of the file has it.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Where services listen; the edge does, too, unless it has an address of its own.
+    pub listen: ListenOn,
+    /// `timeout connect`, `client` and `server`.
+    pub timeouts: [Duration; 3],
+    /// The check of every server, as words of its line.
+    pub check: String,
+    /// Ramps a new server's weight up over this time.
+    pub slow_start: Option<Duration>,
+    /// The mode of a service whose registrations do not say.
+    pub default_mode: Mode,
+    /// How long the rules of a service without backends stay.
+    pub linger: Duration,
+}
+
+impl Default for Frame {
+    /// Beside sections of the operator's own making.
+    fn default() -> Self {
+        Self {
+            listen: ListenOn::all(),
+            timeouts: [Duration::from_secs(2), Duration::from_secs(60), Duration::from_secs(60)],
+            check: "check inter 2s rise 3 fall 2".into(),
+            slow_start: None,
+            default_mode: Mode::Tcp,
+            linger: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The name of the section of that number.
+pub fn section_name(number: u32) -> String {
+    format!("{SECTION}{number}")
+}
+
+/// The number of an edge's section, by its name.
+pub fn section_number(name: &str) -> Option<u32> {
+    name.strip_prefix(SECTION)?.parse().ok()
+}
+
+/// Whether a section of that name is the edge's, so that no service's may be called so.
+pub fn is_reserved(name: &str) -> bool {
+    name == "edge" || name.starts_with(SECTION)
+}
+
+/// The addresses on which the edge listens.
+pub fn addresses(settings: &EdgeSettings, listen: &ListenOn) -> Vec<SocketAddr> {
+    let of = |port: Port| match settings.listen.ip {
+        Some(ip) => vec![SocketAddr::new(ip, port.get())],
+        None => listen.addresses(port),
+    };
+    settings.ports().flat_map(of).collect()
+}
+
+/// The `bind` lines, without the keyword: all that the edge listens on is said here.
+fn binds(settings: &EdgeSettings, listen: &ListenOn) -> Vec<String> {
+    let secure = bind_words(&settings.copies);
+    let of = |(port, words): (Port, &str)| {
+        let addresses = match settings.listen.ip {
+            Some(ip) => vec![SocketAddr::new(ip, port.get()).to_string()],
+            None => listen.binds(port),
+        };
+        addresses.into_iter().map(|address| format!("{address} {words}").trim_end().to_owned()).collect::<Vec<_>>()
+    };
+    settings.ports().zip(["", &secure]).flat_map(of).collect()
+}
+
+fn render(template: &str, mut context: Context) -> Result<String, tera::Error> {
+    PAGES.iter().for_each(|(name, page)| context.insert(*name, page));
+    Tera::one_off(template, &context, false)
+}
+
+/// The frontend, and the section for what has no other. `map` is the map's file; without `bound` it listens nowhere.
+///
+/// # Errors
+/// [`tera::Error`]: never, as a test shows.
+pub fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool) -> Result<String, tera::Error> {
+    let mut context = Context::new();
+    context.insert("map", map);
+    context.insert("binds", &if bound { binds(settings, &frame.listen) } else { Vec::new() });
+    context.insert("timeout_client", &format!("{}ms", frame.timeouts[1].as_millis()));
+    context.insert("access_log", &settings.access_log.as_ref().map(ToString::to_string));
+    context.insert("trusted", &settings.trusted.iter().map(ToString::to_string).collect::<Vec<_>>());
+    context.insert("wildcards", &(1..=MOST_LABELS).collect::<Vec<_>>());
+    context.insert("strips", &(1..=MOST_STRIPPED).collect::<Vec<_>>());
+    context.insert("nobody", NOBODY);
+    context.insert("empty", EMPTY);
+    let port = settings.https_port.get();
+    context.insert("https_port", &if port == 443 { String::new() } else { format!(":{port}") });
+    render(include_str!("../generators/haproxy/templates/edge.tera"), context)
+}
+
+/// The skeleton of the section of that number.
+///
+/// # Errors
+/// [`tera::Error`]: never, as a test shows.
+pub fn section(settings: &EdgeSettings, frame: &Frame, number: u32) -> Result<String, tera::Error> {
+    let mut context = Context::new();
+    context.insert("name", &section_name(number));
+    context.insert("cookie", &format!("edge{number}"));
+    context.insert("cookie_key", &settings.cookie_key.to_string());
+    for (name, time) in [("timeout_connect", frame.timeouts[0]), ("timeout_server", frame.timeouts[2])] {
+        context.insert(name, &format!("{}ms", time.as_millis()));
+    }
+    render(include_str!("../generators/haproxy/templates/slot.tera"), context)
+}

@@ -1,0 +1,285 @@
+//! The HTTP edge as part of haproxy.cfg: its frontend, its sections with their servers, and the rules of its map. Pure, and cached.
+//!
+//! What is routed has a section of the edge's, whether it has a port of its own or not: which one it is stands in the map, and
+//! nothing in the file's structure says so. See [`crate::edge`] for who is routed where.
+
+mod slots;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use common::model::{Pool, ServiceMap, ServiceName, Transport};
+use tokio::time::Instant;
+
+use self::slots::Slots;
+use super::compose::{TemplateError, params, servers};
+use super::composing::Given;
+use super::layout::{Layout, Section};
+use super::synapse::Quarantined;
+use crate::edge::claims::{Claim, of_config, of_service};
+use crate::edge::frontend::{self, Frame};
+use crate::edge::map::{Line, Target};
+use crate::edge::{EdgeSettings, Place, Routing, RuleMap, decide};
+use crate::haproxy::version::Capabilities;
+use crate::reconcile::Desired;
+
+/// Composes the edge's part of the file.
+pub struct EdgeComposer {
+    settings: Arc<EdgeSettings>,
+    frame: Frame,
+    /// The frontend; and the same while another program has its port.
+    footers: [Arc<str>; 2],
+    asked: HashMap<ServiceName, Asked>,
+    routing: Arc<Routing>,
+    /// Rules of services that have no backend left, and until when they stay.
+    lingering: HashMap<Arc<str>, Instant>,
+    slots: Slots,
+    sections: HashMap<u32, Cached>,
+    /// The last map, from what it was made, and when it must be made anew.
+    last: Option<Last>,
+}
+
+/// What one service asks for.
+struct Asked {
+    pool: Arc<Pool>,
+    claims: BTreeMap<Place, Claim>,
+}
+
+struct Cached {
+    pool: Option<Arc<Pool>>,
+    generation: u64,
+    can: Capabilities,
+    section: Arc<Section>,
+    quarantined: Vec<Quarantined>,
+}
+
+struct Last {
+    rules: Arc<RuleMap>,
+    slots: Slots,
+    routing: Arc<Routing>,
+    /// Lines of services without backends, and until when they stay.
+    kept: Vec<Line>,
+    until: Option<Instant>,
+}
+
+impl EdgeComposer {
+    /// Composes for these settings; the map's file is `map`.
+    ///
+    /// # Errors
+    /// [`TemplateError`]: the templates are ours, so never.
+    pub fn new(settings: Arc<EdgeSettings>, frame: Frame, map: &str) -> Result<Self, TemplateError> {
+        let failed = |source| TemplateError::Tera { name: "edge.tera".into(), source: Box::new(source) };
+        let footer = |bound| frontend::frontend(&settings, &frame, map, bound).map_err(failed);
+        let footers = [footer(true)?.into(), footer(false)?.into()];
+        frontend::section(&settings, &frame, 1).map_err(failed)?;
+        let (asked, sections, lingering) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (routing, slots, last) = (Arc::default(), Slots::default(), None);
+        Ok(Self { settings, frame, footers, asked, routing, lingering, slots, sections, last })
+    }
+
+    /// Where the edge listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        frontend::addresses(&self.settings, &self.frame.listen)
+    }
+
+    /// Takes over from before a restart which section each service has.
+    pub fn remember(&mut self, rules: &RuleMap) {
+        let numbered = rules.sections().into_iter();
+        let held = numbered.filter_map(|(service, section)| Some((service, frontend::section_number(&section)?)));
+        self.slots = Slots { of: held.collect(), all: BTreeSet::new() };
+    }
+
+    /// The registrations that the last turn left out.
+    pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
+        self.sections.values().flat_map(|cached| &cached.quarantined)
+    }
+
+    /// What happens where, and what came to nothing.
+    pub fn routing(&self) -> &Arc<Routing> {
+        &self.routing
+    }
+
+    /// The section of each service, and how many are spare.
+    pub fn sections(&self) -> (BTreeMap<ServiceName, String>, usize) {
+        let of = self.slots.of.iter().map(|(service, number)| (service.clone(), frontend::section_name(*number)));
+        (of.collect(), self.slots.spare())
+    }
+
+    /// When a rule's time is up.
+    pub fn next_end(&self, now: Instant) -> Option<Instant> {
+        self.lingering.values().filter(|at| **at > now).min().copied()
+    }
+
+    /// Adds the edge to `layout`. With `refill` it has its full number of spare sections, else only what `applied` lacks is added.
+    pub fn compose(
+        &mut self,
+        layout: &mut Layout,
+        desired: &Desired,
+        given: &Given<'_>,
+        applied: &Layout,
+        now: Instant,
+        refill: bool,
+    ) {
+        let services = &desired.services;
+        let changed = self.route(services, applied);
+        let (kept, until) = self.linger(services, applied, now, changed);
+        let slots = self.assign(services, &kept, applied, refill);
+        self.sections.retain(|number, _| slots.all.contains(number));
+        let by_number: HashMap<u32, &ServiceName> = slots.of.iter().map(|(s, number)| (*number, s)).collect();
+        for number in &slots.all {
+            let service = by_number.get(number).copied();
+            layout.sections.push(self.section(*number, service, services, given));
+        }
+        layout.rules = Some(self.rules(&slots, kept, applied, until));
+        layout.footer = format!("{}{}", layout.footer, self.footers[usize::from(given.ports.edge_taken)]).into();
+        self.slots = slots;
+    }
+
+    /// Decides anew where a service asks for something else than before; tells whether any service is another one at all.
+    fn route(&mut self, services: &ServiceMap, applied: &Layout) -> bool {
+        let (mut changed, mut other) = (self.last.is_none(), false);
+        for (service, pool) in services {
+            let asked = self.asked.get_mut(service);
+            if asked.as_ref().is_some_and(|asked| Arc::ptr_eq(&asked.pool, pool)) {
+                continue;
+            }
+            other = true;
+            let claims = of_service(service, pool, &self.settings, self.frame.default_mode);
+            match asked {
+                Some(asked) if asked.claims == claims => asked.pool = pool.clone(),
+                _ => {
+                    changed |= !claims.is_empty() || asked.is_some_and(|asked| !asked.claims.is_empty());
+                    self.asked.insert(service.clone(), Asked { pool: pool.clone(), claims });
+                }
+            }
+        }
+        if self.asked.len() > services.len() {
+            self.asked.retain(|service, asked| {
+                let stays = services.contains_key(service);
+                changed |= !stays && !asked.claims.is_empty();
+                other |= !stays;
+                stays
+            });
+        }
+        if !changed {
+            return other;
+        }
+        let before = |place: &Place| applied.rules.as_ref().and_then(|rules| rules.service_at(place));
+        let own: Vec<Claim> = of_config(&self.settings).collect();
+        let all = own.iter().chain(self.asked.values().flat_map(|asked| asked.claims.values()));
+        let routing = decide(all, &self.settings, before);
+        if routing != *self.routing {
+            self.routing = Arc::new(routing);
+        }
+        true
+    }
+
+    /// The lines of `applied` that stay although nobody asks for them: those of services that have lost their last backend. Such
+    /// a host answers 503 for a while, and nothing must be made anew when a container comes back.
+    fn linger(
+        &mut self,
+        services: &ServiceMap,
+        applied: &Layout,
+        now: Instant,
+        changed: bool,
+    ) -> (Vec<Line>, Option<Instant>) {
+        let Some(running) = &applied.rules else { return (Vec::new(), None) };
+        let same =
+            |last: &&Last| !changed && Arc::ptr_eq(&last.rules, running) && last.until.is_none_or(|until| until > now);
+        if let Some(last) = self.last.as_ref().filter(same) {
+            return (last.kept.clone(), last.until);
+        }
+        let gone = |service: &str| !services.get(service).is_some_and(|pool| has_tcp(pool));
+        let until = now + self.frame.linger;
+        let mut kept = Vec::new();
+        let mut ends = HashMap::new();
+        for (key, value) in running.missing_from(&self.routing, gone) {
+            let end = self.lingering.get(key).copied().unwrap_or(until);
+            ends.insert(key.clone(), end);
+            if end > now {
+                kept.push((key.clone(), value.clone()));
+            }
+        }
+        self.lingering = ends;
+        (kept, self.next_end(now))
+    }
+
+    fn assign(&self, services: &ServiceMap, kept: &[Line], applied: &Layout, refill: bool) -> Slots {
+        let has_backends = |service: &&ServiceName| services.get(*service).is_some_and(|pool| has_tcp(pool));
+        let routed = self.routing.rules.values().map(|rule| &rule.service).filter(has_backends);
+        // Names that were read back from the map are those of services that had sections.
+        let waiting = kept.iter().filter_map(|(_, value)| Target::parse(value));
+        let waiting = waiting.filter_map(|target| self.slots.of.get_key_value(target.service).map(|(name, _)| name));
+        let needed: BTreeSet<&ServiceName> = routed.chain(waiting).collect();
+        let running = applied.sections.iter().filter_map(|section| frontend::section_number(&section.name)).collect();
+        let slots = Slots::assign(needed, &self.slots.of, &running);
+        if refill { slots.refilled(self.settings.spare_sections) } else { slots }
+    }
+
+    fn section(
+        &mut self,
+        number: u32,
+        service: Option<&ServiceName>,
+        services: &ServiceMap,
+        given: &Given<'_>,
+    ) -> Arc<Section> {
+        let held = service.and_then(|service| Some((service, services.get(service)?)));
+        let same = |cached: &&Cached| {
+            cached.generation == given.names.generation()
+                && cached.can == given.can
+                && match (&cached.pool, held) {
+                    (None, None) => true,
+                    (Some(was), Some((_, pool))) => Arc::ptr_eq(was, pool),
+                    _ => false,
+                }
+        };
+        if let Some(cached) = self.sections.get(&number).filter(same) {
+            return cached.section.clone();
+        }
+        let before = self.sections.remove(&number);
+        let params = params(&self.frame.check, self.frame.slow_start, &given.can);
+        let (servers, quarantined) =
+            held.map(|(service, pool)| servers(service, pool, &params, given.names)).unwrap_or_default();
+        // The template was tried out when the composer was made.
+        let skeleton = match &before {
+            Some(cached) => cached.section.skeleton.clone(),
+            None => frontend::section(&self.settings, &self.frame, number).unwrap_or_default().into(),
+        };
+        let name = frontend::section_name(number).into();
+        let section = Section { name, skeleton, servers, inherited: "".into(), text: Default::default() };
+        let section = match before {
+            Some(cached) if *cached.section == section => cached.section,
+            _ => Arc::new(section),
+        };
+        let (generation, pool) = (given.names.generation(), held.map(|(_, pool)| pool.clone()));
+        let cached = Cached { pool, generation, can: given.can, section: section.clone(), quarantined };
+        self.sections.insert(number, cached);
+        section
+    }
+
+    /// The map; the very same as long as nothing that it is made of has changed.
+    fn rules(&mut self, slots: &Slots, kept: Vec<Line>, applied: &Layout, until: Option<Instant>) -> Arc<RuleMap> {
+        if let Some(last) = &mut self.last
+            && last.kept == kept
+            && Arc::ptr_eq(&last.routing, &self.routing)
+            && last.slots == *slots
+        {
+            last.until = until;
+            return last.rules.clone();
+        }
+        let section_of = |service: &ServiceName| slots.of.get(service).map(|n| frontend::section_name(*n).into());
+        let mut rules = RuleMap::of(&self.routing, &self.settings.owners, section_of);
+        rules.extend(kept.iter().cloned());
+        let known = [applied.rules.as_ref(), self.last.as_ref().map(|last| &last.rules)];
+        let same = known.into_iter().flatten().find(|known| ***known == rules).cloned();
+        let rules = same.unwrap_or_else(|| Arc::new(rules));
+        let (slots, routing) = (slots.clone(), self.routing.clone());
+        self.last = Some(Last { rules: rules.clone(), slots, routing, kept, until });
+        rules
+    }
+}
+
+fn has_tcp(pool: &Pool) -> bool {
+    pool.backends().iter().any(|b| b.transport == Transport::Tcp)
+}

@@ -1,0 +1,84 @@
+//! From a registration that asks for a host to the host's first answer at the edge.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use e2e::agents::Discover;
+use e2e::figures::{Figure, Times};
+use e2e::haproxy::{self, Haproxy};
+use e2e::http::Client;
+use e2e::scene::{PATIENCE, loopback};
+use e2e::server::Server;
+use e2e::terminal::Terminal;
+use e2e::traffic::first_answer_of;
+use e2e::{Context, Etcd, Lab, Result, free_port, wait};
+use serde_json::json;
+
+const TIMES: usize = 200;
+
+/// With each HAProxy.
+pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for haproxy in haproxy::all()? {
+        let what = format!("{TIMES} hosts come and go at the edge of HAProxy {}", haproxy.version);
+        figures.extend(terminal.while_waiting(&what, Box::pin(with(lab, &haproxy))).await?);
+    }
+    Ok(figures)
+}
+
+/// A registration that asks for these hosts.
+pub fn asking(at: SocketAddr, hosts: impl IntoIterator<Item = String>) -> String {
+    let routes: Vec<_> = hosts.into_iter().map(|host| json!({ "host": host })).collect();
+    json!({"host": at.ip(), "port": at.port(), "routes": routes}).to_string()
+}
+
+async fn with(lab: &Lab, haproxy: &Haproxy) -> Result<Vec<Figure>> {
+    let etcd = Etcd::start();
+    let port = free_port();
+    let (to, listen) = (loopback(port), format!("127.0.0.1:{port}"));
+    let server = Server::start("server").await?;
+    // What goes leaves its section at once, so that the next one has it; nor is it held, though nobody drained it.
+    let args = ["--edge", &listen, "--section-linger", "0s", "--hold", "0s"];
+    let name = format!("edge-{}", haproxy.version);
+    let discover = Discover::new(&name, haproxy).args(&args).start(lab, &etcd).await?;
+    let mut client = etcd.operator().await;
+    client
+        .put("/backends/stays/b", asking(server.address, ["stays".into()]), None)
+        .await
+        .during("putting into etcd")?;
+    let asks = |host: &str| Client::new(to, true, PATIENCE).host(host);
+    first_answer_of(asks("stays"), &server.name, PATIENCE).await?;
+    discover.quiet().await?;
+    let before = discover.metric("discover_reloads_total").await?;
+
+    let (mut services, mut hosts) = (Times::default(), Times::default());
+    for n in 0..TIMES {
+        let alone = format!("/backends/service-{n}/b");
+        let more = "/backends/stays/c".to_owned();
+        for (key, times) in [(alone, &mut services), (more, &mut hosts)] {
+            let host = format!("h{n}-{}", times.count());
+            let (probe, server_name) = (asks(&host), server.name.clone());
+            let probe = tokio::spawn(async move { first_answer_of(probe, &server_name, PATIENCE).await });
+            // Asked already when the key comes.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let put = SystemTime::now();
+            client.put(&*key, asking(server.address, [host.clone()]), None).await.during("putting into etcd")?;
+            times.push(probe.await.during("asking for the newcomer")??.at.duration_since(put).unwrap_or_default());
+            client.delete(key, None).await.during("deleting from etcd")?;
+            let mut asking = asks(&host);
+            wait::until_true("the host goes", PATIENCE, async || {
+                asking.get("/").await.is_ok_and(|reply| reply.status == 404)
+            })
+            .await?;
+        }
+    }
+    let reloads = discover.metric("discover_reloads_total").await? - before;
+    let collecting = if haproxy.version == "2.6" { "; 2.6: only reloads that collect servers" } else { "" };
+    let figure = |what: &str, times: &Times| Figure {
+        what: format!("etcd put with a host → the host answers at the edge, {what}, HAProxy {}", haproxy.version),
+        value: format!("{times}; {reloads} reloads in all"),
+        goal: format!("p50 ≤ 4 ms; 0 reloads{collecting}"),
+        conditions: format!("{TIMES} times, one after the other; asked without pause on one kept connection"),
+    };
+    Ok(vec![figure("a new service", &services), figure("a host more of a service", &hosts)])
+}
