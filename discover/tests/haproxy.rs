@@ -352,7 +352,7 @@ async fn a_haproxy_that_cannot_start_says_why() {
             Err(ProcessError::Ended { log, .. }) => assert!(log.contains("no-such-keyword"), "{log}"),
             other => panic!("{other:?}"),
         }
-        assert!(adopt(&lab.launch.master()).await.is_none());
+        assert!(adopt(&lab.launch.master()).await.unwrap().is_none());
     }
     let lab = Lab::new(&programs()[0], EMPTY);
     let missing = discover::haproxy::process::Launch { program: "/no/such/haproxy".into(), ..lab.launch.clone() };
@@ -365,7 +365,7 @@ async fn a_running_haproxy_is_adopted_and_not_started_again() {
     for program in programs() {
         let mut lab = Lab::start(&program, EMPTY).await;
         assert_eq!(check::version(&program).await.unwrap(), lab.version);
-        let adopted = lab.launch.adopt_or_spawn().await.unwrap();
+        let adopted = adopt(&lab.launch.master()).await.unwrap().unwrap();
         let started = lab.running.take().unwrap();
         assert_eq!((adopted.master, adopted.child.is_none()), (started.master, true));
         assert_eq!(adopted.procs.current_worker(), started.procs.current_worker());

@@ -27,6 +27,7 @@ pub mod ports;
 pub mod process;
 pub mod procs;
 pub mod runtime;
+pub mod shortage;
 pub mod socket;
 pub mod tables;
 pub mod version;

@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::TcpSocket;
 
+use super::shortage::is_shortage;
+
 /// Why an address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{address} cannot be bound: {reason}")]
@@ -50,7 +52,7 @@ impl fmt::Display for BindReason {
 ///
 /// With `SO_REUSEADDR`, as HAProxy does it: connections in TIME_WAIT are no hindrance. Without `SO_REUSEPORT`, although HAProxy sets it:
 /// sharing a port with a stranger's listener would split the clients between the two. The addresses that HAProxy itself has are taken, of
-/// course: the caller leaves those out.
+/// course: the caller leaves those out. Where no file descriptor is left to try with, nothing is known against the address.
 ///
 /// # Errors
 /// [`BindRefusal`].
@@ -60,7 +62,11 @@ pub fn bindable(address: SocketAddr) -> Result<(), BindRefusal> {
         socket.set_reuseaddr(true)?;
         socket.bind(address)
     };
-    attempt().map_err(|source| {
+    let tried = attempt();
+    if tried.as_ref().is_err_and(|error| is_shortage(error)) {
+        return Ok(());
+    }
+    tried.map_err(|source| {
         let reason = match source.kind() {
             io::ErrorKind::AddrInUse => BindReason::InUse,
             io::ErrorKind::AddrNotAvailable => BindReason::NotLocal,

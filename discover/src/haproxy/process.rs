@@ -16,8 +16,9 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::master::MasterCli;
+use super::master::{MasterCli, MasterError};
 use super::procs::Procs;
+use super::shortage::is_shortage;
 use super::socket::Deadlines;
 
 /// As much of a log as an error carries, in bytes: its end.
@@ -134,17 +135,6 @@ impl Launch {
         }
     }
 
-    /// Adopts the HAProxy that answers on the master socket, or else starts one.
-    ///
-    /// # Errors
-    /// [`ProcessError`].
-    pub async fn adopt_or_spawn(&self) -> Result<Running, ProcessError> {
-        match adopt(&self.master()).await {
-            Some(running) => Ok(running),
-            None => self.spawn().await,
-        }
-    }
-
     /// Starts HAProxy and waits until its master answers and shows a worker.
     ///
     /// # Errors
@@ -202,9 +192,15 @@ pub(crate) fn detach(command: &mut Command, output: &Output) -> io::Result<()> {
 }
 
 /// The HAProxy that answers on a master socket already, if any.
-pub async fn adopt(master: &MasterCli) -> Option<Running> {
-    let procs = master.show_proc().await.ok()?;
-    Some(Running { master: procs.master.pid, procs, child: None })
+///
+/// # Errors
+/// [`MasterError`] when it cannot be asked for want of file descriptors or memory: there may well be one.
+pub async fn adopt(master: &MasterCli) -> Result<Option<Running>, MasterError> {
+    match master.show_proc().await {
+        Ok(procs) => Ok(Some(Running { master: procs.master.pid, procs, child: None })),
+        Err(error) if is_shortage(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Waits for a HAProxy that somebody else starts: until its master answers and shows a worker.
@@ -215,7 +211,7 @@ pub async fn await_master(master: &MasterCli, patience: Duration) -> Result<Runn
     let deadline = Instant::now() + patience;
     loop {
         match adopt(master).await {
-            Some(running) if running.procs.current_worker().is_some() => return Ok(running),
+            Ok(Some(running)) if running.procs.current_worker().is_some() => return Ok(running),
             _ if Instant::now() >= deadline => {
                 let (socket, log) = (master.path().to_owned(), String::new());
                 return Err(ProcessError::Silent { socket, after: patience, log });
@@ -237,10 +233,14 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Whether a process of this id exists and runs this program, and not another one that got the id later.
+/// Whether a process of this id exists and runs this program, and not another one that got the id later. Where no file can be opened
+/// to tell, it is taken for the same.
 pub fn is_program(pid: i32, program: &Path) -> bool {
     // "PID (NAME) STATE …"; the kernel keeps 15 bytes of the name, and a zombie is Z. Source: proc_pid_stat(5).
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(error) if is_shortage(&error) => return alive(pid),
+        stat => stat.unwrap_or_default(),
+    };
     let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") ")) else { return false };
     let resolved = std::fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
     let mut names = [program, &resolved].into_iter().filter_map(|p| p.file_name()?.to_str());

@@ -59,7 +59,8 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
     };
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     // What was left by an earlier supervise is taken over; a config that changed meanwhile is then loaded like any other.
-    let mut kept = adopt(&options.launch.master()).await.map(|running| Kept { running, _claim: children.claim() });
+    let running = adopt(&options.launch.master()).await.unwrap_or_default();
+    let mut kept = running.map(|running| Kept { running, _claim: children.claim() });
     if let Some(kept) = &kept {
         info!(master = kept.running.master, "Adopted a running HAProxy.");
     }

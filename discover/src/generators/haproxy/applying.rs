@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::changes::ServerChange;
 use super::connection::ConnectionError;
-use super::generator::Haproxy;
+use super::generator::{Haproxy, LOOK_EVERY};
 use super::layout::Layout;
 use super::plan::{Applied, Live, Plan, ReloadReason};
 use super::refused::take_words;
@@ -23,8 +23,6 @@ use crate::edge::RuleMap;
 use crate::generators::Outcome;
 use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
 
-/// How often it is looked at whether HAProxy is still there, and for a missing one.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to delete busy servers: at first, and at most.
 const COLLECT_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
 /// Times that a refused file is tried without some of its servers' words, in one turn; HAProxy names up to 20 each time.

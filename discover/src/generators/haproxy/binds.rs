@@ -65,7 +65,7 @@ impl Binds {
         if known && self.taken.is_empty() && assign(&BTreeSet::new()) == self.chosen {
             return;
         }
-        let ours = ours(listening, settings);
+        let ours = self.ours(listening, settings);
         let free = |port: Port| settings.listen.addresses(port).into_iter().all(|address| bindable(address).is_ok());
         loop {
             let taken = self.taken.keys().copied().collect();
@@ -123,22 +123,29 @@ impl Binds {
     pub fn next_due(&self) -> Option<Instant> {
         self.taken.values().copied().chain(self.edge_taken).min()
     }
-}
 
-/// The ports that HAProxy has on all addresses of the settings.
-fn ours(listening: &Listening<'_>, settings: &HaproxySettings) -> BTreeSet<Port> {
-    let stats = |address: &SocketAddr| settings.stats_port.is_some_and(|port| port.get() == address.port());
-    let binds = match listening {
-        Listening::Nothing | Listening::Elsewhere => BTreeSet::new(),
-        Listening::Layout(layout) => {
-            let sections = layout.sections.iter().flat_map(|s| tcp_binds(&s.skeleton));
-            // What else the header binds is the operator's, and no service's to take.
-            sections.chain(tcp_binds(&layout.header).into_iter().filter(stats)).collect()
+    /// The ports that HAProxy has on all addresses of the settings.
+    fn ours(&self, listening: &Listening<'_>, settings: &HaproxySettings) -> BTreeSet<Port> {
+        let stats = |address: &SocketAddr| settings.stats_port.is_some_and(|port| port.get() == address.port());
+        let binds = match listening {
+            Listening::Nothing | Listening::Elsewhere => BTreeSet::new(),
+            Listening::Layout(layout) => {
+                let sections = layout.sections.iter().flat_map(|s| tcp_binds(&s.skeleton));
+                // What else the header binds is the operator's, and no service's to take.
+                sections.chain(tcp_binds(&layout.header).into_iter().filter(stats)).collect()
+            }
+            Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
+        };
+        let has = |port: &Port| settings.listen.addresses(*port).iter().all(|a| binds.contains(a));
+        let mut ours: BTreeSet<Port> = binds.iter().filter_map(|a| Port::new(a.port())).filter(has).collect();
+        if matches!(listening, Listening::Files(_)) {
+            // It runs, whatever has become of its file: what was chosen for it is taken by nobody but itself.
+            ours.extend(
+                self.chosen.listed.values().copied().chain(settings.stats_port.filter(|_| !self.chosen.stats_taken)),
+            );
         }
-        Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
-    };
-    let port = |port: u16| Port::new(port).filter(|p| settings.listen.addresses(*p).iter().all(|a| binds.contains(a)));
-    binds.iter().filter_map(|bind| port(bind.port())).collect()
+        ours
+    }
 }
 
 #[cfg(test)]
@@ -222,5 +229,15 @@ mod tests {
         assert_eq!(listed(&Listening::Files(&[skeleton])), 1, "its file was edited, but it runs");
         assert_eq!(listed(&Listening::Elsewhere), 1);
         assert_eq!(listed(&Listening::Nothing), 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_chosen_for_a_haproxy_that_runs_stays_whatever_became_of_its_file() {
+        let haproxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (services, settings) = (wanting(&[haproxy.local_addr().unwrap().port()]), settings());
+        let (mut binds, now) = (Binds::default(), Instant::now());
+        binds.choose(&services, &settings, &Listening::Elsewhere, now);
+        binds.choose(&services, &settings, &Listening::Files(&[]), now);
+        assert_eq!(binds.chosen().listed.len(), 1);
     }
 }

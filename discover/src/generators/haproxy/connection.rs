@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use common::files::FileError;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -71,6 +72,9 @@ pub enum ConnectionError {
     /// It refused the file; the old worker goes on with the old one.
     #[error("HAProxy could not load the config: {0}")]
     Refused(String),
+    /// The file that it has loaded cannot be read now.
+    #[error("asking HAProxy what runs")]
+    File(#[from] FileError),
     /// Its runtime socket gave no usable answer.
     #[error("asking HAProxy what runs")]
     Runtime(#[from] RuntimeError),
@@ -184,7 +188,7 @@ impl Connection {
         // One that hangs answers nobody, and is there.
         let seen = self.master_pid.filter(|_| self.mode == ProcessMode::Spawn);
         seen.is_some_and(|pid| process::is_program(pid, &self.launch.program))
-            || self.find_master().await.ok().flatten().is_some()
+            || !matches!(self.find_master().await, Ok(None))
     }
 
     /// What runs now: from the file that it loaded and from its own words. `unwritten` stands for the file where that
@@ -199,7 +203,7 @@ impl Connection {
     ) -> Result<Applied, ConnectionError> {
         let on_disk = match unwritten {
             Some(layout) => OnDisk { layout: Some(layout.clone()), unknown: None },
-            None => files.read(),
+            None => files.read()?,
         };
         let mut layout = on_disk.layout.unwrap_or_default();
         if !self.asks() {
@@ -245,7 +249,7 @@ impl Connection {
     async fn find_master(&mut self) -> Result<Option<Running>, ConnectionError> {
         let began = Instant::now();
         loop {
-            if let Some(running) = process::adopt(&self.master).await {
+            if let Some(running) = process::adopt(&self.master).await? {
                 (self.master_pid, self.gone) = (Some(running.master), false);
                 return Ok(Some(running));
             }
@@ -282,7 +286,7 @@ impl Connection {
             // Its program says as much before it runs; in external mode it may be another one, which then says so itself.
             self.can = check::version(&self.launch.program).await.map_or(self.can, |v| Capabilities::of(&v));
         }
-        let ours = files.read().layout.is_some();
+        let ours = files.read()?.layout.is_some();
         if self.mode != ProcessMode::Spawn || self.find_master().await?.is_some() || !ours {
             return Ok(());
         }

@@ -11,6 +11,7 @@ use super::plan::ReloadReason;
 use super::readback::Retired;
 use super::server::Server;
 use crate::edge::RuleMap;
+use crate::haproxy::shortage::is_shortage;
 
 /// The files of one HAProxy.
 #[derive(Debug, Clone)]
@@ -52,8 +53,11 @@ impl ConfigFiles {
     }
 
     /// The rules as they are on disk.
-    pub fn read_rules(&self) -> Option<RuleMap> {
-        std::fs::read_to_string(self.rules()).ok().map(|text| RuleMap::parse(&text))
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_rules(&self) -> Result<Option<RuleMap>, FileError> {
+        Ok(read(&self.rules())?.map(|text| RuleMap::parse(&text)))
     }
 
     /// Replaces the rules on disk; gives the number of their bytes.
@@ -124,13 +128,16 @@ impl ConfigFiles {
     }
 
     /// Reads what is there.
-    pub fn read(&self) -> OnDisk {
-        let text = std::fs::read_to_string(&self.live).ok();
+    ///
+    /// # Errors
+    /// [`FileError`] when no file can be opened now: this tells nothing about what is there.
+    pub fn read(&self) -> Result<OnDisk, FileError> {
+        let text = read(&self.live)?;
         let mut layout = text.as_deref().and_then(Layout::parse);
         if let Some(layout) = &mut layout
             && layout.footer.contains(&self.rules_name())
         {
-            layout.rules = self.read_rules().map(Arc::new);
+            layout.rules = self.read_rules()?.map(Arc::new);
         }
         let unknown = match (&layout, text) {
             _ if self.mark().exists() => Some(ReloadReason::Interrupted),
@@ -138,7 +145,7 @@ impl ConfigFiles {
             (None, Some(_)) => Some(ReloadReason::EditedByHand),
             (None, None) => Some(ReloadReason::Start),
         };
-        OnDisk { layout, unknown }
+        Ok(OnDisk { layout, unknown })
     }
 
     /// The texts of the live file and of the last good one, as far as they are there.
@@ -202,6 +209,16 @@ impl ConfigFiles {
             self.settle();
         }
         Ok(())
+    }
+}
+
+/// Reads a file that may not be there, or be none of ours.
+fn read(path: &Path) -> Result<Option<String>, FileError> {
+    match std::fs::read_to_string(path) {
+        Err(source) if is_shortage(&source) => {
+            Err(FileError::Io { operation: "reading", path: path.to_owned(), source })
+        }
+        text => Ok(text.ok()),
     }
 }
 

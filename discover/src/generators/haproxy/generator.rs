@@ -29,12 +29,15 @@ use super::writing::WritePace;
 use crate::edge::frontend::{Frame, section_number};
 use crate::edge::{EdgeSettings, Lost, Routing, RuleMap};
 use crate::generators::{Generator, Outcome};
+use crate::haproxy::shortage::is_shortage;
 use crate::metrics::Metrics;
 use crate::names::Resolved;
 use crate::reconcile::Desired;
 
 /// How often what runs is compared with what is believed to run.
 const VERIFY_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked at whether HAProxy is still there, and for a missing one.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// HAProxy as a generator.
 pub struct Haproxy {
@@ -176,6 +179,13 @@ impl Haproxy {
                 self.verify_at = Some(Instant::now() + VERIFY_EVERY);
                 self.note().connected(&self.connection);
             }
+            // What cannot be looked at is not believed to be another than before.
+            Err(error) if is_shortage(&error) => {
+                if self.note().error.replace(Chain(&error).to_string()).is_none() {
+                    warn!(error = %Chain(&error), "It cannot be seen what HAProxy runs.");
+                }
+                self.verify_at = self.verify_at.map(|_| Instant::now() + LOOK_EVERY);
+            }
             Err(error) => {
                 // At the very start it need not run yet: loading the first config starts it.
                 if self.note().error.is_none() && self.note().version.is_some() {
@@ -197,7 +207,7 @@ impl Haproxy {
             if let Some(same) = self.applied.layout.rules.as_ref().filter(|known| *known == rules) {
                 *rules = same.clone();
             }
-            let on_disk = self.files.read_rules();
+            let on_disk = self.files.read_rules().ok().flatten();
             if !self.unwritten && on_disk.as_ref() != Some(&**rules) {
                 self.unwritten = true;
             }
@@ -260,7 +270,7 @@ impl Haproxy {
 
     /// Takes over from the file what only it knows: the ids of servers.
     pub fn recall(&mut self) {
-        if let Some(layout) = self.files.read().layout {
+        if let Some(layout) = self.files.read().ok().and_then(|on_disk| on_disk.layout) {
             self.composing.remember(&layout);
             if let (Some(edge), Some(rules)) = (&mut self.edge, &layout.rules) {
                 edge.remember(rules);
