@@ -67,7 +67,7 @@ impl Host {
 
     fn run(&self, args: &[&str]) -> Agent {
         let filter = format!("label={}=1", self.name);
-        let base = ["run", "--filter", &filter, "--admin", "off", "--ttl", "3s", "--log-format", "text"];
+        let base = ["run", "--filter", &filter, "--admin", "off", "--ttl", "8s", "--log-format", "text"];
         let log = self.dir.path().join(format!("log-{}", rand::random::<u64>()));
         let mut command = self.command(&[&base, args].concat());
         let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
@@ -209,7 +209,7 @@ async fn killed_and_started_again_the_agent_is_no_event_for_anybody() {
     let agent = host.run(&[]);
     agent.says("Adopted the former agent's lease").await;
     // Longer than the lease lives without a beat.
-    assert_eq!(changes(&host.store, before, Duration::from_secs(5)).await, [""; 0], "{}", agent.log());
+    assert_eq!(changes(&host.store, before, Duration::from_secs(10)).await, [""; 0], "{}", agent.log());
 
     docker(&["rm", "-fv", &a]);
     host.expect(&[(&b, "draining")], &agent).await;

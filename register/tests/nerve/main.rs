@@ -74,7 +74,7 @@ impl Host {
     /// As Nerve is started.
     fn run(&self, args: &[&str]) -> Agent {
         let path = self.config_path();
-        let base = ["-c", path.to_str().unwrap(), "--log-format", "text", "--ttl", "3s"];
+        let base = ["-c", path.to_str().unwrap(), "--log-format", "text", "--ttl", "30s"];
         self.spawn(&mut self.command(&[&base, args].concat()))
     }
 
