@@ -85,6 +85,11 @@ if [ ${#missing[@]} -gt 0 ]; then
     trap - EXIT
 fi
 
+# The edge and the agents' pages are tried in a real browser; without one those tests say SKIPPED.
+if ! have chromium && have apt-get; then
+    install chromium || say "note: no chromium here; the tests in a browser will be skipped"
+fi
+
 if ! have docker; then
     install docker.io
     # From Debian 13 on the client is a package of its own.

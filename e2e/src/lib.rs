@@ -13,6 +13,7 @@
 //! | [`http`], [`traffic`] | a client that never retries, and load made of such clients |
 //! | [`random`] | chance that repeats itself |
 //! | [`server`] | a backend in this process |
+//! | [`browser`] | Chromium without a window |
 //! | [`soak`] | load, life and faults for as long as one likes, and what is held meanwhile |
 //! | [`forwarder`] | a link that delays, cuts, hangs, or passes one direction only |
 //! | [`stage`], [`witness`] | both agents around real etcd and HAProxy without Docker, under load; what HAProxy routes wrongly, and for how long |
@@ -23,6 +24,7 @@
 //! [`common::testing::etcd`].
 
 pub mod agents;
+pub mod browser;
 pub mod docker;
 pub mod error;
 pub mod figures;

@@ -1,8 +1,9 @@
 // Shows any status by its form alone (see admin/mod.rs). Text goes in through textContent only: names come from strangers.
 "use strict";
 const MAX_ROWS = 500;
-const GOOD = ["up", "ok", "ready", "synced", "healthy", "live", "leader", "held lease", "running", "connected", "passing", "registered"];
-const SOSO = ["draining", "pending", "stale", "held", "starting", "unknown", "damped", "maint", "drain", "flapping", "reconnecting"];
+const MAX_LINES = 12;
+const GOOD = ["up", "ok", "ready", "synced", "healthy", "live", "leader", "held lease", "running", "connected", "passing", "registered", "published"];
+const SOSO = ["draining", "pending", "stale", "held", "starting", "unknown", "damped", "maint", "drain", "flapping", "reconnecting", "waiting"];
 const BAD = ["down", "failed", "error", "unhealthy", "quarantined", "lost", "disconnected", "rejected", "expired"];
 const UNITS = /_(unix_ms|ms|bytes)$/;
 const NAMES = /(port|id|number|revision)$/; // numbers that are names, not quantities
@@ -59,6 +60,13 @@ function details(id, rows) {
   return out;
 }
 
+// An object within a cell: a line for each entry, and folded up when they are many.
+function lines(key, object) {
+  const entries = Object.entries(object);
+  if (entries.length > MAX_LINES) return details(key, entries.map(([name, value]) => ({ name, value })));
+  return make("div", "lines", ...entries.map(([k, v]) => make("div", "", make("span", "dim", label(k)), " ", cell(k, v, object))));
+}
+
 function cell(key, value, row) {
   // A row goes by its first value, usually its name.
   if (isRows(value)) return details(`${plain(Object.values(row)[0])} ${key}`, value);
@@ -74,6 +82,7 @@ function cell(key, value, row) {
     if (key.endsWith("_bytes")) return size(value);
     return NAMES.test(key) ? String(value) : value.toLocaleString("en").replaceAll(",", "\u202f");
   }
+  if (isObject(value) && Object.keys(value).length) return lines(key, value);
   const text = plain(value);
   const word = typeof value === "string" ? value.toLowerCase() : "";
   const cls = GOOD.includes(word) ? "good" : SOSO.includes(word) ? "soso" : BAD.includes(word) ? "bad" : "";

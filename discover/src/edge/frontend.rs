@@ -22,14 +22,23 @@ const SECTION: &str = "edge:";
 /// How many labels of a host a wildcard may stand for.
 const MOST_LABELS: usize = 8;
 
-/// Pages for people whose request comes to nothing. They hold nothing of the request.
+/// A page for people whose request comes to nothing; it holds nothing of the request. HAProxy reads it between double quotes,
+/// in every section, so it is short.
+macro_rules! page {
+    ($title:literal, $status:literal, $says:literal) => {
+        concat!(
+            "<!doctype html><meta name=viewport content='width=device-width'>",
+            "<style>:root{color-scheme:light dark;font-family:sans-serif}body{max-width:32em;margin:15vh auto;padding:0 1em}</style>",
+            "<title>", $status, " ", $title, "</title><h1>", $status, "</h1><p>", $says, "</p>"
+        )
+    };
+}
+
+/// Those pages, by their names in the templates.
 const PAGES: [(&str, &str); 3] = [
-    ("page_400", "<!doctype html><title>400 Bad Request</title><h1>400</h1><p>This is no name of a host.</p>"),
-    ("page_404", "<!doctype html><title>404 Not Found</title><h1>404</h1><p>There is no service here.</p>"),
-    (
-        "page_503",
-        "<!doctype html><title>503 Service Unavailable</title><h1>503</h1><p>No backend of this service is up.</p>",
-    ),
+    ("page_400", page!("Bad Request", "400", "This is no name of a host.")),
+    ("page_404", page!("Not Found", "404", "There is no service here.")),
+    ("page_503", page!("Service Unavailable", "503", "No backend of this service is up.")),
 ];
 
 /// The edge as the rest of the file has it.
