@@ -1,5 +1,5 @@
 # Every target sets up what it needs on a fresh Debian 12 or 13 machine; all of them may be run again and again.
-# Variables worth knowing: DEMO_SERVICE_PORT, DEMO_EDGE_PORT, DEMO_ETCD_PORT (demo, demo-edge), SOAK (how long),
+# Variables worth knowing: DEMO_SERVICE_PORT, DEMO_EDGE_PORT, DEMO_ETCD_PORT and the rest in deploy/demo.sh (demo, demo-edge), SOAK (how long),
 # BASE (image to build on), DEBIAN_MIRROR.
 
 SHELL := bash

@@ -2,7 +2,8 @@
 # demo.sh up|show|down [edge]: brings the demo's stack (compose.yaml; with edge: compose-edge.yaml over it) up, shows what it
 # does, or stops it and removes everything of it. A start that fails is undone, and so is one that is interrupted, or a show.
 # Ports that clash with something else on this machine: DEMO_SERVICE_PORT, DEMO_EDGE_PORT, DEMO_ETCD_PORT,
-# DEMO_ETCD_PEER_PORT; with edge also DEMO_CLIENT_PORT, DEMO_MEMCACHED_PORT.
+# DEMO_ETCD_PEER_PORT, DEMO_STATS_PORT, DEMO_REGISTER_PORT, DEMO_DISCOVER_PORT; with edge also DEMO_CLIENT_PORT,
+# DEMO_MEMCACHED_PORT. For tests: DEMO_PROJECT is the project's name, DEMO_COMPOSE a compose file more, DEMO_BIN the program that shows.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -16,6 +17,9 @@ case $which in
         ;;
     *) die "usage: $0 up|show|down [edge]" ;;
 esac
+
+project=${DEMO_PROJECT:-$project}
+[ -z "${DEMO_COMPOSE:-}" ] || files+=(-f "$DEMO_COMPOSE")
 
 compose=$(compose_command) || die "neither docker compose nor docker-compose is here: run deploy/setup.sh (make setup)"
 # shellcheck disable=SC2086 # a command of one or two words
@@ -36,6 +40,13 @@ remove() {
     compose down --volumes --remove-orphans
 }
 
+# abandon WORDS: whoever interrupts that, too, would be left with a part of it.
+abandon() {
+    trap '' INT TERM
+    say "$1; removing what there is of it"
+    remove
+}
+
 case ${1:-} in
     up)
         if [ -z "$(compose ps -q 2>/dev/null)" ]; then
@@ -43,15 +54,15 @@ case ${1:-} in
             refuse_taken "the edge" "${DEMO_EDGE_PORT:-8080}" DEMO_EDGE_PORT
             refuse_taken etcd "${DEMO_ETCD_PORT:-2379}" DEMO_ETCD_PORT
             refuse_taken "etcd's peers" "${DEMO_ETCD_PEER_PORT:-2380}" DEMO_ETCD_PEER_PORT
-            refuse_taken "HAProxy's stats page" 1936
-            refuse_taken "register's status" 9180
-            refuse_taken "discover's status" 9181
+            refuse_taken "HAProxy's stats page" "${DEMO_STATS_PORT:-1936}" DEMO_STATS_PORT
+            refuse_taken "register's status" "${DEMO_REGISTER_PORT:-9180}" DEMO_REGISTER_PORT
+            refuse_taken "discover's status" "${DEMO_DISCOVER_PORT:-9181}" DEMO_DISCOVER_PORT
             if [ "$which" = edge ]; then
                 refuse_taken "the client tier" "${DEMO_CLIENT_PORT:-8001}" DEMO_CLIENT_PORT
                 refuse_taken memcached "${DEMO_MEMCACHED_PORT:-11211}" DEMO_MEMCACHED_PORT
             fi
             # What is half up is of no use to anybody.
-            trap 'say "not up; removing what there is of it"; remove' EXIT
+            trap 'abandon "not up"' EXIT
             trap 'exit 130' INT TERM
         fi
         say "starting etcd, register, discover and ${which:+three tiers of }two containers${which:+ each}"
@@ -60,8 +71,8 @@ case ${1:-} in
         ;;
     show)
         # Whoever interrupts it has seen enough.
-        trap 'remove; exit 130' INT TERM
-        cargo run --release --locked -q -p e2e --bin demo -- "$which"
+        trap 'abandon interrupted; exit 130' INT TERM
+        if [ -n "${DEMO_BIN:-}" ]; then "$DEMO_BIN" "$which"; else cargo run --release --locked -q -p e2e --bin demo -- "$which"; fi
         ;;
     down)
         say "stopping and removing the demo"

@@ -18,7 +18,7 @@ use e2e::http::Client;
 use e2e::terminal::Terminal;
 use e2e::traffic::{Load, Plan, first_answer};
 use e2e::{Context, Lab, LabError, Result, wait};
-use stack::{Project, Stack};
+use stack::{Project, Stack, status_address};
 
 /// For the stack to serve: images are there, but etcd, both agents and HAProxy start.
 const SERVING: Duration = Duration::from_mins(1);
@@ -32,8 +32,9 @@ const MORE: usize = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     let terminal = Terminal::detect();
-    let project = if std::env::args().nth(1).as_deref() == Some("edge") { stack::EDGE } else { stack::DEMO };
-    match Box::pin(show(terminal, project)).await {
+    let tiers = std::env::args().nth(1).as_deref() == Some("edge");
+    let project = if tiers { stack::EDGE } else { stack::DEMO };
+    match Box::pin(show(terminal, project, tiers)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             terminal.line(format_args!("\n  {} {error:?}", terminal.bad("failed:")));
@@ -45,10 +46,10 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn show(terminal: Terminal, project: Project) -> Result<()> {
+async fn show(terminal: Terminal, project: Project, tiers: bool) -> Result<()> {
     let lab = Lab::new()?;
     let stack = Stack::find(lab.docker().await?, project).await?;
-    if project.name == stack::EDGE.name {
+    if tiers {
         return tiers::show(terminal, &stack).await;
     }
     let to = stack.service_address()?;
@@ -160,9 +161,9 @@ fn summary(terminal: Terminal, to: SocketAddr, edge: SocketAddr) {
     for (what, address) in [
         ("the service", format!("http://{to}/")),
         ("at the edge", format!("curl -H 'Host: whoami.local' http://{edge}/")),
-        ("HAProxy's statistics", "http://127.0.0.1:1936/".to_owned()),
-        ("register's status", "http://127.0.0.1:9180/".to_owned()),
-        ("discover's status", "http://127.0.0.1:9181/".to_owned()),
+        ("HAProxy's statistics", format!("http://{}/", status_address(stack::STATS))),
+        ("register's status", format!("http://{}/", status_address(stack::REGISTER))),
+        ("discover's status", format!("http://{}/", status_address(stack::DISCOVER))),
     ] {
         terminal.line(format_args!("     {what:<21} {}", terminal.bold(address)));
     }

@@ -16,30 +16,48 @@ use crate::ROUTED;
 const PROJECT: &str = "com.docker.compose.project";
 /// Compose's name of the service within the project.
 const SERVICE: &str = "com.docker.compose.service";
-/// On what the demo itself started.
+/// On what the demo itself started, with the project's name.
 const EXTRA: &str = "docker-register-demo.extra";
 /// Which port HAProxy serves whoami on: the label that compose.yaml gives them.
 const SERVICE_PORT: &str = "register.80.service-port";
 
-/// How `/services/NAME` of discover's admin server is reached.
-const DISCOVER: ([u8; 4], u16) = ([127, 0, 0, 1], 9181);
+/// Where the agents' statuses are, and HAProxy's: a variable of deploy/demo.sh, and the port without it.
+pub const REGISTER: (&str, u16) = ("DEMO_REGISTER_PORT", 9180);
+/// See [`REGISTER`].
+pub const DISCOVER: (&str, u16) = ("DEMO_DISCOVER_PORT", 9181);
+/// See [`REGISTER`].
+pub const STATS: (&str, u16) = ("DEMO_STATS_PORT", 1936);
+
+/// One of these ports, on loopback.
+pub fn status_address((variable, default): (&str, u16)) -> SocketAddr {
+    let given = std::env::var(variable).ok().and_then(|port| port.parse().ok());
+    ([127, 0, 0, 1], given.unwrap_or(default)).into()
+}
+
 /// For `docker stop`; all of the demo's programs end at once when they are idle.
 const GRACE: i32 = 10;
 
 /// A demo's compose project.
 #[derive(Debug, Clone, Copy)]
 pub struct Project {
-    /// Its name.
-    pub name: &'static str,
+    /// Its name, unless [`Self::name`] finds another.
+    usual: &'static str,
     /// The service whose containers are shown first.
     first: &'static str,
     make: &'static str,
 }
 
+impl Project {
+    /// Its name: deploy/demo.sh may have been told another (DEMO_PROJECT).
+    fn name(&self) -> String {
+        std::env::var("DEMO_PROJECT").ok().filter(|name| !name.is_empty()).unwrap_or_else(|| self.usual.to_owned())
+    }
+}
+
 /// `make demo`.
-pub const DEMO: Project = Project { name: "docker-register-demo", first: "whoami", make: "make demo" };
+pub const DEMO: Project = Project { usual: "docker-register-demo", first: "whoami", make: "make demo" };
 /// `make demo-edge`.
-pub const EDGE: Project = Project { name: "docker-register-demo-edge", first: "client", make: "make demo-edge" };
+pub const EDGE: Project = Project { usual: "docker-register-demo-edge", first: "client", make: "make demo-edge" };
 
 /// The demo's stack, up.
 pub struct Stack {
@@ -91,7 +109,7 @@ impl Stack {
 
     /// Waits until discover routes to so many live backends of a service.
     pub async fn routed(&self, service: &str, wanted: usize) -> Result<()> {
-        let mut discover = Client::new(DISCOVER.into(), true, Duration::from_secs(2));
+        let mut discover = Client::new(status_address(DISCOVER), true, Duration::from_secs(2));
         let path = format!("/services/{service}");
         wait::until_true(&format!("{wanted} live backends of {service}"), ROUTED, async || {
             let Ok(reply) = discover.get(&path).await else { return false };
@@ -128,8 +146,7 @@ impl Stack {
 
     async fn create(&self, labels: impl Iterator<Item = (String, String)>, env: Vec<String>) -> Result<Container> {
         let config = self.model.config.clone().unwrap_or_default();
-        let ours =
-            [(PROJECT, self.project.name), (EXTRA, "yes")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let ours = [PROJECT, EXTRA].map(|key| (key.to_owned(), self.project.name()));
         let labels: HashMap<_, _> = labels.chain(ours).collect();
         let host = self.model.host_config.clone().unwrap_or_default();
         let host_config = HostConfig {
@@ -153,7 +170,7 @@ impl Stack {
 
     /// Removes what an earlier demonstration left.
     pub async fn remove_leftovers(&self) -> Result<()> {
-        for (id, _) in self.docker.labelled(&format!("{EXTRA}=yes")).await? {
+        for (id, _) in self.docker.labelled(&format!("{EXTRA}={}", self.project.name())).await? {
             let options = bollard::query_parameters::RemoveContainerOptions { force: true, v: true, link: false };
             self.docker.api().remove_container(&id, Some(options)).await.during(format!("removing {id}"))?;
         }
@@ -183,7 +200,7 @@ async fn inspect(docker: &Docker, part: &Part) -> Result<ContainerInspectRespons
 }
 
 async fn of_project(docker: &Docker, project: Project) -> Result<Vec<Part>> {
-    let filters = HashMap::from([("label".to_owned(), vec![format!("{PROJECT}={}", project.name)])]);
+    let filters = HashMap::from([("label".to_owned(), vec![format!("{PROJECT}={}", project.name())])]);
     let options =
         bollard::query_parameters::ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
     let found = docker.api().list_containers(Some(options)).await.during("listing the demo's containers")?;
@@ -209,7 +226,8 @@ pub async fn hints(project: Project) -> Vec<String> {
             parts.sort_by(|a, b| (a.running, &a.name).cmp(&(b.running, &b.name)));
             let hint = |part: &Part| format!("docker logs {}   # {}, {}", part.name, part.service, part.status);
             let mut hints: Vec<_> = parts.iter().filter(|p| !p.service.is_empty()).map(hint).collect();
-            hints.push("curl http://127.0.0.1:9180/status http://127.0.0.1:9181/status".to_owned());
+            let [register, discover] = [REGISTER, DISCOVER].map(status_address);
+            hints.push(format!("curl http://{register}/status http://{discover}/status"));
             hints
         }
         Err(error) => vec![format!("{error:?}")],

@@ -9,7 +9,7 @@ use e2e::terminal::Terminal;
 use e2e::traffic::{Load, Plan};
 use e2e::{Context, LabError, Result, wait};
 
-use crate::stack::{Part, Stack};
+use crate::stack::{DISCOVER, Part, Stack, status_address};
 use crate::{ROUTED, SERVING};
 
 /// The host under which the edge serves the first tier.
@@ -42,10 +42,11 @@ pub async fn show(terminal: Terminal, stack: &Stack) -> Result<()> {
         stop_and_start(terminal, stack, edge, tier).await?;
     }
     terminal.heading("All of this goes on running");
+    let discover = status_address(DISCOVER);
     for (what, how) in [
         ("the chain", format!("curl -H 'Host: {HOST}' http://{edge}/")),
-        ("who is where", "curl http://127.0.0.1:9181/services".to_owned()),
-        ("discover's status", "http://127.0.0.1:9181/".to_owned()),
+        ("who is where", format!("curl http://{discover}/services")),
+        ("discover's status", format!("http://{discover}/")),
         ("stop one yourself", format!("docker stop {}", stack.parts(TIERS[1]).await?[0].name)),
         ("stop and remove all", "make demo-edge-down".to_owned()),
     ] {
