@@ -63,6 +63,12 @@ fn print_steps(live: &Live) {
     if live.is_idle() {
         println!("  nothing: only the order of the file changes");
     }
+    for section in &live.sections.come {
+        println!("  + section {} from {}", section.name, section.defaults);
+    }
+    for section in &live.sections.go {
+        println!("  - section {section}, which is empty");
+    }
     for step in &live.ops {
         let section = &step.section;
         match &step.change {

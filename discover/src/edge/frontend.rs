@@ -1,7 +1,7 @@
 //! The frontend and the sections behind it, as text of haproxy.cfg.
 //!
 //! Everything that differs from rule to rule is in the map, so a rule of any kind comes and goes without a change here. The sections
-//! are all alike, too: a service takes one, and nothing of it is in the section's text.
+//! are all alike, too: a service takes one, and nothing of it is in the section's text. From HAProxy 3.4 on there are two [`Kind`]s.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,6 +19,8 @@ use crate::generators::haproxy::settings::ListenOn;
 pub const EMPTY: &str = "edge:none";
 /// What the names of the edge's sections begin with; a number follows.
 const SECTION: &str = "edge:";
+/// The `defaults` section that plain sections are made from.
+pub const PLAIN: &str = "edge-plain";
 /// How many labels of a host a wildcard may stand for.
 const MOST_LABELS: usize = 8;
 
@@ -40,6 +42,16 @@ const PAGES: [(&str, &str); 3] = [
     ("page_404", page!("Not Found", "404", "There is no service here.")),
     ("page_503", page!("Service Unavailable", "503", "No backend of this service is up.")),
 ];
+
+/// How a section of the edge gets into HAProxy, and what it can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Made from [`PLAIN`] with nothing of its own, so that HAProxy can add it at run time (3.4). No sticky rule: neither a cookie's
+    /// name nor `ignore-persist` can be had from a `defaults` section.
+    Plain,
+    /// Written out in the file, which only a reload reads; serves everything.
+    Whole,
+}
 
 /// The edge as the rest of the file has it.
 #[derive(Debug, Clone)]
@@ -138,10 +150,26 @@ pub fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool) 
 ///
 /// # Errors
 /// [`tera::Error`]: never, as a test shows.
-pub fn section(settings: &EdgeSettings, frame: &Frame, number: u32) -> Result<String, tera::Error> {
+pub fn section(settings: &EdgeSettings, frame: &Frame, number: u32, kind: Kind) -> Result<String, tera::Error> {
+    let head = format!("backend {}", section_name(number));
+    match kind {
+        Kind::Plain => Ok(format!("{head} from {PLAIN}\n")),
+        Kind::Whole => slot(&head, Some(&format!("edge{number}")), settings, frame),
+    }
+}
+
+/// The lines of [`PLAIN`], without its head: what a whole section says, but for its cookie.
+///
+/// # Errors
+/// [`tera::Error`]: never, as a test shows.
+pub fn plain_lines(settings: &EdgeSettings, frame: &Frame) -> Result<String, tera::Error> {
+    Ok(slot("", None, settings, frame)?.trim_start_matches('\n').to_owned())
+}
+
+fn slot(head: &str, cookie: Option<&str>, settings: &EdgeSettings, frame: &Frame) -> Result<String, tera::Error> {
     let mut context = Context::new();
-    context.insert("name", &section_name(number));
-    context.insert("cookie", &format!("edge{number}"));
+    context.insert("head", head);
+    context.insert("cookie", &cookie);
     context.insert("cookie_key", &settings.cookie_key.to_string());
     for (name, time) in [("timeout_connect", frame.timeouts[0]), ("timeout_server", frame.timeouts[2])] {
         context.insert(name, &format!("{}ms", time.as_millis()));

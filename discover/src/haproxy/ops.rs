@@ -1,7 +1,7 @@
 //! The runtime operations: the command of each, and which of HAProxy's replies mean that it worked.
 //!
 //! HAProxy answers in prose and differs between versions, so success is a list of known replies and everything else is a [`Refusal`].
-//! Texts measured on 2.6.12 and 3.0.11; those about sections are from HAProxy's runtime API reference and from 3.4.3.
+//! Texts measured on 2.6.12 and 3.0.11; those about sections are from 3.4.3 and 3.4.7.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -312,6 +312,8 @@ impl RefusalKind {
             ("Error during backend creation : name is already used", RefusalKind::Exists),
             ("Backend must be unpublished", RefusalKind::NotInMaintenance),
             ("Only a backend without server can be deleted", RefusalKind::Busy),
+            ("This proxy cannot be removed at runtime", RefusalKind::Referenced),
+            ("Cannot find default proxy", RefusalKind::NotFound),
             ("Proxy is disabled", RefusalKind::StoppedWorker),
         ];
         KNOWN.iter().find(|(start, _)| text.starts_with(start)).map_or(Self::Other, |(_, kind)| *kind)

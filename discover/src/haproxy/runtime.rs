@@ -1,9 +1,10 @@
 //! Typed operations over HAProxy's runtime socket.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::command::{Command, CommandError, MAX_COMMAND};
-use super::ops::{Op, Refusal, RefusalKind, ServerParams, ServerRef, map_key, map_name};
+use super::ops::{Op, Refusal, RefusalKind, SectionName, ServerParams, ServerRef, map_key, map_name};
 use super::socket::{Reply, RuntimeSocket, SocketError};
 use super::tables::{self, Info, ServerState, StatRow, TableError};
 use super::version::Version;
@@ -189,6 +190,34 @@ impl Runtime {
             Some(names) => Ok(names.split_whitespace().map(str::to_owned).collect()),
             None => Err(RuntimeError::refused(&command, &reply)),
         }
+    }
+
+    /// The sections that can hold servers and take traffic: those that were published (3.4 and later).
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn published(&mut self) -> Result<BTreeSet<String>, RuntimeError> {
+        // All proxies, sections only, all servers: few bytes even where there are many servers.
+        let rows = self.show(["show", "stat", "-1", "2", "-1"], tables::stat).await?;
+        Ok(rows.into_iter().filter(|row| !row.status.contains("(UNPUB)")).map(|row| row.section).collect())
+    }
+
+    /// Deletes a section without servers (3.4 and later). One that stays takes traffic as before.
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when the socket failed; HAProxy's own answers are all [`DelOutcome`]s.
+    pub async fn del_section(&mut self, section: &SectionName) -> Result<DelOutcome, RuntimeError> {
+        let (unpublish, del) = (Op::UnpublishSection(section.clone()), Op::DelSection(section.clone()));
+        let refusal = match self.apply(&[unpublish, del]).await.pop() {
+            None | Some(Ok(())) => return Ok(DelOutcome::Deleted),
+            Some(Err(RuntimeError::Refused { refusal, .. })) => refusal,
+            Some(Err(other)) => return Err(other),
+        };
+        if refusal.kind == RefusalKind::NotFound {
+            return Ok(DelOutcome::NotFound);
+        }
+        self.run(Op::PublishSection(section.clone())).await?;
+        Ok(if refusal.kind == RefusalKind::Busy { DelOutcome::Busy } else { DelOutcome::Refused(refusal) })
     }
 
     /// The entries of a map, in HAProxy's order.

@@ -1,7 +1,7 @@
 //! Which HAProxy this is, and what it can do.
 //!
 //! Every difference between versions that the rest of the program cares about is a field of [`Capabilities`]: nothing else compares
-//! versions. Facts: measured on 2.6.12, 3.0.11, 3.2.0 and 3.4.0; `docs/` has the table.
+//! versions. Facts: measured on 2.6.12, 3.0.11, 3.2.0, 3.4.0 and 3.4.7; `docs/` has the table.
 
 use std::fmt;
 use std::str::FromStr;
@@ -148,7 +148,7 @@ pub struct Capabilities {
     pub wait_removable: bool,
     /// `add server help` lists the keywords that are accepted (3.2).
     pub add_server_help: bool,
-    /// `add backend`, `publish backend` (3.4): new sections without a reload.
+    /// `add backend`, `publish backend`, `del backend` (3.4): sections come from named `defaults` and go without a reload.
     pub add_backend: bool,
     /// The algorithm of a section without `balance` is `roundrobin`; from 3.3 on it is `random`. Sections should always say it.
     pub roundrobin_by_default: bool,

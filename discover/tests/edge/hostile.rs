@@ -1,8 +1,7 @@
 //! Requests that mean harm.
 
 use super::echo::echo;
-use super::support::world::each;
-use super::{get, raw, routed, who, world};
+use super::{each, get, raw, routed, who, world};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_hosts_and_paths_reach_nobody_whose_they_are_not() {

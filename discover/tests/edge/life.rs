@@ -8,8 +8,8 @@ use discover::edge::settings::{ConfigRule, Owners};
 use discover::haproxy::ops::Op;
 
 use super::echo::echo;
-use super::support::world::{World, each};
-use super::{get, route, routed, who, world};
+use super::support::world::World;
+use super::{each, get, route, routed, who, world};
 
 /// The map on disk, and the one that HAProxy has.
 async fn maps(world: &World) -> [RuleMap; 2] {

@@ -8,12 +8,13 @@ mod support;
 mod echo;
 mod hostile;
 mod life;
+mod made;
 mod requests;
 mod sections;
 mod sticky;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::model::{Backend, Route, Routes};
@@ -30,6 +31,15 @@ fn world(program: &Path, change: impl FnOnce(&mut EdgeSettings)) -> (World, u16)
     let mut edge = EdgeSettings { listen, spare_sections: 3, ..EdgeSettings::default() };
     change(&mut edge);
     (World::with(program, |settings| settings.edge = Some(Arc::new(edge))), port)
+}
+
+/// Every HAProxy of this machine, the one that makes sections among them.
+fn each() -> Vec<PathBuf> {
+    let mut programs = support::world::each();
+    programs.extend(support::making());
+    programs.sort();
+    programs.dedup();
+    programs
 }
 
 /// `shop.example/api`, and words for what is done there: `strip`, `sticky`, `https`, `priority=N`.

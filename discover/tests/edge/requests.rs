@@ -4,8 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::echo::echo;
-use super::support::world::each;
-use super::{get, raw, routed, who, world};
+use super::{each, get, raw, routed, who, world};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_most_specific_host_and_then_the_longest_path_decide() {

@@ -5,27 +5,29 @@ use std::net::TcpListener;
 use common::model::Mode;
 
 use super::echo::echo;
-use super::support::world::{backend, each};
+use super::support::world::backend;
 use super::support::{eventually, free_port, get as plain};
-use super::{routed, who, world};
+use super::{each, routed, who, world};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_services_take_spare_sections_and_one_reload_makes_more() {
     let a = echo("a").await;
     for program in each() {
+        // Where HAProxy makes sections, only sticky services need spare ones.
         let (mut world, port) = world(&program, |_| {});
+        let sticky = if world.can().add_backend { " sticky" } else { "" };
         world.settle().await;
         let name = |n: usize| (format!("s{n}"), format!("s{n}.example"));
         for n in 0..3 {
             let (service, host) = name(n);
-            world.want(&service, vec![routed("a", a, &[&host])]);
+            world.want(&service, vec![routed("a", a, &[&format!("{host}{sticky}")])]);
             world.settle().await;
             assert_eq!(who(port, &host, "/").await, "a");
         }
         assert_eq!(world.reloads(), ["start"], "HAProxy {}", world.version());
         for n in 3..6 {
             let (service, host) = name(n);
-            world.want(&service, vec![routed("a", a, &[&host])]);
+            world.want(&service, vec![routed("a", a, &[&format!("{host}{sticky}")])]);
             world.settle().await;
             assert_eq!(who(port, &host, "/").await, "a");
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::echo::echo;
-use super::support::world::{backend, each, weighing};
-use super::{get, routed, world};
+use super::support::world::{backend, weighing};
+use super::{each, get, routed, world};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sticky_sessions_survive_changes_restarts_and_reloads() {

@@ -32,6 +32,13 @@ pub fn programs() -> Vec<PathBuf> {
     found.into_values().collect()
 }
 
+/// The lab's HAProxy that makes sections at run time, where Debian's experimental packages had one: for tests of what only it can.
+pub fn making() -> Option<PathBuf> {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/lab/bin/haproxy-3.4");
+    let program = std::env::var_os("HAPROXY_BIN").map_or(lab, PathBuf::from);
+    (program.is_file() && version(&program).branch() >= (3, 4)).then_some(program)
+}
+
 /// What `haproxy -v` says.
 pub fn version(program: &Path) -> Version {
     let output = std::process::Command::new(program).arg("-v").output().unwrap();

@@ -15,6 +15,8 @@ pub enum Habit {
     Forward,
     /// Passes the greeting on and the beginning of a reply, then closes.
     CloseMidReply,
+    /// Passes everything on, but sections cannot be made.
+    NoSections,
     /// Takes connections and closes them.
     Close,
     /// Its file is not there.
@@ -78,7 +80,17 @@ async fn serve(listener: UnixListener, to: PathBuf, habit: Habit) {
             let Ok(server) = UnixStream::connect(to).await else { return };
             let (mut client_read, mut client_write) = client.into_split();
             let (mut server_read, mut server_write) = server.into_split();
-            let up = async { _ = tokio::io::copy(&mut client_read, &mut server_write).await };
+            let up = async {
+                let mut buffer = [0; 4096];
+                while let Ok(n @ 1..) = client_read.read(&mut buffer).await {
+                    if habit == Habit::NoSections {
+                        spoil(&mut buffer[..n]);
+                    }
+                    if server_write.write_all(&buffer[..n]).await.is_err() {
+                        return;
+                    }
+                }
+            };
             let down = async {
                 let mut buffer = [0; 4096];
                 // The greeting's two prompts pass, so that a command is sent at all.
@@ -97,5 +109,13 @@ async fn serve(listener: UnixListener, to: PathBuf, habit: Habit) {
                 () = down => {}
             }
         });
+    }
+}
+
+/// Makes `add backend` a command that HAProxy does not know.
+fn spoil(bytes: &mut [u8]) {
+    let word = b"add backend";
+    while let Some(at) = bytes.windows(word.len()).position(|w| w == word) {
+        bytes[at] = b'x';
     }
 }

@@ -18,7 +18,7 @@ use super::plan::{Applied, Live, Plan, ReloadReason};
 use super::refused::take_words;
 use super::server::Server;
 use super::status::ReloadRecord;
-use super::steps::Ran;
+use super::steps::{Ran, StepError};
 use crate::edge::RuleMap;
 use crate::generators::Outcome;
 use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
@@ -108,9 +108,10 @@ impl Haproxy {
 
     /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. A full
     /// disk does not keep the operations back: nothing known to be dead may get traffic for want of a file.
-    async fn apply_live(&mut self, live: Live) -> Result<bool, HaproxyError> {
+    async fn apply_live(&mut self, mut live: Live) -> Result<bool, HaproxyError> {
+        self.delete_sections(&mut live).await;
         let written = self.write(&live.layout);
-        let ran = self.connection.run(&live.ops, live.rules.as_ref(), &self.files.rules_name(), &self.metrics).await;
+        let ran = self.connection.run(&live, &self.files.rules_name(), &self.metrics).await;
         for step in &live.ops {
             if let ServerChange::Retire(server) = &step.change {
                 let section = self.applied.lingering.entry(step.section.clone()).or_default();
@@ -135,6 +136,9 @@ impl Haproxy {
                 for error in &errors {
                     warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
                 }
+                if errors.iter().any(StepError::no_sections) {
+                    self.makes_none = self.connection.version().cloned();
+                }
                 self.verify().await;
                 // Not what was refused: whoever loads the file before the reload must be able to.
                 let runs = self.applied.layout.clone();
@@ -145,6 +149,16 @@ impl Haproxy {
             }
         }
         written.map(|()| false)
+    }
+
+    /// Deletes the sections that nothing needs any more. What HAProxy keeps for now stays in the file, too.
+    async fn delete_sections(&mut self, live: &mut Live) {
+        for name in std::mem::take(&mut live.sections.go) {
+            if !self.connection.delete_section(&name, &self.metrics).await {
+                self.delete_at = Some(Instant::now() + COLLECT_AFTER[1]);
+                live.layout.sections.extend(self.applied.layout.sections.iter().filter(|s| s.name == name).cloned());
+            }
+        }
     }
 
     /// Writes the file, or leaves that to a later turn when it is large and was written a moment ago.

@@ -1,10 +1,47 @@
-//! What becomes of one server, and the operations that make it. Pure.
+//! What becomes of one server, or of one section, and the operations that make it. Pure.
 
 use std::sync::Arc;
 
 use super::server::Server;
 use crate::haproxy::command::CommandError;
 use crate::haproxy::ops::{Op, SectionName, ServerParams, ServerRef};
+
+/// Sections that HAProxy makes and deletes without a reload (3.4).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SectionChanges {
+    /// Those that come: before any server.
+    pub come: Vec<NewSection>,
+    /// Those that go, as far as HAProxy lets them: without servers, and no rule leads there.
+    pub go: Vec<Arc<str>>,
+}
+
+impl SectionChanges {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.come.is_empty() && self.go.is_empty()
+    }
+}
+
+/// A section to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSection {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The `defaults` section that it is made from, which runs.
+    pub defaults: Arc<str>,
+}
+
+impl NewSection {
+    /// The operations, in order.
+    ///
+    /// # Errors
+    /// [`CommandError`] when a name cannot be sent over the runtime API.
+    pub fn ops(&self) -> Result<[Op; 2], CommandError> {
+        let (name, defaults) = (SectionName::new(&*self.name)?, SectionName::new(&*self.defaults)?);
+        // Without servers, and before a rule leads there, it is no matter that it takes traffic.
+        Ok([Op::AddSection { name: name.clone(), defaults }, Op::PublishSection(name)])
+    }
+}
 
 /// One server's change, as the operations that make it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -232,6 +232,7 @@ impl Connection {
         if layout.rules.is_some() {
             layout.rules = self.read_rules(&files.rules_name()).await?;
         }
+        self.leave_out_unmade(&mut layout).await?;
         Ok(readback::applied(layout, on_disk.unknown, &files.read_retired(), &running))
     }
 

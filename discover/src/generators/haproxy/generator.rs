@@ -14,7 +14,7 @@ use super::binds::{Binds, Listening};
 use super::compose::{Composer, TemplateError};
 use super::composing::{Composing, Given};
 use super::connection::Connection;
-use super::edge::EdgeComposer;
+use super::edge::{EdgeComposer, Idle};
 use super::files::ConfigFiles;
 use super::layout::{Layout, Section};
 use super::lingering::Lingering;
@@ -30,6 +30,7 @@ use crate::edge::frontend::{Frame, section_number};
 use crate::edge::{EdgeSettings, Lost, Routing, RuleMap};
 use crate::generators::{Generator, Outcome};
 use crate::haproxy::shortage::is_shortage;
+use crate::haproxy::version::{Capabilities, Version};
 use crate::metrics::Metrics;
 use crate::names::Resolved;
 use crate::reconcile::Desired;
@@ -64,6 +65,10 @@ pub struct Haproxy {
     pub(super) unwritten: bool,
     /// What HAProxy refused, not tried again before the reload that does it.
     pub(super) refused_ops: Option<Live>,
+    /// The version that refused to make a section: the file has them all, as for older versions.
+    pub(super) makes_none: Option<Version>,
+    /// No empty section is deleted before this: one that HAProxy would not delete is tried again then.
+    pub(super) delete_at: Option<Instant>,
     /// Servers that HAProxy refuses even in the file.
     pub(super) refused: Refused,
     /// The servers that linger, as noted on disk.
@@ -141,6 +146,8 @@ impl Haproxy {
             writing: WritePace::default(),
             unwritten: false,
             refused_ops: None,
+            makes_none: None,
+            delete_at: None,
             refused: Refused::default(),
             retired: Retired::new(),
             collect_at: None,
@@ -237,17 +244,24 @@ impl Haproxy {
         note.stats_taken = chosen.stats_taken;
     }
 
+    /// What HAProxy can do, but for what it has refused.
+    fn can(&self) -> Capabilities {
+        let can = *self.connection.can();
+        let refused = self.makes_none.is_some() && self.makes_none.as_ref() == self.connection.version();
+        Capabilities { add_backend: can.add_backend && self.connection.asks() && !refused, ..can }
+    }
+
     /// The layout that is desired; what could not be rendered or is left out is told.
-    fn compose(&mut self, desired: &Desired, refill: bool) -> Layout {
+    fn compose(&mut self, desired: &Desired, idle: Idle) -> Layout {
         let rendered = self.composing.renders();
-        let (ports, names, can) = (self.binds.chosen(), &self.names, *self.connection.can());
+        let (ports, names, can) = (self.binds.chosen(), &self.names, self.can());
         let given = Given { ports, names, can, unix_now: self.unix_now };
         let (mut layout, failed) = self.composing.compose(desired, &given);
         for (service, error) in failed {
             warn!(%service, error = %Chain(&error), "Section could not be rendered; its last form stays.");
         }
         if let Some(edge) = &mut self.edge {
-            edge.compose(&mut layout, desired, &given, &self.applied.layout, self.now, refill);
+            edge.compose(&mut layout, desired, &given, &self.applied, self.now, idle);
         }
         self.refused.leave_out(&mut layout);
         let rendered = self.composing.renders() - rendered;
@@ -347,12 +361,13 @@ impl Generator for Haproxy {
     }
 
     fn plan(&mut self, desired: &Desired) -> Plan {
-        let layout = self.compose(desired, false);
-        let can = *self.connection.can();
+        let may_go = self.delete_at.is_none_or(|at| at <= self.now);
+        let layout = self.compose(desired, if may_go { Idle::Go } else { Idle::Stay });
+        let can = self.can();
         match plan(&layout, &self.applied, &can) {
             // A structure that is loaded anew has its full number of spare sections again.
             Plan::Reload { interim, reasons, .. } if self.edge.is_some() => {
-                Plan::Reload { interim, layout: self.compose(desired, true), reasons }
+                Plan::Reload { interim, layout: self.compose(desired, Idle::Refill), reasons }
             }
             // Nobody listens to operations.
             Plan::Live(live) if !self.connection.live() && !live.is_idle() => {

@@ -160,6 +160,14 @@ fn total(header: u64, sections: impl Iterator<Item = u64>, footer: &str) -> u64 
 }
 
 impl Section {
+    /// The `defaults` section that this one is made from, if it says nothing of its own: what `add backend` makes, and no more.
+    pub fn made_from(&self) -> Option<&str> {
+        let mut words = self.skeleton.lines().next()?.split(' ');
+        let head = words.next() == Some("backend") && words.next() == Some(&*self.name) && words.next() == Some("from");
+        let from = words.next().filter(|_| head && words.next().is_none());
+        from.filter(|_| self.skeleton.lines().count() == 1)
+    }
+
     /// Name, skeleton and servers as they stand in the file.
     fn text(&self) -> &(Box<str>, u64) {
         self.text.0.get_or_init(|| {
@@ -228,6 +236,21 @@ mod tests {
         Arc::make_mut(&mut other.sections[0]).servers[0].weight = 1;
         assert_eq!(one.differs_from(&other), ["empty", "web"]);
         assert_eq!(other.differs_from(&one), ["empty", "web"]);
+    }
+
+    #[test]
+    fn a_section_that_says_nothing_of_its_own_is_one_that_haproxy_can_add() {
+        let section = |skeleton: &str| Section { skeleton: skeleton.into(), ..(*layout().sections[1]).clone() };
+        assert_eq!(section("backend empty from base\n").made_from(), Some("base"));
+        for other in [
+            "",
+            "backend empty\n",
+            "backend other from base\n",
+            "listen empty from base\n",
+            "backend empty from base\n\tmode tcp\n",
+        ] {
+            assert_eq!(section(other).made_from(), None, "{other}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
-use super::changes::{ServerChange, Step};
+use super::changes::{NewSection, SectionChanges, ServerChange, Step};
 use super::layout::{Layout, Section};
 use super::server::Server;
 use crate::edge::frontend::EMPTY;
@@ -95,11 +95,13 @@ pub enum Plan {
     },
 }
 
-/// Changes of servers and of the edge's rules only.
+/// Changes that need no reload: of servers, of the edge's rules, and from 3.4 on of sections that are made from `defaults` alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     /// The file that corresponds to the operations.
     pub layout: Layout,
+    /// Sections that come and go.
+    pub sections: SectionChanges,
     /// In the order of their urgency.
     pub ops: Vec<Step>,
     /// What becomes of the edge's rules: after servers have come, and before others go.
@@ -109,12 +111,12 @@ pub struct Live {
 impl Live {
     /// Whether `other` gives HAProxy the same to do.
     pub fn same_work(&self, other: &Self) -> bool {
-        self.ops == other.ops && self.rules == other.rules
+        self.sections == other.sections && self.ops == other.ops && self.rules == other.rules
     }
 
     /// Whether HAProxy has nothing to do for it.
     pub fn is_idle(&self) -> bool {
-        self.ops.is_empty() && self.rules.is_none()
+        self.sections.is_empty() && self.ops.is_empty() && self.rules.is_none()
     }
 }
 
@@ -132,7 +134,9 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     if desired.header != applied.layout.header || desired.footer != applied.layout.footer || edge_is_new {
         reasons.insert(ReloadReason::Header);
     }
-    let counterparts = counterparts(&applied.layout, desired);
+    let mut interim = applied.layout.clone();
+    let mut sections = SectionChanges { come: new_sections(&mut interim, desired, can), go: Vec::new() };
+    let counterparts = counterparts(&interim, desired);
     // No name is there twice: as many counterparts as are desired are all of them.
     if counterparts.iter().flatten().count() < desired.sections.len() {
         reasons.insert(ReloadReason::SectionAdded);
@@ -141,10 +145,12 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     let refuses_cookies = !can.cookie_in_add_server;
     let in_defaults = refuses_cookies && has_cookies(&desired.header);
     let mut ops = Vec::new();
-    let mut interim = applied.layout.clone();
     for (section, wanted) in interim.sections.iter_mut().zip(counterparts) {
         let Some(wanted) = wanted else {
-            reasons.insert(ReloadReason::SectionRemoved);
+            match can.add_backend && section.made_from().is_some() && is_idle(section, applied) {
+                true => sections.go.push(section.name.clone()),
+                false => _ = reasons.insert(ReloadReason::SectionRemoved),
+            }
             continue;
         };
         if Arc::ptr_eq(section, wanted) {
@@ -165,17 +171,38 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
         reasons.insert(ReloadReason::Lingering);
     }
     ops.sort_by_cached_key(|step: &Step| step.change.urgency());
+    interim.sections.retain(|section| !sections.go.contains(&section.name));
     let rules = rules(desired, &mut interim);
 
     if !reasons.is_empty() {
         // After a refusal what runs was read back; after an interrupted reload the sections that run are in doubt.
         let known = matches!(applied.unknown, None | Some(ReloadReason::Refused));
-        let interim = Live { layout: interim, ops, rules };
+        let interim = Live { layout: interim, sections, ops, rules };
         let interim = (known && !interim.is_idle()).then_some(interim);
         return Plan::Reload { interim, layout: desired.clone(), reasons };
     }
-    let live = Live { layout: desired.clone(), ops, rules };
+    let live = Live { layout: desired.clone(), sections, ops, rules };
     if live.is_idle() && same_order(desired, &applied.layout) { Plan::Unchanged } else { Plan::Live(live) }
+}
+
+/// Adds to `running`, without servers, the sections that HAProxy can make from `defaults` that it has loaded.
+fn new_sections(running: &mut Layout, desired: &Layout, can: &Capabilities) -> Vec<NewSection> {
+    if !can.add_backend || desired.header != running.header || same_names(running, desired) {
+        return Vec::new();
+    }
+    let names: HashSet<Arc<str>> = running.sections.iter().map(|section| section.name.clone()).collect();
+    let mut come = Vec::new();
+    for section in desired.sections.iter().filter(|section| !names.contains(&section.name)) {
+        let Some(defaults) = section.made_from() else { continue };
+        come.push(NewSection { name: section.name.clone(), defaults: defaults.into() });
+        running.sections.push(Arc::new(Section { servers: Vec::new(), ..(**section).clone() }));
+    }
+    come
+}
+
+/// Whether a section has no server, not even one that waits for its deletion.
+pub(super) fn is_idle(section: &Section, applied: &Applied) -> bool {
+    section.servers.is_empty() && !applied.lingering.contains_key(&section.name)
 }
 
 /// What becomes of the rules while the structure of `running` stays, which gets them. A rule whose section does not run yet
@@ -198,12 +225,17 @@ fn rules(desired: &Layout, running: &mut Layout) -> Option<RuleChange> {
 
 /// What each section that runs is to become; `None`: it goes. As long as none comes or goes, nothing is searched for.
 fn counterparts<'a>(running: &Layout, desired: &'a Layout) -> Vec<Option<&'a Arc<Section>>> {
-    let pairs = || running.sections.iter().zip(&desired.sections);
-    if running.sections.len() == desired.sections.len() && pairs().all(|(a, b)| Arc::ptr_eq(a, b) || a.name == b.name) {
+    if same_names(running, desired) {
         return desired.sections.iter().map(Some).collect();
     }
     let by_name: HashMap<&str, &Arc<Section>> = desired.sections.iter().map(|s| (&*s.name, s)).collect();
     running.sections.iter().map(|s| by_name.get(&*s.name).copied()).collect()
+}
+
+/// Whether both have the same sections in the same order, whatever is in them.
+fn same_names(a: &Layout, b: &Layout) -> bool {
+    let mut pairs = a.sections.iter().zip(&b.sections);
+    a.sections.len() == b.sections.len() && pairs.all(|(a, b)| Arc::ptr_eq(a, b) || a.name == b.name)
 }
 
 /// Whether both are the same down to their pointers: the usual case, and the cheapest to see.

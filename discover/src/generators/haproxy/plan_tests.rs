@@ -29,6 +29,12 @@ fn section(name: &str, port: u16, servers: Vec<Server>) -> Arc<Section> {
     })
 }
 
+/// A section that HAProxy 3.4 makes at run time.
+fn made(name: &str, servers: Vec<Server>) -> Arc<Section> {
+    let skeleton = format!("backend {name} from base\n").into();
+    Arc::new(Section { skeleton, ..(*section(name, 1, servers)).clone() })
+}
+
 fn layout(sections: Vec<Arc<Section>>) -> Layout {
     Layout { header: "global\n".into(), sections, ..Layout::default() }
 }
@@ -45,6 +51,15 @@ fn replay(mut applied: Applied, plan: &Plan) -> Applied {
         Plan::Live(live) => live,
     };
     let mut running: BTreeMap<(Arc<str>, Arc<str>), Server> = BTreeMap::new();
+    let mut names: BTreeSet<Arc<str>> = applied.layout.sections.iter().map(|section| section.name.clone()).collect();
+    for new in &live.sections.come {
+        assert_eq!((names.insert(new.name.clone()), &*new.defaults), (true, "base"));
+    }
+    for gone in &live.sections.go {
+        let section = applied.layout.sections.iter().find(|section| section.name == *gone).unwrap();
+        assert!(names.remove(gone) && section.servers.is_empty() && !applied.lingering.contains_key(gone));
+    }
+    assert_eq!(names, live.layout.sections.iter().map(|section| section.name.clone()).collect());
     for section in &applied.layout.sections {
         running.extend(section.servers.iter().map(|s| ((section.name.clone(), s.name.clone()), s.clone())));
     }
@@ -86,10 +101,11 @@ prop_compose! {
     }
 }
 prop_compose! {
-    fn any_layout()(raw in prop::collection::btree_map("[x-z]", (1u16..3, prop::collection::vec(any_server(), 0..5)), 0..3)) -> Layout {
+    fn any_layout()(raw in prop::collection::btree_map("[x-z]", (0u16..3, prop::collection::vec(any_server(), 0..5)), 0..3)) -> Layout {
         layout(raw.into_iter().map(|(name, (port, servers))| {
             let mut seen = BTreeSet::new();
-            section(&name, port, servers.into_iter().filter(|s| seen.insert(s.name.clone())).collect())
+            let servers = servers.into_iter().filter(|s| seen.insert(s.name.clone())).collect();
+            if port == 0 { made(&name, servers) } else { section(&name, port, servers) }
         }).collect())
     }
 }
@@ -97,9 +113,9 @@ prop_compose! {
 proptest! {
     #[test]
     fn a_plan_reaches_what_is_desired_and_then_there_is_nothing_to_do(
-        history in prop::collection::vec(any_layout(), 1..6), old in any::<bool>(),
+        history in prop::collection::vec(any_layout(), 1..6), version in 0usize..3,
     ) {
-        let can = can(if old { "2.6.12" } else { "3.0.11" });
+        let can = can(["2.6.12", "3.0.11", "3.4.7"][version]);
         let mut running = applied(history[0].clone());
         for desired in &history[1..] {
             running = replay(running.clone(), &plan(desired, &running, &can));
@@ -192,4 +208,37 @@ fn below_3_0_lingering_servers_are_collected_by_a_reload() {
     let Plan::Reload { reasons, .. } = plan(&desired, &was, &can("2.6.12")) else { panic!() };
     assert_eq!(Vec::from_iter(reasons), [ReloadReason::Lingering]);
     assert!(matches!(plan(&desired, &was, &can("3.0.11")), Plan::Live(_)));
+}
+
+#[test]
+fn from_3_4_on_a_section_made_from_defaults_alone_comes_and_goes_without_a_reload() {
+    let (web, one) = (section("web", 1, vec![server("a", 1)]), made("one", vec![server("b", 2)]));
+    let (was, desired) = (applied(layout(vec![web.clone()])), layout(vec![one.clone(), web.clone()]));
+    let Plan::Live(live) = plan(&desired, &was, &can("3.4.7")) else { panic!() };
+    assert_eq!(live.sections.come, [NewSection { name: "one".into(), defaults: "base".into() }]);
+    assert_eq!((live.ops.len(), &live.layout), (1, &desired), "its server comes at once");
+    for (was, desired, version) in [
+        (was.clone(), desired.clone(), "3.2.0"),
+        // The defaults that it is made from are not those that run.
+        (was.clone(), Layout { header: "other\n".into(), ..desired.clone() }, "3.4.7"),
+        (was, layout(vec![section("one", 1, vec![]), web.clone()]), "3.4.7"),
+    ] {
+        let Plan::Reload { interim, reasons, .. } = plan(&desired, &was, &can(version)) else { panic!() };
+        assert!(interim.is_none() && reasons.contains(&ReloadReason::SectionAdded), "{version}");
+    }
+    // Another section that needs a reload does not keep this one waiting.
+    let both = layout(vec![one.clone(), section("two", 2, vec![]), web.clone()]);
+    let Plan::Reload { interim, .. } = plan(&both, &applied(layout(vec![web.clone()])), &can("3.4.7")) else {
+        panic!()
+    };
+    assert_eq!(interim.unwrap().sections.come.len(), 1);
+
+    let empty = applied(layout(vec![made("one", vec![]), web.clone()]));
+    let without = layout(vec![web]);
+    let Plan::Live(live) = plan(&without, &empty, &can("3.4.7")) else { panic!() };
+    assert_eq!((live.sections.go, live.layout), (vec!["one".into()], without.clone()));
+    let lingering = [("one".into(), [("b".into(), server("b", 2))].into())].into();
+    for busy in [applied(desired), Applied { lingering, ..empty }] {
+        assert!(matches!(plan(&without, &busy, &can("3.4.7")), Plan::Reload { .. }), "it has servers");
+    }
 }

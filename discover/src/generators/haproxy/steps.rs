@@ -6,13 +6,15 @@ use std::sync::Arc;
 use common::telemetry::Chain;
 use tracing::debug;
 
-use super::changes::{ServerChange, Step};
+use super::changes::{NewSection, ServerChange, Step};
 use super::connection::{Connection, ConnectionError};
+use super::layout::Layout;
+use super::plan::Live;
 use super::server::Server;
 use crate::edge::RuleMap;
 use crate::edge::map::RuleChange;
 use crate::haproxy::command::CommandError;
-use crate::haproxy::ops::{Op, ServerRef};
+use crate::haproxy::ops::{Op, RefusalKind, SectionName, ServerRef};
 use crate::haproxy::runtime::{DelOutcome, Runtime, RuntimeError};
 use crate::metrics::Metrics;
 
@@ -37,6 +39,14 @@ pub enum StepError {
         /// Why.
         source: RuntimeError,
     },
+    /// A section could not be made.
+    #[error("making section {section}")]
+    Section {
+        /// The section.
+        section: Arc<str>,
+        /// Why.
+        source: RuntimeError,
+    },
     /// The edge's rules could not be changed.
     #[error("rules of the edge")]
     Rules(#[source] RuntimeError),
@@ -45,9 +55,16 @@ pub enum StepError {
 impl StepError {
     fn section(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Command { section, .. } | Self::Runtime { section, .. } => Some(section),
+            Self::Command { section, .. } | Self::Runtime { section, .. } | Self::Section { section, .. } => {
+                Some(section)
+            }
             Self::Rules(_) => None,
         }
+    }
+
+    /// Whether HAProxy would refuse every other section, too: not for this one's name.
+    pub fn no_sections(&self) -> bool {
+        matches!(self, Self::Section { source, .. } if source.refusal() != Some(RefusalKind::Exists))
     }
 }
 
@@ -73,21 +90,32 @@ impl Connection {
         }
     }
 
-    /// Carries out the steps and the change of the rules, whose map is `map`; each operation is judged by its own reply.
-    pub async fn run(&mut self, steps: &[Step], rules: Option<&RuleChange>, map: &str, metrics: &Metrics) -> Ran {
-        if !self.asks() || steps.is_empty() && rules.is_none() {
+    /// Leaves out of `layout` the sections that only run if HAProxy was told to make them, and that do not.
+    pub(super) async fn leave_out_unmade(&mut self, layout: &mut Layout) -> Result<(), ConnectionError> {
+        if self.can().add_backend && layout.sections.iter().any(|section| section.made_from().is_some()) {
+            let made = self.runtime.published().await?;
+            layout.sections.retain(|section| section.made_from().is_none() || made.contains(&*section.name));
+        }
+        Ok(())
+    }
+
+    /// Carries out `live`, but for the sections that go; the rules' map is `map`. Each operation is judged by its own reply.
+    pub async fn run(&mut self, live: &Live, map: &str, metrics: &Metrics) -> Ran {
+        let (new, steps, rules) = (&live.sections.come, &live.ops, live.rules.as_ref());
+        if !self.asks() || new.is_empty() && steps.is_empty() && rules.is_none() {
             return Ran::Done;
         }
         let (mut failures, mut broken) = (Vec::new(), None);
+        self.run_sections(new, metrics, &mut failures, &mut broken).await;
         // What comes before what goes: where a newcomer is refused, those that it replaces stay until the reload.
         let (go, come): (Vec<&Step>, Vec<&Step>) =
             steps.iter().partition(|s| matches!(s.change, ServerChange::Retire(_)));
+        let come = possible(come, &failures);
         self.run_steps(&come, metrics, &mut failures, &mut broken).await;
         if let Some(rules) = rules.filter(|_| broken.is_none()) {
             self.run_rules(rules, map, metrics, &mut failures, &mut broken).await;
         }
-        let lacking: HashSet<Arc<str>> = failures.iter().filter_map(|f| f.section().cloned()).collect();
-        let go: Vec<&Step> = go.into_iter().filter(|s| !lacking.contains(&s.section)).collect();
+        let go = possible(go, &failures);
         self.run_steps(&go, metrics, &mut failures, &mut broken).await;
         if let Some(why) = broken {
             return Ran::Unknown(why);
@@ -98,6 +126,55 @@ impl Connection {
             _ if failures.is_empty() => Ran::Done,
             _ => Ran::Refused(failures),
         }
+    }
+
+    /// Has every HAProxy that we speak to make these sections.
+    async fn run_sections(
+        &mut self,
+        new: &[NewSection],
+        metrics: &Metrics,
+        failures: &mut Vec<StepError>,
+        broken: &mut Option<String>,
+    ) {
+        let (mut ops, mut sections) = (Vec::with_capacity(new.len() * 2), Vec::with_capacity(new.len() * 2));
+        for section in new {
+            match section.ops() {
+                Ok(of_section) => {
+                    sections.extend(of_section.iter().map(|_| &section.name));
+                    ops.extend(of_section);
+                }
+                Err(source) => {
+                    let source = RuntimeError::Command { operation: format!("{section:?}"), source };
+                    failures.push(StepError::Section { section: section.name.clone(), source });
+                }
+            }
+        }
+        for runtime in std::iter::once(&mut self.runtime).chain(&mut self.others) {
+            for ((op, section), result) in ops.iter().zip(&sections).zip(runtime.apply(&ops).await) {
+                metrics.operation(op, result.is_ok());
+                match result {
+                    Ok(()) => debug!(%op, "Done."),
+                    Err(RuntimeError::Socket(error)) => _ = broken.get_or_insert_with(|| Chain(&error).to_string()),
+                    Err(source) => failures.push(StepError::Section { section: (*section).clone(), source }),
+                }
+            }
+        }
+    }
+
+    /// Deletes this empty section in every HAProxy that we speak to; tells whether it is gone from all of them.
+    pub async fn delete_section(&mut self, section: &str, metrics: &Metrics) -> bool {
+        let Ok(name) = SectionName::new(section) else { return false };
+        let mut gone = true;
+        for runtime in std::iter::once(&mut self.runtime).chain(&mut self.others) {
+            let outcome = runtime.del_section(&name).await;
+            let deleted = matches!(outcome, Ok(DelOutcome::Deleted | DelOutcome::NotFound));
+            metrics.operation(&Op::DelSection(name.clone()), deleted);
+            if !deleted {
+                debug!(section, ?outcome, "An empty section stays for now.");
+            }
+            gone &= deleted;
+        }
+        gone
     }
 
     /// Changes the map of every HAProxy that we speak to.
@@ -183,6 +260,12 @@ impl Connection {
         }
         lingering.retain(|_, servers| !servers.is_empty());
     }
+}
+
+/// The steps in sections where nothing has failed yet.
+fn possible<'a>(steps: Vec<&'a Step>, failures: &[StepError]) -> Vec<&'a Step> {
+    let lacking: HashSet<&Arc<str>> = failures.iter().filter_map(StepError::section).collect();
+    steps.into_iter().filter(|step| !lacking.contains(&step.section)).collect()
 }
 
 async fn change_rules(

@@ -1,24 +1,27 @@
 //! The HTTP edge as part of haproxy.cfg: its frontend, its sections with their servers, and the rules of its map. Pure, and cached.
 //!
 //! What is routed has a section of the edge's, whether it has a port of its own or not: which one it is stands in the map, and
-//! nothing in the file's structure says so. See [`crate::edge`] for who is routed where.
+//! nothing in the file's structure says so. [`plain`] is how HAProxy 3.4 gets sections at run time. See [`crate::edge`] for who is routed where.
 
+mod plain;
 mod slots;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use common::model::{Pool, ServiceMap, ServiceName, Transport};
 use tokio::time::Instant;
 
+use self::plain::PlainDefaults;
 use self::slots::Slots;
 use super::compose::{TemplateError, params, servers};
 use super::composing::Given;
 use super::layout::{Layout, Section};
+use super::plan::{Applied, is_idle};
 use super::synapse::Quarantined;
 use crate::edge::claims::{Claim, of_config, of_service};
-use crate::edge::frontend::{self, Frame};
+use crate::edge::frontend::{self, Frame, Kind};
 use crate::edge::map::{Line, Target};
 use crate::edge::{EdgeSettings, Place, Routing, RuleMap, decide};
 use crate::haproxy::version::Capabilities;
@@ -30,6 +33,9 @@ pub struct EdgeComposer {
     frame: Frame,
     /// The frontend; and the same while another program has its port.
     footers: [Arc<str>; 2],
+    /// What plain sections say, and the headers that say it for them.
+    plain_lines: String,
+    plain: PlainDefaults,
     asked: HashMap<ServiceName, Asked>,
     routing: Arc<Routing>,
     /// Rules of services that have no backend left, and until when they stay.
@@ -46,7 +52,19 @@ struct Asked {
     claims: BTreeMap<Place, Claim>,
 }
 
+/// What becomes of the sections without a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle {
+    /// They stay as they are.
+    Stay,
+    /// Plain ones go as soon as they are empty; whole ones stay.
+    Go,
+    /// HAProxy loads its structure anew: plain ones go, and there is the full number of whole ones.
+    Refill,
+}
+
 struct Cached {
+    kind: Kind,
     pool: Option<Arc<Pool>>,
     generation: u64,
     can: Capabilities,
@@ -72,10 +90,12 @@ impl EdgeComposer {
         let failed = |source| TemplateError::Tera { name: "edge.tera".into(), source: Box::new(source) };
         let footer = |bound| frontend::frontend(&settings, &frame, map, bound).map_err(failed);
         let footers = [footer(true)?.into(), footer(false)?.into()];
-        frontend::section(&settings, &frame, 1).map_err(failed)?;
+        frontend::section(&settings, &frame, 1, Kind::Whole).map_err(failed)?;
+        let (plain_lines, plain) =
+            (frontend::plain_lines(&settings, &frame).map_err(failed)?, PlainDefaults::default());
         let (asked, sections, lingering) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (routing, slots, last) = (Arc::default(), Slots::default(), None);
-        Ok(Self { settings, frame, footers, asked, routing, lingering, slots, sections, last })
+        Ok(Self { settings, frame, footers, plain_lines, plain, asked, routing, lingering, slots, sections, last })
     }
 
     /// Where the edge listens.
@@ -87,7 +107,7 @@ impl EdgeComposer {
     pub fn remember(&mut self, rules: &RuleMap) {
         let numbered = rules.sections().into_iter();
         let held = numbered.filter_map(|(service, section)| Some((service, frontend::section_number(&section)?)));
-        self.slots = Slots { of: held.collect(), all: BTreeSet::new() };
+        self.slots = Slots { of: held.collect(), all: BTreeMap::new() };
     }
 
     /// The registrations that the last turn left out.
@@ -111,27 +131,29 @@ impl EdgeComposer {
         self.lingering.values().filter(|at| **at > now).min().copied()
     }
 
-    /// Adds the edge to `layout`. With `refill` it has its full number of spare sections, else only what `applied` lacks is added.
+    /// Adds the edge to `layout`, with such sections of `applied` as nobody needs as `idle` says.
     pub fn compose(
         &mut self,
         layout: &mut Layout,
         desired: &Desired,
         given: &Given<'_>,
-        applied: &Layout,
+        applied: &Applied,
         now: Instant,
-        refill: bool,
+        idle: Idle,
     ) {
         let services = &desired.services;
-        let changed = self.route(services, applied);
-        let (kept, until) = self.linger(services, applied, now, changed);
-        let slots = self.assign(services, &kept, applied, refill);
-        self.sections.retain(|number, _| slots.all.contains(number));
+        let changed = self.route(services, &applied.layout);
+        let (kept, until) = self.linger(services, &applied.layout, now, changed);
+        let plain = self.plain.in_header(&layout.header, &self.plain_lines).filter(|_| given.can.add_backend);
+        let slots = self.assign(services, &kept, applied, plain.is_some(), idle);
+        layout.header = plain.unwrap_or_else(|| layout.header.clone());
+        self.sections.retain(|number, _| slots.all.contains_key(number));
         let by_number: HashMap<u32, &ServiceName> = slots.of.iter().map(|(s, number)| (*number, s)).collect();
-        for number in &slots.all {
+        for (number, kind) in &slots.all {
             let service = by_number.get(number).copied();
-            layout.sections.push(self.section(*number, service, services, given));
+            layout.sections.push(self.section(*number, *kind, service, services, given));
         }
-        layout.rules = Some(self.rules(&slots, kept, applied, until));
+        layout.rules = Some(self.rules(&slots, kept, &applied.layout, until));
         layout.footer = format!("{}{}", layout.footer, self.footers[usize::from(given.ports.edge_taken)]).into();
         self.slots = slots;
     }
@@ -205,21 +227,44 @@ impl EdgeComposer {
         (kept, self.next_end(now))
     }
 
-    fn assign(&self, services: &ServiceMap, kept: &[Line], applied: &Layout, refill: bool) -> Slots {
-        let has_backends = |service: &&ServiceName| services.get(*service).is_some_and(|pool| has_tcp(pool));
-        let routed = self.routing.rules.values().map(|rule| &rule.service).filter(has_backends);
-        // Names that were read back from the map are those of services that had sections.
+    /// Which section each service has; where HAProxy `adds` sections, plain ones are among them.
+    fn assign(&self, services: &ServiceMap, kept: &[Line], applied: &Applied, adds: bool, idle: Idle) -> Slots {
+        // Names that were read back from the map are those of services that had sections, which did for them.
         let waiting = kept.iter().filter_map(|(_, value)| Target::parse(value));
         let waiting = waiting.filter_map(|target| self.slots.of.get_key_value(target.service).map(|(name, _)| name));
-        let needed: BTreeSet<&ServiceName> = routed.chain(waiting).collect();
-        let running = applied.sections.iter().filter_map(|section| frontend::section_number(&section.name)).collect();
-        let slots = Slots::assign(needed, &self.slots.of, &running);
-        if refill { slots.refilled(self.settings.spare_sections) } else { slots }
+        let mut needed: BTreeMap<&ServiceName, Kind> = waiting.map(|service| (service, Kind::Plain)).collect();
+        for rule in self.routing.rules.values() {
+            if services.get(&rule.service).is_some_and(|pool| has_tcp(pool)) {
+                let need = if rule.route.sticky { Kind::Whole } else { Kind::Plain };
+                let most = needed.entry(&rule.service).or_insert(need);
+                *most = need.max(*most);
+            }
+        }
+        let numbered = |section: &Arc<Section>| {
+            let kind = if adds && section.made_from().is_some() { Kind::Plain } else { Kind::Whole };
+            Some((frontend::section_number(&section.name)?, kind))
+        };
+        let running = applied.layout.sections.iter().filter_map(numbered).collect();
+        let slots = Slots::assign(&needed, &self.slots.of, &running, adds);
+        let busy = || {
+            let full = applied.layout.sections.iter().filter(|section| !is_idle(section, applied));
+            full.filter_map(|section| frontend::section_number(&section.name)).collect::<HashSet<u32>>()
+        };
+        match idle {
+            Idle::Stay => slots,
+            Idle::Go if !adds => slots,
+            Idle::Go => {
+                let busy = busy();
+                slots.without_idle(|number| busy.contains(&number))
+            }
+            Idle::Refill => slots.refilled(self.settings.spare_sections),
+        }
     }
 
     fn section(
         &mut self,
         number: u32,
+        kind: Kind,
         service: Option<&ServiceName>,
         services: &ServiceMap,
         given: &Given<'_>,
@@ -227,7 +272,7 @@ impl EdgeComposer {
         let held = service.and_then(|service| Some((service, services.get(service)?)));
         let same = |cached: &&Cached| {
             cached.generation == given.names.generation()
-                && cached.can == given.can
+                && (cached.kind, cached.can) == (kind, given.can)
                 && match (&cached.pool, held) {
                     (None, None) => true,
                     (Some(was), Some((_, pool))) => Arc::ptr_eq(was, pool),
@@ -237,14 +282,14 @@ impl EdgeComposer {
         if let Some(cached) = self.sections.get(&number).filter(same) {
             return cached.section.clone();
         }
-        let before = self.sections.remove(&number);
+        let before = self.sections.remove(&number).filter(|cached| cached.kind == kind);
         let params = params(&self.frame.check, self.frame.slow_start, &given.can);
         let (servers, quarantined) =
             held.map(|(service, pool)| servers(service, pool, &params, given.names)).unwrap_or_default();
         // The template was tried out when the composer was made.
         let skeleton = match &before {
             Some(cached) => cached.section.skeleton.clone(),
-            None => frontend::section(&self.settings, &self.frame, number).unwrap_or_default().into(),
+            None => frontend::section(&self.settings, &self.frame, number, kind).unwrap_or_default().into(),
         };
         let name = frontend::section_name(number).into();
         let section = Section { name, skeleton, servers, inherited: "".into(), text: Default::default() };
@@ -253,7 +298,7 @@ impl EdgeComposer {
             _ => Arc::new(section),
         };
         let (generation, pool) = (given.names.generation(), held.map(|(_, pool)| pool.clone()));
-        let cached = Cached { pool, generation, can: given.can, section: section.clone(), quarantined };
+        let cached = Cached { kind, pool, generation, can: given.can, section: section.clone(), quarantined };
         self.sections.insert(number, cached);
         section
     }
