@@ -14,13 +14,13 @@ use std::time::Duration;
 use discover::haproxy::check::{self, CheckError};
 use discover::haproxy::command::Command;
 use discover::haproxy::master::{MasterCli, ReloadOutcome};
-use discover::haproxy::ops::{Op, RefusalKind, ServerParams, ServerRef};
+use discover::haproxy::ops::{Op, RefusalKind, SectionName, ServerParams, ServerRef};
 use discover::haproxy::ports::{BindReason, bindable};
 use discover::haproxy::process::{self, ProcessError, adopt};
 use discover::haproxy::runtime::DelOutcome;
 use discover::haproxy::tables::{OperState, ServerState};
 use discover::haproxy::version::Capabilities;
-use support::{Lab, eventually, free_port, get, http_server, programs};
+use support::{Lab, eventually, free_port, get, http_server, making, programs};
 
 const EMPTY: &str = "backend b\n    balance roundrobin\n";
 
@@ -132,8 +132,8 @@ async fn refusals_carry_haproxys_words_and_their_meaning() {
 /// Trap: 2.6 refuses `cookie` in `add server`, 3.0 takes it; the capability table says so.
 #[tokio::test]
 async fn the_capability_table_agrees_with_the_running_haproxy() {
-    for program in programs() {
-        let lab = Lab::start(&program, EMPTY).await;
+    for program in programs().into_iter().chain(making()) {
+        let lab = Lab::start(&program, &format!("{EMPTY}\ndefaults base\n    mode http\n")).await;
         let (mut api, can) = (lab.runtime(), Capabilities::of(&lab.version));
         let cookie = api.add_server(server("c"), somewhere(), params("cookie x")).await;
         assert_eq!(cookie.is_ok(), can.cookie_in_add_server, "{}: {cookie:?}", lab.version);
@@ -143,6 +143,13 @@ async fn the_capability_table_agrees_with_the_running_haproxy() {
             api.add_server(server("p"), somewhere(), params("pool-purge-delay 5s pool-max-conn 100 id 77")).await;
         assert!(pool.is_ok(), "{}: {pool:?}", lab.version);
         assert_eq!(named(&api.servers_state(None).await.unwrap(), "p").id, 77);
+        let [name, defaults] = ["made", "base"].map(|name| SectionName::new(name).unwrap());
+        let made = api.run(Op::AddSection { name: name.clone(), defaults }).await;
+        assert_eq!(made.is_ok(), can.add_backend, "{}: {made:?}", lab.version);
+        if can.add_backend {
+            assert!(!api.published().await.unwrap().contains("made"), "it takes no traffic yet");
+            assert_eq!(api.del_section(&name).await.unwrap(), DelOutcome::Deleted);
+        }
         lab.stop().await;
     }
 }

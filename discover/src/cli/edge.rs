@@ -28,7 +28,7 @@ pub struct EdgeArgs {
     /// What the first claim to a host holds: its path, or the whole host [default: path]
     #[arg(long = "edge-ownership", env = "DISCOVER_EDGE_OWNERSHIP", value_name = "WHAT", value_enum)]
     ownership: Option<Ownership>,
-    /// Empty sections of haproxy.cfg for services to come: as many need no reload [default: 16]
+    /// Empty sections of haproxy.cfg for services to come: as many need no reload; from HAProxy 3.4 on for sticky services only [default: 16]
     #[arg(long, env = "DISCOVER_SPARE_SECTIONS", value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]
     spare_sections: Option<u16>,
     /// Proxies in front of the edge whose X-Forwarded-* headers are believed: addresses and networks

@@ -57,6 +57,7 @@ async fn on_3_4_a_new_service_gets_a_section_made_and_it_goes_with_the_service()
         assert_eq!(who(port, &host, "/").await, "a");
     }
     assert_eq!(sections(&world).await.len(), 13);
+    assert_eq!(world.haproxy.status().lock().unwrap().edge.as_ref().unwrap().made, 13);
     let before = world.file().unwrap();
     world.restart();
     world.settle().await;

@@ -30,7 +30,13 @@ pub const EDGE: &[Key] = &[
         TEST,
     ),
     ours("rules", Kind::Objects(RULE), "[]", "Rules that come before those of all registrations.", TEST),
-    ours("spare_sections", NATURAL, "16", "Empty sections for services to come: as many need no reload.", TEST),
+    ours(
+        "spare_sections",
+        NATURAL,
+        "16",
+        "Empty sections for services to come: as many need no reload. From HAProxy 3.4 on for sticky services only.",
+        TEST,
+    ),
     ours(
         "trusted_proxies",
         Kind::Lines,

@@ -309,7 +309,7 @@ impl Haproxy {
     fn tell_edge(&mut self) {
         let Some(edge) = &self.edge else { return };
         let taken = self.binds.chosen().edge_taken;
-        let (sections, spare) = edge.sections();
+        let (sections, [spare, made]) = edge.sections();
         let routing = edge.routing().clone();
         let mut note = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let told = note.edge.get_or_insert_default();
@@ -322,7 +322,7 @@ impl Haproxy {
             told.rules = routing.rules.len();
             self.routing = routing;
         }
-        (told.taken, told.sections, told.spare) = (taken, sections, spare);
+        (told.taken, told.sections, told.spare, told.made) = (taken, sections, spare, made);
     }
 
     /// The state file's path and text, if what is remembered has changed.

@@ -49,6 +49,8 @@ pub struct EdgeStatus {
     pub sections: BTreeMap<ServiceName, String>,
     /// Sections that wait for new services.
     pub spare: usize,
+    /// Sections that HAProxy was told to make, from 3.4 on.
+    pub made: usize,
     /// Hosts and paths that a service asked for in vain, and why: `HOST/PATH (SERVICE)`.
     pub lost: BTreeMap<String, String>,
 }

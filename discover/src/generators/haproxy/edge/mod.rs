@@ -120,10 +120,10 @@ impl EdgeComposer {
         &self.routing
     }
 
-    /// The section of each service, and how many are spare.
-    pub fn sections(&self) -> (BTreeMap<ServiceName, String>, usize) {
+    /// The section of each service; how many are spare, and how many are plain.
+    pub fn sections(&self) -> (BTreeMap<ServiceName, String>, [usize; 2]) {
         let of = self.slots.of.iter().map(|(service, number)| (service.clone(), frontend::section_name(*number)));
-        (of.collect(), self.slots.spare())
+        (of.collect(), [self.slots.spare(), self.slots.plain()])
     }
 
     /// When a rule's time is up.

@@ -60,6 +60,11 @@ impl Slots {
         self.all.iter().filter(|(number, kind)| **kind == Kind::Whole && !taken.contains(number)).count()
     }
 
+    /// How many sections are plain.
+    pub fn plain(&self) -> usize {
+        self.all.values().filter(|kind| **kind == Kind::Plain).count()
+    }
+
     /// The same without the plain sections that have no service, but for those that `stays` says.
     #[must_use]
     pub fn without_idle(mut self, stays: impl Fn(u32) -> bool) -> Self {
