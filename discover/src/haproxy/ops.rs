@@ -308,6 +308,7 @@ impl RefusalKind {
             ("Only servers in maintenance mode can be deleted", RefusalKind::NotInMaintenance),
             ("This server cannot be removed at runtime", RefusalKind::Referenced),
             ("Backend must use a dynamic load balancing", RefusalKind::StaticAlgorithm),
+            ("Backend does not support dynamic servers", RefusalKind::StaticAlgorithm),
             ("Backend is using a static LB algorithm", RefusalKind::StaticAlgorithm),
             ("Error during backend creation : name is already used", RefusalKind::Exists),
             ("Backend must be unpublished", RefusalKind::NotInMaintenance),

@@ -9,10 +9,11 @@ use discover::haproxy::ops::{Op, SectionName, ServerRef};
 use tokio::task::JoinHandle;
 
 use super::echo::echo;
-use super::support::making;
 use super::support::proxy::{Habit, SocketProxy};
+use super::support::traffic::{HttpBackend, Manner};
 use super::support::world::World;
-use super::{get, routed, who, world};
+use super::support::{eventually, making};
+use super::{get, raw, routed, who, world};
 
 /// Asks one host again and again until it is told to stop; every answer is to be `a`'s.
 fn load(port: u16, host: &'static str) -> (Arc<AtomicBool>, JoinHandle<u64>) {
@@ -133,7 +134,7 @@ async fn on_3_4_a_section_that_a_hand_deleted_or_made_is_made_anew_or_loaded_ove
     let (name, server) = (SectionName::new("edge:1").unwrap(), ServerRef::new("edge:1", "a").unwrap());
     for op in [Op::Maint(server.clone()), Op::DelServer(server)] {
         // A connection that was kept is closed a moment after the maintenance begins.
-        super::support::eventually("it is done", async || world.api().run(op.clone()).await.is_ok()).await;
+        eventually("it is done", async || world.api().run(op.clone()).await.is_ok()).await;
     }
     assert_eq!(
         world.api().del_section(&name).await.unwrap(),
@@ -155,4 +156,47 @@ async fn on_3_4_a_section_that_a_hand_deleted_or_made_is_made_anew_or_loaded_ove
     world.settle().await;
     assert_eq!((who(port, "c.example", "/").await, world.reloads().len()), ("a".into(), 1), "made again");
     world.assert_disk_is_what_runs().await;
+}
+
+/// What a made section has from `edge-plain` alone: safe retries, and the edge's own page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_3_4_a_made_section_repeats_no_post_and_answers_with_the_edges_page() {
+    let Some(program) = making() else { return };
+    let (mut world, port) = world(&program, |_| {});
+    world.settle().await;
+    let (good, dying) = (
+        HttpBackend::start("good").await,
+        HttpBackend::with("dying", std::time::Duration::ZERO, Manner::DieAfterExecution).await,
+    );
+    world.want(
+        "web",
+        ["good", "dying"]
+            .into_iter()
+            .zip([good.address, dying.address])
+            .map(|(id, at)| routed(id, at, &["a.example"]))
+            .collect(),
+    );
+    world.settle().await;
+    let post = b"POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let mut failed = 0;
+    for _ in 0..20 {
+        assert_eq!(get(port, "a.example", "/", "").await.status, 200, "a GET is repeated elsewhere");
+        failed += u64::from(raw(port, post).await.status != 200);
+    }
+    let executed = [good.posts.load(SeqCst), dying.posts.load(SeqCst)];
+    assert_eq!(
+        (executed.iter().sum::<u64>(), failed),
+        (20, executed[1]),
+        "each once, and the client is told: {executed:?}"
+    );
+    assert!(executed[1] > 0, "it took part");
+    for backend in [&good, &dying] {
+        backend.kill();
+    }
+    eventually("the edge's page is shown", async || {
+        let answer = get(port, "a.example", "/", "").await;
+        answer.status == 503 && answer.body.contains("No backend of this service is up")
+    })
+    .await;
+    assert_eq!(world.reloads(), ["start"]);
 }

@@ -1,7 +1,8 @@
 //! The HTTP edge as part of haproxy.cfg: its frontend, its sections with their servers, and the rules of its map. Pure, and cached.
 //!
 //! What is routed has a section of the edge's, whether it has a port of its own or not: which one it is stands in the map, and
-//! nothing in the file's structure says so. [`plain`] is how HAProxy 3.4 gets sections at run time. See [`crate::edge`] for who is routed where.
+//! nothing in the file's structure says so. `plain` is how HAProxy 3.4 gets sections at run time. See [`crate::edge`] for who is
+//! routed where.
 
 mod plain;
 mod slots;
