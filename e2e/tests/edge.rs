@@ -12,7 +12,8 @@ fn a_containers_own_words_bring_it_to_the_edge_without_a_reload() -> Result<()> 
         let (docker, etcd, port) = (lab.docker().await?, Etcd::start(), free_port());
         let _register = Register::new("register").start(lab, &etcd).await?;
         let listen = format!("127.0.0.1:{port}");
-        let discover = Discover::new("discover", &haproxy::newest()?).args(&["--edge", &listen]);
+        let discover =
+            Discover::new("discover", &haproxy::newest()?).args(&["--edge", &listen, "--service-ports", "none"]);
         let _discover = discover.start(lab, &etcd).await?;
         let before = workers(lab).await?;
 

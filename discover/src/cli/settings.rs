@@ -20,7 +20,7 @@ pub struct HaproxyArgs {
     /// Port of HAProxy's stats page, or off
     #[arg(long, env = "DISCOVER_STATS_PORT", value_name = "PORT", default_value = "1936")]
     pub stats_port: PortOrOff,
-    /// Ports that services may open
+    /// Ports that services may open; none for those that are reached over the edge alone
     #[arg(long, env = "DISCOVER_SERVICE_PORTS", value_name = "RANGES", default_value = "1-65535")]
     pub service_ports: PortRanges,
     /// Mode of a service whose registrations do not say: tcp or http

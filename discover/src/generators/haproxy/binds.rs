@@ -232,6 +232,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn where_services_get_no_ports_none_is_missed() {
+        let settings = HaproxySettings { service_ports: "none".parse().unwrap(), ..settings() };
+        let mut binds = Binds::default();
+        binds.choose(&wanting(&[80, 80]), &settings, &Listening::Nothing, Instant::now());
+        assert_eq!(*binds.chosen(), Ports::default());
+    }
+
+    #[tokio::test]
     async fn what_was_chosen_for_a_haproxy_that_runs_stays_whatever_became_of_its_file() {
         let haproxy = TcpListener::bind("127.0.0.1:0").unwrap();
         let (services, settings) = (wanting(&[haproxy.local_addr().unwrap().port()]), settings());

@@ -63,6 +63,9 @@ pub struct Ports {
 pub fn assign(services: &ServiceMap, settings: &HaproxySettings, taken: &BTreeSet<Port>) -> Ports {
     let stats_taken = settings.stats_port.is_some_and(|port| taken.contains(&port));
     let mut ports = Ports { stats_taken, ..Ports::default() };
+    if settings.service_ports.is_none() {
+        return ports; // as the operator wants it: nothing to be told of any service
+    }
     let mut owners: BTreeMap<Port, ServiceName> = BTreeMap::new();
     for (service, pool) in services {
         let tcp = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);

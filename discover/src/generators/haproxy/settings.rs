@@ -100,19 +100,24 @@ impl ListenOn {
     }
 }
 
-/// Ports such as `8000-8999,443`.
+/// Ports such as `8000-8999,443`, or `none`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRanges(Vec<(Port, Port)>);
 
 /// A text that names no ports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a list of ports or ranges such as 8000-8999,443")]
+#[error("{0:?} is not a list of ports or ranges such as 8000-8999,443, nor none")]
 pub struct PortRangesError(String);
 
 impl PortRanges {
     /// Whether `port` is among them.
     pub fn contains(&self, port: Port) -> bool {
         self.0.iter().any(|(low, high)| (low..=high).contains(&&port))
+    }
+
+    /// Whether it is `none`: services are reached over the edge alone.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -125,6 +130,9 @@ impl Default for PortRanges {
 impl FromStr for PortRanges {
     type Err = PortRangesError;
     fn from_str(text: &str) -> Result<Self, PortRangesError> {
+        if text.trim() == "none" {
+            return Ok(Self(Vec::new()));
+        }
         let range = |part: &str| {
             let (low, high) = part.split_once('-').unwrap_or((part, part));
             let range: (Port, Port) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
@@ -170,7 +178,8 @@ mod tests {
         let ranges: PortRanges = "443, 8000-8002".parse().unwrap();
         let inside = |p: u16| ranges.contains(p.try_into().unwrap());
         assert_eq!([443, 444, 7999, 8000, 8002, 8003].map(inside), [true, false, false, true, true, false]);
-        for bad in ["", "0", "9-8", "a", "1-70000", "1,,2"] {
+        assert!("none".parse::<PortRanges>().unwrap().is_none() && !ranges.is_none());
+        for bad in ["", "0", "9-8", "a", "1-70000", "1,,2", "none,80"] {
             assert!(bad.parse::<PortRanges>().is_err(), "{bad}");
         }
     }
