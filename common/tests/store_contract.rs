@@ -177,11 +177,11 @@ async fn a_lease_takes_its_keys_at_one_revision<B: Bench>(bench: &B) {
 
 async fn beats_keep_a_lease_and_revoking_ends_it<B: Bench>(bench: &B) {
     let store = bench.store();
-    let lease = store.grant(Duration::from_secs(1)).await.unwrap();
+    let lease = store.grant(Duration::from_secs(3)).await.unwrap();
     write(&store, Op::put("/kept/k", *b"1", Some(lease.id))).await;
     let mut keeper = store.keep_alive(lease.id).await.unwrap();
-    for _ in 0..8 {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(300)).await; // longer than the lease lives without a beat, all together
         keeper.beat().await.unwrap();
     }
     assert!(store.get("/kept/k").await.unwrap().is_some());

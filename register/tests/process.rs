@@ -161,9 +161,11 @@ fn status(value: &[u8]) -> String {
 /// Each change of a backend after `at`, until nothing more comes for `quiet`.
 async fn changes(store: &EtcdStore, at: Position, quiet: Duration) -> Vec<String> {
     let mut stream = store.watch("/backends/", at).await.unwrap();
-    let mut seen = Vec::new();
-    while let Ok(batch) = timeout(quiet, stream.next()).await {
+    let (mut seen, mut end) = (Vec::new(), Instant::now() + quiet);
+    // A batch without a change is etcd's word that there was none.
+    while let Ok(batch) = timeout(end.saturating_duration_since(Instant::now()), stream.next()).await {
         for change in batch.unwrap().changes {
+            end = Instant::now() + quiet;
             seen.push(match change {
                 Change::Put(entry) => status(&entry.value),
                 Change::Delete { .. } => "deleted".to_owned(),

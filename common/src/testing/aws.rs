@@ -9,9 +9,9 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
+
+use super::served::Served;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -45,26 +45,22 @@ struct World {
 /// The server; it ends when it is dropped.
 pub struct AwsApi {
     world: Arc<Mutex<World>>,
-    port: u16,
-    _server: AbortOnDropHandle<()>,
+    served: Served,
 }
 
 impl AwsApi {
     /// It has no object and no instance.
     pub async fn start() -> Self {
         let world: Arc<Mutex<World>> = Arc::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let app = Router::new().fallback(answer).with_state(world.clone());
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        let api = Self { world, port, _server: AbortOnDropHandle::new(server) };
+        let served = Served::start(Router::new().fallback(answer).with_state(world.clone())).await;
+        let api = Self { world, served };
         api.run(&[]);
         api
     }
 
     /// Where it is, for `aws_endpoint_url`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.served.url()
     }
 
     /// Writes an object: `bucket/key`.

@@ -11,11 +11,11 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tokio_util::task::AbortOnDropHandle;
+
+use super::served::Served;
 
 #[derive(Default)]
 struct World {
@@ -31,29 +31,25 @@ struct World {
 /// The server; it ends when it is dropped.
 pub struct Marathon {
     world: Arc<Mutex<World>>,
-    port: u16,
-    _server: AbortOnDropHandle<()>,
+    served: Served,
 }
 
 impl Marathon {
     /// It has no application.
     pub async fn start() -> Self {
         let world: Arc<Mutex<World>> = Arc::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let app = Router::new().fallback(answer).with_state(world.clone());
-        let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { world, port, _server: AbortOnDropHandle::new(server) }
+        let served = Served::start(Router::new().fallback(answer).with_state(world.clone())).await;
+        Self { world, served }
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.served.port()
     }
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.served.url()
     }
 
     /// Sets an application's tasks, and tells of it on the streams unless `silently`.

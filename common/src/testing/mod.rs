@@ -12,6 +12,7 @@ pub mod etcd;
 pub mod gate;
 pub mod marathon;
 pub mod process;
+pub mod served;
 pub mod watch_contract;
 pub mod zookeeper;
 

@@ -75,7 +75,7 @@ async fn zookeeper_ensemble_of_three_loses_one_and_nobody_notices() {
                 tokio::time::sleep(Duration::from_millis(20)).await; // until the deadline
             }
         };
-        timeout(DEADLINE, put).await.expect("two of three do not serve");
+        timeout(DEADLINE * 3, put).await.expect("two of three do not serve");
         let seen = watching.until_web(&[&address]).await;
         assert_eq!(seen.services["web"].len(), 1);
         server.restart();
