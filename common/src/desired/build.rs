@@ -50,7 +50,7 @@ impl Subject<'_, '_> {
         let labels = self.labels()?;
         let mode = self.mode(&checks, trail)?;
         let replaces = self.replaces()?;
-        let routes = self.routes.without_http(mode);
+        let routes = self.routes.fitting(mode);
         trail.extend(routes.trail);
         warnings.extend(routes.refused.iter().map(|why| format!("route left out: {why}")));
         let weight = |text: &str| text.parse::<u32>().ok().and_then(|w| Weight::try_from(w).ok());
@@ -78,6 +78,7 @@ impl Subject<'_, '_> {
                 service_port: Some(service_port.unwrap_or(self.port)),
                 status,
                 routes: routes.routes,
+                sni: routes.sni,
                 left_out: (!routes.refused.is_empty()).then(|| routes.refused.join("; ").into()),
                 ..Backend::new(id, address.host, address.port)
             },
@@ -115,8 +116,13 @@ impl Subject<'_, '_> {
             trail.push(format!("mode: {} → {mode}", entry.origin()));
             return Ok(Some(mode));
         }
+        let asked = &self.routes;
+        if self.transport == Transport::Tcp && asked.routes.is_empty() && !asked.sni.is_empty() {
+            trail.push("mode: tcp, as TLS is passed through to it".to_owned());
+            return Ok(Some(Mode::Tcp));
+        }
         let by_check = checks.iter().any(|check| matches!(check.kind, CheckKind::Http(_)));
-        if self.transport == Transport::Tcp && (by_check || !self.routes.routes.is_empty()) {
+        if self.transport == Transport::Tcp && (by_check || !asked.routes.is_empty()) {
             trail.push(format!("mode: http, as it has {}", if by_check { "an http check" } else { "routes" }));
             return Ok(Some(Mode::Http));
         }

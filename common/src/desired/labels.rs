@@ -26,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "network",
     "address",
     "vhost",
+    "sni",
     "path",
     "strip-prefix",
     "priority",

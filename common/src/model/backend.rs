@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendId, Host, Routes};
+use super::{BackendId, Host, Routes, SniNames};
 
 /// A TCP or UDP port, 1 to 65535.
 pub type Port = NonZeroU16;
@@ -157,6 +157,9 @@ pub struct Backend {
     /// Under which hosts and paths the HTTP edge reaches its service.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub routes: Routes,
+    /// Under which names the edge passes TLS through to its service.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub sni: SniNames,
     /// What of its registration was left out alone, for people: routes that cannot be.
     #[serde(skip)]
     pub left_out: Option<Arc<str>>,
@@ -188,6 +191,7 @@ impl Backend {
             haproxy_server_options: None,
             haproxy_server_id: None,
             routes: Routes::default(),
+            sni: SniNames::default(),
             left_out: None,
             created: None,
             sequence: None,

@@ -7,7 +7,7 @@ use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::backend::no_labels;
-use super::{Backend, BackendId, Host, Port, Route, Routes, Status, Weight};
+use super::{Backend, BackendId, Host, HostPattern, Port, Route, Routes, SniNames, Status, Weight};
 
 /// The largest value read; more is no registration, whoever wrote it. What may be in one (labels, routes) comes to less, all
 /// of it escaped. etcd itself takes 1.5 MB.
@@ -105,9 +105,10 @@ impl Fields<'_> {
         let host = self.text("host")?.ok_or(DecodeError::Missing("host"))?;
         let host = host.parse().map_err(|e| bad("host", e))?;
         let port = self.port("port")?.ok_or(DecodeError::Missing("port"))?;
-        let (routes, left_out) = self.routes();
+        let (routes, sni, left_out) = self.edge();
         Ok(Backend {
             routes,
+            sni,
             left_out,
             name: self.name()?,
             weight: self.number("weight")?.map(Weight::try_from).transpose().map_err(|e| bad("weight", e))?,
@@ -174,28 +175,45 @@ impl Fields<'_> {
     }
 
     /// The backend can be reached without its routes, so none of them is worth losing it: what is wrong with some is told.
-    fn routes(&self) -> (Routes, Option<Arc<str>>) {
+    fn edge(&self) -> (Routes, SniNames, Option<Arc<str>>) {
         const MOST_TOLD: usize = 4;
-        const MOST_CHARACTERS: usize = 300;
-        let Some(value) = self.get("routes") else { return Default::default() };
-        let Some(list) = value.as_array() else { return (Routes::default(), Some("routes: is not a list".into())) };
-        let (mut routes, mut faults) = (Vec::new(), Vec::new());
-        for (n, value) in list.iter().enumerate() {
-            let object = value.as_object().ok_or_else(|| "is not an object".to_owned());
-            match object.and_then(|_| Route::deserialize(value).map_err(|e| e.to_string())) {
-                Ok(route) => routes.push(route),
-                Err(why) => {
-                    faults.push(format!("routes[{n}]: {}", why.chars().take(MOST_CHARACTERS).collect::<String>()))
-                }
-            }
-        }
+        let mut faults = Vec::new();
+        let routes = self.list("routes", &mut faults, |value| {
+            value.as_object().ok_or_else(|| "is not an object".to_owned())?;
+            Route::deserialize(value).map_err(|e| e.to_string())
+        });
         let (routes, surplus) = Routes::new(routes);
         faults.extend(surplus.iter().map(|why| format!("routes: {why}")));
+        let names = self.list("sni", &mut faults, |value| {
+            let text = value.as_str().ok_or_else(|| "is not a string".to_owned())?;
+            text.parse::<HostPattern>().map_err(|e| e.to_string())
+        });
+        let (sni, surplus) = SniNames::new(names);
+        faults.extend(surplus.iter().map(|why| format!("sni: {why}")));
         if faults.len() > MOST_TOLD {
             let more = faults.split_off(MOST_TOLD).len();
             faults.push(format!("and {more} more"));
         }
-        (routes, (!faults.is_empty()).then(|| faults.join("; ").into()))
+        (routes, sni, (!faults.is_empty()).then(|| faults.join("; ").into()))
+    }
+
+    /// What of a list can be read; the rest goes to `faults`.
+    fn list<T>(
+        &self,
+        field: &'static str,
+        faults: &mut Vec<String>,
+        read: impl Fn(&Value) -> Result<T, String>,
+    ) -> Vec<T> {
+        const MOST_CHARACTERS: usize = 300;
+        let Some(value) = self.get(field) else { return Vec::new() };
+        let Some(list) = value.as_array() else {
+            faults.push(format!("{field}: is not a list"));
+            return Vec::new();
+        };
+        let fault =
+            |n: usize, why: String| format!("{field}[{n}]: {}", why.chars().take(MOST_CHARACTERS).collect::<String>());
+        let one = |(n, value)| read(value).map_err(|why| faults.push(fault(n, why))).ok();
+        list.iter().enumerate().filter_map(one).collect()
     }
 
     /// As in Synapse only a string counts; anything else is passed over.
@@ -297,15 +315,20 @@ mod tests {
         let none = read(r#"{"host":"h","port":1,"routes":"a.example"}"#);
         assert_eq!(none.left_out.as_deref(), Some("routes: is not a list"));
         assert_eq!(read(r#"{"host":"h","port":1,"routes":null}"#).left_out, None);
+        let names = read(r#"{"host":"h","port":1,"sni":["DB.example",7,"a b","10.0.0.1"]}"#);
+        assert_eq!(names.sni.iter().map(ToString::to_string).collect::<Vec<_>>(), ["db.example"]);
+        let told = names.left_out.unwrap();
+        assert!(told.starts_with("sni[1]: is not a string; sni[2]: host \"a b\" is not"), "{told}");
     }
 
     prop_compose! {
         fn any_backend()(port in 1u16.., weight in prop::option::of(0u32..=256), name in prop::option::of("[a-z]{1,9}"),
             labels in prop::collection::btree_map("[a-z]{1,5}", "\\PC{0,8}", 0..4), udp in any::<bool>(), status in 0..3usize,
             mode in prop::option::of(any::<bool>()), service_port in prop::option::of(1u16..),
-            routes in prop::collection::vec(any_route(), 0..5)) -> Backend {
+            routes in prop::collection::vec(any_route(), 0..5), sni in prop::collection::vec(any_route(), 0..3)) -> Backend {
             Backend {
                 routes: Routes::new(routes).0,
+                sni: SniNames::new(sni.into_iter().map(|route| route.host)).0,
                 name: name.map(Into::into),
                 weight: weight.map(|w| w.try_into().unwrap()),
                 labels: Arc::new(labels),

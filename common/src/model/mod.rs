@@ -9,6 +9,7 @@ mod keys;
 mod names;
 mod pool;
 mod route;
+mod sni;
 
 pub use backend::{Backend, Mode, Port, Status, Transport, Weight, WeightError};
 pub use codec::{DecodeError, Decoded, MAX_VALUE_BYTES, ValueFormat, decode, encode};
@@ -16,3 +17,4 @@ pub use keys::{KeyError, Layout, ParsedKey, Prefix, PrefixError};
 pub use names::{BackendId, Host, HostError, NameError, NodeName, ServiceName};
 pub use pool::{Change, InOrder, Pool, ServiceMap, diff, replay};
 pub use route::{HostPattern, MAX_ROUTES, PathPrefix, Route, RouteError, Routes};
+pub use sni::{SniError, SniNames};

@@ -14,19 +14,29 @@ const SWITCH: &str = "true or false";
 const STRIP: &str = "true, false or the route's path";
 
 pub fn read(vocabulary: &Vocabulary<'_>, tcp: &BTreeSet<Port>) -> Vec<Proposal> {
+    of_ports(vocabulary, tcp, "vhost", |view, host| with_options(host, view))
+}
+
+/// What a list of hosts under `key` comes to for each port that it is about; without a port in the label that is the usual one.
+pub(super) fn of_ports<T>(
+    vocabulary: &Vocabulary<'_>,
+    tcp: &BTreeSet<Port>,
+    key: &str,
+    read: impl Fn(&PortView<'_, '_>, HostPattern) -> Result<T, String>,
+) -> Vec<Proposal<T>> {
     let mut proposals = Vec::new();
     for &port in tcp {
         let view = vocabulary.at(port, Transport::Tcp);
-        let Some(vhost) = view.get("vhost").filter(|entry| !entry.is_for_all() || usual(tcp) == Some(port)) else {
+        let Some(list) = view.get(key).filter(|entry| !entry.is_for_all() || usual(tcp) == Some(port)) else {
             continue;
         };
-        for host in hosts(vhost.value, &[',']) {
-            let route = host.and_then(|host| with_options(host, &view));
-            proposals.push(Proposal { port: Some(port), origin: vhost.origin(), route });
+        for host in hosts(list.value, &[',']) {
+            let route = host.and_then(|host| read(&view, host));
+            proposals.push(Proposal { port: Some(port), origin: list.origin(), route });
         }
     }
-    if let Some(entry) = vocabulary.whole("vhost").filter(|entry| entry.is_for_all() && usual(tcp).is_none()) {
-        let why = "of the registered ports none is the only one, or 80: name it (register.<port>.vhost)";
+    if let Some(entry) = vocabulary.whole(key).filter(|entry| entry.is_for_all() && usual(tcp).is_none()) {
+        let why = format!("of the registered ports none is the only one, or 80: name it (register.<port>.{key})");
         proposals.push(Proposal::refused(None, entry.origin(), why));
     }
     proposals

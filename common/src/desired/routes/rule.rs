@@ -24,12 +24,21 @@ pub struct Term {
 /// Alternatives, each good or not to be imported.
 pub type Terms = Vec<Result<Term, String>>;
 
+/// What a rule is about, and so which matchers it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Requests: `Host` and `PathPrefix`.
+    Requests,
+    /// Connections: `HostSNI`.
+    Connections,
+}
+
 /// Reads a rule.
 ///
 /// # Errors
 /// What is wrong with its grammar, or that it comes to too much.
-pub fn parse(rule: &str) -> Result<Terms, String> {
-    let mut parser = Parser { rest: bounded(rule)?, depth: 0 };
+pub fn parse(rule: &str, kind: Kind) -> Result<Terms, String> {
+    let mut parser = Parser { rest: bounded(rule)?, depth: 0, kind };
     let terms = parser.alternatives()?;
     match parser.peek() {
         "" => Ok(terms),
@@ -40,6 +49,7 @@ pub fn parse(rule: &str) -> Result<Terms, String> {
 struct Parser<'a> {
     rest: &'a str,
     depth: usize,
+    kind: Kind,
 }
 
 impl<'a> Parser<'a> {
@@ -113,10 +123,14 @@ impl<'a> Parser<'a> {
         }
         self.expect(")")?;
         few(values.len())?;
-        Ok(match name.to_ascii_lowercase().as_str() {
-            "host" | "hostheader" => values.into_iter().map(host).collect(),
-            "pathprefix" => values.into_iter().map(path).collect(),
-            _ => vec![Err(format!("{}(…) cannot be imported, Host and PathPrefix can", excerpt(name)))],
+        Ok(match (self.kind, name.to_ascii_lowercase().as_str()) {
+            (Kind::Requests, "host" | "hostheader") => values.into_iter().map(host).collect(),
+            (Kind::Requests, "pathprefix") => values.into_iter().map(path).collect(),
+            (Kind::Requests, _) => {
+                vec![Err(format!("{}(…) cannot be imported, Host and PathPrefix can", excerpt(name)))]
+            }
+            (Kind::Connections, "hostsni") => values.into_iter().map(host).collect(),
+            (Kind::Connections, _) => vec![Err(format!("{}(…) cannot be imported, HostSNI can", excerpt(name)))],
         })
     }
 

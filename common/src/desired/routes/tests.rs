@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::rule;
+use super::rule::{self, Kind};
 use crate::desired::{Container, ContainerMap, Decision, Settings, decide};
 use crate::model::{Mode, Port};
 
 /// A running container with these ports published, whose labels and (with `$` in front) variables are the lines of `text`.
-fn container(ports: &[u16], text: &str) -> Container {
+pub(super) fn container(ports: &[u16], text: &str) -> Container {
     let line = |line: &str| {
         let (key, value) = line.trim().split_once('=').unwrap();
         (key.to_owned(), value.to_owned())
@@ -31,7 +31,7 @@ fn container(ports: &[u16], text: &str) -> Container {
     crate::docker::parse_container(body.to_string().as_bytes()).unwrap()
 }
 
-fn decisions(ports: &[u16], text: &str) -> Vec<Decision> {
+pub(super) fn decisions(ports: &[u16], text: &str) -> Vec<Decision> {
     let container = container(ports, text);
     let all: ContainerMap = [(container.id.clone(), Arc::new(container))].into();
     decide(&all, &Settings { host_ip: Some([10, 0, 0, 5].into()), ..Settings::default() })
@@ -59,7 +59,7 @@ fn assert_routes(ports: &[u16], text: &str, expected: &[&str]) {
 
 /// No route, but a backend all the same, and a warning with these words.
 #[track_caller]
-fn assert_refused(ports: &[u16], text: &str, words: &str) {
+pub(super) fn assert_refused(ports: &[u16], text: &str, words: &str) {
     let (routes, warnings) = routes(ports, text);
     assert_eq!(routes, [""; 0]);
     assert!(warnings.iter().any(|warning| warning.contains(words)), "{warnings:?}");
@@ -177,7 +177,7 @@ fn what_of_traefiks_has_no_route_is_refused_never_guessed() {
         ("traefik.http.routers.a.rule=Host(`*.a.example`)".to_owned(), "the wildcard"),
         ("traefik.http.routers.a.rule=Host(`a.example`".to_owned(), "\")\" is missing"),
         ("traefik.http.routers.a.tls=true".to_owned(), "a router without a rule"),
-        ("traefik.tcp.routers.a.rule=HostSNI(`*`)".to_owned(), "traefik.tcp.routers.a.rule: is not imported"),
+        ("traefik.udp.routers.a.entrypoints=x".to_owned(), "traefik.udp.routers.a.entrypoints: is not imported"),
         (with("R.service=api@internal"), "\"api@internal\" is not this container's"),
         (with("R.service=other"), "service \"other\" is not this container's"),
         (with("R.middlewares=auth@file"), "\"auth@file\" is not this container's"),
@@ -243,7 +243,11 @@ fn alternatives(rule: &str) -> Vec<String> {
         format!("{}{}", host.unwrap_or_default(), path.unwrap_or_default())
     };
     let term = |term: rule::Term| text(term.host.map(|h| h.to_string()), term.path.map(|p| p.to_string()));
-    rule::parse(rule).unwrap().into_iter().map(|t| t.map_or_else(|why| format!("({why})"), term)).collect()
+    rule::parse(rule, Kind::Requests)
+        .unwrap()
+        .into_iter()
+        .map(|t| t.map_or_else(|why| format!("({why})"), term))
+        .collect()
 }
 
 #[test]
@@ -288,7 +292,7 @@ fn a_rule_is_a_list_of_hosts_and_paths() {
         &product,
         &long,
     ] {
-        assert!(rule::parse(bad).is_err(), "{bad}");
+        assert!(rule::parse(bad, Kind::Requests).is_err(), "{bad}");
     }
 }
 
@@ -336,7 +340,7 @@ fn any_tree() -> impl Strategy<Value = Tree> {
 proptest! {
     #[test]
     fn a_rules_alternatives_cover_what_the_rule_does(tree in any_tree()) {
-        let Ok(terms) = rule::parse(&tree.text()) else { return Ok(()) };
+        let Ok(terms) = rule::parse(&tree.text(), Kind::Requests) else { return Ok(()) };
         for host in 0u8..3 {
             for path in ["/", "/p", "/p/q/s", "/r"] {
                 let name = format!("h{host}.x");
@@ -350,7 +354,8 @@ proptest! {
 
     #[test]
     fn no_text_panics_the_rule_parser(text in "\\PC{0,40}|[Host(`a.x)&|! PrefixPath\"/]{0,60}") {
-        let _ = rule::parse(&text);
+        let _ = rule::parse(&text, Kind::Requests);
+        let _ = rule::parse(&text, Kind::Connections);
     }
 }
 

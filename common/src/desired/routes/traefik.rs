@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rule::{self, Term};
+use super::rule::{self, Kind, Term};
 use super::traefik_labels::{Elements, Keys, Labels, Said};
 use super::{Proposal, bounded, label};
 use crate::desired::naming::excerpt;
 use crate::desired::values;
 use crate::model::{PathPrefix, Port, Route, RouteError};
 
-const PORT: &str = "loadbalancer.server.port";
+pub(super) const PORT: &str = "loadbalancer.server.port";
 
 pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Proposal> {
     let labels = Labels::read(labels);
@@ -20,8 +20,8 @@ pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Prop
         return Vec::new();
     }
     let mut proposals = Vec::new();
-    for (name, keys) in &labels.routers {
-        let port = port_of(&labels, keys, tcp);
+    for (name, keys) in &labels.http.routers {
+        let port = port_of(&labels.http.services, keys, tcp);
         let known = port.as_ref().ok().copied();
         let Some(rule) = keys.get("rule") else {
             let why =
@@ -32,7 +32,7 @@ pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Prop
         let refused = |why: String| vec![Proposal::refused(known, label(rule.name), why)];
         let routes = port.and_then(|_| Options::of(&labels, keys)).and_then(|options| {
             let route = |term: Result<Term, String>| options.route(term?);
-            Ok(rule::parse(rule.value)?.into_iter().map(route).collect::<Vec<_>>())
+            Ok(rule::parse(rule.value, Kind::Requests)?.into_iter().map(route).collect::<Vec<_>>())
         });
         proposals.extend(routes.map_or_else(refused, |routes| {
             routes.into_iter().map(|route| Proposal { port: known, origin: label(rule.name), route }).collect()
@@ -55,7 +55,8 @@ fn is_known(key: &str) -> bool {
 /// The ports that services name.
 pub fn ports(labels: &BTreeMap<String, String>) -> BTreeSet<Port> {
     let labels = Labels::read(labels);
-    let named = labels.services.values().filter_map(|keys| keys.get(PORT)?.value.parse().ok());
+    let services = labels.http.services.values().chain(labels.tcp.services.values());
+    let named = services.filter_map(|keys| keys.get(PORT)?.value.parse().ok());
     if labels.disabled { BTreeSet::new() } else { named.collect() }
 }
 
@@ -79,7 +80,7 @@ fn joined(proposals: Vec<Proposal>) -> Vec<Proposal> {
 }
 
 /// A name as a reference has it, without the provider where that is Docker.
-fn referred(reference: &str) -> Result<String, String> {
+pub(super) fn referred(reference: &str) -> Result<String, String> {
     match reference.trim().to_ascii_lowercase().rsplit_once('@') {
         Some((name, "docker" | "swarm")) => Ok(name.to_owned()),
         Some(_) => Err(format!("{:?} is not this container's", excerpt(reference))),
@@ -88,7 +89,10 @@ fn referred(reference: &str) -> Result<String, String> {
 }
 
 /// The service that a router means: the one it names, or the only one; `None`: there is none, and Traefik makes one.
-fn service_of<'l, 'a>(services: &'l Elements<'a>, router: &Keys<'_>) -> Result<Option<&'l Keys<'a>>, String> {
+pub(super) fn service_of<'l, 'a>(
+    services: &'l Elements<'a>,
+    router: &Keys<'_>,
+) -> Result<Option<&'l Keys<'a>>, String> {
     match router.get("service") {
         Some(said) => {
             let found = services.get(&referred(said.value)?);
@@ -100,8 +104,8 @@ fn service_of<'l, 'a>(services: &'l Elements<'a>, router: &Keys<'_>) -> Result<O
 }
 
 /// The service's port, else the lowest that is registered.
-fn port_of(labels: &Labels<'_>, router: &Keys<'_>, tcp: &BTreeSet<Port>) -> Result<Port, String> {
-    match service_of(&labels.services, router)?.and_then(|keys| keys.get(PORT)) {
+pub(super) fn port_of(services: &Elements<'_>, router: &Keys<'_>, tcp: &BTreeSet<Port>) -> Result<Port, String> {
+    match service_of(services, router)?.and_then(|keys| keys.get(PORT)) {
         Some(said) => {
             let port = said.value.parse::<Port>().map_err(|_| format!("{} is not a port", label(said.name)))?;
             if tcp.contains(&port) { Ok(port) } else { Err(format!("port {port} is not registered")) }
@@ -124,12 +128,12 @@ impl Options {
         let priority = router.get("priority").map(|said| said.value.parse().map_err(|_| bad(said))).transpose()?;
         // 0 is Traefik's default: by length.
         let mut options = Self { priority: priority.filter(|priority| *priority != 0), ..Self::default() };
-        for (key, said) in service_of(&labels.services, router)?.into_iter().flatten() {
+        for (key, said) in service_of(&labels.http.services, router)?.into_iter().flatten() {
             options.service(key, said)?;
         }
         let names = router.get("middlewares").map_or("", |said| said.value);
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            let found = labels.middlewares.get(&referred(name).map_err(|why| format!("middleware {why}"))?);
+            let found = labels.http.middlewares.get(&referred(name).map_err(|why| format!("middleware {why}"))?);
             let keys = found.ok_or_else(|| format!("middleware {:?} is not this container's", excerpt(name)))?;
             keys.iter().try_for_each(|(key, said)| options.middleware(key, said))?;
         }
@@ -186,6 +190,6 @@ impl Options {
     }
 }
 
-fn bad(said: &Said<'_>) -> String {
+pub(super) fn bad(said: &Said<'_>) -> String {
     format!("{}={:?} cannot be imported", label(said.name), excerpt(said.value))
 }

@@ -16,17 +16,37 @@ pub type Keys<'a> = BTreeMap<String, Said<'a>>;
 /// Elements by name, in lower case: Traefik's labels know no case.
 pub type Elements<'a> = BTreeMap<String, Keys<'a>>;
 
+/// What a container says to one half of Traefik.
+#[derive(Debug, Default)]
+pub struct Sorted<'a> {
+    /// `routers.NAME.…`.
+    pub routers: Elements<'a>,
+    /// `services.NAME.…`.
+    pub services: Elements<'a>,
+    /// `middlewares.NAME.…`.
+    pub middlewares: Elements<'a>,
+}
+
+impl<'a> Sorted<'a> {
+    fn of(&mut self, kind: &str) -> Option<&mut Elements<'a>> {
+        match kind {
+            "routers" => Some(&mut self.routers),
+            "services" => Some(&mut self.services),
+            "middlewares" => Some(&mut self.middlewares),
+            _ => None,
+        }
+    }
+}
+
 /// All that a container says to Traefik.
 #[derive(Debug, Default)]
 pub struct Labels<'a> {
     /// `traefik.enable=false`.
     pub disabled: bool,
-    /// `traefik.http.routers.NAME.…`.
-    pub routers: Elements<'a>,
-    /// `traefik.http.services.NAME.…`.
-    pub services: Elements<'a>,
-    /// `traefik.http.middlewares.NAME.…`.
-    pub middlewares: Elements<'a>,
+    /// `traefik.http.…`.
+    pub http: Sorted<'a>,
+    /// `traefik.tcp.…`.
+    pub tcp: Sorted<'a>,
     /// What is about nothing that is imported.
     pub strange: Vec<&'a str>,
 }
@@ -46,9 +66,8 @@ impl<'a> Labels<'a> {
                 }
                 // Which network, which balancer: no routes.
                 ["docker" | "swarm", ..] => continue,
-                ["http", "routers", rest] => Some((&mut found.routers, rest)),
-                ["http", "services", rest] => Some((&mut found.services, rest)),
-                ["http", "middlewares", rest] => Some((&mut found.middlewares, rest)),
+                ["http", kind, rest] => found.http.of(kind).map(|elements| (elements, rest)),
+                ["tcp", kind, rest] => found.tcp.of(kind).map(|elements| (elements, rest)),
                 _ => None,
             };
             match elements.and_then(|(elements, rest)| Some((elements, rest.split_once('.')?))) {
