@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// The kind of every key.
+const KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
 
 /// Where the files are; valid for a day. A certificate that is authority and server in one would be refused.
 #[derive(Clone, Debug)]
@@ -21,20 +25,28 @@ impl Certs {
     /// Makes them in `dir`; the server's is for 127.0.0.1 and localhost.
     pub fn make(dir: &Path) -> Self {
         let certs = Self { dir: dir.to_owned() };
-        let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
         let ca = ["req", "-x509", "-days", "1", "-subj", "/CN=test authority", "-out", "ca.pem", "-keyout", "ca.key"];
-        certs.openssl(&[&ca[..], &key].concat());
+        certs.openssl(&[&ca[..], &KEY].concat());
         // The server's is a client's too: etcd's gateway dials its own server with it.
-        for (name, uses) in [("server", "serverAuth,clientAuth"), ("client", "clientAuth")] {
-            let [pem, key_file, request, extensions] = ["pem", "key", "csr", "ext"].map(|ext| format!("{name}.{ext}"));
-            let subject = format!("/CN={name}");
-            certs.openssl(&[&["req", "-subj", &subject, "-out", &request, "-keyout", &key_file][..], &key].concat());
-            let text = format!("extendedKeyUsage={uses}\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n");
-            fs::write(dir.join(&extensions), text).unwrap();
-            let sign = ["x509", "-req", "-days", "1", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-            certs.openssl(&[&sign[..], &["-in", &request, "-out", &pem, "-extfile", &extensions]].concat());
-        }
+        certs.sign("server", "serverAuth,clientAuth", "IP:127.0.0.1,DNS:localhost");
+        certs.sign("client", "clientAuth", "IP:127.0.0.1,DNS:localhost");
         certs
+    }
+
+    /// Makes `STEM.pem` and `STEM.key`: a server's, for these names.
+    pub fn issue(&self, stem: &str, names: &[&str]) {
+        let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
+        self.sign(stem, "serverAuth", &names.join(","));
+    }
+
+    fn sign(&self, stem: &str, uses: &str, names: &str) {
+        let [pem, key, request, extensions] = ["pem", "key", "csr", "ext"].map(|ext| format!("{stem}.{ext}"));
+        let subject = format!("/CN={stem}");
+        self.openssl(&[&["req", "-subj", &subject, "-out", &request, "-keyout", &key][..], &KEY].concat());
+        let text = format!("extendedKeyUsage={uses}\nsubjectAltName={names}\n");
+        fs::write(self.path(&extensions), text).unwrap();
+        let sign = ["x509", "-req", "-days", "1", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+        self.openssl(&[&sign[..], &["-in", &request, "-out", &pem, "-extfile", &extensions]].concat());
     }
 
     fn openssl(&self, args: &[&str]) {
@@ -43,28 +55,62 @@ impl Certs {
 
     /// Accepts TLS with the server's certificate; where `clients` are to have one, it must be of the same authority.
     pub fn acceptor(&self, alpn: &[u8], clients: bool) -> TlsAcceptor {
-        let pem = |name: &str| CertificateDer::pem_file_iter(self.path(name)).unwrap().map(Result::unwrap);
-        let key = PrivateKeyDer::from_pem_file(self.path("server.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = provider();
         let config =
             ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
         let config = if clients {
-            let mut authorities = RootCertStore::empty();
-            authorities.add_parsable_certificates(pem("ca.pem"));
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities), provider);
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.authorities()), provider);
             config.with_client_cert_verifier(verifier.build().unwrap())
         } else {
             config.with_no_client_auth()
         };
-        let mut config = config.with_single_cert(pem("server.pem").collect(), key).unwrap();
-        config.alpn_protocols = vec![alpn.to_vec()];
+        self.accepting(config, "server", &[alpn])
+    }
+
+    /// Accepts TLS with a certificate that was issued.
+    pub fn acceptor_of(&self, stem: &str, alpn: &[&[u8]]) -> TlsAcceptor {
+        let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        self.accepting(config.with_no_client_auth(), stem, alpn)
+    }
+
+    fn accepting(
+        &self,
+        config: ConfigBuilder<ServerConfig, WantsServerCert>,
+        stem: &str,
+        alpn: &[&[u8]],
+    ) -> TlsAcceptor {
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{stem}.key"))).unwrap();
+        let mut config = config.with_single_cert(self.read(&format!("{stem}.pem")), key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|word| word.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// A file by its name: `ca.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`.
+    /// A client that trusts this authority alone.
+    pub fn connector(&self, alpn: &[&[u8]]) -> TlsConnector {
+        let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(self.authorities()).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|word| word.to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    fn authorities(&self) -> RootCertStore {
+        let mut authorities = RootCertStore::empty();
+        authorities.add_parsable_certificates(self.read("ca.pem"));
+        authorities
+    }
+
+    fn read(&self, name: &str) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_file_iter(self.path(name)).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// A file by its name: `ca.pem`, `server.pem`, `server.key`, `client.pem`, `client.key`, and what was issued.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// Makes `STEM.pem` and `STEM.key` in `dir`: a certificate of its own authority, for these names, valid for a day.
@@ -73,8 +119,7 @@ pub fn self_signed(dir: &Path, stem: &str, names: &[&str]) {
     let names: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
     let names = format!("subjectAltName={}", names.join(","));
     let make = ["req", "-x509", "-days", "1", "-subj", "/CN=test", "-addext", &names, "-out", &certificate];
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", &key];
-    openssl(dir, &[&make[..], &key].concat());
+    openssl(dir, &[&make[..], &KEY, &["-keyout", &key]].concat());
 }
 
 fn openssl(dir: &Path, args: &[&str]) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use common::config::files::read_object;
-use common::model::HostPattern;
+use common::model::{HostPattern, Port};
 
 use super::Failure;
 use crate::config::{ConfigError, Report, check, edge, keys};
@@ -43,6 +43,9 @@ pub struct EdgeArgs {
     /// Certificates with their keys, for HTTPS by SNI on port 443 (https_port in --edge-config): files and directories
     #[arg(long = "edge-certs", env = "DISCOVER_EDGE_CERTS", value_name = "PATHS", value_delimiter = ',')]
     certificates: Vec<PathBuf>,
+    /// Pass TLS through, by SNI, to services that ask for it; on the port of HTTPS both share it [without a value: 443]
+    #[arg(long = "edge-sni", env = "DISCOVER_EDGE_SNI", value_name = "PORT", num_args = 0..=1, default_missing_value = "443")]
+    sni: Option<Port>,
 }
 
 impl EdgeArgs {
@@ -72,6 +75,12 @@ impl EdgeArgs {
         if !self.certificates.is_empty() {
             edge.certificates.clone_from(&self.certificates);
         }
+        edge.sni_port = self.sni.or(edge.sni_port);
+        if edge.sni_port == Some(edge.listen.port) {
+            return Err(Failure::Usage(
+                "--edge-sni (DISCOVER_EDGE_SNI): that is the port of plain HTTP (--edge)".into(),
+            ));
+        }
         edge.ownership = self.ownership.unwrap_or(edge.ownership);
         edge.spare_sections = self.spare_sections.map_or(edge.spare_sections, usize::from);
         edge.access_log = self.access_log.clone().or(edge.access_log);
@@ -88,6 +97,7 @@ impl EdgeArgs {
             (self.access_log.is_some(), "--edge-access-log"),
             (self.cookie_key.is_some(), "--edge-cookie-key"),
             (!self.certificates.is_empty(), "--edge-certs"),
+            (self.sni.is_some(), "--edge-sni"),
         ];
         match given.iter().find(|(given, _)| *given) {
             Some((_, flag)) => Err(Failure::Usage(format!("{flag} means nothing without --edge (DISCOVER_EDGE)"))),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use common::model::{Mode, PathPrefix, Pool, Route, ServiceName, Transport};
 
-use super::Place;
 use super::settings::EdgeSettings;
+use super::{Place, Way};
 
 /// Who asks. The first comes before the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,20 +58,24 @@ pub fn of_service(
     default_mode: Mode,
 ) -> BTreeMap<Place, Claim> {
     let mut claims: BTreeMap<Place, Claim> = BTreeMap::new();
-    let mut add = |origin, created, route: &Route| {
-        let place = Place { host: route.host.clone(), path: route.path.clone() };
+    let mut add = |way, origin, created, route: &Route| {
+        let place = Place { way, host: route.host.clone(), path: route.path.clone() };
         let new = || Claim { place: place.clone(), service: service.clone(), origin, created, route: route.clone() };
         claims.entry(place.clone()).or_insert_with(new);
     };
     for backend in pool.backends().iter().filter(|b| b.transport == Transport::Tcp) {
-        backend.routes.iter().for_each(|route| add(Origin::Registration, backend.created, route));
+        backend.routes.iter().for_each(|route| add(Way::Http, Origin::Registration, backend.created, route));
+        for name in &*backend.sni {
+            let route = Route::new(name.clone(), PathPrefix::root());
+            add(Way::Sni, Origin::Registration, backend.created, &route);
+        }
     }
     if !settings.suffixes.is_empty() && speaks_http(pool, default_mode) {
         let created = pool.backends().iter().filter_map(|b| b.created).min();
         for suffix in &settings.suffixes {
             // A name that is no host name (`a:80`) has none.
             if let Ok(host) = format!("{service}.{suffix}").parse() {
-                add(Origin::Name, created, &Route::new(host, PathPrefix::root()));
+                add(Way::Http, Origin::Name, created, &Route::new(host, PathPrefix::root()));
             }
         }
     }
@@ -81,7 +85,7 @@ pub fn of_service(
 /// What the config asks for.
 pub fn of_config(settings: &EdgeSettings) -> impl Iterator<Item = Claim> {
     settings.rules.iter().map(|rule| Claim {
-        place: Place { host: rule.route.host.clone(), path: rule.route.path.clone() },
+        place: Place { way: rule.way, host: rule.route.host.clone(), path: rule.route.path.clone() },
         service: rule.service.clone(),
         origin: Origin::Config,
         created: None,

@@ -5,9 +5,9 @@ use std::fmt;
 
 use common::model::{HostPattern, PathPrefix, Route, ServiceName};
 
-use super::Place;
 use super::claims::{Claim, Origin};
 use super::settings::{EdgeSettings, Ownership};
+use super::{Place, Way};
 
 /// The most segments of a path that can be stripped: HAProxy has one rule for each number.
 pub const MOST_STRIPPED: usize = 8;
@@ -34,6 +34,13 @@ pub struct Lost {
     pub why: Why,
 }
 
+/// `PLACE (SERVICE): WHY`.
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.place, self.service, self.why)
+    }
+}
+
 /// Why a claim came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
@@ -52,6 +59,10 @@ pub enum Why {
     },
     /// More segments than can be stripped.
     TooDeep,
+    /// Nowhere is TLS passed through.
+    NoSni,
+    /// TLS of this name ends here, for the routes of another service that were there before.
+    EndsHere(ServiceName),
 }
 
 impl fmt::Display for Why {
@@ -64,6 +75,11 @@ impl fmt::Display for Why {
                 write!(f, "{by} of service {service} has a higher priority and takes all of its requests")
             }
             Self::TooDeep => write!(f, "no more than {MOST_STRIPPED} segments of a path can be stripped"),
+            Self::NoSni => f.write_str("no TLS is passed through here (--edge-sni)"),
+            Self::EndsHere(service) => write!(
+                f,
+                "it ends here, for the routes of service {service} that came first; edge.hosts can give the host to both"
+            ),
         }
     }
 }
@@ -114,6 +130,8 @@ fn of_host<'a>(
         let is_deep = || claim.place.path.as_str().matches('/').count() > MOST_STRIPPED;
         if claim.origin != Origin::Config && !settings.owners.allow(&claim.place.host, &claim.service) {
             lose(claim, Why::NotOwner);
+        } else if claim.place.way == Way::Sni && settings.sni_port.is_none() {
+            lose(claim, Why::NoSni);
         } else if claim.route.strip_prefix && is_deep() {
             lose(claim, Why::TooDeep);
         } else {
@@ -133,17 +151,25 @@ fn of_host<'a>(
             stays
         });
     }
-    let mut winners: BTreeMap<&PathPrefix, Ranked<'a>> = BTreeMap::new();
+    let mut winners: BTreeMap<(Way, &PathPrefix), Ranked<'a>> = BTreeMap::new();
     for (rank, claim) in ranked {
-        match winners.get(&claim.place.path) {
-            None => _ = winners.insert(&claim.place.path, (rank, claim)),
+        let at = (claim.place.way, &claim.place.path);
+        match winners.get(&at) {
+            None => _ = winners.insert(at, (rank, claim)),
             // A service may well ask twice, by a registration and by its name.
             Some((_, winner)) if winner.service == claim.service => {}
             Some((_, winner)) => lose(claim, Why::Taken(winner.service.clone())),
         }
     }
-    for (path, (rank, claim)) in &winners {
-        let above = winners.iter().filter(|(other, _)| other != &path && other.covers(path.as_str()));
+    for ((way, path), (rank, claim)) in &winners {
+        if *way == Way::Sni
+            && let Some(service) = ends_here(rank, claim, &winners, settings)
+        {
+            lose(claim, Why::EndsHere(service));
+            continue;
+        }
+        let requests = winners.iter().filter(|((other, _), _)| *way == Way::Http && other == way);
+        let above = requests.filter(|((_, other), _)| other != path && other.covers(path.as_str()));
         // Nobody's word takes a path away from who comes before.
         let shadow = above.map(|(_, other)| other).find(|(other_rank, other)| {
             let entitled = other.service == claim.service || other_rank < rank;
@@ -156,6 +182,25 @@ fn of_host<'a>(
         let rule = Rule { service: claim.service.clone(), origin: claim.origin, route: claim.route.clone() };
         routing.rules.insert(claim.place.clone(), rule);
     }
+}
+
+/// Where both come to one port, TLS of a host goes either way. Who has routes for it is not to lose them over TLS to who comes later,
+/// unless the operator has given the host to both.
+fn ends_here(
+    (origin, created, newcomer, _): &(Origin, u64, bool, &ServiceName),
+    claim: &Claim,
+    winners: &BTreeMap<(Way, &PathPrefix), Ranked<'_>>,
+    settings: &EdgeSettings,
+) -> Option<ServiceName> {
+    let given = *origin == Origin::Config || settings.owners.name(&claim.place.host, &claim.service);
+    if given || !settings.shares_port() {
+        return None;
+    }
+    let routes = winners.iter().filter(|((way, _), _)| *way == Way::Http).map(|(_, ranked)| ranked);
+    let mut others = routes.filter(|(_, other)| other.service != claim.service);
+    // Of equal age is who was there before.
+    let first = others.find(|(other, _)| (other.0, other.1, false) < (*origin, *created, *newcomer));
+    first.map(|(_, other)| other.service.clone())
 }
 
 #[cfg(test)]

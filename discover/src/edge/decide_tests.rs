@@ -48,7 +48,7 @@ fn of_two_claims_to_one_place_the_oldest_counts_and_the_other_is_told_whose_it_i
 
 #[test]
 fn the_configs_rules_come_before_registrations_and_those_before_names() {
-    let own = ConfigRule { service: "mine".parse().unwrap(), route: route("a.local/api") };
+    let own = ConfigRule { service: "mine".parse().unwrap(), way: Way::Http, route: route("a.local/api") };
     let settings =
         EdgeSettings { rules: vec![own], suffixes: vec!["local".parse().unwrap()], ..EdgeSettings::default() };
     let (rules, lost) = shown(&decided(&[("a", Some(1), &["b.local/"]), ("b", Some(0), &["a.local/api"])], &settings));
@@ -90,14 +90,84 @@ fn a_longer_path_is_shadowed_by_a_higher_priority_of_who_comes_before_only() {
     assert_eq!(decide([&claim], &settings, |_| None).lost.first().unwrap().why, Why::TooDeep);
 }
 
+/// Claims to TLS of these names.
+fn passing(service: &str, created: Option<u64>, names: &[&str]) -> Vec<Claim> {
+    let claim = |name: &&str| {
+        let route = route(&format!("{name}/"));
+        let (place, origin) = (Place::sni(route.host.clone()), Origin::Registration);
+        Claim { place, service: service.parse().unwrap(), origin, created, route }
+    };
+    names.iter().map(claim).collect()
+}
+
+/// HTTPS and TLS that is passed through, on one port.
+fn sharing(owners: Owners) -> EdgeSettings {
+    let certificates = vec!["certs".into()];
+    EdgeSettings { sni_port: 443.try_into().ok(), certificates, owners, ..EdgeSettings::default() }
+}
+
+#[test]
+fn tls_of_a_host_goes_to_who_was_there_first_unless_the_operator_has_given_it_to_both() {
+    let at = ["a.example"];
+    let of = |web: Option<u64>, db: Option<u64>, settings: &EdgeSettings, before: Option<&str>| {
+        let all = [claims("web", web, &["a.example/"], settings), passing("db", db, &at)].concat();
+        let before = |place: &Place| before.filter(|_| place.way == Way::Sni).map(|name| name.parse().unwrap());
+        let routing = decide(&all, settings, before);
+        assert!(routing.rules.contains_key(&all[0].place), "plain HTTP is not touched");
+        routing.rules.contains_key(&all[1].place)
+    };
+    let shared = sharing(Owners::default());
+    assert!(!of(Some(1), Some(2), &shared, None) && of(Some(2), Some(1), &shared, None));
+    assert!(!of(None, None, &shared, None) && of(None, None, &shared, Some("db")), "without ages who was there stays");
+    let given =
+        Owners::new([("a.example".parse().unwrap(), vec!["web".parse().unwrap(), "db".parse().unwrap()])].into());
+    assert!(of(Some(1), Some(2), &sharing(given), None));
+    let apart = EdgeSettings { sni_port: 8443.try_into().ok(), ..shared.clone() };
+    assert!(of(Some(1), Some(2), &apart, None), "nothing is shared on another port");
+    let whole = EdgeSettings { ownership: Ownership::Host, ..apart };
+    assert!(!of(Some(1), Some(2), &whole, None), "all of the host is web's");
+    let off = EdgeSettings { sni_port: None, ..shared };
+    let lost = decide(&passing("db", None, &at), &off, |_| None).lost;
+    assert_eq!(
+        lost.first().map(ToString::to_string).as_deref(),
+        Some("TLS of a.example (db): no TLS is passed through here (--edge-sni)")
+    );
+}
+
+#[test]
+fn a_wildcard_of_tls_catches_no_host_that_has_routes_or_an_owner() {
+    let settings = sharing(Owners::new([("own.example".parse().unwrap(), vec!["own".parse().unwrap()])].into()));
+    let all = [
+        claims("web", None, &["a.example/x", "*.b.example/", "a.other/"], &settings),
+        passing("db", None, &["*.example", "c.example"]),
+    ]
+    .concat();
+    let map = super::super::RuleMap::of(&decide(&all, &settings, |_| None), &settings, [], |_, _| None);
+    let of_tls: Vec<String> =
+        map.entries().map(|(k, v)| format!("{k} {v}")).filter(|l| l.starts_with("sni=")).collect();
+    assert_eq!(
+        of_tls,
+        [
+            "sni=*.b.example/ nobody",
+            "sni=*.example/ edge:sni:none|-|db",
+            "sni=a.example/ nobody",
+            "sni=c.example/ edge:sni:none|-|db",
+            "sni=own.example/ nobody",
+        ]
+    );
+}
+
 prop_compose! {
     fn any_claims()(
-        raw in prop::collection::vec(("[a-d]", prop::option::of(0u64..4), "(\\*\\.)?([ab]\\.)?shop\\.example(/[xy]){0,2}", prop::option::of(-2i32..99)), 0..12)
+        raw in prop::collection::vec(("[a-d]", prop::option::of(0u64..4), "(\\*\\.)?([ab]\\.)?shop\\.example(/[xy]){0,2}", prop::option::of(-2i32..99), any::<bool>()), 0..12)
     ) -> Vec<Claim> {
-        raw.into_iter().map(|(service, created, place, priority)| {
+        raw.into_iter().map(|(service, created, place, priority, tls)| {
             let text = if place.contains('/') { place } else { format!("{place}/") };
             let route = Route { priority, ..route(&text) };
-            let place = Place { host: route.host.clone(), path: route.path.clone() };
+            let place = match tls {
+                true => Place::sni(route.host.clone()),
+                false => Place::http(route.host.clone(), route.path.clone()),
+            };
             Claim { place, service: service.parse().unwrap(), origin: Origin::Registration, created, route }
         }).collect()
     }
@@ -110,7 +180,7 @@ proptest! {
         let owned = ["shop.example", "*.a.shop.example"];
         let owner: ServiceName = "a".parse().unwrap();
         let owners = Owners::new(owned.map(|host| (host.parse().unwrap(), vec!["a".parse().unwrap()])).into());
-        let settings = EdgeSettings { owners, ..EdgeSettings::default() };
+        let settings = sharing(owners);
         let (own, _): (Vec<Claim>, Vec<Claim>) = all.iter().cloned().partition(|claim| claim.service == owner);
         let of_owned = |routing: &Routing| -> Vec<(Place, Rule)> {
             let mine = |place: &Place| owned.contains(&place.host.as_str());
@@ -120,10 +190,11 @@ proptest! {
         prop_assert_eq!(of_owned(&with), of_owned(&without));
         prop_assert!(of_owned(&with).iter().all(|(_, rule)| rule.service == owner));
         // In the map a host that is owned answers for itself, so that no wildcard gets its requests.
-        let map = super::super::RuleMap::of(&with, &settings.owners, |_| None);
+        let map = super::super::RuleMap::of(&with, &settings, [], |_, _| None);
         for host in owned {
-            let root = format!("{host}/");
-            prop_assert!(map.entries().any(|(key, _)| **key == *root));
+            for root in [format!("{host}/"), format!("sni={host}/")] {
+                prop_assert!(map.entries().any(|(key, _)| **key == *root));
+            }
         }
     }
 
@@ -133,7 +204,7 @@ proptest! {
         let mut all: Vec<Claim> = all;
         all.sort_by(|a, b| (&a.place, &a.service).cmp(&(&b.place, &b.service)));
         all.dedup_by(|a, b| (&a.place, &a.service) == (&b.place, &b.service));
-        let settings = EdgeSettings::default();
+        let settings = sharing(Owners::default());
         let routing = decide(&all, &settings, |_| None);
         let mut turned = all.clone();
         turned.rotate_left(by % all.len().max(1));

@@ -1,4 +1,4 @@
-//! The frontend and the sections behind it, as text of haproxy.cfg.
+//! The frontends and the sections behind them, as text of haproxy.cfg.
 //!
 //! Everything that differs from rule to rule is in the map, so a rule of any kind comes and goes without a change here. The sections
 //! are all alike, too: a service takes one, and nothing of it is in the section's text. From HAProxy 3.4 on there are two [`Kind`]s.
@@ -9,16 +9,33 @@ use std::time::Duration;
 use common::model::{Mode, Port};
 use tera::{Context, Tera};
 
+use super::Way;
 use super::decide::MOST_STRIPPED;
-use super::map::NOBODY;
+use super::map::{NOBODY, SNI};
 use super::settings::EdgeSettings;
 use crate::certificates::keeper::bind_words;
+use crate::generators::haproxy::server::checksum_of_text;
 use crate::generators::haproxy::settings::ListenOn;
 
+/// What the names of the edge's sections begin with.
+const RESERVED: &str = "edge:";
+
 /// The section without servers: for a service that has no section yet, or no backend.
-pub const EMPTY: &str = "edge:none";
-/// What the names of the edge's sections begin with; a number follows.
-const SECTION: &str = "edge:";
+pub const fn empty(way: Way) -> &'static str {
+    match way {
+        Way::Http => "edge:none",
+        Way::Sni => "edge:sni:none",
+    }
+}
+
+/// What the names of the sections for services begin with; a number follows.
+const fn prefix(way: Way) -> &'static str {
+    match way {
+        Way::Http => RESERVED,
+        Way::Sni => "edge:sni:",
+    }
+}
+
 /// The `defaults` section that plain sections are made from.
 pub const PLAIN: &str = "edge-plain";
 /// How many labels of a host a wildcard may stand for.
@@ -85,18 +102,19 @@ impl Default for Frame {
 }
 
 /// The name of the section of that number.
-pub fn section_name(number: u32) -> String {
-    format!("{SECTION}{number}")
+pub fn section_name(way: Way, number: u32) -> String {
+    format!("{}{number}", prefix(way))
 }
 
-/// The number of an edge's section, by its name.
-pub fn section_number(name: &str) -> Option<u32> {
-    name.strip_prefix(SECTION)?.parse().ok()
+/// Of an edge's section for a service what it is for, and its number, by its name.
+pub fn section_number(name: &str) -> Option<(Way, u32)> {
+    let number = |way| Some((way, name.strip_prefix(prefix(way))?.parse().ok()?));
+    number(Way::Sni).or_else(|| number(Way::Http))
 }
 
 /// Whether a section of that name is the edge's, so that no service's may be called so.
 pub fn is_reserved(name: &str) -> bool {
-    name == "edge" || name.starts_with(SECTION)
+    name == "edge" || name.starts_with(RESERVED)
 }
 
 /// The addresses on which the edge listens.
@@ -108,17 +126,31 @@ pub fn addresses(settings: &EdgeSettings, listen: &ListenOn) -> Vec<SocketAddr> 
     settings.ports().flat_map(of).collect()
 }
 
-/// The `bind` lines, without the keyword: all that the edge listens on is said here.
-fn binds(settings: &EdgeSettings, listen: &ListenOn) -> Vec<String> {
-    let secure = bind_words(&settings.copies);
-    let of = |(port, words): (Port, &str)| {
+/// The `bind` lines of a way's frontend, without the keyword: all that the edge listens on is said here.
+fn binds(settings: &EdgeSettings, listen: &ListenOn, way: Way) -> Vec<String> {
+    let of = |port: Port, words: &str| {
         let addresses = match settings.listen.ip {
             Some(ip) => vec![SocketAddr::new(ip, port.get()).to_string()],
             None => listen.binds(port),
         };
         addresses.into_iter().map(|address| format!("{address} {words}").trim_end().to_owned()).collect::<Vec<_>>()
     };
-    settings.ports().zip(["", &secure]).flat_map(of).collect()
+    let secure = bind_words(&settings.copies);
+    let https = match settings.https() {
+        _ if settings.shares_port() => vec![format!("{} accept-proxy {secure}", inner(settings))],
+        https => https.map(|port| of(port, &secure)).unwrap_or_default(),
+    };
+    match way {
+        Way::Http => [of(settings.listen.port, ""), https].concat(),
+        Way::Sni => settings.sni_port.map(|port| of(port, "")).unwrap_or_default(),
+    }
+}
+
+/// Where TLS that ends here comes from the frontend that looks at names, with the client's address ahead. A socket without a file needs
+/// no directory that HAProxy could reach from where it may be locked in.
+fn inner(settings: &EdgeSettings) -> String {
+    let of = format!("{} {:?} {:?}", settings.copies.display(), settings.listen, settings.sni_port);
+    format!("abns@discover-{:016x}", checksum_of_text(of.as_bytes()))
 }
 
 fn render(template: &str, mut context: Context) -> Result<String, tera::Error> {
@@ -126,35 +158,59 @@ fn render(template: &str, mut context: Context) -> Result<String, tera::Error> {
     Tera::one_off(template, &context, false)
 }
 
-/// The frontend, and the section for what has no other. `map` is the map's file; without `bound` it listens nowhere.
+/// The frontends, each with the section for what has no other. `map` is the map's file; without `bound` they listen nowhere.
 ///
 /// # Errors
 /// [`tera::Error`]: never, as a test shows.
-pub fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool) -> Result<String, tera::Error> {
+pub fn frontends(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool) -> Result<String, tera::Error> {
+    let mut text = String::new();
+    for way in settings.ways() {
+        text.push_str(&frontend(settings, frame, map, bound, *way)?);
+    }
+    Ok(text)
+}
+
+fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool, way: Way) -> Result<String, tera::Error> {
     let mut context = Context::new();
     context.insert("map", map);
-    context.insert("binds", &if bound { binds(settings, &frame.listen) } else { Vec::new() });
-    context.insert("timeout_client", &format!("{}ms", frame.timeouts[1].as_millis()));
+    context.insert("binds", &if bound { binds(settings, &frame.listen, way) } else { Vec::new() });
+    for (name, time) in [("timeout_connect", frame.timeouts[0]), ("timeout_client", frame.timeouts[1])] {
+        context.insert(name, &format!("{}ms", time.as_millis()));
+    }
+    context.insert("timeout_server", &format!("{}ms", frame.timeouts[2].as_millis()));
+    context.insert("sni", SNI);
+    context.insert("inner", &settings.shares_port().then(|| inner(settings)));
     context.insert("access_log", &settings.access_log.as_ref().map(ToString::to_string));
     context.insert("trusted", &settings.trusted.iter().map(ToString::to_string).collect::<Vec<_>>());
     context.insert("wildcards", &(1..=MOST_LABELS).collect::<Vec<_>>());
     context.insert("strips", &(1..=MOST_STRIPPED).collect::<Vec<_>>());
     context.insert("nobody", NOBODY);
-    context.insert("empty", EMPTY);
+    context.insert("empty", empty(way));
     let port = settings.https_port.get();
     context.insert("https_port", &if port == 443 { String::new() } else { format!(":{port}") });
-    render(include_str!("../generators/haproxy/templates/edge.tera"), context)
+    let template = match way {
+        Way::Http => include_str!("../generators/haproxy/templates/edge.tera"),
+        Way::Sni => include_str!("../generators/haproxy/templates/edge_sni.tera"),
+    };
+    render(template, context)
 }
 
 /// The skeleton of the section of that number.
 ///
 /// # Errors
 /// [`tera::Error`]: never, as a test shows.
-pub fn section(settings: &EdgeSettings, frame: &Frame, number: u32, kind: Kind) -> Result<String, tera::Error> {
-    let head = format!("backend {}", section_name(number));
-    match kind {
-        Kind::Plain => Ok(format!("{head} from {PLAIN}\n")),
-        Kind::Whole => slot(&head, Some(&format!("edge{number}")), settings, frame),
+pub fn section(
+    settings: &EdgeSettings,
+    frame: &Frame,
+    way: Way,
+    number: u32,
+    kind: Kind,
+) -> Result<String, tera::Error> {
+    let head = format!("backend {}", section_name(way, number));
+    match (way, kind) {
+        (Way::Http, Kind::Plain) => Ok(format!("{head} from {PLAIN}\n")),
+        (Way::Http, Kind::Whole) => slot(way, &head, Some(&format!("edge{number}")), settings, frame),
+        (Way::Sni, _) => slot(way, &head, None, settings, frame),
     }
 }
 
@@ -163,10 +219,16 @@ pub fn section(settings: &EdgeSettings, frame: &Frame, number: u32, kind: Kind) 
 /// # Errors
 /// [`tera::Error`]: never, as a test shows.
 pub fn plain_lines(settings: &EdgeSettings, frame: &Frame) -> Result<String, tera::Error> {
-    Ok(slot("", None, settings, frame)?.trim_start_matches('\n').to_owned())
+    Ok(slot(Way::Http, "", None, settings, frame)?.trim_start_matches('\n').to_owned())
 }
 
-fn slot(head: &str, cookie: Option<&str>, settings: &EdgeSettings, frame: &Frame) -> Result<String, tera::Error> {
+fn slot(
+    way: Way,
+    head: &str,
+    cookie: Option<&str>,
+    settings: &EdgeSettings,
+    frame: &Frame,
+) -> Result<String, tera::Error> {
     let mut context = Context::new();
     context.insert("head", head);
     context.insert("cookie", &cookie);
@@ -174,5 +236,9 @@ fn slot(head: &str, cookie: Option<&str>, settings: &EdgeSettings, frame: &Frame
     for (name, time) in [("timeout_connect", frame.timeouts[0]), ("timeout_server", frame.timeouts[2])] {
         context.insert(name, &format!("{}ms", time.as_millis()));
     }
-    render(include_str!("../generators/haproxy/templates/slot.tera"), context)
+    let template = match way {
+        Way::Http => include_str!("../generators/haproxy/templates/slot.tera"),
+        Way::Sni => include_str!("../generators/haproxy/templates/slot_sni.tera"),
+    };
+    render(template, context)
 }

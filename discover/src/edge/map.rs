@@ -2,7 +2,8 @@
 //!
 //! The frontend looks `HOST/PATH/` of a request up by its longest beginning (`map_beg`, a tree: ten thousand rules cost no more than
 //! ten); the slash at the end of both makes `/api` cover `/api/x` and not `/apis`. A host whose rules leave paths over has a line of
-//! its own that says [`NOBODY`], so that no wildcard above it gets them.
+//! its own that says [`NOBODY`], so that no wildcard above it gets them. Names of TLS that is passed through are in the same map, as
+//! `sni=NAME/`, which is no host's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 use common::model::{HostPattern, PathPrefix, ServiceName};
 
 use super::decide::{Routing, Rule};
-use super::settings::Owners;
-use super::{Place, frontend};
+use super::settings::EdgeSettings;
+use super::{Place, Way, frontend};
 use crate::haproxy::ops::Op;
 
-/// In the place of a section: nobody serves here, which is answered with 404.
+/// In the place of a section: nobody serves here, which is answered with 404; TLS is not passed through.
 pub const NOBODY: &str = "nobody";
+/// Begins the key of a name of TLS; no host has such a character.
+pub const SNI: &str = "sni=";
 /// Above so many changes the whole map is put in place at once.
 const MOST_SINGLE_CHANGES: usize = 500;
 
@@ -60,18 +63,27 @@ impl<'a> Target<'a> {
 
 /// The key of a place.
 fn key(place: &Place) -> String {
-    match place.path.is_root() {
-        true => format!("{}/", place.host),
-        false => format!("{}{}/", place.host, place.path),
+    match (place.way, place.path.is_root()) {
+        (Way::Sni, _) => format!("{SNI}{}/", place.host),
+        (Way::Http, true) => format!("{}/", place.host),
+        (Way::Http, false) => format!("{}{}/", place.host, place.path),
     }
 }
 
 /// The place of a key.
 fn place(key: &str) -> Option<Place> {
+    if let Some(name) = key.strip_prefix(SNI) {
+        return Some(Place::sni(name.strip_suffix('/')?.parse().ok()?));
+    }
     let at = key.find('/')?;
     let path = key[at..].strip_suffix('/')?;
     let path = if path.is_empty() { PathPrefix::root() } else { path.parse().ok()? };
-    Some(Place { host: key[..at].parse().ok()?, path })
+    Some(Place::http(key[..at].parse().ok()?, path))
+}
+
+/// Whether a key is that of a name of TLS.
+pub fn is_sni(key: &str) -> bool {
+    key.starts_with(SNI)
 }
 
 /// What is done to a request, as letters: `r` redirect to HTTPS, `s` sticky, a digit for the segments stripped; `-` nothing.
@@ -90,29 +102,44 @@ fn flags(rule: &Rule) -> String {
 }
 
 impl RuleMap {
-    /// The map of these rules. `section_of` says which section holds a service's servers; a service without one is answered by
-    /// [`frontend::EMPTY`]. Hosts of `owners` without a rule are nobody's.
-    pub fn of(routing: &Routing, owners: &Owners, section_of: impl Fn(&ServiceName) -> Option<Arc<str>>) -> Self {
+    /// The map of these rules, and of the `kept` lines of services that are gone. `section_of` says which section holds a service's
+    /// servers; a service without one is answered by [`frontend::empty`]. Hosts that the settings give to an owner, and have no rule,
+    /// are nobody's.
+    pub fn of(
+        routing: &Routing,
+        settings: &EdgeSettings,
+        kept: impl IntoIterator<Item = Line>,
+        section_of: impl Fn(Way, &ServiceName) -> Option<Arc<str>>,
+    ) -> Self {
         let mut entries = BTreeMap::new();
-        let mut sections: HashMap<&ServiceName, Arc<str>> = HashMap::new();
+        let mut sections: HashMap<(Way, &ServiceName), Arc<str>> = HashMap::new();
         let nobody: Arc<str> = NOBODY.into();
-        let root = |host: &HostPattern| Place { host: host.clone(), path: PathPrefix::root() };
-        let mut last: Option<&HostPattern> = None;
-        let floor = |entries: &mut BTreeMap<Arc<str>, Arc<str>>, host: &HostPattern| {
-            entries.insert(key(&root(host)).into(), nobody.clone());
-        };
-        owners.hosts().for_each(|host| floor(&mut entries, host));
-        for (place, rule) in &routing.rules {
-            // A host's places are sorted by path, so its root would be the first.
-            if last != Some(&place.host) && !place.path.is_root() {
-                floor(&mut entries, &place.host);
+        let mut floors: Vec<String> = Vec::new();
+        let mut floor = |host: &HostPattern, way| floors.push(key(&Place { way, ..Place::sni(host.clone()) }));
+        for host in settings.owners.hosts() {
+            floor(host, Way::Http);
+            if settings.sni_port.is_some() {
+                floor(host, Way::Sni);
             }
-            last = Some(&place.host);
-            let section = sections.entry(&rule.service);
-            let section =
-                section.or_insert_with(|| section_of(&rule.service).unwrap_or_else(|| frontend::EMPTY.into()));
+        }
+        let mut last: Option<&HostPattern> = None;
+        for (place, rule) in &routing.rules {
+            if place.way == Way::Http && last != Some(&place.host) {
+                last = Some(&place.host);
+                floor(&place.host, Way::Http);
+            }
+            let section = sections.entry((place.way, &rule.service));
+            let empty = || frontend::empty(place.way).into();
+            let section = section.or_insert_with(|| section_of(place.way, &rule.service).unwrap_or_else(empty));
             let value = format!("{section}|{}|{}", flags(rule), rule.service);
             entries.insert(key(place).into(), value.into());
+        }
+        entries.extend(kept);
+        if settings.shares_port() {
+            floors.extend(hosts_below_names(routing, &entries).map(|host| key(&Place::sni(host))));
+        }
+        for key in floors {
+            entries.entry(key.into()).or_insert_with(|| nobody.clone());
         }
         Self { entries, tangled: false }
     }
@@ -165,14 +192,15 @@ impl RuleMap {
         Target::parse(value)?.service.parse().ok()
     }
 
-    /// The sections that services have here.
-    pub fn sections(&self) -> BTreeMap<ServiceName, Arc<str>> {
-        let mut found: BTreeMap<ServiceName, Arc<str>> = BTreeMap::new();
-        for target in self.entries.values().filter_map(|value| Target::parse(value)) {
-            if !found.contains_key(target.service)
+    /// The sections that services have here, for each way.
+    pub fn sections(&self) -> BTreeMap<(Way, ServiceName), Arc<str>> {
+        let mut found: BTreeMap<(Way, ServiceName), Arc<str>> = BTreeMap::new();
+        for (key, value) in &self.entries {
+            let way = if is_sni(key) { Way::Sni } else { Way::Http };
+            if let Some(target) = Target::parse(value)
                 && let Ok(service) = target.service.parse()
             {
-                found.insert(service, target.section.into());
+                found.entry((way, service)).or_insert_with(|| target.section.into());
             }
         }
         found
@@ -188,11 +216,6 @@ impl RuleMap {
             Target::parse(value).is_some_and(|target| stays(target.service))
                 && place(key).is_some_and(|place| !now.rules.contains_key(&place))
         })
-    }
-
-    /// Adds lines, in the place of those with the same keys.
-    pub fn extend(&mut self, lines: impl IntoIterator<Item = Line>) {
-        self.entries.extend(lines);
     }
 
     /// The part of `self` that can be had while only `sections` run: what points elsewhere stays as it is in `running`.
@@ -226,6 +249,17 @@ impl RuleMap {
             _ => Some(RuleChange::Keys(keys)),
         }
     }
+}
+
+/// The hosts with routes that a wildcard of TLS would catch: who has a rule for a host has nothing to fear from one.
+fn hosts_below_names<'a>(
+    routing: &'a Routing,
+    entries: &BTreeMap<Arc<str>, Arc<str>>,
+) -> impl Iterator<Item = HostPattern> + use<'a> {
+    let names = entries.keys().filter_map(|key| place(key)).filter(|place| place.way == Way::Sni);
+    let wild: Vec<HostPattern> = names.map(|place| place.host).filter(|name| name.wildcard().is_some()).collect();
+    let hosts = routing.rules.keys().filter(|place| place.way == Way::Http).map(|place| &place.host);
+    hosts.filter(move |host| wild.iter().any(|name| name.covers(host.as_str()))).cloned()
 }
 
 impl RuleChange {
@@ -282,8 +316,10 @@ mod tests {
 
         #[test]
         fn a_key_is_read_back_as_its_place(host in "(\\*\\.)?[a-z]{1,5}\\.example", path in "(/[a-z%2]{1,3}){0,3}") {
+            let name = Place::sni(host.parse().unwrap());
+            prop_assert_eq!(place(&key(&name)), Some(name));
             if let Ok(path) = format!("{path}/").parse() {
-                let at = Place { host: host.parse().unwrap(), path };
+                let at = Place::http(host.parse().unwrap(), path);
                 prop_assert_eq!(place(&key(&at)), Some(at));
             }
         }

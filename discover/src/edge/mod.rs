@@ -1,4 +1,4 @@
-//! The HTTP edge's decisions: which host and path go to which service. Pure, no I/O.
+//! The edge's decisions: which host and path, and which name of TLS, go to which service. Pure, no I/O.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -10,7 +10,8 @@
 //!
 //! A request's host is looked up first: the very name, else the longest wildcard above it. Within that host the longest path
 //! counts. So whoever has a rule for a host has nothing to fear from a wildcard, and a host that the config gives to an owner
-//! is nobody else's even while the owner has no rule for it.
+//! is nobody else's even while the owner has no rule for it. The same goes for names of TLS that is passed through ([`Way::Sni`]),
+//! which share the hosts' owners.
 
 pub mod claims;
 pub mod decide;
@@ -26,17 +27,43 @@ use std::fmt;
 
 use common::model::{HostPattern, PathPrefix};
 
-/// Where a rule applies: a host and a path under it.
+/// What of a client the edge looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// Its requests.
+    Http,
+    /// The name (SNI) in its ClientHello, and nothing else: TLS is passed through as it comes.
+    Sni,
+}
+
+/// Where a rule applies: a host and a path under it, or a name of TLS.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
+    /// What is looked at.
+    pub way: Way,
     /// The host, or a wildcard.
     pub host: HostPattern,
-    /// The path, and all below it.
+    /// The path, and all below it; of TLS always `/`.
     pub path: PathPrefix,
+}
+
+impl Place {
+    /// Of requests.
+    pub fn http(host: HostPattern, path: PathPrefix) -> Self {
+        Self { way: Way::Http, host, path }
+    }
+
+    /// Of TLS that is passed through.
+    pub fn sni(name: HostPattern) -> Self {
+        Self { way: Way::Sni, host: name, path: PathPrefix::root() }
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.host, self.path)
+        match self.way {
+            Way::Http => write!(f, "{}{}", self.host, self.path),
+            Way::Sni => write!(f, "TLS of {}", self.host),
+        }
     }
 }

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use common::model::{HostPattern, Port, Route, ServiceName};
 
+use super::Way;
+
 use crate::generators::output::beside;
 
 /// What the operator decides about the edge.
@@ -17,6 +19,8 @@ pub struct EdgeSettings {
     pub listen: EdgeListen,
     /// The port of HTTPS, where there are certificates, and to which clients are redirected.
     pub https_port: Port,
+    /// Where TLS is passed through by the name that the client asks for; none: nowhere. On the port of HTTPS both share it.
+    pub sni_port: Option<Port>,
     /// `<service>.<suffix>` is a host of every service that speaks HTTP.
     pub suffixes: Vec<HostPattern>,
     /// Hosts that only some services may claim.
@@ -50,7 +54,23 @@ impl EdgeSettings {
 
     /// The ports on which the edge listens.
     pub fn ports(&self) -> impl Iterator<Item = Port> {
-        std::iter::once(self.listen.port).chain((!self.certificates.is_empty()).then_some(self.https_port))
+        let https = self.https().filter(|_| !self.shares_port());
+        std::iter::once(self.listen.port).chain(https).chain(self.sni_port)
+    }
+
+    /// What of clients is looked at.
+    pub fn ways(&self) -> &'static [Way] {
+        if self.sni_port.is_some() { &[Way::Http, Way::Sni] } else { &[Way::Http] }
+    }
+
+    /// The port of HTTPS, where there is one.
+    pub fn https(&self) -> Option<Port> {
+        (!self.certificates.is_empty()).then_some(self.https_port)
+    }
+
+    /// Whether TLS that is passed through and TLS that ends here come to one port.
+    pub fn shares_port(&self) -> bool {
+        self.sni_port.is_some() && self.sni_port == self.https()
     }
 }
 
@@ -59,6 +79,7 @@ impl Default for EdgeSettings {
         Self {
             listen: EdgeListen { ip: None, port: Port::MIN.saturating_add(79) },
             https_port: Port::MIN.saturating_add(442),
+            sni_port: None,
             suffixes: Vec::new(),
             owners: Owners::default(),
             ownership: Ownership::default(),
@@ -162,15 +183,25 @@ impl Owners {
         self.0.keys()
     }
 
+    /// Whether the operator has given `host` itself, or a wildcard above it, to `service`.
+    pub fn name(&self, host: &HostPattern, service: &ServiceName) -> bool {
+        self.of(host).is_some_and(|of| of.iter().any(|pattern| pattern.covers(service)))
+    }
+
     /// Whether `service` may claim `host`: the entry of that very name decides, else the longest wildcard above it; a host
     /// without either is anybody's.
     pub fn allow(&self, host: &HostPattern, service: &ServiceName) -> bool {
+        self.of(host).is_none() || self.name(host, service)
+    }
+
+    /// Whose `host` is; `None`: anybody's.
+    fn of(&self, host: &HostPattern) -> Option<&Vec<ServicePattern>> {
         let above = || {
             let name = host.wildcard().unwrap_or(host.as_str());
             let mut names = name.match_indices('.').map(|(at, _)| &name[at + 1..]);
             names.find_map(|name| self.0.iter().find(|(listed, _)| listed.wildcard() == Some(name)).map(|(_, of)| of))
         };
-        self.0.get(host).or_else(above).is_none_or(|of| of.iter().any(|pattern| pattern.covers(service)))
+        self.0.get(host).or_else(above)
     }
 }
 
@@ -179,6 +210,8 @@ impl Owners {
 pub struct ConfigRule {
     /// The service; it need not be there yet.
     pub service: ServiceName,
+    /// What of a client is looked at; of TLS only the route's host counts.
+    pub way: Way,
     /// Where, and what is done there.
     pub route: Route,
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use discover::edge::RuleMap;
 use discover::edge::settings::{ConfigRule, Owners};
+use discover::edge::{RuleMap, Way};
 use discover::haproxy::ops::Op;
 
 use super::echo::echo;
@@ -12,13 +12,13 @@ use super::support::world::World;
 use super::{each, get, route, routed, who, world};
 
 /// The map on disk, and the one that HAProxy has.
-async fn maps(world: &World) -> [RuleMap; 2] {
+pub(super) async fn maps(world: &World) -> [RuleMap; 2] {
     let file = world.path("haproxy.cfg.edge.map");
     let shown = world.api().map_show(&file.display().to_string()).await.unwrap();
     [RuleMap::parse(&std::fs::read_to_string(&file).unwrap()), RuleMap::of_entries(shown)]
 }
 
-async fn assert_same(world: &World) -> RuleMap {
+pub(super) async fn assert_same(world: &World) -> RuleMap {
     let [disk, runs] = maps(world).await;
     assert_eq!(disk, runs, "HAProxy {}", world.version());
     disk
@@ -129,7 +129,8 @@ async fn owners_and_the_configs_rules_hold_against_registrations() {
     for program in each() {
         let (mut world, port) = world(&program, |edge| {
             edge.owners = Owners::new([("shop.example".parse().unwrap(), vec!["shop*".parse().unwrap()])].into());
-            edge.rules = vec![ConfigRule { service: "b".parse().unwrap(), route: route("fixed.example/") }];
+            edge.rules =
+                vec![ConfigRule { service: "b".parse().unwrap(), way: Way::Http, route: route("fixed.example/") }];
         });
         world.want("evil", vec![routed("a", a, &["shop.example/pay", "fixed.example", "*.example"])]);
         world.settle().await;

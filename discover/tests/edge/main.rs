@@ -1,4 +1,4 @@
-//! The HTTP edge on a real HAProxy: hosts and paths come and go without a reload, and nobody gets what is not theirs.
+//! The edge on a real HAProxy: hosts, paths and names of TLS come and go without a reload, and nobody gets what is not theirs.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -11,6 +11,7 @@ mod life;
 mod made;
 mod requests;
 mod sections;
+mod sni;
 mod sticky;
 
 use std::net::SocketAddr;

@@ -208,11 +208,13 @@ impl World {
             .collect()
     }
 
-    /// What HAProxy says, but for retired servers.
+    /// What HAProxy says, but for retired servers, and for those of fixed sections.
     pub async fn running(&self) -> BTreeSet<Seen> {
         let disk: BTreeSet<_> = self.on_disk().into_iter().map(|s| (s.0, s.1)).collect();
-        let states = self.states().await;
-        let seen = states.into_iter().map(|s| {
+        let sections: BTreeSet<String> =
+            self.file().unwrap().sections.iter().map(|section| section.name.to_string()).collect();
+        let states = self.states().await.into_iter().filter(|s| sections.contains(&s.section));
+        let seen = states.map(|s| {
             let address = s.addr.map(|ip| SocketAddr::new(ip, s.port));
             (s.section, s.name, address, s.weight, s.admin.in_maintenance())
         });

@@ -14,6 +14,13 @@ pub const EDGE: &[Key] = &[
         "The port of HTTPS, where there are certificates, and to which `redirect_https` leads.",
         TEST,
     ),
+    ours(
+        "sni_port",
+        PORT_NUMBER,
+        "",
+        "Where TLS is passed through to services by the name that the client asks for; on `https_port` both share it. Without it, nowhere.",
+        TEST,
+    ),
     ours("suffixes", Kind::Lines, "[]", "Every service that speaks HTTP has the host `SERVICE.SUFFIX`.", TEST),
     ours(
         "hosts",
@@ -71,6 +78,13 @@ const RULE: &[Key] = &[
     ours("host", Kind::Text, "", "The host, or `*.NAME`; required.", TEST),
     ours("path", Kind::Text, "/", "The path; all below it is meant, too.", TEST),
     ours("service", Kind::Text, "", "Who answers; required. It need not be there yet.", TEST),
+    ours(
+        "sni",
+        Kind::Bool,
+        "false",
+        "TLS of the host is passed through to the service unread; needs `sni_port`.",
+        TEST,
+    ),
     ours("strip_prefix", Kind::Bool, "false", "The service sees what lies below the path.", TEST),
     ours("sticky", Kind::Bool, "false", "A client stays with one backend, by a cookie.", TEST),
     ours("redirect_https", Kind::Bool, "false", "Plain HTTP is answered with a redirect.", TEST),

@@ -7,8 +7,8 @@ use common::model::{HostPattern, PathPrefix, Port, Route};
 use serde_json::{Map, Value};
 
 use super::super::Report;
-use crate::edge::EdgeSettings;
 use crate::edge::settings::{ConfigRule, Owners, Ownership};
+use crate::edge::{EdgeSettings, Way};
 
 /// Reads the keys of `section`, which the table has made regular; what is wrong is told under `path`.
 pub fn edge(section: &Map<String, Value>, path: &str, report: &mut Report) -> EdgeSettings {
@@ -23,9 +23,15 @@ pub fn edge(section: &Map<String, Value>, path: &str, report: &mut Report) -> Ed
         }
     }
     let whole = |key: &str| section.get(key).and_then(Value::as_u64);
+    let port = |key: &str| whole(key).and_then(|p| Port::new(u16::try_from(p).ok()?));
+    let listen = reader.text("listen").unwrap_or(default.listen);
+    if port("sni_port") == Some(listen.port) {
+        reader.error("sni_port", "is the port of plain HTTP");
+    }
     EdgeSettings {
-        listen: reader.text("listen").unwrap_or(default.listen),
-        https_port: whole("https_port").and_then(|p| Port::new(u16::try_from(p).ok()?)).unwrap_or(default.https_port),
+        listen,
+        https_port: port("https_port").unwrap_or(default.https_port),
+        sni_port: port("sni_port"),
         suffixes: reader.list("suffixes"),
         owners: Owners::new(owners),
         ownership: match section.get("ownership").and_then(Value::as_str) {
@@ -89,6 +95,7 @@ impl Reader<'_> {
             let service = self.parsed(&at("service"), service);
             let (Some(host), Some(path), Some(service)) = (host, path, service) else { continue };
             let is = |key: &str| rule[key].as_bool().unwrap_or_default();
+            let way = if is("sni") { Way::Sni } else { Way::Http };
             let route = Route {
                 strip_prefix: is("strip_prefix"),
                 sticky: is("sticky"),
@@ -96,10 +103,16 @@ impl Reader<'_> {
                 priority: rule["priority"].as_i64().and_then(|p| i32::try_from(p).ok()),
                 ..Route::new(host, path)
             };
-            if rules.iter().any(|other| (&other.route.host, &other.route.path) == (&route.host, &route.path)) {
+            const OF_REQUESTS: [&str; 5] = ["path", "strip_prefix", "sticky", "redirect_https", "priority"];
+            if let Some(key) = OF_REQUESTS.iter().find(|key| way == Way::Sni && !rule[**key].is_null()) {
+                self.error(&at(key), "means nothing with sni: TLS is passed through unread");
+                continue;
+            }
+            let place = |way: Way, route: &Route| (way, route.host.clone(), route.path.clone());
+            if rules.iter().any(|other| place(other.way, &other.route) == place(way, &route)) {
                 self.error(&at("path"), "this host and path have a rule already");
             } else {
-                rules.push(ConfigRule { service, route });
+                rules.push(ConfigRule { service, way, route });
             }
         }
         rules

@@ -23,11 +23,11 @@ use super::readback::Retired;
 use super::refused::Refused;
 use super::reload::ReloadPace;
 use super::settings::HaproxySettings;
-use super::status::HaproxyStatus;
+use super::status::{HaproxyStatus, SniStatus};
 use super::synapse::{Quarantined, SynapseComposer};
 use super::writing::WritePace;
 use crate::edge::frontend::{Frame, section_number};
-use crate::edge::{EdgeSettings, Lost, Routing, RuleMap};
+use crate::edge::{EdgeSettings, Lost, Routing, RuleMap, Way};
 use crate::generators::{Generator, Outcome};
 use crate::haproxy::shortage::is_shortage;
 use crate::haproxy::version::{Capabilities, Version};
@@ -309,18 +309,29 @@ impl Haproxy {
     fn tell_edge(&mut self) {
         let Some(edge) = &self.edge else { return };
         let taken = self.binds.chosen().edge_taken;
-        let (sections, [spare, made]) = edge.sections();
+        let (sections, [spare, made]) = edge.sections(Way::Http).unwrap_or_default();
+        let passed = edge.sections(Way::Sni);
         let routing = edge.routing().clone();
         let mut note = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let told = note.edge.get_or_insert_default();
         if !Arc::ptr_eq(&routing, &self.routing) {
             for lost in routing.lost.difference(&self.routing.lost) {
-                warn!(service = %lost.service, place = %lost.place, why = %lost.why, "A host and path of the edge is not this service's.");
+                warn!(service = %lost.service, place = %lost.place, why = %lost.why, "A place at the edge is not this service's.");
             }
             let line = |lost: &Lost| (format!("{} ({})", lost.place, lost.service), lost.why.to_string());
             told.lost = routing.lost.iter().map(line).collect();
             told.rules = routing.rules.len();
+            let names = routing.rules.iter().filter(|(place, _)| place.way == Way::Sni);
+            let names: BTreeMap<_, _> = names.map(|(at, rule)| (at.host.to_string(), rule.service.clone())).collect();
+            told.sni = passed.is_some().then(|| SniStatus { names, ..SniStatus::default() });
             self.routing = routing;
+        }
+        match passed {
+            Some((sections, [spare, _])) => {
+                let sni = told.sni.get_or_insert_default();
+                (sni.sections, sni.spare) = (sections, spare);
+            }
+            None => told.sni = None,
         }
         (told.taken, told.sections, told.spare, told.made) = (taken, sections, spare, made);
     }

@@ -9,7 +9,8 @@ use foldhash::{HashMap, HashSet};
 use super::changes::{NewSection, SectionChanges, ServerChange, Step};
 use super::layout::{Layout, Section};
 use super::server::Server;
-use crate::edge::frontend::EMPTY;
+use crate::edge::Way;
+use crate::edge::frontend::empty;
 use crate::edge::map::RuleChange;
 use crate::haproxy::version::Capabilities;
 
@@ -214,9 +215,10 @@ fn rules(desired: &Layout, running: &mut Layout) -> Option<RuleChange> {
     }
     let sections: HashSet<&str> = running.sections.iter().map(|section| &*section.name).collect();
     let all_run = desired.sections.iter().all(|section| sections.contains(&*section.name));
+    let is_empty = |section: &str| section == empty(Way::Http) || section == empty(Way::Sni);
     let reached = match all_run {
         true => wanted.clone(),
-        false => Arc::new(wanted.within(now, |section| section == EMPTY || sections.contains(section))),
+        false => Arc::new(wanted.within(now, |section| is_empty(section) || sections.contains(section))),
     };
     let change = now.change_to(&reached);
     running.rules = Some(reached);

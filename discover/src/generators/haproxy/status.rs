@@ -43,7 +43,7 @@ pub struct HaproxyStatus {
 pub struct EdgeStatus {
     /// Another program has its port: it listens nowhere for now.
     pub taken: bool,
-    /// How many hosts and paths are routed.
+    /// How many hosts and paths are routed, and names of TLS passed through.
     pub rules: usize,
     /// The section of each service that is routed.
     pub sections: BTreeMap<ServiceName, String>,
@@ -51,8 +51,22 @@ pub struct EdgeStatus {
     pub spare: usize,
     /// Sections that HAProxy was told to make, from 3.4 on.
     pub made: usize,
-    /// Hosts and paths that a service asked for in vain, and why: `HOST/PATH (SERVICE)`.
+    /// TLS that is passed through, where that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<SniStatus>,
+    /// Hosts and paths, and names of TLS, that a service asked for in vain, and why: `HOST/PATH (SERVICE)`, `TLS of NAME (SERVICE)`.
     pub lost: BTreeMap<String, String>,
+}
+
+/// What an operator wants to know about TLS that is passed through.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SniStatus {
+    /// Whose TLS each name is.
+    pub names: BTreeMap<String, ServiceName>,
+    /// The section of each such service.
+    pub sections: BTreeMap<ServiceName, String>,
+    /// Sections that wait for new services.
+    pub spare: usize,
 }
 
 /// One reload.

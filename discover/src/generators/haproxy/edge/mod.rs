@@ -1,4 +1,4 @@
-//! The HTTP edge as part of haproxy.cfg: its frontend, its sections with their servers, and the rules of its map. Pure, and cached.
+//! The edge as part of haproxy.cfg: its frontends, its sections with their servers, and the rules of its map. Pure, and cached.
 //!
 //! What is routed has a section of the edge's, whether it has a port of its own or not: which one it is stands in the map, and
 //! nothing in the file's structure says so. `plain` is how HAProxy 3.4 gets sections at run time. See [`crate::edge`] for who is
@@ -23,8 +23,8 @@ use super::plan::{Applied, is_idle};
 use super::synapse::Quarantined;
 use crate::edge::claims::{Claim, of_config, of_service};
 use crate::edge::frontend::{self, Frame, Kind};
-use crate::edge::map::{Line, Target};
-use crate::edge::{EdgeSettings, Place, Routing, RuleMap, decide};
+use crate::edge::map::{Line, Target, is_sni};
+use crate::edge::{EdgeSettings, Place, Routing, RuleMap, Way, decide};
 use crate::haproxy::version::Capabilities;
 use crate::reconcile::Desired;
 
@@ -32,7 +32,7 @@ use crate::reconcile::Desired;
 pub struct EdgeComposer {
     settings: Arc<EdgeSettings>,
     frame: Frame,
-    /// The frontend; and the same while another program has its port.
+    /// The frontends; and the same while another program has one of their ports.
     footers: [Arc<str>; 2],
     /// What plain sections say, and the headers that say it for them.
     plain_lines: String,
@@ -41,11 +41,14 @@ pub struct EdgeComposer {
     routing: Arc<Routing>,
     /// Rules of services that have no backend left, and until when they stay.
     lingering: HashMap<Arc<str>, Instant>,
-    slots: Slots,
-    sections: HashMap<u32, Cached>,
+    slots: ByWay,
+    sections: HashMap<(Way, u32), Cached>,
     /// The last map, from what it was made, and when it must be made anew.
     last: Option<Last>,
 }
+
+/// The sections of each way.
+type ByWay = BTreeMap<Way, Slots>;
 
 /// What one service asks for.
 struct Asked {
@@ -75,7 +78,7 @@ struct Cached {
 
 struct Last {
     rules: Arc<RuleMap>,
-    slots: Slots,
+    slots: ByWay,
     routing: Arc<Routing>,
     /// Lines of services without backends, and until when they stay.
     kept: Vec<Line>,
@@ -89,13 +92,15 @@ impl EdgeComposer {
     /// [`TemplateError`]: the templates are ours, so never.
     pub fn new(settings: Arc<EdgeSettings>, frame: Frame, map: &str) -> Result<Self, TemplateError> {
         let failed = |source| TemplateError::Tera { name: "edge.tera".into(), source: Box::new(source) };
-        let footer = |bound| frontend::frontend(&settings, &frame, map, bound).map_err(failed);
+        let footer = |bound| frontend::frontends(&settings, &frame, map, bound).map_err(failed);
         let footers = [footer(true)?.into(), footer(false)?.into()];
-        frontend::section(&settings, &frame, 1, Kind::Whole).map_err(failed)?;
+        for way in settings.ways() {
+            frontend::section(&settings, &frame, *way, 1, Kind::Whole).map_err(failed)?;
+        }
         let (plain_lines, plain) =
             (frontend::plain_lines(&settings, &frame).map_err(failed)?, PlainDefaults::default());
         let (asked, sections, lingering) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (routing, slots, last) = (Arc::default(), Slots::default(), None);
+        let (routing, slots, last) = (Arc::default(), ByWay::new(), None);
         Ok(Self { settings, frame, footers, plain_lines, plain, asked, routing, lingering, slots, sections, last })
     }
 
@@ -106,9 +111,12 @@ impl EdgeComposer {
 
     /// Takes over from before a restart which section each service has.
     pub fn remember(&mut self, rules: &RuleMap) {
-        let numbered = rules.sections().into_iter();
-        let held = numbered.filter_map(|(service, section)| Some((service, frontend::section_number(&section)?)));
-        self.slots = Slots { of: held.collect(), all: BTreeMap::new() };
+        self.slots.clear();
+        for ((way, service), section) in rules.sections() {
+            if let Some((_, number)) = frontend::section_number(&section).filter(|(kind, _)| *kind == way) {
+                self.slots.entry(way).or_default().of.insert(service, number);
+            }
+        }
     }
 
     /// The registrations that the last turn left out.
@@ -121,10 +129,11 @@ impl EdgeComposer {
         &self.routing
     }
 
-    /// The section of each service; how many are spare, and how many are plain.
-    pub fn sections(&self) -> (BTreeMap<ServiceName, String>, [usize; 2]) {
-        let of = self.slots.of.iter().map(|(service, number)| (service.clone(), frontend::section_name(*number)));
-        (of.collect(), [self.slots.spare(), self.slots.plain()])
+    /// The section of each service that is reached this way; how many are spare, and how many are plain. `None`: nobody is reached so.
+    pub fn sections(&self, way: Way) -> Option<(BTreeMap<ServiceName, String>, [usize; 2])> {
+        let slots = self.slots.get(&way)?;
+        let of = slots.of.iter().map(|(service, number)| (service.clone(), frontend::section_name(way, *number)));
+        Some((of.collect(), [slots.spare(), slots.plain()]))
     }
 
     /// When a rule's time is up.
@@ -146,13 +155,20 @@ impl EdgeComposer {
         let changed = self.route(services, &applied.layout);
         let (kept, until) = self.linger(services, &applied.layout, now, changed);
         let plain = self.plain.in_header(&layout.header, &self.plain_lines).filter(|_| given.can.add_backend);
-        let slots = self.assign(services, &kept, applied, plain.is_some(), idle);
+        let assigned = |way: &Way| {
+            // Sections in mode tcp are whole ones.
+            let adds = plain.is_some() && *way == Way::Http;
+            (*way, self.assign(*way, services, &kept, applied, adds, idle))
+        };
+        let slots: ByWay = self.settings.ways().iter().map(assigned).collect();
         layout.header = plain.unwrap_or_else(|| layout.header.clone());
-        self.sections.retain(|number, _| slots.all.contains_key(number));
-        let by_number: HashMap<u32, &ServiceName> = slots.of.iter().map(|(s, number)| (*number, s)).collect();
-        for (number, kind) in &slots.all {
-            let service = by_number.get(number).copied();
-            layout.sections.push(self.section(*number, *kind, service, services, given));
+        self.sections.retain(|(way, number), _| slots.get(way).is_some_and(|slots| slots.all.contains_key(number)));
+        for (way, slots) in &slots {
+            let by_number: HashMap<u32, &ServiceName> = slots.of.iter().map(|(s, number)| (*number, s)).collect();
+            for (number, kind) in &slots.all {
+                let service = by_number.get(number).copied();
+                layout.sections.push(self.section((*way, *number), *kind, service, services, given));
+            }
         }
         layout.rules = Some(self.rules(&slots, kept, &applied.layout, until));
         layout.footer = format!("{}{}", layout.footer, self.footers[usize::from(given.ports.edge_taken)]).into();
@@ -214,10 +230,12 @@ impl EdgeComposer {
             return (last.kept.clone(), last.until);
         }
         let gone = |service: &str| !services.get(service).is_some_and(|pool| has_tcp(pool));
+        let passes = self.settings.sni_port.is_some();
         let until = now + self.frame.linger;
         let mut kept = Vec::new();
         let mut ends = HashMap::new();
-        for (key, value) in running.missing_from(&self.routing, gone) {
+        let lines = running.missing_from(&self.routing, gone).filter(|(key, _)| passes || !is_sni(key));
+        for (key, value) in lines {
             let end = self.lingering.get(key).copied().unwrap_or(until);
             ends.insert(key.clone(), end);
             if end > now {
@@ -229,27 +247,41 @@ impl EdgeComposer {
     }
 
     /// Which section each service has; where HAProxy `adds` sections, plain ones are among them.
-    fn assign(&self, services: &ServiceMap, kept: &[Line], applied: &Applied, adds: bool, idle: Idle) -> Slots {
+    fn assign(
+        &self,
+        way: Way,
+        services: &ServiceMap,
+        kept: &[Line],
+        applied: &Applied,
+        adds: bool,
+        idle: Idle,
+    ) -> Slots {
+        static NONE: BTreeMap<ServiceName, u32> = BTreeMap::new();
+        let held = self.slots.get(&way).map_or(&NONE, |slots| &slots.of);
         // Names that were read back from the map are those of services that had sections, which did for them.
-        let waiting = kept.iter().filter_map(|(_, value)| Target::parse(value));
-        let waiting = waiting.filter_map(|target| self.slots.of.get_key_value(target.service).map(|(name, _)| name));
+        let waiting = kept.iter().filter(|(key, _)| is_sni(key) == (way == Way::Sni));
+        let waiting = waiting.filter_map(|(_, value)| Target::parse(value));
+        let waiting = waiting.filter_map(|target| held.get_key_value(target.service).map(|(name, _)| name));
         let mut needed: BTreeMap<&ServiceName, Kind> = waiting.map(|service| (service, Kind::Plain)).collect();
-        for rule in self.routing.rules.values() {
+        for (_, rule) in self.routing.rules.iter().filter(|(place, _)| place.way == way) {
             if services.get(&rule.service).is_some_and(|pool| has_tcp(pool)) {
                 let need = if rule.route.sticky { Kind::Whole } else { Kind::Plain };
                 let most = needed.entry(&rule.service).or_insert(need);
                 *most = need.max(*most);
             }
         }
+        let number_of = |section: &Arc<Section>| {
+            frontend::section_number(&section.name).filter(|(of, _)| *of == way).map(|(_, number)| number)
+        };
         let numbered = |section: &Arc<Section>| {
             let kind = if adds && section.made_from().is_some() { Kind::Plain } else { Kind::Whole };
-            Some((frontend::section_number(&section.name)?, kind))
+            Some((number_of(section)?, kind))
         };
         let running = applied.layout.sections.iter().filter_map(numbered).collect();
-        let slots = Slots::assign(&needed, &self.slots.of, &running, adds);
+        let slots = Slots::assign(&needed, held, &running, adds);
         let busy = || {
             let full = applied.layout.sections.iter().filter(|section| !is_idle(section, applied));
-            full.filter_map(|section| frontend::section_number(&section.name)).collect::<HashSet<u32>>()
+            full.filter_map(number_of).collect::<HashSet<u32>>()
         };
         match idle {
             Idle::Stay => slots,
@@ -264,7 +296,7 @@ impl EdgeComposer {
 
     fn section(
         &mut self,
-        number: u32,
+        at: (Way, u32),
         kind: Kind,
         service: Option<&ServiceName>,
         services: &ServiceMap,
@@ -280,19 +312,19 @@ impl EdgeComposer {
                     _ => false,
                 }
         };
-        if let Some(cached) = self.sections.get(&number).filter(same) {
+        if let Some(cached) = self.sections.get(&at).filter(same) {
             return cached.section.clone();
         }
-        let before = self.sections.remove(&number).filter(|cached| cached.kind == kind);
+        let before = self.sections.remove(&at).filter(|cached| cached.kind == kind);
         let params = params(&self.frame.check, self.frame.slow_start, &given.can);
         let (servers, quarantined) =
             held.map(|(service, pool)| servers(service, pool, &params, given.names)).unwrap_or_default();
         // The template was tried out when the composer was made.
         let skeleton = match &before {
             Some(cached) => cached.section.skeleton.clone(),
-            None => frontend::section(&self.settings, &self.frame, number, kind).unwrap_or_default().into(),
+            None => frontend::section(&self.settings, &self.frame, at.0, at.1, kind).unwrap_or_default().into(),
         };
-        let name = frontend::section_name(number).into();
+        let name = frontend::section_name(at.0, at.1).into();
         let section = Section { name, skeleton, servers, inherited: "".into(), text: Default::default() };
         let section = match before {
             Some(cached) if *cached.section == section => cached.section,
@@ -300,12 +332,12 @@ impl EdgeComposer {
         };
         let (generation, pool) = (given.names.generation(), held.map(|(_, pool)| pool.clone()));
         let cached = Cached { kind, pool, generation, can: given.can, section: section.clone(), quarantined };
-        self.sections.insert(number, cached);
+        self.sections.insert(at, cached);
         section
     }
 
     /// The map; the very same as long as nothing that it is made of has changed.
-    fn rules(&mut self, slots: &Slots, kept: Vec<Line>, applied: &Layout, until: Option<Instant>) -> Arc<RuleMap> {
+    fn rules(&mut self, slots: &ByWay, kept: Vec<Line>, applied: &Layout, until: Option<Instant>) -> Arc<RuleMap> {
         if let Some(last) = &mut self.last
             && last.kept == kept
             && Arc::ptr_eq(&last.routing, &self.routing)
@@ -314,9 +346,10 @@ impl EdgeComposer {
             last.until = until;
             return last.rules.clone();
         }
-        let section_of = |service: &ServiceName| slots.of.get(service).map(|n| frontend::section_name(*n).into());
-        let mut rules = RuleMap::of(&self.routing, &self.settings.owners, section_of);
-        rules.extend(kept.iter().cloned());
+        let section_of = |way: Way, service: &ServiceName| {
+            slots.get(&way)?.of.get(service).map(|number| frontend::section_name(way, *number).into())
+        };
+        let rules = RuleMap::of(&self.routing, &self.settings, kept.iter().cloned(), section_of);
         let known = [applied.rules.as_ref(), self.last.as_ref().map(|last| &last.rules)];
         let same = known.into_iter().flatten().find(|known| ***known == rules).cloned();
         let rules = same.unwrap_or_else(|| Arc::new(rules));
