@@ -305,6 +305,36 @@ async fn put_holds_a_registration_for_as_long_as_it_runs() {
 }
 
 #[tokio::test]
+async fn put_asks_for_tls_by_its_name() {
+    let host = Host::new("put-sni");
+    let mut command = host.command(&["put", "db", "10.0.0.5:5432", "--ttl", "3s", "--sni", "DB.example,*.db.example"]);
+    let child =
+        command.stdout(Stdio::null()).stderr(File::create(host.dir.path().join("put")).unwrap()).spawn().unwrap();
+    let mut put = Agent { child, log: host.dir.path().join("put") };
+    let start = Instant::now();
+    while host.statuses().await.is_empty() {
+        assert!(start.elapsed() < DEADLINE, "{}", put.log());
+        sleep(Duration::from_millis(10)).await;
+    }
+    let listed = String::from_utf8(host.output(&["ls"]).stdout).unwrap();
+    assert!(listed.contains("tls:*.db.example tls:db.example"), "{listed}");
+    let listed: Value = serde_json::from_slice(&host.output(&["ls", "--json"]).stdout).unwrap();
+    let db = &listed["services"]["db"][0];
+    assert_eq!((&db["mode"], &db["sni"]), (&json!("tcp"), &json!(["*.db.example", "db.example"])));
+    put.signal(Signal::SIGTERM);
+    assert_eq!(put.end().await.code(), Some(0), "{}", put.log());
+    for (args, told) in [
+        (["--sni", "a.example", "--mode", "http"], "--sni is for --mode tcp"),
+        (["--sni", "10.0.0.5", "--mode", "tcp"], "10.0.0.5 is an address"),
+        (["--sni", "a.example", "--vhost", "b.example"], "cannot be used with"),
+    ] {
+        let refused = host.output(&[&["put", "db", "10.0.0.5:5432"][..], &args].concat());
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(told), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn plan_and_explain_need_no_registry() {
     let mut host = Host::new("plan");
     let id = host.container(&[]);
@@ -329,6 +359,13 @@ async fn plan_and_explain_need_no_registry() {
     assert_eq!(planned["routes"], json!([{"host": "a.example", "path": "/x"}]));
     assert_eq!(plan["warnings"][0]["id"], routed[..12], "{plan}");
     assert!(plan["warnings"][0]["warnings"][0].as_str().unwrap().contains("host \"b b\" is not"), "{plan}");
+    let passing = host.container(&["--label", "register.sni=db.example"]);
+    let plan: Value = serde_json::from_slice(&host.output(&["plan", "--filter", &filter]).stdout).unwrap();
+    let web = plan["registrations"]["web"].as_array().unwrap();
+    let planned = web.iter().find(|backend| backend["id"] == passing[..12]).unwrap();
+    assert_eq!((&planned["sni"], &planned["mode"]), (&json!(["db.example"]), &json!("tcp")));
+    let text = String::from_utf8(host.output(&["explain", &passing[..12]]).stdout).unwrap();
+    assert!(text.contains("TLS passed through: db.example, by label register.sni"), "{text}");
     let unknown = host.output(&["explain", "no-such-container"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no container \"no-such-container\""));

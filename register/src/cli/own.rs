@@ -61,6 +61,9 @@ pub struct RouteArgs {
     /// With --vhost: plain HTTP is redirected to HTTPS
     #[arg(long, requires = "vhosts")]
     pub redirect_https: bool,
+    /// The edge passes TLS of these names through to it, NAME or *.NAME; several with commas, may be repeated
+    #[arg(long = "sni", env = "REGISTER_SNI", value_name = "NAME", value_delimiter = ',', conflicts_with = "vhosts")]
+    pub sni: Vec<HostPattern>,
 }
 
 impl RouteArgs {

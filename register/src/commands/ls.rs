@@ -39,7 +39,8 @@ fn table(snapshot: &Snapshot) -> String {
     for (service, pool) in &snapshot.services {
         rows.extend(pool.backends().iter().map(|b| {
             let name = b.name.as_deref().unwrap_or("-");
-            let routes = b.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            let names = b.sni.iter().map(|name| format!("tls:{name}"));
+            let routes = b.routes.iter().map(ToString::to_string).chain(names).collect::<Vec<_>>().join(" ");
             let (address, transport, status) = (b.address(), b.transport.as_str(), b.status.as_str());
             let words = [service.as_str(), b.id.as_str(), &address, transport, status, name, &routes];
             words.map(str::to_owned)

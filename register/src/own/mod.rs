@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::backoff::Backoff;
-use common::model::{Backend, BackendId, Host, Mode, NodeName, Port, Routes, ServiceName, Status, ValueFormat, encode};
+use common::model::{
+    Backend, BackendId, Host, Mode, NodeName, Port, Routes, ServiceName, SniNames, Status, ValueFormat, encode,
+};
 use common::store::{KeepAlive, LeaseId, Op, Store, StoreError};
 use common::telemetry::Chain;
 use tokio::sync::watch;
@@ -55,10 +57,23 @@ impl Registration {
         if args.mode == Some(Mode::Tcp) && !routes.is_empty() {
             return Err("--vhost is for --mode http".into());
         }
+        let (sni, left_out) = SniNames::new(args.routes.sni.iter().cloned());
+        if let Some(why) = left_out.into_iter().next() {
+            return Err(format!("--sni: {why}").into());
+        }
+        if args.mode == Some(Mode::Http) && !sni.is_empty() {
+            return Err("--sni is for --mode tcp".into());
+        }
+        let asked = match (routes.is_empty(), sni.is_empty()) {
+            (false, _) => Some(Mode::Http),
+            (true, false) => Some(Mode::Tcp),
+            (true, true) => None,
+        };
         let backend = Backend {
             weight: args.weight,
-            mode: args.mode.or_else(|| (!routes.is_empty()).then_some(Mode::Http)),
+            mode: args.mode.or(asked),
             routes,
+            sni,
             service_port: args.service_port,
             labels: Arc::new(args.labels.iter().cloned().collect()),
             ..Backend::new(id, host, port)
