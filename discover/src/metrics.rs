@@ -27,7 +27,7 @@ pub struct Metrics {
     pub config_writes: Counter,
     /// Differences found between HAProxy and what it was left as.
     pub repairs: Counter,
-    /// Backends that are routed.
+    /// Backends in the pools, held ones too; those of a service without a port are not in haproxy.cfg.
     pub backends: Gauge,
     /// Services that are known.
     pub services: Gauge,
@@ -141,7 +141,7 @@ impl Metrics {
         registry.register("renders", "Sections rendered anew", metrics.renders.clone());
         registry.register("config_writes", "Times that haproxy.cfg was written", metrics.config_writes.clone());
         registry.register("repairs", "Differences found in HAProxy and mended", metrics.repairs.clone());
-        registry.register("backends", "Backends that are routed", metrics.backends.clone());
+        registry.register("backends", "Backends in the pools, held ones too", metrics.backends.clone());
         registry.register("services", "Services that are known", metrics.services.clone());
         registry.register("held_backends", "Backends kept by the guard", metrics.held.clone());
         let previous = "Longest time that previous backends have stood in for none";

@@ -53,6 +53,8 @@ pub struct Discover {
     pub args: Vec<String>,
     /// On which host of the lab's; else on this machine's loopback.
     pub host: Option<Host>,
+    /// The address that HAProxy serves at, where that is not its host's.
+    pub listen: Option<Ipv4Addr>,
 }
 
 impl Register {
@@ -106,7 +108,14 @@ impl Register {
 impl Discover {
     /// One of this name, with this HAProxy.
     pub fn new(name: &str, haproxy: &Haproxy) -> Self {
-        Self { name: name.to_owned(), haproxy: haproxy.clone(), mode: "spawn", args: Vec::new(), host: None }
+        Self {
+            name: name.to_owned(),
+            haproxy: haproxy.clone(),
+            mode: "spawn",
+            args: Vec::new(),
+            host: None,
+            listen: None,
+        }
     }
 
     /// With these arguments in addition.
@@ -177,7 +186,7 @@ impl Discover {
             "--control",
             &control,
         ];
-        let listen = address(self.host.as_ref()).to_string();
+        let listen = self.listen.unwrap_or_else(|| address(self.host.as_ref())).to_string();
         args.extend(["--listen", &listen, "--stats-port", "off"]);
         let mut environment = Vec::new();
         match etcd {

@@ -11,6 +11,7 @@
 //! | [`scene`] | all of these together, on loopback |
 //! | [`hosts`] | all of these on hosts of their own, with links that break |
 //! | [`http`], [`traffic`] | a client that never retries, and load made of such clients |
+//! | [`registrars`] | many backends, and agents of this process that answer for them in a real etcd |
 //! | [`random`] | chance that repeats itself |
 //! | [`server`] | a backend in this process |
 //! | [`browser`] | Chromium without a window |
@@ -37,6 +38,7 @@ pub mod lab;
 pub mod plot;
 pub mod process;
 pub mod random;
+pub mod registrars;
 pub mod scene;
 pub mod server;
 pub mod soak;

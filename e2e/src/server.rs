@@ -1,6 +1,6 @@
 //! A small HTTP server in this process: a backend without Docker's proxy before it.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,18 +15,26 @@ use crate::{Context, Result};
 pub struct Server {
     /// What it answers.
     pub name: Arc<str>,
-    /// Where it listens, on 127.0.0.1.
+    /// Where it listens, on loopback.
     pub address: SocketAddr,
     _serving: AbortOnDropHandle<()>,
 }
 
 impl Server {
-    /// Starts one.
+    /// Starts one on 127.0.0.1.
     ///
     /// # Errors
     /// When there is no port left.
     pub async fn start(name: &str) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.during("listening on loopback")?;
+        Self::start_at(Ipv4Addr::LOCALHOST, name).await
+    }
+
+    /// The same on another address of this machine.
+    ///
+    /// # Errors
+    /// When there is no such address, or no port left.
+    pub async fn start_at(address: Ipv4Addr, name: &str) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0)).await.during(format!("listening on {address}"))?;
         let address = listener.local_addr().during("listening on loopback")?;
         let name: Arc<str> = name.into();
         let own = name.clone();
