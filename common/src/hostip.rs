@@ -101,6 +101,16 @@ pub fn source_address(towards: SocketAddr) -> Result<IpAddr, HostIpError> {
     local.map(|a| a.ip().to_canonical()).map_err(|source| HostIpError::Route { towards, source })
 }
 
+/// Whether one of this host's interfaces has `address`; doubt counts as yes.
+pub fn is_own(address: IpAddr) -> bool {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return true };
+    let of = |storage: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
+        let v4 = storage.as_sockaddr_in().map(|at| at.ip().into());
+        v4.or_else(|| storage.as_sockaddr_in6().map(|at| at.ip().into()))
+    };
+    interfaces.filter_map(|interface| of(interface.address?)).any(|own| own.to_canonical() == address)
+}
+
 /// `HOST_IP` if given, else the source address of the route to etcd where that is the host's.
 ///
 /// # Errors
@@ -235,6 +245,12 @@ mod tests {
     fn the_route_to_loopback_starts_at_loopback() {
         assert_eq!(source_address("127.0.0.9:2379".parse().unwrap()).unwrap().to_string(), "127.0.0.1");
         assert_eq!(source_address("127.0.0.9:0".parse().unwrap()).unwrap().to_string(), "127.0.0.1");
+    }
+
+    #[test]
+    fn an_address_is_this_hosts_where_an_interface_has_it() {
+        assert!(is_own("127.0.0.1".parse().unwrap()));
+        assert!(!is_own("192.0.2.1".parse().unwrap()), "an address for documents");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::hosts::Host;
 use crate::http::Client;
 use crate::lab::MARK;
 use crate::process::Process;
+pub use crate::process::binary;
 use crate::{Context, Etcd, Lab, LabError, Result, free_port, wait};
 
 /// How long an agent may take to do its work.
@@ -38,6 +39,8 @@ pub struct Register {
     pub args: Vec<String>,
     /// On which host of the lab's; else on this machine's loopback.
     pub host: Option<Host>,
+    /// What its command line begins with, such as `env`.
+    pub under: Vec<String>,
 }
 
 /// How `discover` is started: one HAProxy of its own, serving on 127.0.0.1, files and sockets in the run's directory.
@@ -55,12 +58,14 @@ pub struct Discover {
     pub host: Option<Host>,
     /// The address that HAProxy serves at, where that is not its host's.
     pub listen: Option<Ipv4Addr>,
+    /// What its command line begins with, such as `env`.
+    pub under: Vec<String>,
 }
 
 impl Register {
     /// One of this name.
     pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), args: Vec::new(), host: None }
+        Self { node: node.to_owned(), args: Vec::new(), host: None, under: Vec::new() }
     }
 
     /// With these arguments in addition.
@@ -91,7 +96,7 @@ impl Register {
         let control = run.join("control.sock");
         let control = control.to_string_lossy();
         let args = args.chain(["--control", &control]);
-        Agent::spawn(lab, self.host.as_ref(), "register", &self.node, args, &environment)
+        Agent::spawn(lab, self.host.as_ref(), &self.under, "register", &self.node, args, &environment)
     }
 
     /// Starts it and waits until it is ready.
@@ -115,6 +120,7 @@ impl Discover {
             args: Vec::new(),
             host: None,
             listen: None,
+            under: Vec::new(),
         }
     }
 
@@ -197,7 +203,7 @@ impl Discover {
             }
         }
         let args = args.into_iter().chain(self.args.iter().map(String::as_str));
-        Agent::spawn(lab, self.host.as_ref(), "discover", &self.name, args, &environment)
+        Agent::spawn(lab, self.host.as_ref(), &self.under, "discover", &self.name, args, &environment)
     }
 
     /// Starts it and waits until it is ready.
@@ -227,7 +233,7 @@ impl Agent {
     /// When there is no such program.
     pub fn configured(lab: &Lab, program: &str, name: &str, config: &Path, args: &[&str]) -> Result<Self> {
         let config = config.to_string_lossy();
-        Self::spawn(lab, None, program, name, ["-c", &config].into_iter().chain(args.iter().copied()), &[])
+        Self::spawn(lab, None, &[], program, name, ["-c", &config].into_iter().chain(args.iter().copied()), &[])
     }
 
     /// `register` as a config of Nerve's describes it, without Docker; it does not wait.
@@ -239,12 +245,13 @@ impl Agent {
             [("DOCKER_HOST", "unix:///nonexistent/docker.sock"), ("ETCD_HOST", etcd), ("NODE_NAME", name)];
         let control = lab.subdir(&format!("{name}-run"))?.join("control.sock");
         let (config, control) = (config.to_string_lossy(), control.to_string_lossy());
-        Self::spawn(lab, None, "register", name, ["-c", &config, "--control", &control], &environment)
+        Self::spawn(lab, None, &[], "register", name, ["-c", &config, "--control", &control], &environment)
     }
 
     fn spawn<'a>(
         lab: &Lab,
         host: Option<&Host>,
+        under: &[String],
         program: &str,
         name: &str,
         args: impl IntoIterator<Item = &'a str>,
@@ -252,9 +259,10 @@ impl Agent {
     ) -> Result<Self> {
         let admin = SocketAddr::from((address(host), free_port()));
         let address = admin.to_string();
-        let own = ["run", "--admin", &address].map(str::to_owned);
-        let args = own.into_iter().chain(args.into_iter().map(str::to_owned));
-        let program = binary(program)?;
+        let own = binary(program)?.to_string_lossy().into_owned();
+        let line = under.iter().cloned().chain([own]).chain(["run", "--admin", &address].map(str::to_owned));
+        let mut line = line.chain(args.into_iter().map(str::to_owned));
+        let (program, args) = (PathBuf::from(line.next().unwrap_or_default()), line);
         let process = match host {
             Some(host) => host.spawn(lab, name, &program, args, environment)?,
             None => Process::spawn(lab, name, &program, args, environment)?,
@@ -379,29 +387,4 @@ async fn get(to: SocketAddr, path: &str) -> Result<(u16, String)> {
 /// Where an agent serves and publishes: its host's address, or this machine's loopback.
 fn address(host: Option<&Host>) -> Ipv4Addr {
     host.map_or(Ipv4Addr::LOCALHOST, Host::address)
-}
-
-/// The program next to the one that runs: REGISTER_BIN, DISCOVER_BIN or WHOAMI_BIN, else what the same profile was built to.
-///
-/// # Errors
-/// When it was not built.
-pub fn binary(name: &str) -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os(format!("{}_BIN", name.to_uppercase())) {
-        return Ok(path.into());
-    }
-    let own = std::env::current_exe().during("finding our own program")?;
-    let mut dir = own.parent().unwrap_or(Path::new("."));
-    if dir.ends_with("deps") {
-        dir = dir.parent().unwrap_or(dir); // a test
-    }
-    let path = dir.join(name);
-    if path.exists() {
-        return Ok(path);
-    }
-    let profile = if dir.ends_with("release") { " --release" } else { "" };
-    Err(LabError::new(format!(
-        "{} is missing: run `cargo build{profile} -p register -p discover -p whoami`, or set {}_BIN",
-        path.display(),
-        name.to_uppercase()
-    )))
 }

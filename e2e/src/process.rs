@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Context, Lab, Result, wait};
+use crate::{Context, Lab, LabError, Result, wait};
 
 /// A child of a run. Dropping it kills it.
 #[derive(Debug)]
@@ -160,4 +160,29 @@ fn start(program: &Path, args: &[OsString], environment: &[(String, String)], lo
     }
     command.args(args).envs(environment.iter().map(|(k, v)| (k, v))).stdin(Stdio::null()).stdout(output).stderr(copy);
     command.spawn().during(format!("running {}", program.display()))
+}
+
+/// The program next to the one that runs: REGISTER_BIN, DISCOVER_BIN or WHOAMI_BIN, else what the same profile was built to.
+///
+/// # Errors
+/// When it was not built.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(format!("{}_BIN", name.to_uppercase())) {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().during("finding our own program")?;
+    let mut dir = own.parent().unwrap_or(Path::new("."));
+    if dir.ends_with("deps") {
+        dir = dir.parent().unwrap_or(dir); // a test
+    }
+    let path = dir.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    let profile = if dir.ends_with("release") { " --release" } else { "" };
+    Err(LabError::new(format!(
+        "{} is missing: run `cargo build{profile} -p register -p discover -p whoami`, or set {}_BIN",
+        path.display(),
+        name.to_uppercase()
+    )))
 }

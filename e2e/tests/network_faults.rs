@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use e2e::agents::Register;
 use e2e::hosts::fleet::Size;
+use e2e::hosts::host::on_a_machine;
 use e2e::hosts::links::Way;
 use e2e::hosts::{Fleet, Link, in_network};
 use e2e::scene::{PATIENCE, routed};
@@ -187,5 +189,44 @@ fn loss_and_delay_on_the_way_to_etcd_cost_time_and_nothing_else() -> Result<()> 
         });
         report.await?.must_be_clean("the way to etcd was long and lossy")?;
         lossy.iter().chain([&client]).try_for_each(Link::heal)
+    })
+}
+
+#[test]
+fn an_address_that_changes_on_a_running_host_is_published_anew() -> Result<()> {
+    in_network(async |lab, network| {
+        let mut fleet = Fleet::start(lab, network, &SIZE).await?;
+        let (new, etcd) = (network.spare_address(), fleet.etcd());
+        // On the first host the agent works the address out by itself.
+        let moving = &mut fleet.backends[0];
+        let args = ["--docker-host", &moving.dockerd.host(), "--ttl", SIZE.ttl, "--resync", "1s"];
+        let mut register = Register::new("b1-register").on(&moving.host).args(&args);
+        register.under = on_a_machine();
+        moving.register.process().kill();
+        moving.register = register.spawn(lab, &etcd)?;
+        moving.register.ready().await?;
+        fleet.serve(&[0, 1, 2]).await?;
+        let port = fleet.backends[0].containers[0].address.port();
+
+        let host = fleet.backends[0].host.clone();
+        let report = cost("the address of one host of three changes", &mut fleet, async |fleet| {
+            let at = Instant::now();
+            host.readdress(new)?;
+            wait::until_true("the new address in HAProxy", PATIENCE, async || {
+                let servers = fleet.servers().await.unwrap_or_default();
+                servers.get(&(new, port).into()).is_some_and(|status| status.starts_with("UP"))
+            })
+            .await?;
+            println!("FIGURE routed under its new address {:?} after the change", at.elapsed());
+            settled(fleet).await?;
+            let servers = fleet.servers().await?;
+            assert!(!servers.contains_key(&(host.address(), port).into()), "the old one is forgotten: {servers:?}");
+            assert!(fleet.backends[0].register.log().contains("This host's address changed"));
+            Ok(())
+        });
+        let report = report.await?;
+        assert!(report.failing_for() < Duration::from_secs(20), "{report}");
+        let without = cost("afterwards", &mut fleet, async |_| Ok(()));
+        without.await?.must_be_clean("the host had its new address")
     })
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`cli`] | flags and environment | no |
 //! | [`commands`] | what each command does | yes |
+//! | [`address`] | this host's address, given or worked out, and what becomes of it | by its caller |
 //! | [`agent`] | the loop that judges everything again whenever something happens | no |
 //! | [`nerve`] | Nerve's config: services without Docker | reads files |
 //! | [`services`] | those services at work: checked, published, replaced | dials |
@@ -17,6 +18,7 @@
 //! When a candidate is ready and which containers drain is `common`'s part ([`common::readiness`], [`common::drain`]).
 //! The rule: what is written follows from what is known alone, so a restart writes nothing.
 
+pub mod address;
 pub mod agent;
 pub mod cli;
 pub mod commands;

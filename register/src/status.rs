@@ -9,6 +9,7 @@ use common::watch::{Inlet, Observation};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use crate::address::HostAddress;
 use crate::agent::turn::{Row, RowState};
 use crate::publish::{Phase, Publication};
 use crate::services::source::Reading;
@@ -28,6 +29,8 @@ pub struct Status {
 
 /// The channels of containers.
 pub struct DockerStatus {
+    /// Under which address what is bound to every address is published.
+    pub address: watch::Receiver<HostAddress>,
     /// Where the registry is, for people.
     pub registry: String,
     /// What Docker runs.
@@ -72,6 +75,11 @@ impl DockerStatus {
             docker.insert("error".into(), error.into());
         }
         docker.into()
+    }
+
+    fn host_ip(&self) -> Value {
+        let HostAddress { address, fixed, changed } = *self.address.borrow();
+        json!({ "address": address, "fixed": fixed, "changed_unix_ms": changed.map(unix_ms) })
     }
 
     fn registry(&self) -> Value {
@@ -151,6 +159,7 @@ impl StatusSource for Status {
             let (skipped, registrations): (Vec<&Row>, Vec<&Row>) =
                 rows.iter().partition(|row| row.state == RowState::Skipped);
             put("docker", docker.docker());
+            put("host_ip", docker.host_ip());
             put("registry", docker.registry());
             put("registrations", json!(registrations));
             put("skipped", json!(skipped));

@@ -111,6 +111,7 @@ pub struct Fleet {
     pub nodes: Vec<Node>,
     /// The client host: c1.
     pub client: Host,
+    etcd: String,
     runtime: Runtime,
     _ways: Vec<Forwarder>,
 }
@@ -145,12 +146,17 @@ impl Fleet {
         let runtime = discover.runtime(lab)?;
         let mut discover = discover.spawn(lab, Some(&etcd))?;
         discover.ready().await?;
-        Ok(Self { discover, backends, nodes, client, runtime, _ways: ways })
+        Ok(Self { discover, backends, nodes, client, etcd, runtime, _ways: ways })
     }
 
     /// Where HAProxy serves.
     pub fn to(&self) -> SocketAddr {
         (self.client.address(), PORT).into()
+    }
+
+    /// Where the agents are told that etcd is.
+    pub fn etcd(&self) -> String {
+        self.etcd.clone()
     }
 
     /// The addresses of etcd's hosts.

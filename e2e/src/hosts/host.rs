@@ -123,7 +123,16 @@ impl Host {
     /// # Errors
     /// When it cannot be set.
     pub fn readdress(&self, address: Ipv4Addr) -> Result<()> {
-        self.run(&format!("ip addr add {address}/24 dev eth0"))?;
-        self.run(&format!("ip addr del {}/24 dev eth0", self.address())).map(drop)
+        // The first one of a subnet takes the others with it when it goes.
+        self.run(&format!("ip addr del {}/24 dev eth0", self.address()))?;
+        self.run(&format!("ip addr add {address}/24 dev eth0")).map(drop)
     }
+}
+
+/// What a command line begins with for register to see a host's own network around it, and to work the address out by itself: PID 1 is in
+/// that network, and /sys shows its interfaces.
+pub fn on_a_machine() -> Vec<String> {
+    let with_sys = "mount -t sysfs sysfs /sys && exec \"$0\" \"$@\"";
+    let own = ["env", "--unset=HOST_IP", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    own.into_iter().chain(["sh", "-c", with_sys]).map(str::to_owned).collect()
 }

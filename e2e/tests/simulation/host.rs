@@ -11,6 +11,7 @@ use common::readiness::{CheckTarget, ReadyMode};
 use common::store::fake::{Cut, FakeStore};
 use common::testing::containers::running;
 use common::watch::{Outlet, channel};
+use register::address::HostAddress;
 use register::agent::control::{Request, Whom};
 use register::agent::{Agent, AgentSettings, Wires};
 use register::metrics::Metrics;
@@ -106,16 +107,17 @@ impl Register {
         let (requests, request_out) = mpsc::channel(16);
         let (desired, wanted) = watch::channel(None);
         let (out, publication) = watch::channel(Publication::default());
+        let host_ip = Some([10, 0, 0, u8::try_from(host + 1).unwrap()].into());
         let wires = Wires {
             containers: inlet,
             events: event_out,
+            address: watch::channel(HostAddress::found(host_ip)).1,
             publication,
             requests: request_out,
             desired,
             rows: watch::channel(Arc::default()).0,
             changes: watch::channel(0).0,
         };
-        let host_ip = Some([10, 0, 0, u8::try_from(host + 1).unwrap()].into());
         let settings = AgentSettings {
             settings: Settings { host_ip, ..Settings::default() },
             ready: ReadyMode::None,

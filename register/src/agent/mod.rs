@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::address::HostAddress;
 use crate::metrics::Metrics;
 use crate::publish::{Publication, Registrations};
 use common::drain::Drains;
@@ -42,6 +43,8 @@ pub struct Wires {
     pub containers: Inlet<Containers>,
     /// What happens to it.
     pub events: mpsc::Receiver<Event>,
+    /// This host's address.
+    pub address: watch::Receiver<HostAddress>,
     /// How the publisher does.
     pub publication: watch::Receiver<Publication>,
     /// What an operator asks.
@@ -135,6 +138,7 @@ impl Agent {
                 Some(event) = self.wires.events.recv() => self.take(&event),
                 Some(request) = self.wires.requests.recv() => self.serve(request),
                 Ok(()) = self.wires.containers.changed() => self.look(),
+                Ok(()) = self.wires.address.changed() => self.move_to_address(),
                 () = self.readiness.changed() => {}
                 Ok(()) = self.wires.publication.changed() => self.learn(),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
@@ -176,6 +180,13 @@ impl Agent {
         self.warned.retain(|id, _| containers.running.contains_key(id));
         self.warn_once();
         self.open_gates();
+    }
+
+    /// This host has another address: all is decided again.
+    fn move_to_address(&mut self) {
+        let host_ip = self.wires.address.borrow_and_update().address;
+        self.decider = Decider::new(Settings { host_ip, ..self.decider.settings().clone() });
+        self.look();
     }
 
     /// The publisher got further.

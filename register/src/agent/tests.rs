@@ -27,6 +27,7 @@ struct Lab {
     store: FakeStore,
     containers: Outlet<Containers>,
     events: mpsc::Sender<Event>,
+    address: watch::Sender<HostAddress>,
     requests: mpsc::Sender<Request>,
     rows: watch::Receiver<Arc<[Row]>>,
     cancel: CancellationToken,
@@ -44,9 +45,11 @@ impl Lab {
         let (desired, wanted) = watch::channel(None);
         let (out, publication) = watch::channel(Publication::default());
         let (row_in, rows) = watch::channel(Arc::default());
+        let (address, host_address) = watch::channel(HostAddress::found(None));
         let wires = Wires {
             containers: inlet,
             events: event_out,
+            address: host_address,
             publication,
             requests: request_out,
             desired,
@@ -74,7 +77,7 @@ impl Lab {
         let (cancel, stop, revoke) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let publisher = tokio::spawn(publisher.run(stop.clone(), revoke.clone()));
         let agent = tokio::spawn(Agent::new(wires, settings, metrics).run(cancel.clone(), stop, revoke));
-        Self { store: store.clone(), containers, events, requests, rows, cancel, agent, publisher }
+        Self { store: store.clone(), containers, events, address, requests, rows, cancel, agent, publisher }
     }
 
     fn run(&self, containers: &[Container]) {
@@ -168,6 +171,36 @@ async fn a_restarted_container_takes_clients_again() {
     web.started_at = "2026-01-01T00:01:00Z".into();
     lab.run(std::slice::from_ref(&web));
     lab.expect(&[(&web, Status::Up)]).await;
+}
+
+#[tokio::test]
+async fn another_address_of_the_host_is_published_for_what_is_bound_to_all_and_for_nothing_else() {
+    let (_listener, port) = listening();
+    let [mut web, fixed] = [1, 2].map(|n| container(n, port));
+    web.ports[0].published[0].ip = None;
+    let store = FakeStore::new();
+    let lab = Lab::start(&store, None);
+    let at = |address: &str| HostAddress::found(Some(address.parse().unwrap()));
+    lab.address.send_replace(at("10.0.0.5"));
+    lab.run(&[web.clone(), fixed.clone()]);
+    lab.expect(&[(&web, Status::Up), (&fixed, Status::Up)]).await;
+    let (first, hosts) = (store.entries("/backends/"), |store: &FakeStore| {
+        let entries = store.entries("/backends/").into_iter();
+        entries.map(|e| serde_json::from_slice::<Value>(&e.value).unwrap()["host"].clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(hosts(&store), ["10.0.0.5", "127.0.0.1"]);
+
+    lab.address.send_replace(at("10.0.0.6"));
+    let moved = timeout(DEADLINE, async {
+        while hosts(&store) != ["10.0.0.6", "127.0.0.1"] {
+            sleep(Duration::from_millis(2)).await;
+        }
+    });
+    moved.await.unwrap();
+    lab.expect(&[(&web, Status::Up), (&fixed, Status::Up)]).await;
+    let now = store.entries("/backends/");
+    assert_eq!(now[1], first[1], "what is bound to an address of its own stays as it was");
+    assert_eq!(now[0].key, first[0].key, "it is the same backend");
 }
 
 #[tokio::test]

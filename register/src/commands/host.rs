@@ -1,6 +1,6 @@
 //! Which host this is: its address, its name in the registry, and what tells it from another of the same name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,21 +14,26 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::Failure;
+use crate::address::{HostAddress, Look};
 use crate::cli::RunArgs;
 
 /// HOST_IP as given, else worked out.
-pub async fn host_ip(args: &RunArgs, etcd: &EtcdConfig) -> Result<Option<std::net::IpAddr>, Failure> {
+pub async fn host_ip(args: &RunArgs, etcd: &EtcdConfig) -> Result<HostAddress, Failure> {
     let allow = args.docker.allow_loopback;
     if let Some(text) = &args.docker.host_ip {
-        return hostip::validate(text, allow).map(Some).map_err(Failure::usage);
+        let given = hostip::validate(text, allow).map_err(Failure::usage)?;
+        return Ok(HostAddress::fixed(Some(given)));
     }
     if !hostip::in_host_network() {
-        return if args.docker.internal { Ok(None) } else { Err(Failure::usage(hostip::HostIpError::NotHostNetwork)) };
+        return match args.docker.internal {
+            true => Ok(HostAddress::fixed(None)),
+            false => Err(Failure::usage(hostip::HostIpError::NotHostNetwork)),
+        };
     }
     let towards = resolve(etcd).await;
     match hostip::host_ip(None, towards, allow) {
-        Ok(address) => Ok(Some(address)),
-        Err(_) if args.docker.internal => Ok(None),
+        Ok(address) => Ok(HostAddress::found(Some(address))),
+        Err(_) if args.docker.internal => Ok(HostAddress::found(None)),
         Err(e) => Err(Failure::usage(e)),
     }
 }
@@ -37,17 +42,44 @@ pub async fn host_ip(args: &RunArgs, etcd: &EtcdConfig) -> Result<Option<std::ne
 async fn resolve(etcd: &EtcdConfig) -> SocketAddr {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
-        for endpoint in &etcd.endpoints {
-            match tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await.map(|mut found| found.next()) {
-                Ok(Some(address)) => return address,
-                Ok(None) => {}
-                Err(error) if backoff.failures() == 0 => {
-                    warn!(host = %endpoint.host, %error, "Looking up etcd's address (to work out HOST_IP) failed; trying again.");
-                }
-                Err(_) => {}
-            }
+        if let Some(address) = look_up(etcd, backoff.failures() == 0).await {
+            return address;
         }
         sleep(backoff.next_delay()).await;
+    }
+}
+
+/// The address of the first of etcd's servers that has one; `aloud`: what fails is logged.
+async fn look_up(etcd: &EtcdConfig, aloud: bool) -> Option<SocketAddr> {
+    for endpoint in &etcd.endpoints {
+        match tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await.map(|mut found| found.next()) {
+            Ok(Some(address)) => return Some(address),
+            Ok(None) => {}
+            Err(error) if aloud => {
+                warn!(host = %endpoint.host, %error, "Looking up etcd's address (to work out HOST_IP) failed; trying again.");
+            }
+            Err(_) => {}
+        }
+    }
+    None
+}
+
+/// This machine, in its own network: the address is where its way to etcd begins.
+pub struct Machine {
+    /// Where to.
+    pub etcd: EtcdConfig,
+    /// Loopback addresses will do.
+    pub allow_loopback: bool,
+}
+
+impl Look for Machine {
+    async fn work_out(&self) -> Option<IpAddr> {
+        let found = hostip::source_address(look_up(&self.etcd, false).await?).ok()?;
+        hostip::check(found, self.allow_loopback).ok()
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        hostip::is_own(address)
     }
 }
 

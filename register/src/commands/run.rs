@@ -1,7 +1,6 @@
 //! `register run`: puts the agent's parts together: containers, services of a config, or both side by side.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Failure, check, host, look};
+use crate::address::{self, HostAddress};
 use crate::agent::{Agent, AgentSettings, Wires, control};
 use crate::cli::{OnExit, RunArgs};
 use crate::metrics::Metrics;
@@ -38,7 +38,7 @@ struct DockerSide {
     endpoint: Endpoint,
     docker: Docker,
     about: Info,
-    host_ip: Option<IpAddr>,
+    address: HostAddress,
 }
 
 /// Runs until a signal comes or the host's key belongs to another agent.
@@ -116,9 +116,9 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Finds Docker and this host's address.
 async fn docker_side(args: &RunArgs, etcd: &EtcdConfig) -> Result<DockerSide, Failure> {
     let (endpoint, docker) = look::docker(&args.docker)?;
-    let host_ip = host::host_ip(args, etcd).await?;
+    let address = host::host_ip(args, etcd).await?;
     let about = host::ask(&docker).await;
-    Ok(DockerSide { endpoint, docker, about, host_ip })
+    Ok(DockerSide { endpoint, docker, about, address })
 }
 
 /// What the agent's parts are made of.
@@ -165,7 +165,8 @@ impl Parts<'_> {
         status: &mut Status,
     ) -> mpsc::Sender<control::Request> {
         let (args, frame, cancel) = (self.args, Arc::clone(&self.frame), self.lifecycle.token());
-        let DockerSide { endpoint, docker, about, host_ip } = side;
+        let DockerSide { endpoint, docker, about, address } = side;
+        let host_ip = address.address;
         info!(docker = %endpoint, docker_version = %about.version, host_ip = host_ip.map(tracing::field::display),
             "Watching Docker.");
         let (event_in, events) = mpsc::channel(1024);
@@ -176,6 +177,7 @@ impl Parts<'_> {
         let (out, publication) = watch::channel(Publication::default());
         let (rows, shown) = watch::channel(Arc::default());
         let (ask_agent, requests) = mpsc::channel(8);
+        let (known, address) = watch::channel(address);
         let settings = AgentSettings {
             settings: look::settings(&args.docker, host_ip, &self.node),
             ready: args.ready,
@@ -185,13 +187,15 @@ impl Parts<'_> {
             drain_at_exit: self.drain_at_exit(),
         };
         status.docker = Some(DockerStatus {
+            address: address.clone(),
             registry: self.registry.clone(),
             containers: containers.clone(),
             publication: publication.clone(),
             rows: shown,
         });
         let changes = self.changes.clone();
-        let wires = Wires { containers, events, publication: publication.clone(), requests, desired, rows, changes };
+        let publications = publication.clone();
+        let wires = Wires { containers, events, address, publication: publications, requests, desired, rows, changes };
         let agent = Agent::new(wires, settings, self.metrics.clone());
 
         let destination = frame.own_destination();
@@ -208,6 +212,14 @@ impl Parts<'_> {
             });
         }
         let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
+        self.lifecycle.spawn("address", {
+            let machine = host::Machine { etcd: frame.config.clone(), allow_loopback: args.docker.allow_loopback };
+            let (resync, cancel) = (args.resync, cancel.clone());
+            async move {
+                address::follow(known, machine, resync, cancel).await;
+                Ok::<_, std::convert::Infallible>(())
+            }
+        });
         self.lifecycle.spawn("docker", source.run(pictures, cancel.clone()));
         self.lifecycle.spawn("agent", {
             let ends = (cancel, stop.clone(), revoke.clone());
