@@ -67,6 +67,8 @@ have rabbitmq-server || { missing+=(rabbitmq-server) && services+=(rabbitmq-serv
 # The nginx generator is tried on the real one, with its module for plain TCP.
 have nginx || { missing+=(nginx) && services+=(nginx); }
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
+# The agents' clock jumps in a test; the machine's does not.
+need faketime faketime
 # ZooKeeper without its daemon: the tests start their own servers. It runs on Java.
 [ -e /usr/share/java/zookeeper.jar ] || missing+=(libzookeeper-java)
 need java default-jre-headless

@@ -5,6 +5,7 @@
 //! | [`lab`] | one run: a directory, a mark on everything it starts, sweeping up after itself and after dead runs |
 //! | [`process`] | a child process with its log |
 //! | [`agents`] | `register` and `discover` as processes, and what their admin servers tell |
+//! | [`clock`] | a clock of the day for the agents, which jumps |
 //! | [`docker`] | containers of ours, and the daemon's events with the daemon's clock |
 //! | [`flock`] | many containers of a scripted Docker API, with real listeners |
 //! | [`haproxy`] | the HAProxy versions of this machine |
@@ -26,6 +27,7 @@
 
 pub mod agents;
 pub mod browser;
+pub mod clock;
 pub mod docker;
 pub mod error;
 pub mod figures;

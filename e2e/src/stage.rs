@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::testing::docker_api::{DockerApi, event, id, running};
@@ -40,13 +41,24 @@ pub struct Setting {
     pub register: Vec<String>,
     /// Arguments in addition for discover.
     pub discover: Vec<String>,
+    /// What the command lines of both agents begin with, such as `env`.
+    pub under: Vec<String>,
+    /// What runs HAProxy, where not its newest version itself.
+    pub haproxy: Option<PathBuf>,
 }
 
 impl Default for Setting {
     /// Leases of [`TTL`].
     fn default() -> Self {
         let register = vec!["--ttl".to_owned(), humantime::format_duration(TTL).to_string()];
-        Self { endpoints: String::new(), both: Vec::new(), register, discover: Vec::new() }
+        Self {
+            endpoints: String::new(),
+            both: Vec::new(),
+            register,
+            discover: Vec::new(),
+            under: Vec::new(),
+            haproxy: None,
+        }
     }
 }
 
@@ -164,8 +176,11 @@ impl Stage {
             [&setting.register, &setting.discover].map(|own| [own.as_slice(), &setting.both].concat());
         let mut publishing = Register::new("register").args(&["--docker-host", &api.host()]);
         publishing.args.extend(for_register);
+        publishing.under.clone_from(&setting.under);
         let mut discover = Discover::new("discover", &haproxy::newest()?);
+        discover.haproxy.path = setting.haproxy.clone().unwrap_or(discover.haproxy.path);
         discover.args.extend(for_discover);
+        discover.under.clone_from(&setting.under);
         let (mark, mut servers) = (lab.mark().to_owned(), BTreeMap::new());
         for number in 0..CONTAINERS {
             servers.insert(number, contain(&api, &mark, port, number).await?);
