@@ -95,7 +95,7 @@ impl DockerStatus {
             registry.insert("renewed_unix_ms".into(), unix_ms(beat).into());
         }
         if let Some((error, since)) = &publication.away {
-            registry.insert("away_since_unix_ms".into(), unix_ms(*since).into());
+            registry.insert("away_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
             registry.insert("error".into(), error.as_str().into());
         }
         registry.into()
@@ -111,9 +111,7 @@ impl DockerStatus {
         }
         let publication = self.publication.borrow();
         match (&publication.away, publication.phase) {
-            (Some((why, since)), _) if since.elapsed().unwrap_or_default() > Duration::from_secs(1) => {
-                Err(format!("registry: {why}"))
-            }
+            (Some((why, since)), _) if since.elapsed() > Duration::from_secs(1) => Err(format!("registry: {why}")),
             (_, Phase::NoLease) => Err("registry: no lease yet".to_owned()),
             (_, Phase::Granted) if publication.published.is_none() => Err("registry: nothing published yet".to_owned()),
             _ => Ok(()),

@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Registrations;
@@ -56,7 +57,7 @@ pub struct Publication {
     /// What was last written of services without Docker.
     pub slots: Arc<BTreeMap<Slot, Payload>>,
     /// Why the store does not serve at present, and since when.
-    pub away: Option<(String, SystemTime)>,
+    pub away: Option<(String, Instant)>,
     /// When the lease was last renewed.
     pub beat: Option<SystemTime>,
 }
@@ -161,7 +162,7 @@ impl Reporter {
             let news = publication.away.is_none();
             if news {
                 warn!(error = %chain, "The registry does not serve; keeping everything and trying again.");
-                publication.away = Some((chain, SystemTime::now()));
+                publication.away = Some((chain, Instant::now()));
             }
             news
         });
@@ -172,7 +173,7 @@ impl Reporter {
     pub(super) fn back(&self) {
         self.out.send_if_modified(|publication| match publication.away.take() {
             Some((_, since)) => {
-                let away_s = since.elapsed().unwrap_or_default().as_secs();
+                let away_s = since.elapsed().as_secs();
                 info!(away_s, "The registry serves again.");
                 self.backoff.lock().unwrap_or_else(PoisonError::into_inner).succeeded();
                 true

@@ -41,12 +41,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::SystemTime;
 
 use common::config::Report;
 use common::config::table::Key;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::statsd::Statsd;
@@ -87,7 +87,7 @@ pub struct Standing {
     /// The lease or session, for people.
     pub session: Option<String>,
     /// Why the registry does not serve at present, and since when.
-    pub away: Option<(String, SystemTime)>,
+    pub away: Option<(String, Instant)>,
 }
 
 /// How a reporter ends.

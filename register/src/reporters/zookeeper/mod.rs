@@ -13,7 +13,7 @@
 mod tests;
 mod work;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::config::table::{Key, Kind, Origin};
@@ -174,7 +174,7 @@ impl Reporter for ZkReporter {
         let mut state = self.zk.state();
         let mut work = Work::new(self.zk.clone(), self.statsd.clone());
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-        let mut away: Option<(String, SystemTime)> = None;
+        let mut away: Option<(String, Instant)> = None;
         loop {
             let target = wanted.borrow_and_update().clone();
             let now = state.borrow_and_update().clone();
@@ -189,13 +189,13 @@ impl Reporter for ZkReporter {
                     };
                     away = brought
                         .err()
-                        .map(|e| (Chain(&e).to_string(), away.map_or_else(SystemTime::now, |(_, since)| since)));
+                        .map(|e| (Chain(&e).to_string(), away.map_or_else(Instant::now, |(_, since)| since)));
                     again = (away.is_some() || work.has_refused()).then(|| Instant::now() + backoff.next_delay());
                     here = away.is_none();
                     renewal = work.next_renewal().filter(|_| here);
                 }
                 State::Connecting { error: Some(error) } => {
-                    let since = away.map_or_else(SystemTime::now, |(_, since)| since);
+                    let since = away.map_or_else(Instant::now, |(_, since)| since);
                     away = Some((error.to_string(), since));
                 }
                 State::Connecting { error: None } | State::Closed => {}

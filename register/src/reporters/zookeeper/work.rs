@@ -6,7 +6,6 @@ use common::telemetry::Chain;
 use common::zookeeper::{Mailbox, NodeKind, ZkError, ZkFault, ZkPath, ZooKeeper, child};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::Value;
-use std::time::SystemTime;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -343,7 +342,7 @@ impl Work {
     }
 
     /// How things are.
-    pub(super) fn standing(&self, away: Option<(String, SystemTime)>) -> Standing {
+    pub(super) fn standing(&self, away: Option<(String, Instant)>) -> Standing {
         Standing {
             published: self.held.iter().map(|(slot, held)| (slot.clone(), held.payload.clone())).collect(),
             refused: self.refused.clone(),
