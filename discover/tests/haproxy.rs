@@ -282,7 +282,11 @@ async fn a_reload_with_bad_syntax_fails_with_the_reason_and_the_old_worker_goes_
                 other => panic!("{}: {other:?}", lab.version),
             }
             let now = master.show_proc().await.unwrap();
-            assert_eq!((now.current_worker(), now.failed_reloads), (before, failures), "{}", lab.version);
+            // 3.4 does not count further; where the reload itself tells nothing, the count does.
+            let counts = !Capabilities::of(&lab.version).sync_reload;
+            let known = if counts { failures..=failures } else { 1..=failures };
+            assert_eq!(now.current_worker(), before, "{}", lab.version);
+            assert!(known.contains(&now.failed_reloads), "{}: {}", lab.version, now.failed_reloads);
         }
         lab.runtime().info().await.unwrap();
         lab.write(EMPTY);

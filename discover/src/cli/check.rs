@@ -13,6 +13,7 @@ use super::settings::HaproxyArgs;
 use crate::config::load;
 use crate::generators::haproxy::synapse::SynapseComposer;
 use crate::haproxy::check as haproxy_check;
+use crate::haproxy::version::{Capabilities, Version};
 use crate::reconcile::Policies;
 use crate::watchers::configured;
 
@@ -34,15 +35,16 @@ pub struct CheckArgs {
 /// # Errors
 /// [`Failure::Usage`] with everything that is wrong.
 pub async fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let version = haproxy_check::version(&args.haproxy_bin).await;
     let (what, text) = match &args.config {
         None => ("flags and templates", Some(rendered(&args.haproxy, &ServiceMap::new())?)),
-        Some(path) => ("the config", config(path)?),
+        Some(path) => ("the config", config(path, version.as_ref().ok())?),
     };
     let Some(text) = text else {
         println!("{what}: good");
         return Ok(());
     };
-    match haproxy_check::version(&args.haproxy_bin).await {
+    match version {
         Err(e) => println!("{what}: good; not tried with HAProxy: {}", Chain(&e)),
         Ok(version) => {
             let file = std::env::temp_dir().join(format!("discover-check-{}.cfg", std::process::id()));
@@ -56,8 +58,8 @@ pub async fn check(args: &CheckArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Everything there is to say about a config; gives haproxy.cfg with the default servers.
-fn config(path: &Path) -> Result<Option<String>, Failure> {
+/// Everything there is to say about a config; gives haproxy.cfg with the default servers, as this version of HAProxy wants it.
+fn config(path: &Path, version: Option<&Version>) -> Result<Option<String>, Failure> {
     let loaded = load(path).map_err(|e| Failure::Usage(format!("the config is wrong\n{e}")))?;
     for note in &loaded.warnings {
         println!("warning: {note}");
@@ -72,6 +74,7 @@ fn config(path: &Path) -> Result<Option<String>, Failure> {
         crate::generators::template::Template::new(name, template).map_err(|e| Failure::usage(&e))?;
     }
     let Some(mut composer) = SynapseComposer::new(&loaded.config, None) else { return Ok(None) };
+    version.into_iter().for_each(|version| composer.suit(&Capabilities::of(version)));
     composer.warnings().for_each(|w| println!("warning: {w}"));
     let mut policies = Policies::new(&loaded.config);
     let services = policies.apply(&ServiceMap::new(), Instant::now());

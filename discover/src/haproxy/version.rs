@@ -150,6 +150,8 @@ pub struct Capabilities {
     pub add_server_help: bool,
     /// `add backend`, `publish backend`, `del backend` (3.4): sections come from named `defaults` and go without a reload.
     pub add_backend: bool,
+    /// A frontend and a backend may have one name: refused from 3.3 on.
+    pub shared_names: bool,
     /// The algorithm of a section without `balance` is `roundrobin`; from 3.3 on it is `random`. Sections should always say it.
     pub roundrobin_by_default: bool,
 }
@@ -171,6 +173,7 @@ impl Capabilities {
             wait_removable: v.at_least(3, 0),
             add_server_help: v.at_least(3, 2),
             add_backend: v.at_least(3, 4),
+            shared_names: !v.at_least(3, 3),
             roundrobin_by_default: !v.at_least(3, 3),
         }
     }
@@ -218,6 +221,7 @@ mod tests {
         assert!(!lts.needs_pool_settings && !lts.explicit_id_needed && !lts.init_state && !lts.add_backend);
         assert!(on("3.2.0").init_state && on("3.2.0").add_server_help && !on("3.2.0").add_backend);
         assert!(on("3.4.0").add_backend && !on("3.4.0").roundrobin_by_default);
+        assert!(on("3.2.0").shared_names && !on("3.3.0").shared_names);
         assert!(!on("2.8.16").del_server && on("2.7.0").sync_reload && on("2.9.1").virt_maps);
         assert!(!on("2.4.0").add_server);
         assert!(["2.6.12", "3.0.0", "3.4.0"].iter().all(|t| !on(t).enabled_keyword));

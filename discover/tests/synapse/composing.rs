@@ -1,3 +1,5 @@
+use discover::haproxy::version::{Capabilities, Version};
+
 use super::*;
 
 #[test]
@@ -27,6 +29,25 @@ fn backend_name_renames_the_section() {
     let mut twice = config_of(json!({}), json!({"haproxy": {"backend_name": "t"}}));
     twice["services"]["t"] = json!({"discovery": {"method": "base"}});
     assert!(load(&twice).unwrap_err().to_string().contains("section t is service s's already"));
+}
+
+#[test]
+fn a_haproxy_that_refuses_a_name_for_two_gets_a_frontend_with_a_name_of_its_own() {
+    let mut world = World::of(json!({}), json!({"haproxy": {"port": 1}}));
+    let as_synapse = world.file(Some(hosts(&[1])));
+    for (version, frontend) in [("3.2.0", "frontend s"), ("3.3.0", "frontend s:frontend"), ("3.0.11", "frontend s")] {
+        world.composer.suit(&Capabilities::of(&Version::parse(version).unwrap()));
+        let file = world.file(Some(hosts(&[1])));
+        assert_eq!(
+            bare(&file)[4..8],
+            [frontend, "\tbind localhost:1", "\tdefault_backend s", "backend s"],
+            "{version}"
+        );
+        assert_eq!(file == as_synapse, frontend == "frontend s");
+    }
+    let mut named = World::of(json!({}), json!({"haproxy": {"port": 1, "backend_name": "pool"}}));
+    named.composer.suit(&Capabilities::of(&Version::parse("3.4.7").unwrap()));
+    assert_eq!(bare(&named.file(None))[4], "frontend s", "two names as they are");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use common::testing::free_port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use support::{eventually, get, http_server, programs};
+use support::{eventually, get, http_server, making, programs, version};
 
 struct World {
     dir: tempfile::TempDir,
@@ -87,9 +87,15 @@ impl Drop for World {
 }
 
 fn agent(dir: &Path) -> Child {
+    agent_of(dir, &programs().pop().unwrap())
+}
+
+/// An agent that is told which program HAProxy is.
+fn agent_of(dir: &Path, haproxy: &Path) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_discover"));
     command.args(["run", "-c", "synapse.json", "--admin", "off", "--control", "control.sock"]).current_dir(dir);
+    command.env("DISCOVER_HAPROXY_BIN", haproxy);
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
@@ -103,7 +109,11 @@ async fn put(etcd: &Etcd, key: &str, value: Option<&str>) {
 }
 
 fn config(dir: &Path, etcd: &Etcd, port: u16, more: Value) -> Value {
-    let haproxy = programs().pop().unwrap();
+    config_with(&programs().pop().unwrap(), dir, etcd, port, more)
+}
+
+/// A config that starts this HAProxy.
+fn config_with(haproxy: &Path, dir: &Path, etcd: &Etcd, port: u16, more: Value) -> Value {
     let at = |name: &str| dir.join(name).display().to_string();
     let (cfg, pid, reloads) = (at("haproxy.cfg"), at("pid"), at("reloads"));
     let start = format!("{} -W -D -p {pid} -f {cfg}", haproxy.display());

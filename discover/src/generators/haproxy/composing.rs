@@ -41,6 +41,7 @@ impl Composing {
         match self {
             Self::Native(composer) => composer.compose(services, given.ports, given.names, &given.can),
             Self::Synapse(composer) => {
+                composer.suit(&given.can);
                 composer.take(&desired.configured);
                 (composer.compose(services, Some(given.names), given.unix_now), BTreeMap::new())
             }

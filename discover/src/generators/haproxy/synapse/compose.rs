@@ -15,6 +15,7 @@ use super::state::State;
 use crate::config::Config;
 use crate::config::types::{Haproxy, Service};
 use crate::generators::haproxy::layout::{Layout, Section};
+use crate::haproxy::version::Capabilities;
 use crate::names::Resolved;
 
 /// Composes the file from a config of Synapse's.
@@ -30,6 +31,8 @@ pub struct SynapseComposer {
     configured: Arc<[Arc<Service>]>,
     header: Arc<str>,
     footer: Arc<str>,
+    /// HAProxy lets a frontend and its backend have one name, as Synapse writes them.
+    shared_names: bool,
     /// What is remembered, where that is wanted.
     state: Option<State>,
     state_changed: bool,
@@ -80,9 +83,20 @@ impl SynapseComposer {
         let mut by_name: Vec<(ServiceName, usize)> = names.collect();
         by_name.sort();
         let (configured, footer) = (Arc::default(), "".into());
-        let (state_changed, renders) = (false, 0);
-        let mut composer =
-            Self { top, shuffle, services, by_name, configured, header, footer, state, state_changed, renders };
+        let (shared_names, state_changed, renders) = (true, false, 0);
+        let mut composer = Self {
+            top,
+            shuffle,
+            services,
+            by_name,
+            configured,
+            header,
+            footer,
+            shared_names,
+            state,
+            state_changed,
+            renders,
+        };
         composer.footer = composer.make_footer();
         Some(composer)
     }
@@ -100,6 +114,14 @@ impl SynapseComposer {
     /// Sections rendered anew since the start.
     pub fn renders(&self) -> u64 {
         self.renders
+    }
+
+    /// Composes for a HAProxy that can do this; without a word about it, as Synapse does.
+    pub fn suit(&mut self, can: &Capabilities) {
+        if self.shared_names != can.shared_names {
+            self.shared_names = can.shared_names;
+            self.services.iter_mut().for_each(|entry| entry.cached = None);
+        }
     }
 
     /// Takes the services as they count now, sections from a registry among them; they are those of the config, in its
@@ -135,7 +157,7 @@ impl SynapseComposer {
             }
             self.renders += 1;
             let name = entry.service.name.clone();
-            let mut turn = Turn::new(&self.top, &self.shuffle, names, now, self.state.as_mut());
+            let mut turn = Turn::new(&self.top, &self.shuffle, names, self.shared_names, now, self.state.as_mut());
             let section = turn.section(&name, &entry.prepared, &mut entry.ids, pool.map(|p| &**p));
             let quarantined = turn.quarantined();
             let section = match entry.cached.take() {

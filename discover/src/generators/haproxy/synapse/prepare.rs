@@ -50,7 +50,9 @@ pub struct Prepared {
     /// The section that holds the servers.
     pub section: Arc<str>,
     /// Frontend and backend, as whole lines.
-    pub skeleton: Arc<str>,
+    skeleton: Arc<str>,
+    /// The same with a name of its own for the frontend, where Synapse gives both the same one.
+    apart: Option<Arc<str>>,
     /// Lines for the shared frontend.
     pub shared: Vec<String>,
     /// The words of `default-server` that count here.
@@ -61,6 +63,14 @@ pub struct Prepared {
     pub order: Order,
     /// Lines that were left out or that only HAProxy can judge.
     pub warnings: Vec<String>,
+}
+
+impl Prepared {
+    /// Frontend and backend, as whole lines. HAProxy from 3.3 on refuses that both have one name: without `shared_names` the
+    /// frontend is called `NAME:frontend`, and the backend, which holds the servers, keeps its name.
+    pub fn skeleton(&self, shared_names: bool) -> &Arc<str> {
+        self.apart.as_ref().filter(|_| !shared_names).unwrap_or(&self.skeleton)
+    }
 }
 
 /// Prepares the section of one service.
@@ -124,8 +134,10 @@ pub fn prepare(service: &Service, top: &Haproxy, header: &str) -> Prepared {
     };
     let order = Order::of(own.backend_order.as_deref());
     let inherited = inherited(header, &skeleton);
+    let rest = skeleton.strip_prefix(&format!("frontend {section}\n"));
+    let apart = rest.map(|rest| format!("frontend {section}:frontend\n{rest}").into());
     let (section, skeleton) = (section.into(), skeleton.into());
-    Prepared { haproxy: own.clone(), section, skeleton, shared, inherited, cookie, order, warnings }
+    Prepared { haproxy: own.clone(), section, skeleton, apart, shared, inherited, cookie, order, warnings }
 }
 
 /// Where a service's frontend listens: `address:port`, or the address alone where the port is null.

@@ -47,6 +47,7 @@ pub struct Turn<'a> {
     top: &'a Haproxy,
     shuffle: &'a Shuffle,
     names: Option<&'a Resolved>,
+    shared_names: bool,
     now: u64,
     state: Option<&'a mut State>,
     quarantined: Vec<Quarantined>,
@@ -55,15 +56,25 @@ pub struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    /// A turn at `now`, in seconds since 1970.
+    /// A turn at `now`, in seconds since 1970; `shared_names` as [`Prepared::skeleton`] has it.
     pub fn new(
         top: &'a Haproxy,
         shuffle: &'a Shuffle,
         names: Option<&'a Resolved>,
+        shared_names: bool,
         now: u64,
         state: Option<&'a mut State>,
     ) -> Self {
-        Self { top, shuffle, names, now, state, quarantined: Vec::new(), scratch: String::with_capacity(256) }
+        Self {
+            top,
+            shuffle,
+            names,
+            shared_names,
+            now,
+            state,
+            quarantined: Vec::new(),
+            scratch: String::with_capacity(256),
+        }
     }
 
     /// What was left out.
@@ -119,7 +130,7 @@ impl<'a> Turn<'a> {
         let servers = servers.collect();
         Section {
             name: prepared.section.clone(),
-            skeleton: prepared.skeleton.clone(),
+            skeleton: prepared.skeleton(self.shared_names).clone(),
             servers,
             inherited: prepared.inherited.clone(),
             text: Default::default(),
