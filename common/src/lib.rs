@@ -19,6 +19,7 @@
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
 //! | [`lifecycle`] | owned tasks, one cancellation root, signals | yes |
 //! | [`telemetry`] | logs, error chains, metrics registry | yes |
+//! | [`trouble`] | what was said of a fault that lasts | no |
 //! | [`files`] | atomic replacement of a file | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
 //! | `testing` | real daemons for tests (feature `testing`) | yes |
@@ -48,6 +49,7 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
+pub mod trouble;
 pub mod turn;
 pub mod warmup;
 pub mod watch;

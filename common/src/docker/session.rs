@@ -28,11 +28,12 @@ enum Done {
 
 type Pending<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send + 'a>>>;
 
-pub(super) struct Session<'a> {
+pub(super) struct Session<'a, W> {
     docker: &'a Docker,
     options: &'a Options,
     events: Option<&'a mpsc::Sender<Event>>,
     out: &'a Outlet<Containers>,
+    works: W,
     /// What is known now; published once `dirty` was empty for the first time, since only then is it complete.
     known: Containers,
     published: Option<Arc<Containers>>,
@@ -48,12 +49,14 @@ pub(super) struct Session<'a> {
     podman: bool,
 }
 
-impl<'a> Session<'a> {
+impl<'a, W: FnMut() + Send> Session<'a, W> {
+    /// `works` is called when all that runs is known: the daemon does its work.
     pub(super) fn new(
         docker: &'a Docker,
         options: &'a Options,
         events: Option<&'a mpsc::Sender<Event>>,
         out: &'a Outlet<Containers>,
+        works: W,
     ) -> Self {
         // What was known stays known until it is looked at again, so that a daemon which comes back and stumbles over one
         // container takes nothing from it.
@@ -63,6 +66,7 @@ impl<'a> Session<'a> {
             options,
             events,
             out,
+            works,
             known,
             published: None,
             complete: false,
@@ -206,12 +210,14 @@ impl<'a> Session<'a> {
                 }
             }
             Ok(_) => self.forget(&id),
+            // What it was stays, as nothing new is known; the next list asks again.
             Err(DockerError::Container(error)) => {
-                self.forget(&id);
+                self.fingerprints.remove(&id);
                 let reason: Arc<str> = error.to_string().into();
                 let before = self.published.as_ref().and_then(|p| p.refused.get(&id));
                 if before != Some(&reason) {
-                    warn!(container = %id, %error, "A container is left out.");
+                    let known = self.known.running.contains_key(&id);
+                    warn!(container = %id, %error, known, "A container cannot be described; what was known of it stays.");
                 }
                 self.known.refused.insert(id, reason);
             }
@@ -259,6 +265,9 @@ impl<'a> Session<'a> {
         let first = self.published.is_none();
         if first && !(self.complete && self.dirty.is_empty() && self.inspected.is_empty()) {
             return;
+        }
+        if first {
+            (self.works)();
         }
         if self.published.as_deref() == Some(&self.known) {
             return;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::client::Docker;
 use super::error::DockerError;
@@ -19,7 +19,12 @@ use super::session::Session;
 use crate::backoff::Backoff;
 use crate::desired::{ContainerId, ContainerMap};
 use crate::telemetry::Chain;
+use crate::trouble::{News, Trouble};
 use crate::watch::{Outlet, Watcher};
+
+/// The longest wait before a daemon that fails is asked again. It is on this host or near it, and what happens to
+/// containers meanwhile is not seen.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// What the source knows at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +32,8 @@ pub struct Containers {
     /// The containers that run, the paused and restarting ones included.
     pub running: ContainerMap,
     /// Those that the daemon lists and cannot describe, or describes in a way that cannot be read, with the reason. They may well
-    /// run: nothing may be concluded about what they registered before.
+    /// run: nothing may be concluded about what they registered before. One that could be described before is still among the
+    /// running, as it was.
     pub refused: BTreeMap<ContainerId, Arc<str>>,
 }
 
@@ -59,13 +65,14 @@ pub struct DockerSource {
     options: Options,
     events: Option<mpsc::Sender<Event>>,
     backoff: Backoff,
+    trouble: Trouble,
 }
 
 impl DockerSource {
     /// A source; nothing happens until it runs.
     pub fn new(docker: Docker, options: Options) -> Self {
-        let backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
-        Self { docker, options, events: None, backoff }
+        let backoff = Backoff::new(Duration::from_millis(20), LONGEST_WAIT);
+        Self { docker, options, events: None, backoff, trouble: Trouble::default() }
     }
 
     /// Passes on each event the moment it is read, before any container is looked at: that is where `kill` is early. An
@@ -83,17 +90,26 @@ impl Watcher<Containers> for DockerSource {
     /// Runs until `cancel`; no failure of the daemon ends it.
     async fn run(mut self, out: Outlet<Containers>, cancel: CancellationToken) -> Result<(), DockerError> {
         loop {
-            let session = Session::new(&self.docker, &self.options, self.events.as_ref(), &out);
+            let trouble = &mut self.trouble;
+            let works = || {
+                if let Some(lasted) = trouble.end() {
+                    info!(away_s = lasted.as_secs(), "Docker answers again.");
+                }
+            };
+            let session = Session::new(&self.docker, &self.options, self.events.as_ref(), &out, works);
             let Some(error) = cancel.run_until_cancelled(session.run()).await else { return Ok(()) };
-            if out.current().stale_since().is_none() {
-                warn!(error = %Chain(&error), "Docker failed; keeping what is known of the containers.");
+            let chain = Chain(&error).to_string();
+            match self.trouble.fail(&chain) {
+                News::Begins => warn!(error = %chain, "Docker failed; keeping what is known of the containers."),
+                News::OtherReason => warn!(error = %chain, "Docker still fails, for another reason."),
+                News::None => {}
             }
             out.mark_stale(&error);
             let delay = self.backoff.next_delay();
             if cancel.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 return Ok(());
             }
-            info!(after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), "Asking Docker again.");
+            debug!(after_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), "Asking Docker again.");
         }
     }
 }

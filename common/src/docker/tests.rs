@@ -41,8 +41,8 @@ impl Lab {
     /// Waits until the observation is so.
     async fn until(&mut self, what: &str, so: impl Fn(&Observation<Containers>) -> bool) {
         let wait = self.inlet.wait_for(|observation| so(observation));
-        if tokio::time::timeout(Duration::from_secs(10), wait).await.is_err() {
-            panic!("not seen within 10 s: {what}; instead {:?}", &*self.inlet.borrow());
+        if tokio::time::timeout(Duration::from_mins(1), wait).await.is_err() {
+            panic!("not seen within a minute: {what}; instead {:?}", &*self.inlet.borrow());
         }
     }
 
@@ -250,6 +250,18 @@ async fn one_container_that_cannot_be_read_harms_no_other() {
     lab.api.put(running(4, "web"));
     lab.api.cut();
     lab.until_running(&[1, 2, 3, 4]).await;
+    // It was described before and cannot be now: it stays as it was, and goes when it dies.
+    let mut broken = running(2, "web");
+    broken["Config"] = json!(null);
+    lab.api.put(broken);
+    lab.api.emit(&[event(2, "update")]);
+    let is_refused =
+        |o: &Observation<Containers>| o.snapshot().is_some_and(|s| s.refused.keys().any(|k| k.as_str() == id(2)));
+    lab.until("one that cannot be described", is_refused).await;
+    lab.until_running(&[1, 2, 3, 4]).await;
+    lab.api.remove(2);
+    lab.api.emit(&[event(2, "die")]);
+    lab.until_running(&[1, 3, 4]).await;
     lab.stop().await;
 }
 

@@ -159,6 +159,70 @@ async fn containers_own_addresses_health_and_faults() {
     watching.end().await;
 }
 
+/// Container `number`, which Docker lists and describes in a way that cannot be read.
+fn nonsense(number: usize) -> Value {
+    let mut strange = container(number, "web");
+    strange["HostConfig"] = json!("who knows");
+    strange
+}
+
+#[tokio::test]
+async fn a_container_that_docker_lists_and_cannot_describe_stays_as_it_was() {
+    let api = DockerApi::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let name = format!("{port}/tcp");
+    let served = |number: usize| {
+        let mut one = container(number, "web");
+        let published = json!([{"HostIp": "0.0.0.0", "HostPort": (20_000 + number).to_string()}]);
+        one["Config"]["ExposedPorts"] = json!({&name: {}});
+        one["NetworkSettings"]["Ports"] = json!({&name: published});
+        one["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] = json!("127.0.0.1");
+        one
+    };
+    api.put(served(1));
+    api.put(served(2));
+    let mut watching = Running::start(watcher(&api, Settings::default(), ReadyMode::Tcp));
+    watching.until("both", |s| statuses(s, "web") == [Status::Up; 2]).await;
+    let mut seen = watching.inlet.clone();
+    let fewest = tokio::spawn(async move {
+        let mut fewest = 2;
+        while seen.changed().await.is_ok() {
+            let backends = seen.borrow_and_update().snapshot().map_or(0, |s| statuses(s, "web").len());
+            fewest = fewest.min(backends);
+        }
+        fewest
+    });
+    api.put(nonsense(1));
+    api.emit(&[event(1, "update")]);
+    let snapshot = watching.until("one that cannot be described", |s| s.quarantined.contains_key(&id(1)[..12])).await;
+    assert_eq!(statuses(&snapshot, "web"), [Status::Up; 2]);
+    api.put(served(3));
+    api.emit(&[event(3, "start")]);
+    watching.until("a third one beside it", |s| statuses(s, "web") == [Status::Up; 3]).await;
+    api.put(served(1));
+    api.emit(&[event(1, "update")]);
+    watching.until("one that can be described, and waits at no gate", |s| s.quarantined.is_empty()).await;
+    watching.end().await;
+    assert_eq!(fewest.await.unwrap(), 2, "left out for a moment");
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_described_goes_when_it_dies() {
+    let api = DockerApi::start();
+    api.put(container(1, "web"));
+    api.put(container(2, "web"));
+    let mut watching = Running::start(watcher(&api, Settings::default(), ReadyMode::None));
+    watching.until("both", |s| statuses(s, "web").len() == 2).await;
+    api.put(nonsense(1));
+    api.emit(&[event(1, "update")]);
+    watching.until("one that cannot be described", |s| !s.quarantined.is_empty()).await;
+    api.remove(1);
+    api.emit(&[event(1, "die")]);
+    watching.until("one gone", |s| statuses(s, "web") == [Status::Up] && s.quarantined.is_empty()).await;
+    watching.end().await;
+}
+
 /// Runs a program and gives what it printed.
 fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));

@@ -276,11 +276,12 @@ impl Agent {
             && matches!(self.readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
     }
 
-    /// What was published of containers that cannot be described now: by the turn before, or by the former self.
+    /// What was published of containers of which no description is known: by the turn before, or by the former self.
     fn keep_refused(&mut self) {
         let observation = self.wires.containers.borrow();
         let Some(containers) = observation.snapshot() else { return };
-        let refused: BTreeSet<&str> = containers.refused.keys().map(ContainerId::short).collect();
+        let unknown = containers.refused.keys().filter(|id| !containers.running.contains_key(*id));
+        let refused: BTreeSet<&str> = unknown.map(ContainerId::short).collect();
         let is_refused = |id: &BackendId| id.as_str().split(':').next().is_some_and(|id| refused.contains(id));
         if let Some(published) = &*self.wires.desired.borrow() {
             self.kept =
