@@ -1,7 +1,9 @@
 //! What was said of a fault that lasts: each reason once, and the end once.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Reasons told of one trouble: a text that changes at each try (a port, a time) must not fill the log.
 const MOST: usize = 8;
@@ -14,7 +16,7 @@ pub struct Trouble {
 
 #[derive(Debug)]
 struct Told {
-    since: SystemTime,
+    since: Instant,
     reasons: BTreeSet<String>,
 }
 
@@ -33,7 +35,7 @@ impl Trouble {
     /// Takes in a failure.
     pub fn fail(&mut self, reason: &str) -> News {
         let Some(told) = &mut self.told else {
-            self.told = Some(Told { since: SystemTime::now(), reasons: [reason.to_owned()].into() });
+            self.told = Some(Told { since: Instant::now(), reasons: [reason.to_owned()].into() });
             return News::Begins;
         };
         match told.reasons.len() < MOST && told.reasons.insert(reason.to_owned()) {
@@ -44,7 +46,7 @@ impl Trouble {
 
     /// It works: how long the trouble lasted, if there was one.
     pub fn end(&mut self) -> Option<Duration> {
-        self.told.take().map(|told| told.since.elapsed().unwrap_or_default())
+        self.told.take().map(|told| told.since.elapsed())
     }
 }
 

@@ -3,7 +3,7 @@
 use e2e::scene::PATIENCE;
 use e2e::stage::{SERVICE, Setting, Stage, TTL};
 use e2e::{Context, Etcd, Lab, Result, in_lab, wait};
-use etcd_client::{Client, Txn, TxnOp};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, DeleteOptions, Txn, TxnOp};
 use nix::sys::signal::Signal;
 
 /// A stage around one node.
@@ -111,19 +111,67 @@ fn a_lease_revoked_from_outside_is_granted_anew_and_nobody_notices() -> Result<(
     })
 }
 
+/// Puts keys until etcd takes no more.
+async fn fill(client: &mut Client) {
+    let mut number = 0;
+    while client.put(format!("/elsewhere/{number}"), vec![b'x'; 100_000], None).await.is_ok() {
+        number += 1;
+        assert!(number < 100, "the quota does not hold");
+    }
+}
+
+/// What an operator does about it: room is made, and the alarm goes.
+async fn make_room(client: &mut Client) -> Result<()> {
+    let gone = client.delete("/elsewhere/", Some(DeleteOptions::new().with_prefix())).await.during("deleting")?;
+    let revision = gone.header().map_or(0, |header| header.revision());
+    client.compact(revision, Some(CompactionOptions::new().with_physical())).await.during("compacting")?;
+    client.defragment().await.during("defragmenting")?;
+    let raised = client.alarm(AlarmAction::Get, AlarmType::None, None).await.during("asking for alarms")?;
+    for alarm in raised.alarms() {
+        let mut of = AlarmOptions::new();
+        of.with_member(alarm.member_id());
+        client.alarm(AlarmAction::Deactivate, alarm.alarm(), Some(of)).await.during("disarming an alarm")?;
+    }
+    Ok(())
+}
+
 #[test]
-fn a_full_etcd_goes_on_serving_what_it_has() -> Result<()> {
+fn a_full_etcd_goes_on_serving_what_it_has_lets_the_dead_go_and_says_so_once() -> Result<()> {
     in_lab(async |lab| {
         let etcd = Etcd::start_with(&common::testing::etcd::binaries()[0], &["--quota-backend-bytes=1000000"]);
         let mut stage = Stage::start(lab, vec![etcd], &Setting::default()).await?;
         let mut client = operator(&stage).await;
-        let mut number = 0;
-        while client.put(format!("/elsewhere/{number}"), vec![b'x'; 100_000], None).await.is_ok() {
-            number += 1;
-            assert!(number < 100, "the quota does not hold");
-        }
+        fill(&mut client).await;
         wait::holds("service with the alarm raised", TTL * 2, async || stage.load.so_far().failed() == 0).await?;
-        stage.cost("out of space").await?.must_be_nothing()
+        stage.cost("out of space").await?.must_be_nothing()?;
+
+        stage.add(5).await?;
+        let said = async || stage.register.metric("register_store_full").await.is_ok_and(|full| full == 1.0);
+        wait::until_true("register knowing that etcd is full", PATIENCE, said).await?;
+        let status = stage.register.status().await?;
+        assert_eq!(status["registry"]["alarm"], "NOSPACE", "{status}");
+        // What stops is withdrawn, though something else in the same turn may wait.
+        stage.drain(0);
+        stage.crash(0);
+        let gone = stage.key(0);
+        wait::until_true("a withdrawal", PATIENCE, async || !stage.has(&gone).await).await?;
+        wait::holds("service meanwhile", TTL * 2, async || stage.load.so_far().failed() == 0).await?;
+        assert!(!stage.has(&stage.key(5)).await, "there was room after all");
+        // An agent that starts now cannot make its claim anew; its former self's lease lives on.
+        stage.register.process().kill();
+        stage.register.process().restart()?;
+        wait::holds("the registrations", TTL * 2, async || stage.has(&stage.key(1)).await).await?;
+
+        make_room(&mut client).await?;
+        recovered(&stage).await?;
+        let room = async || stage.register.log().contains("The registry has room again");
+        wait::until_true("register saying that there is room", PATIENCE, room).await?;
+        stage.cost("out of space, a start and a stop and a killed register meanwhile").await?.must_fail_nobody()?;
+        let log = stage.register.log();
+        let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        assert_eq!([lines("is full (NOSPACE)"), lines("has room again")], [2, 1], "each agent says it once: {log}");
+        assert_eq!([lines("does not serve"), lines("serves again")], [0, 0], "{log}");
+        Ok(())
     })
 }
 

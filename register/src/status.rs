@@ -98,6 +98,11 @@ impl DockerStatus {
             registry.insert("away_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
             registry.insert("error".into(), error.as_str().into());
         }
+        if let Some((error, since)) = &publication.full {
+            registry.insert("alarm".into(), "NOSPACE".into());
+            registry.insert("full_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
+            registry.entry("error").or_insert_with(|| error.as_str().into());
+        }
         registry.into()
     }
 }
@@ -110,7 +115,7 @@ impl DockerStatus {
             return Err(format!("Docker: {why}"));
         }
         let publication = self.publication.borrow();
-        match (&publication.away, publication.phase) {
+        match (publication.away.as_ref().or(publication.full.as_ref()), publication.phase) {
             (Some((why, since)), _) if since.elapsed() > Duration::from_secs(1) => Err(format!("registry: {why}")),
             (_, Phase::NoLease) => Err("registry: no lease yet".to_owned()),
             (_, Phase::Granted) if publication.published.is_none() => Err("registry: nothing published yet".to_owned()),

@@ -132,8 +132,12 @@ pub enum Fault {
     /// The settings for the connection cannot work.
     #[error("bad store settings: {0}")]
     BadConfig(String),
-    /// The store's disk quota is used up: it reads, but does not write until an operator makes room.
-    #[error("{endpoint} is out of space: {why}")]
+    /// The store's disk quota is used up: until an operator makes room it reads, renews leases and deletes, but takes no
+    /// write and grants no lease.
+    ///
+    /// Source: etcd's `server/etcdserver/apply` (`applierV3Capped`) and `server/storage/quota.go`: what costs nothing
+    /// passes, and a transaction costs what all of its puts cost, so that one put bars the deletions beside it.
+    #[error("{endpoint} is out of space (NOSPACE): {why}")]
     NoSpace {
         /// Which server.
         endpoint: String,
@@ -185,6 +189,11 @@ impl StoreError {
     /// Whether the answer was above a limit of ours: of a watch that has much to tell at once, a listing may do better.
     pub fn is_too_large(&self) -> bool {
         matches!(self.fault, Fault::TooLarge { .. })
+    }
+
+    /// Whether the store has no room (etcd's alarm NOSPACE): it reads, renews leases and deletes, and takes no write.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self.fault, Fault::NoSpace { .. })
     }
 
     /// Whether the lease is gone: grant another and put everything again.

@@ -13,6 +13,7 @@ use common::model::{
 };
 use common::store::{KeepAlive, LeaseId, Op, Store, StoreError};
 use common::telemetry::Chain;
+use common::trouble::{News, Trouble};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
@@ -104,9 +105,13 @@ pub async fn hold<S: Store>(
 ) -> Result<Infallible, StoreError> {
     let mut backoff = Backoff::new(Duration::from_millis(100), ttl / 3);
     let mut served = false;
+    let mut trouble = Trouble::default();
     loop {
         let heard = |value: Option<&str>| {
             served = true;
+            if let Some(lasted) = trouble.end() {
+                info!(lasted_s = lasted.as_secs(), "The registry takes the registration again.");
+            }
             told(value);
         };
         let error = match once(store, (key, ttl), &mut wanted, held, heard).await {
@@ -116,7 +121,10 @@ pub async fn hold<S: Store>(
         if !served && (error.is_fatal() || !error.is_retryable()) {
             return Err(error);
         }
-        warn!(error = %Chain(&error), "The registration may be lost; registering again.");
+        let chain = Chain(&error).to_string();
+        if trouble.fail(&chain) != News::None {
+            warn!(error = %chain, "The registration may be lost; registering again.");
+        }
         sleep(backoff.next_delay()).await;
     }
 }

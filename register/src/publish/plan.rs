@@ -75,6 +75,12 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.creates.is_empty() && self.yields.is_empty()
     }
+
+    /// What of it only takes away.
+    pub fn withdrawals(&self) -> Self {
+        let deletes = self.ops.iter().filter(|op| matches!(op, Op::Delete { .. }));
+        Self { ops: deletes.cloned().collect(), creates: Vec::new(), yields: self.yields.clone() }
+    }
 }
 
 /// The writes that turn `published` into `desired`; none where they are equal.

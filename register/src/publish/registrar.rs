@@ -95,6 +95,8 @@ pub enum ClaimError {
 /// The right to write, and what goes with it.
 #[derive(Debug)]
 pub struct Claim {
+    /// The registrar's key.
+    pub key: Key,
     /// The lease under which everything is written.
     pub lease: LeaseId,
     /// How long it lives after each beat.
@@ -190,7 +192,7 @@ impl<S: Store> Registrar<S> {
         match self.swap(when, lease.id).await? {
             Some(at) => {
                 info!(lease = %lease.id, ttl_s = lease.ttl.as_secs(), key = %self.key, "Lease granted.");
-                Ok(Some(Claim { lease: lease.id, ttl: lease.ttl, entries: Vec::new(), at }))
+                Ok(Some(Claim { key: self.key.clone(), lease: lease.id, ttl: lease.ttl, entries: Vec::new(), at }))
             }
             None => {
                 self.store.revoke(lease.id).await.map_err(|e| self.failed(e))?;
@@ -218,7 +220,9 @@ impl<S: Store> Registrar<S> {
         }
         // The registrar's key may change between the swap and the listing: look once more, then watch from there.
         match self.store.get(&self.key).await.map_err(|e| self.failed(e))? {
-            Some(entry) if self.is_mine(&entry) => Ok(Some(Claim { lease, ttl, entries, at: listing.at })),
+            Some(entry) if self.is_mine(&entry) => {
+                Ok(Some(Claim { key: self.key.clone(), lease, ttl, entries, at: listing.at }))
+            }
             _ => Ok(None),
         }
     }

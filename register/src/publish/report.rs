@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use common::backoff::Backoff;
 use common::store::{Entry, LeaseId, Revision, StoreError};
 use common::telemetry::Chain;
+use common::trouble::{News, Trouble};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -58,6 +59,8 @@ pub struct Publication {
     pub slots: Arc<BTreeMap<Slot, Payload>>,
     /// Why the store does not serve at present, and since when.
     pub away: Option<(String, Instant)>,
+    /// What the store said when it had no room for a write, and since when. All else goes on.
+    pub full: Option<(String, Instant)>,
     /// When the lease was last renewed.
     pub beat: Option<SystemTime>,
 }
@@ -69,7 +72,7 @@ impl Publication {
             published: if self.lease.is_some() { BTreeMap::clone(&self.slots) } else { BTreeMap::new() },
             refused: BTreeMap::new(),
             session: self.lease.map(|lease| format!("lease {lease}")),
-            away: self.away.clone(),
+            away: self.away.clone().or_else(|| self.full.clone()),
         }
     }
 }
@@ -91,6 +94,8 @@ pub struct PublishMetrics {
     pub repairs: Counter,
     /// Keys that should be in the registry.
     pub keys: Gauge,
+    /// Whether the registry has no room.
+    pub full: Gauge,
 }
 
 impl PublishMetrics {
@@ -102,6 +107,8 @@ impl PublishMetrics {
         registry.register("lease_beats", "Renewals of the lease", self.beats.clone());
         registry.register("leases_lost", "Leases that were lost", self.lost.clone());
         registry.register("store_repairs", "Keys changed by somebody else and written again", self.repairs.clone());
+        let full = "1 while the registry takes no writes for want of room (etcd's alarm NOSPACE)";
+        registry.register("store_full", full, self.full.clone());
         registry.register("keys", "Keys that stand for the registrations", self.keys.clone());
     }
 }
@@ -111,6 +118,7 @@ impl PublishMetrics {
 pub(super) struct Reporter {
     out: watch::Sender<Publication>,
     backoff: Mutex<Backoff>,
+    trouble: Mutex<Trouble>,
     pub(super) metrics: PublishMetrics,
     pub(super) newest: Newest,
 }
@@ -139,7 +147,7 @@ impl Reporter {
     /// `longest` caps the wait between two tries while the store is away.
     pub(super) fn new(out: watch::Sender<Publication>, metrics: PublishMetrics, longest: Duration) -> Self {
         let backoff = Mutex::new(Backoff::new(Duration::from_millis(50), longest));
-        Self { out, backoff, metrics, newest: Newest::default() }
+        Self { out, backoff, trouble: Mutex::default(), metrics, newest: Newest::default() }
     }
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Publication)) {
@@ -154,31 +162,79 @@ impl Reporter {
         });
     }
 
-    /// A call failed: said once while it lasts. Returns how long to wait before the next.
+    /// A call failed: each reason is said once while that lasts. Returns how long to wait before the next.
     pub(super) fn away(&self, error: &StoreError) -> Duration {
         self.metrics.store_errors.inc();
         let chain = Chain(error).to_string();
+        match error.is_no_space() {
+            true => self.no_room(chain),
+            false => self.no_answer(chain),
+        }
+        lock(&self.backoff).next_delay()
+    }
+
+    fn no_answer(&self, chain: String) {
+        match lock(&self.trouble).fail(&chain) {
+            News::Begins => warn!(error = %chain, "The registry does not serve; keeping everything and trying again."),
+            News::OtherReason => warn!(error = %chain, "The registry still does not serve, for another reason."),
+            News::None => {}
+        }
         self.out.send_if_modified(|publication| {
             let news = publication.away.is_none();
             if news {
-                warn!(error = %chain, "The registry does not serve; keeping everything and trying again.");
                 publication.away = Some((chain, Instant::now()));
             }
             news
         });
-        self.backoff.lock().unwrap_or_else(PoisonError::into_inner).next_delay()
+    }
+
+    /// A full store serves in all other ways: what succeeds there is no sign of room.
+    fn no_room(&self, chain: String) {
+        self.out.send_if_modified(|publication| {
+            let news = publication.full.is_none();
+            if news {
+                warn!(error = %chain, "The registry is full (NOSPACE): what is in it lives on, what is new waits for room.");
+                self.metrics.full.set(1);
+                publication.full = Some((chain, Instant::now()));
+            }
+            news
+        });
     }
 
     /// A call succeeded.
     pub(super) fn back(&self) {
-        self.out.send_if_modified(|publication| match publication.away.take() {
+        if let Some(away) = lock(&self.trouble).end() {
+            info!(away_s = away.as_secs(), "The registry serves again.");
+        }
+        self.out.send_if_modified(|publication| {
+            let was_away = publication.away.take().is_some();
+            if was_away {
+                lock(&self.backoff).succeeded();
+            }
+            was_away
+        });
+    }
+
+    /// Whether the store had no room the last time.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.borrow().full.is_some()
+    }
+
+    /// The store took a write.
+    pub(super) fn room(&self) {
+        self.out.send_if_modified(|publication| match publication.full.take() {
             Some((_, since)) => {
-                let away_s = since.elapsed().as_secs();
-                info!(away_s, "The registry serves again.");
-                self.backoff.lock().unwrap_or_else(PoisonError::into_inner).succeeded();
+                let full_s = since.elapsed().as_secs();
+                info!(full_s, "The registry has room again: everything is written.");
+                self.metrics.full.set(0);
+                lock(&self.backoff).succeeded();
                 true
             }
             None => false,
         });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -171,6 +171,68 @@ async fn a_store_that_is_away_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_full_store_keeps_the_living_lets_the_dead_go_and_is_said_once_to_be_full() {
+    let store = FakeStore::new();
+    let way = store.peer();
+    let mut agent = Agent::start(&way, "m1");
+    agent.publish(registrations([1, 2])).await;
+    let lease = store.leases();
+    store.fill(true);
+    let mut states = agent.state.clone();
+    let times = tokio::spawn(async move {
+        let mut seen = vec![false];
+        while states.changed().await.is_ok() {
+            let full = states.borrow_and_update().full.is_some();
+            if seen.last() != Some(&full) {
+                seen.push(full);
+            }
+        }
+        seen
+    });
+    // Puts and deletions in one plan; then deletions alone; then nothing at all that waits.
+    agent.want(registrations([2, 3]));
+    sleep(TTL * 3).await;
+    assert_eq!((ids(&store), store.leases()), (vec!["c2".to_owned()], lease));
+    assert!(agent.state.borrow().full.as_ref().is_some_and(|(why, _)| why.contains("NOSPACE")));
+    assert!(agent.state.borrow().away.is_none(), "it serves in all other ways");
+    agent.publish(registrations([])).await;
+    sleep(TTL * 3).await;
+    assert_eq!((ids(&store), agent.state.borrow().full.is_some()), (vec![], true), "an empty registry may be full");
+    let wanted = agent.want(registrations([4]));
+    sleep(TTL * 3).await;
+    let writes = way.counts().writes();
+    store.fill(false);
+    agent.published(&wanted).await;
+    sleep(TTL).await;
+    assert_eq!(
+        (ids(&store), way.counts().writes() - writes),
+        (vec!["c4".to_owned()], 1),
+        "looking for room writes nothing"
+    );
+    agent.kill().await;
+    assert_eq!(times.await.unwrap(), [false, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_while_the_store_is_full_keeps_the_former_lease_alive() {
+    let store = FakeStore::new();
+    let mut former = Agent::start(&store, "m1");
+    former.publish(registrations([1])).await;
+    let before = store.entries("/backends/");
+    former.kill().await;
+    store.fill(true);
+    let mut agent = Agent::start(&store, "m1");
+    let wanted = agent.want(registrations([1]));
+    sleep(TTL * 4).await;
+    assert_eq!(store.entries("/backends/"), before);
+    store.fill(false);
+    agent.published(&wanted).await;
+    assert_eq!(store.entries("/backends/"), before);
+    sleep(TTL).await;
+    assert!(agent.state.borrow().full.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_successor_adopts_the_lease_and_writes_only_what_differs() {
     let store = FakeStore::new();
     let mut former = Agent::start(&store, "m1");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::store::{Compare, Entry, Key, LeaseId, MAX_TXN_OPS, Op, Store, StoreError, Value};
+use common::store::{Compare, Entry, Key, LeaseId, MAX_TXN_OPS, Op, Revision, Store, StoreError, Value};
 use common::telemetry::Chain;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
@@ -26,6 +26,8 @@ pub(super) struct Writer<'a, S> {
     form: &'a Form,
     report: &'a Reporter,
     lease: LeaseId,
+    /// The agent's own key.
+    registrar: Key,
     /// What is in the registry as far as is known; an empty value stands for "perhaps something else".
     published: Keys,
     /// Which numbered key stands for which service.
@@ -45,6 +47,7 @@ impl<'a, S: Store> Writer<'a, S> {
             form,
             report,
             lease: claim.lease,
+            registrar: claim.key,
             published: claim.entries.into_iter().map(|e| (e.key, e.value)).collect(),
             numbers: Numbers::default(),
             open: BTreeMap::new(),
@@ -68,7 +71,9 @@ impl<'a, S: Store> Writer<'a, S> {
         loop {
             let (wanted, services) = (desired.borrow_and_update().clone(), slots.borrow_and_update().clone());
             let mut retry = None;
-            match self.bring_to(wanted.as_ref(), &services).await {
+            let brought = self.bring_to(wanted.as_ref(), &services).await;
+            let done = if brought.is_ok() { self.seek_room().await } else { brought };
+            match done {
                 Ok(()) => {}
                 Err(e) if e.is_lease_lost() => return End::Lost("a write was refused for it"),
                 Err(e) => retry = Some(self.report.away(&e)),
@@ -112,7 +117,7 @@ impl<'a, S: Store> Writer<'a, S> {
                 break;
             }
             self.report.update(|p| p.phase = Phase::Granted);
-            let complete = self.apply(plan).await?;
+            let complete = self.write(plan).await?;
             self.report.back();
             if complete {
                 break;
@@ -126,6 +131,31 @@ impl<'a, S: Store> Writer<'a, S> {
                 (p.phase, p.published) = (Phase::Published, Some(Arc::clone(wanted)));
             }
         });
+        Ok(())
+    }
+
+    /// Writes the plan. A store without room refuses a transaction for each put in it, and takes deletions alone: what is
+    /// gone must not be routed to until somebody makes room.
+    async fn write(&mut self, plan: Plan) -> Result<bool, StoreError> {
+        let withdrawals = plan.withdrawals();
+        match self.apply(plan).await {
+            Err(full) if full.is_no_space() && !withdrawals.is_empty() => {
+                self.apply(withdrawals).await?;
+                Err(full)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a store that was full has room again is asked by a write whose condition never holds: without room it is
+    /// refused all the same, and else it does nothing.
+    async fn seek_room(&self) -> Result<(), StoreError> {
+        if self.report.is_full() {
+            let never = Compare::ModifiedAt(self.registrar.clone(), Revision(-1));
+            let put = Op::put(self.registrar.clone(), unknown(), Some(self.lease));
+            self.store.txn(vec![never], vec![put]).await?;
+            self.report.room();
+        }
         Ok(())
     }
 
@@ -226,6 +256,9 @@ impl<'a, S: Store> Writer<'a, S> {
         };
         let Some(key) = self.doubtful.pop_front() else { return false };
         let Some(published) = self.published.get(&key) else { return false };
+        if *published == unknown() {
+            return false; // it could not be written yet, and that is tried again
+        }
         let intact = found
             .is_some_and(|entry| is_shared(&key) || (entry.value == *published && entry.lease == Some(self.lease)));
         if !intact {

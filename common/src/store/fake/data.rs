@@ -33,6 +33,8 @@ pub(super) struct Data {
     base: BTreeMap<Key, Entry>,
     compacted: Revision,
     last_lease: i64,
+    /// Takes no writes, for want of room.
+    pub(super) full: bool,
 }
 
 impl Data {
@@ -46,6 +48,7 @@ impl Data {
             base: BTreeMap::new(),
             compacted: Revision(1),
             last_lease: 0x1000,
+            full: false,
         }
     }
 
@@ -90,6 +93,15 @@ impl Data {
         let next = Revision(after.revision.0 + 1)..;
         let of_prefix = |change: &&Change| change.key().starts_with(prefix);
         Ok((self.history.range(next).flat_map(|(_, c)| c).filter(of_prefix).cloned().collect(), self.position()))
+    }
+
+    pub(super) fn room(&self) -> Result<(), Fault> {
+        let why = || "etcdserver: mvcc: database space exceeded".to_owned();
+        if self.full { Err(Fault::NoSpace { endpoint: "fake".into(), why: why() }) } else { Ok(()) }
+    }
+
+    pub(super) fn room_for(&self, ops: &[Op]) -> Result<(), Fault> {
+        if ops.iter().any(|op| matches!(op, Op::Put { .. })) { self.room() } else { Ok(()) }
     }
 
     pub(super) fn txn(&mut self, when: &[Compare], ops: Vec<Op>) -> Result<bool, Fault> {

@@ -94,6 +94,12 @@ impl FakeStore {
         self.ring();
     }
 
+    /// Has no room from now on, or has it again, as etcd with the alarm NOSPACE: it refuses to grant leases, and each
+    /// transaction with a put in it, whether its conditions hold or not.
+    pub fn fill(&self, full: bool) {
+        self.data(Instant::now()).full = full;
+    }
+
     /// Forgets everything before `at`, at most all but the newest revision.
     pub fn compact(&self, at: Revision) {
         self.data(Instant::now()).compact(at);
@@ -240,6 +246,7 @@ impl Store for FakeStore {
     async fn txn(&self, when: Vec<Compare>, ops: Vec<Op>) -> Result<TxnOutcome, StoreError> {
         let subject = super::types::subject(&when, &ops);
         let work = |data: &mut Data, _| {
+            data.room_for(&ops)?;
             let copy = ops.clone();
             let succeeded = data.txn(&when, copy)?;
             if succeeded {
@@ -252,7 +259,7 @@ impl Store for FakeStore {
 
     async fn grant(&self, ttl: Duration) -> Result<Lease, StoreError> {
         let ttl = Duration::from_secs(whole_seconds(ttl).unsigned_abs());
-        let work = |data: &mut Data, now| Ok(Lease { id: data.grant(ttl, now), ttl });
+        let work = |data: &mut Data, now| data.room().map(|()| Lease { id: data.grant(ttl, now), ttl });
         self.call(Operation::Grant, format!("{ttl:?}"), work).await
     }
 
