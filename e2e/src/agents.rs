@@ -321,7 +321,7 @@ impl Agent {
             }
             rest.rsplit(' ').next()?.parse::<f64>().ok()
         };
-        Ok(text.lines().filter_map(sample).sum())
+        Ok(text.lines().filter_map(sample).fold(0.0, |sum, value| sum + value))
     }
 
     /// Waits until it has reloaded nothing for longer than the interval between two reloads.

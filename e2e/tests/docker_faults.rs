@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use e2e::docker::Container;
 use e2e::flock::{Flock, registered};
-use e2e::hosts::fleet::Size;
+use e2e::hosts::fleet::{Backend, Size};
 use e2e::hosts::{Fleet, in_network};
 use e2e::scene::{Entry, PATIENCE, entries, routed};
 use e2e::traffic::{Load, Plan};
 use e2e::{Etcd, Result, in_lab, wait};
+use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -21,8 +23,12 @@ async fn keys(fleet: &Fleet) -> Result<Vec<Entry>> {
 }
 
 async fn count(fleet: &Fleet, count: usize) -> Result<()> {
+    count_within(fleet, count, PATIENCE).await
+}
+
+async fn count_within(fleet: &Fleet, count: usize, patience: Duration) -> Result<()> {
     let there = async || keys(fleet).await.is_ok_and(|keys| keys.len() == count);
-    wait::until_true(&format!("{count} registrations"), PATIENCE, there).await
+    wait::until_true(&format!("{count} registrations"), patience, there).await
 }
 
 /// The processes of the run's containers.
@@ -49,6 +55,24 @@ fn a_daemon_that_hangs_or_dies_takes_no_container_with_it() -> Result<()> {
         fleet.serve(&[0]).await?;
         load.stop().await.must_be_clean("it went on, and one more container was started")?;
 
+        // Stopped in order, as an upgrade of Docker does, and then killed.
+        let (before, load) = (keys(&fleet).await?, Load::start(&Plan::mixed(to)));
+        wait::until_true("load", PATIENCE, async || load.so_far().requests > 50).await?;
+        fleet.backends[0].dockerd.process().stop(PATIENCE).await?;
+        tokio::time::sleep(TTL * 2).await;
+        assert_eq!(keys(&fleet).await?, before, "containers that live on are no reason to write");
+        load.so_far().must_be_clean("the daemon was stopped")?;
+        fleet.backends[0].dockerd.process().restart()?;
+        fleet.backends[0].dockerd.answering().await?;
+        wait::holds("its registrations", TTL, async || keys(&fleet).await.is_ok_and(|now| now == before)).await?;
+        let (report, failing) = (load.so_far(), load.so_far().failing_for());
+        println!(
+            "FIGURE dockerd restarted in order, away for 4 s, live-restore: {} within {failing:?}",
+            report.summary()
+        );
+        load.stop().await;
+        fleet.serve(&[0]).await?;
+
         let (before, load) = (keys(&fleet).await?, Load::start(&Plan::mixed(to)));
         wait::until_true("load", PATIENCE, async || load.so_far().requests > 50).await?;
         fleet.backends[0].dockerd.process().kill();
@@ -73,13 +97,13 @@ fn a_daemon_that_hangs_or_dies_takes_no_container_with_it() -> Result<()> {
         tokio::time::sleep(TTL).await;
         fleet.backends[0].dockerd.process().restart()?;
         let back = Instant::now();
-        count(&fleet, 2).await?;
+        count(&fleet, fleet.backends[0].containers.len() - 1).await?;
         println!("FIGURE a container that ended in the gap left {:?} after the daemon's restart", back.elapsed());
         let report = load.stop().await;
         println!("FIGURE meanwhile: {} within {:?}", report.summary(), report.failing_for());
         let load = Load::start(&Plan::mixed(to));
         wait::until_true("load", PATIENCE, async || load.so_far().requests > 200).await?;
-        load.stop().await.must_be_clean("two containers were left")
+        load.stop().await.must_be_clean("the others were left")
     })
 }
 
@@ -102,6 +126,47 @@ fn a_daemon_that_restarts_without_live_restore_takes_its_containers_orderly() ->
         let report = load.stop().await;
         println!("FIGURE dockerd stopped with its containers, and started: {report}");
         report.must_be_clean("a daemon was restarted")
+    })
+}
+
+/// How long a busy machine may take for them.
+const MANY: Duration = Duration::from_mins(2);
+/// How many containers a real daemon starts at once; E2E_CONTAINERS says otherwise.
+const AT_ONCE: usize = 30;
+
+#[test]
+fn many_started_at_once_by_a_real_daemon_are_all_registered_and_routed() -> Result<()> {
+    let many = std::env::var("E2E_CONTAINERS").ok().and_then(|n| n.parse().ok()).unwrap_or(AT_ONCE);
+    in_network(async |lab, network| {
+        let mut fleet = Fleet::start(lab, network, &SIZE).await?;
+        fleet.serve(&[0]).await?;
+        let load = Load::start(&Plan::mixed(fleet.to()));
+        let backend = &mut fleet.backends[0];
+        let specs: Vec<_> = (0..many).map(|_| Backend::spec()).collect();
+        let made = join_all(specs.iter().map(|spec| backend.docker.create(spec))).await;
+        let containers = made.into_iter().collect::<Result<Vec<_>>>()?;
+        let at = Instant::now();
+        let started = async {
+            join_all(containers.iter().map(Container::start)).await.into_iter().collect::<Result<Vec<()>>>()?;
+            Ok::<_, e2e::LabError>(at.elapsed())
+        };
+        let started = started.await?;
+        count_within(&fleet, many + 1, MANY).await?;
+        let registered = at.elapsed();
+        let up = |status: &String| status.starts_with("UP");
+        let all_up = wait::until("servers in HAProxy", MANY, async || match fleet.servers().await {
+            Ok(servers) => (servers.values().filter(|s| up(s)).count() == many + 1).then_some(()),
+            Err(_) => None,
+        });
+        all_up.await?;
+        println!(
+            "FIGURE {many} containers started at once by a real daemon: Docker took {started:?}, all registered after \
+             {registered:?}, all routed after {:?}",
+            at.elapsed()
+        );
+        let report = load.stop().await;
+        println!("FIGURE meanwhile: {}", report.summary());
+        report.must_be_clean("many containers were started at once")
     })
 }
 

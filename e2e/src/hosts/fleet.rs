@@ -86,14 +86,19 @@ impl Backend {
         Ok(Self { register, containers: Vec::new(), docker: dockerd.docker().await?, dockerd, host })
     }
 
+    /// A container of the fleet's service.
+    pub fn spec() -> Spec {
+        let mut spec = Spec::served(SERVICE, PORT);
+        spec.publish = vec![("0.0.0.0".to_owned(), "80/tcp".to_owned())];
+        spec
+    }
+
     /// Starts a container of the fleet's service.
     ///
     /// # Errors
     /// When the daemon refuses.
     pub async fn run(&mut self) -> Result<&Placed> {
-        let mut spec = Spec::served(SERVICE, PORT);
-        spec.publish = vec![("0.0.0.0".to_owned(), "80/tcp".to_owned())];
-        let container = self.docker.run(&spec).await?;
+        let container = self.docker.run(&Self::spec()).await?;
         let address = (self.host.address(), container.published("80/tcp").await?.port()).into();
         self.containers.push(Placed { name: container.short().to_owned(), address, container });
         self.containers.last().during("a container that was just made")
