@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`lab`] | one run: a directory, a mark on everything it starts, sweeping up after itself and after dead runs |
 //! | [`process`] | a child process with its log |
+//! | [`memory`] | a memory limit for such a process |
 //! | [`agents`] | `register` and `discover` as processes, and what their admin servers tell |
 //! | [`clock`] | a clock of the day for the agents, which jumps |
 //! | [`docker`] | containers of ours, and the daemon's events with the daemon's clock |
@@ -37,6 +38,7 @@ pub mod haproxy;
 pub mod hosts;
 pub mod http;
 pub mod lab;
+pub mod memory;
 pub mod plot;
 pub mod process;
 pub mod random;

@@ -101,6 +101,14 @@ impl Process {
         Ok(())
     }
 
+    /// From its next start on it is in this control group, from its first byte on.
+    pub fn within(&mut self, group: &Path) {
+        let enter = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
+        let own = [OsString::from("-c"), enter.into(), group.into(), self.program.clone().into()];
+        self.args.splice(0..0, own);
+        self.program = PathBuf::from("/bin/sh");
+    }
+
     /// Its resident memory in bytes.
     ///
     /// # Errors
