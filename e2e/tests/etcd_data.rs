@@ -139,10 +139,13 @@ async fn make_room(client: &mut Client) -> Result<()> {
 fn a_full_etcd_goes_on_serving_what_it_has_lets_the_dead_go_and_says_so_once() -> Result<()> {
     in_lab(async |lab| {
         let etcd = Etcd::start_with(&common::testing::etcd::binaries()[0], &["--quota-backend-bytes=1000000"]);
-        let mut stage = Stage::start(lab, vec![etcd], &Setting::default()).await?;
+        // The lease outlives register's restart on a busy machine.
+        let ttl = TTL * 3;
+        let register = vec!["--ttl".to_owned(), humantime::format_duration(ttl).to_string()];
+        let mut stage = Stage::start(lab, vec![etcd], &Setting { register, ..Setting::default() }).await?;
         let mut client = operator(&stage).await;
         fill(&mut client).await;
-        wait::holds("service with the alarm raised", TTL * 2, async || stage.load.so_far().failed() == 0).await?;
+        wait::holds("service with the alarm raised", ttl + TTL, async || stage.load.so_far().failed() == 0).await?;
         stage.cost("out of space").await?.must_be_nothing()?;
 
         stage.add(5).await?;
@@ -160,7 +163,7 @@ fn a_full_etcd_goes_on_serving_what_it_has_lets_the_dead_go_and_says_so_once() -
         // An agent that starts now cannot make its claim anew; its former self's lease lives on.
         stage.register.process().kill();
         stage.register.process().restart()?;
-        wait::holds("the registrations", TTL * 2, async || stage.has(&stage.key(1)).await).await?;
+        wait::holds("the registrations", ttl + TTL, async || stage.has(&stage.key(1)).await).await?;
 
         make_room(&mut client).await?;
         recovered(&stage).await?;
