@@ -48,7 +48,9 @@ impl Subject<'_, '_> {
     ) -> Result<Candidate, Skip> {
         let checks = checks::read(&self.view)?;
         let labels = self.labels()?;
-        let mode = self.mode(&checks, trail)?;
+        let h2 = self.h2()?;
+        let mode = self.mode(&checks, h2.as_deref(), trail)?;
+        let options = server_options(mode, h2, trail, warnings);
         let replaces = self.replaces()?;
         let routes = self.routes.fitting(mode);
         trail.extend(routes.trail);
@@ -77,6 +79,7 @@ impl Subject<'_, '_> {
                 mode,
                 service_port: Some(service_port.unwrap_or(self.port)),
                 status,
+                haproxy_server_options: options,
                 routes: routes.routes,
                 sni: routes.sni,
                 left_out: (!routes.refused.is_empty()).then(|| routes.refused.join("; ").into()),
@@ -110,7 +113,17 @@ impl Subject<'_, '_> {
         Ok(labels)
     }
 
-    fn mode(&self, checks: &[CheckSpec], trail: &mut Vec<String>) -> Result<Option<Mode>, Skip> {
+    /// The label that says that the program speaks HTTP/2 without TLS.
+    fn h2(&self) -> Result<Option<String>, Skip> {
+        match self.view.get("proto") {
+            Some(entry) if entry.value.eq_ignore_ascii_case("h2") => Ok(Some(entry.origin())),
+            Some(entry) if entry.value.eq_ignore_ascii_case("h1") => Ok(None),
+            Some(entry) => Err(entry.bad("h1 or h2")),
+            None => Ok(self.routes.h2.clone()),
+        }
+    }
+
+    fn mode(&self, checks: &[CheckSpec], h2: Option<&str>, trail: &mut Vec<String>) -> Result<Option<Mode>, Skip> {
         if let Some(entry) = self.view.get("mode") {
             let mode = entry.value.parse().map_err(|_| entry.bad("tcp or http"))?;
             trail.push(format!("mode: {} → {mode}", entry.origin()));
@@ -122,8 +135,13 @@ impl Subject<'_, '_> {
             return Ok(Some(Mode::Tcp));
         }
         let by_check = checks.iter().any(|check| matches!(check.kind, CheckKind::Http(_)));
-        if self.transport == Transport::Tcp && (by_check || !asked.routes.is_empty()) {
-            trail.push(format!("mode: http, as it has {}", if by_check { "an http check" } else { "routes" }));
+        let why = match h2 {
+            _ if by_check => Some("has an http check"),
+            _ if !asked.routes.is_empty() => Some("has routes"),
+            h2 => h2.map(|_| "speaks HTTP/2"),
+        };
+        if let Some(why) = why.filter(|_| self.transport == Transport::Tcp) {
+            trail.push(format!("mode: http, as it {why}"));
             return Ok(Some(Mode::Http));
         }
         Ok(None)
@@ -136,6 +154,22 @@ impl Subject<'_, '_> {
         };
         self.view.read("replaces", "a container's name or id", name)
     }
+}
+
+/// The words of HAProxy's server line. HTTP/2 cannot be spoken where nothing is known of the stream.
+fn server_options(
+    mode: Option<Mode>,
+    h2: Option<String>,
+    trail: &mut Vec<String>,
+    warnings: &mut Vec<String>,
+) -> Option<Arc<str>> {
+    let origin = h2?;
+    if mode != Some(Mode::Http) {
+        warnings.push(format!("{origin} is not used: HTTP/2 is for mode http"));
+        return None;
+    }
+    trail.push(format!("protocol: HTTP/2, {origin}"));
+    Some("proto h2".into())
 }
 
 const DRAIN: &str = "off, on, or how long to drain, such as 30s";

@@ -22,6 +22,7 @@ pub const KEYS: &[&str] = &[
     "port",
     "service-port",
     "mode",
+    "proto",
     "weight",
     "network",
     "address",

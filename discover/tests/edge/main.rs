@@ -6,6 +6,7 @@
 mod support;
 
 mod echo;
+mod grpc;
 mod hostile;
 mod life;
 mod made;

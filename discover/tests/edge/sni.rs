@@ -68,7 +68,7 @@ async fn who(certs: &Certs, port: u16, name: &str) -> Option<String> {
 }
 
 /// A backend that is reached by names of TLS alone.
-fn passing(id: &str, at: SocketAddr, names: &[&str]) -> Backend {
+pub(super) fn passing(id: &str, at: SocketAddr, names: &[&str]) -> Backend {
     let sni = SniNames::new(names.iter().map(|name| name.parse::<HostPattern>().unwrap())).0;
     Backend { sni, mode: Some(Mode::Tcp), ..routed(id, at, &[]) }
 }
@@ -212,7 +212,7 @@ async fn a_client_without_a_name_that_is_known_is_turned_away_and_one_in_pieces_
 }
 
 /// A world whose edge has HTTPS for `*.web.example`, and passes TLS through on the same port; the port.
-fn shared(program: &Path, certs: &Certs, change: impl FnOnce(&mut EdgeSettings)) -> (World, u16) {
+pub(super) fn shared(program: &Path, certs: &Certs, change: impl FnOnce(&mut EdgeSettings)) -> (World, u16) {
     let operator = certs.path("operator");
     std::fs::create_dir_all(&operator).unwrap();
     for file in ["web.pem", "web.key"] {

@@ -26,6 +26,8 @@ use crate::model::{HostPattern, Mode, Port, Route, Routes, SniNames};
 
 /// Begins a route's line of the trail.
 const ROUTE: &str = "route: ";
+/// Which of the vocabularies is Traefik's.
+const TRAEFIK: usize = 1;
 /// The most refusals told of one container.
 const MOST_TOLD: usize = 32;
 /// The most bytes of a list or a rule.
@@ -66,6 +68,8 @@ pub struct PortRoutes {
     pub routes: Routes,
     /// The names of TLS that is passed through.
     pub sni: SniNames,
+    /// Another proxy's labels say that the program speaks HTTP/2 without TLS; by this one.
+    pub h2: Option<String>,
     /// Where each of them comes from.
     pub trail: Vec<String>,
     /// What was left out, and why.
@@ -136,6 +140,11 @@ pub fn read(container: &Container, vocabulary: &Vocabulary<'_>, tcp: &BTreeSet<P
             Ok(Wish::Route(route)) => given.entry(port).or_default().push((route, origin)),
             Ok(Wish::Sni(name)) => names.entry(port).or_default().push((name, origin)),
             Err(why) => found.refused.push(format!("{origin}: {why}")),
+        }
+    }
+    for (port, origin) in traefik::h2(&container.labels, tcp) {
+        if counting.get(&port) == Some(&TRAEFIK) {
+            asked.ports.entry(port).or_default().h2 = Some(origin);
         }
     }
     for (port, given) in given {

@@ -1,7 +1,37 @@
-//! Names under which TLS is passed through: who can ask for them, and in whose words.
+//! Names under which TLS is passed through, and the protocol behind the edge: who can ask for them, and in whose words.
 
 use super::tests::{assert_refused, decisions};
 use crate::model::Mode;
+
+#[test]
+fn who_speaks_http2_says_so_and_has_mode_http() {
+    let options = |text: &str| {
+        let decision = decisions(&[50051], text).remove(0);
+        let backend = decision.candidate().unwrap().backend.clone();
+        (backend.haproxy_server_options.clone(), backend.mode, decision.to_string())
+    };
+    let h2 = Some("proto h2".into());
+    let (words, mode, explained) = options("register.50051.proto=h2");
+    assert_eq!((words, mode), (h2.clone(), Some(Mode::Http)));
+    assert!(explained.contains("protocol: HTTP/2, label register.50051.proto"), "{explained}");
+    assert_eq!(options("register.proto=H2\nregister.vhost=a.example").0, h2);
+    let scheme = "traefik.http.services.s.loadbalancer.server.scheme=h2c";
+    let traefik = format!("traefik.http.routers.r.rule=Host(`a.example`)\n{scheme}");
+    assert_eq!(options(&traefik).0, h2);
+    for without in [
+        format!("{traefik}\nregister.proto=h1"),
+        format!("{scheme}\nregister.vhost=a.example"),
+        "register.vhost=a.example".to_owned(),
+    ] {
+        assert_eq!(options(&without).0, None, "{without}");
+    }
+    for tcp in ["register.mode=tcp", "register.sni=a.example"] {
+        let (words, mode, explained) = options(&format!("register.proto=h2\n{tcp}"));
+        assert_eq!((words, mode), (None, Some(Mode::Tcp)));
+        assert!(explained.contains("label register.proto is not used: HTTP/2 is for mode http"), "{explained}");
+    }
+    assert!(decisions(&[80], "register.proto=spdy")[0].to_string().contains("h1 or h2"));
+}
 
 /// `PORT NAME` for each name, and the warnings.
 fn names(ports: &[u16], text: &str) -> (Vec<String>, Vec<String>) {

@@ -13,6 +13,7 @@ use crate::desired::values;
 use crate::model::{PathPrefix, Port, Route, RouteError};
 
 pub(super) const PORT: &str = "loadbalancer.server.port";
+const SCHEME: &str = "loadbalancer.server.scheme";
 
 pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Proposal> {
     let labels = Labels::read(labels);
@@ -58,6 +59,17 @@ pub fn ports(labels: &BTreeMap<String, String>) -> BTreeSet<Port> {
     let services = labels.http.services.values().chain(labels.tcp.services.values());
     let named = services.filter_map(|keys| keys.get(PORT)?.value.parse().ok());
     if labels.disabled { BTreeSet::new() } else { named.collect() }
+}
+
+/// The ports whose services are said to speak HTTP/2 without TLS, and by which label.
+pub fn h2(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<(Port, String)> {
+    let labels = Labels::read(labels);
+    let speaks = |keys: &Keys<'_>| {
+        let said = keys.get(SCHEME).filter(|said| said.value.eq_ignore_ascii_case("h2c"))?;
+        let port = keys.get(PORT).map_or_else(|| tcp.first().copied(), |said| said.value.parse().ok())?;
+        Some((port, label(said.name)))
+    };
+    labels.http.services.values().filter_map(speaks).collect()
 }
 
 /// Of a router that redirects to HTTPS and one that serves, for one host and path, a single route that does both: the usual
@@ -145,7 +157,7 @@ impl Options {
         const PASSED_OVER: [&str; 2] = ["loadbalancer.healthcheck.", "loadbalancer.responseforwarding."];
         match key {
             PORT => {}
-            "loadbalancer.server.scheme" if said.value.eq_ignore_ascii_case("http") => {}
+            SCHEME if ["http", "h2c"].iter().any(|scheme| said.value.eq_ignore_ascii_case(scheme)) => {}
             "loadbalancer.passhostheader" if values::switch(said.value) == Some(true) => {}
             "loadbalancer.sticky" | "loadbalancer.sticky.cookie" => {
                 self.sticky |= values::switch(said.value).ok_or_else(|| bad(said))?;
