@@ -8,7 +8,7 @@ use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::reconcile::{Memory, MemoryError};
+use crate::reconcile::{Memory, MemoryError, Stamp};
 
 /// The least time between two writes.
 const EVERY: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ impl StateFile {
                 return Memory::default();
             }
         };
-        match Memory::from_json(&bytes, since_1970()) {
+        match Memory::from_json(&bytes, now()) {
             Ok(memory) => {
                 let (services, held) = (memory.told.len(), memory.holding.len());
                 info!(path = %self.path.display(), services, held, "State of before the restart.");
@@ -100,7 +100,7 @@ impl StateFile {
     async fn write(&self, memory: Memory) -> Result<(), StateError> {
         let path = self.path.clone();
         let write = move || -> Result<(), StateError> {
-            let text = memory.to_json(since_1970())?;
+            let text = memory.to_json(now())?;
             Ok(replace(&path, &text, Replace { mode: Some(0o640), ..Replace::default() })?)
         };
         tokio::task::spawn_blocking(write).await?
@@ -112,8 +112,15 @@ impl StateFile {
     }
 }
 
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+/// This moment, by both clocks.
+///
+/// Source: proc(5) for `uptime`, in seconds since the machine's start, and random(4) for `boot_id`.
+fn now() -> Stamp {
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let run = read("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
+    let uptime = read("/proc/uptime").and_then(|text| text.split_whitespace().next()?.parse().ok());
+    let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    Stamp { unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), boot: run.zip(uptime) }
 }
 
 #[cfg(test)]

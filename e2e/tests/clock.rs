@@ -43,6 +43,12 @@ async fn is_draining(stage: &Stage, number: usize) -> bool {
     stage.entries().await.is_ok_and(draining)
 }
 
+/// Waits until the guard holds all five.
+async fn all_held(stage: &Stage) -> Result<()> {
+    let held = async || stage.discover.metric("discover_held_backends").await.is_ok_and(|held| held == 5.0);
+    wait::until_true("all five held", PATIENCE, held).await
+}
+
 #[test]
 fn the_clock_jumps_by_an_hour_and_back_and_nobody_notices() -> Result<()> {
     in_lab(async |lab| {
@@ -76,17 +82,18 @@ fn the_clock_jumps_by_an_hour_and_back_and_nobody_notices() -> Result<()> {
 
         // So does a hold.
         stage.register.process().signal(Signal::SIGSTOP)?;
-        let held = async || stage.discover.metric("discover_held_backends").await.is_ok_and(|held| held == 5.0);
-        wait::until_true("all five held", PATIENCE, held).await?;
+        all_held(&stage).await?;
         for to in [HOUR, 0] {
             clock.set(to)?;
+            // Its successor knows since when all of it is held.
+            stage.discover.crash_and_restart().await?;
             wait::holds("service while held", TTL * 2, async || stage.load.so_far().failed() == 0).await?;
-            wait::until_true("all five held", PATIENCE, held).await?;
+            all_held(&stage).await?;
         }
         stage.routed().await?;
         stage.register.process().signal(Signal::SIGCONT)?;
         stage.settled().await?;
-        let cost = stage.cost("the clock jumps forwards and back while the guard holds").await?;
+        let cost = stage.cost("the clock jumps forwards and back while the guard holds, and discover is killed and started after each").await?;
         cost.must_fail_nobody()?.must_unroute_nobody().map(drop)
     })
 }

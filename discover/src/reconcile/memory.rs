@@ -24,6 +24,33 @@ pub struct Memory {
     pub kept: ServiceMap,
 }
 
+/// A moment, for what outlives a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Since 1970, by the clock of the day, which may be set.
+    pub unix: Duration,
+    /// Which run of the machine this is, and how long it has lasted: nobody sets that clock. `None` where it cannot be told.
+    pub boot: Option<(String, Duration)>,
+}
+
+impl From<Duration> for Stamp {
+    /// By the clock of the day alone.
+    fn from(unix: Duration) -> Self {
+        Self { unix, boot: None }
+    }
+}
+
+impl Stamp {
+    /// How long ago `earlier` was; a clock that was set back makes nothing older.
+    fn since(&self, earlier: &Self) -> Duration {
+        let steady = match (&self.boot, &earlier.boot) {
+            (Some((run, now)), Some((same, then))) if run == same => now.checked_sub(*then),
+            _ => None,
+        };
+        steady.unwrap_or_else(|| self.unix.saturating_sub(earlier.unix))
+    }
+}
+
 /// Why a text is no memory.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -40,6 +67,11 @@ const VERSION: u32 = 1;
 #[derive(Serialize, Deserialize)]
 struct Raw<T> {
     version: u32,
+    /// When it was written, by both clocks.
+    #[serde(default)]
+    written_unix_ms: Option<u64>,
+    #[serde(default)]
+    boot: Option<RawBoot>,
     services: BTreeMap<ServiceName, Vec<T>>,
     #[serde(default)]
     expired: BTreeMap<ServiceName, Vec<RawExpired<T>>>,
@@ -50,25 +82,34 @@ struct Raw<T> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct RawBoot {
+    id: String,
+    uptime_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct RawExpired<T> {
     at_unix_ms: u64,
     backend: T,
 }
 
 impl Memory {
-    /// As JSON. `unix_now` is the time since 1970.
+    /// As JSON, written `now`.
     ///
     /// # Errors
     /// None in practice: every key is text.
-    pub fn to_json(&self, unix_now: Duration) -> Result<Vec<u8>, MemoryError> {
+    pub fn to_json(&self, now: impl Into<Stamp>) -> Result<Vec<u8>, MemoryError> {
+        let Stamp { unix, boot } = now.into();
         let expired = |all: &'_ Vec<(Arc<Backend>, Duration)>| {
-            let at = |ago: &Duration| millis(unix_now.saturating_sub(*ago));
+            let at = |ago: &Duration| millis(unix.saturating_sub(*ago));
             all.iter()
                 .map(|(backend, ago)| RawExpired { at_unix_ms: at(ago), backend: Shared(backend.clone()) })
                 .collect()
         };
         let raw = Raw {
             version: VERSION,
+            written_unix_ms: Some(millis(unix)),
+            boot: boot.map(|(id, uptime)| RawBoot { id, uptime_ms: millis(uptime) }),
             services: shared(&self.told),
             expired: self.expired.iter().map(|(service, all)| (service.clone(), expired(all))).collect(),
             holding: self.holding.clone(),
@@ -81,11 +122,16 @@ impl Memory {
     ///
     /// # Errors
     /// [`MemoryError`].
-    pub fn from_json(bytes: &[u8], unix_now: Duration) -> Result<Self, MemoryError> {
-        let raw: Raw<Value> = serde_json::from_slice(bytes)?;
+    pub fn from_json(bytes: &[u8], now: impl Into<Stamp>) -> Result<Self, MemoryError> {
+        let (raw, now): (Raw<Value>, Stamp) = (serde_json::from_slice(bytes)?, now.into());
         if raw.version != VERSION {
             return Err(MemoryError::Version(raw.version));
         }
+        // An older discover did not say when it wrote.
+        let boot = raw.boot.map(|boot| (boot.id, Duration::from_millis(boot.uptime_ms)));
+        let written =
+            raw.written_unix_ms.map_or_else(|| now.clone(), |ms| Stamp { unix: Duration::from_millis(ms), boot });
+        let age = now.since(&written);
         let backends = |service: &ServiceName, values: Vec<Value>| -> Vec<Arc<Backend>> {
             values.into_iter().filter_map(|value| backend(service, &value)).collect()
         };
@@ -94,9 +140,8 @@ impl Memory {
         };
         let expired = |(service, all): (ServiceName, Vec<RawExpired<Value>>)| {
             let one = |e: RawExpired<Value>| {
-                // A clock that was set back makes nothing older.
-                let ago = unix_now.saturating_sub(Duration::from_millis(e.at_unix_ms));
-                Some((backend(&service, &e.backend)?, ago))
+                let ago = written.unix.saturating_sub(Duration::from_millis(e.at_unix_ms));
+                Some((backend(&service, &e.backend)?, ago + age))
             };
             let all = all.into_iter().filter_map(one).collect();
             (service.clone(), all)
@@ -168,7 +213,30 @@ mod tests {
         let aged = Memory::from_json(&json, later).unwrap();
         assert_eq!(aged.expired.values().next().unwrap()[0].1, Duration::from_secs(150));
         let back = Memory::from_json(&json, Duration::ZERO).unwrap();
-        assert_eq!(back.expired.values().next().unwrap()[0].1, Duration::ZERO, "a clock that was set back");
+        assert_eq!(back.expired.values().next().unwrap()[0].1, Duration::from_secs(90), "a clock that was set back");
+    }
+
+    #[test]
+    fn what_was_written_in_the_same_run_of_the_machine_ages_by_its_steady_clock() {
+        let seconds = Duration::from_secs;
+        let stamp =
+            |unix, run: &str, uptime| Stamp { unix: seconds(unix), boot: Some((run.to_owned(), seconds(uptime))) };
+        let json = memory().to_json(stamp(1_000_000, "a", 500)).unwrap();
+        let ago = |now: Stamp| Memory::from_json(&json, now).unwrap().expired.into_values().next().unwrap()[0].1;
+        assert_eq!(ago(stamp(1_003_610, "a", 510)), seconds(100), "the clock of the day jumped an hour forwards");
+        assert_eq!(ago(stamp(996_410, "a", 510)), seconds(100), "and back");
+        assert_eq!(ago(stamp(1_000_060, "b", 5)), seconds(150), "the machine was started anew");
+        assert_eq!(ago(stamp(1_000_060, "a", 5)), seconds(150), "an uptime that is not the machine's");
+        assert_eq!(ago(seconds(1_000_060).into()), seconds(150), "it cannot be told");
+    }
+
+    #[test]
+    fn what_an_older_discover_wrote_ages_by_the_clock_of_the_day() {
+        let mut json: Value = serde_json::from_slice(&memory().to_json(Duration::from_secs(1_000)).unwrap()).unwrap();
+        let fields = json.as_object_mut().unwrap();
+        assert!(fields.remove("written_unix_ms").is_some() && fields.remove("boot").is_some());
+        let read = Memory::from_json(json.to_string().as_bytes(), Duration::from_secs(1_060)).unwrap();
+        assert_eq!(read.expired.into_values().next().unwrap()[0].1, Duration::from_secs(150));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::config::types::Service;
 pub use empty::{DefaultServer, Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
 pub use limits::{LeftOut, Limits};
-pub use memory::{Memory, MemoryError};
+pub use memory::{Memory, MemoryError, Stamp};
 pub use merge::{Merged, Source, merge};
 pub use policy::{Policies, passes};
 pub use sections::Sections;
