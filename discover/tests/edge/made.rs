@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use discover::haproxy::ops::{Op, SectionName, ServerRef};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::echo::echo;
 use super::support::proxy::{Habit, SocketProxy};
-use super::support::traffic::{HttpBackend, Manner};
+use super::support::traffic::{HttpBackend, Load, Manner};
 use super::support::world::World;
 use super::support::{eventually, making};
 use super::{get, raw, routed, who, world};
@@ -199,4 +201,47 @@ async fn on_3_4_a_made_section_repeats_no_post_and_answers_with_the_edges_page()
     })
     .await;
     assert_eq!(world.reloads(), ["start"]);
+}
+
+/// Over kept connections, which go from one section to another: HAProxy lets go of a section that it served a moment ago.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_3_4_sections_come_and_go_by_the_dozen_under_load_and_fail_no_request() {
+    let Some(program) = making() else { return };
+    let (mut world, port) = world(&program, |edge| edge.spare_sections = 0);
+    let http = HttpBackend::start("a").await;
+    world.want("web", vec![routed("a", http.address, &["a"])]);
+    world.settle().await;
+    let (load, processes) = (Load::start(port, 4), world.processes().await);
+    for round in 0..5 {
+        let services: Vec<String> = (0..12).map(|n| format!("s{round}-{n}")).collect();
+        for service in &services {
+            world.want(service, vec![routed("a", http.address, &[&format!("{service}.example")])]);
+        }
+        world.settle().await;
+        let mut kept = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        for service in &services {
+            let request = format!("GET / HTTP/1.1\r\nhost: {service}.example\r\n\r\n");
+            kept.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\na") {
+                assert_ne!(
+                    kept.read_buf(&mut answer).await.unwrap(),
+                    0,
+                    "{service}: {}",
+                    String::from_utf8_lossy(&answer)
+                );
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{service}");
+        }
+        for service in &services {
+            world.want(service, vec![routed("a", http.address, &[])]);
+        }
+        world.turns_until("their sections are gone", async |w| sections(w).await.len() == 1).await;
+        for service in &services {
+            world.want(service, vec![]);
+        }
+    }
+    load.flows(50).await;
+    load.finish().await;
+    assert_eq!((world.reloads(), world.processes().await), (vec!["start".to_owned()], processes));
 }
