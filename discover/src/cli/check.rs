@@ -1,5 +1,6 @@
 //! `discover check`: the config held against the table of keys, and with HAProxy at hand the rendered file too.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,9 +9,12 @@ use common::telemetry::Chain;
 use tokio::time::Instant;
 
 use super::Failure;
-use super::render::rendered;
+use super::edge::EdgeArgs;
+use super::offline::{Native, OfflineEdge};
 use super::settings::HaproxyArgs;
 use crate::config::load;
+use crate::edge::frontend::Frame;
+use crate::generators::haproxy::layout::Layout;
 use crate::generators::haproxy::synapse::SynapseComposer;
 use crate::haproxy::check as haproxy_check;
 use crate::haproxy::version::{Capabilities, Version};
@@ -22,6 +26,8 @@ use crate::watchers::configured;
 pub struct CheckArgs {
     #[command(flatten)]
     haproxy: HaproxyArgs,
+    #[command(flatten)]
+    edge: EdgeArgs,
     /// Synapse's config, JSON or YAML
     #[arg(short, long, env = "SYNAPSE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -35,31 +41,47 @@ pub struct CheckArgs {
 /// # Errors
 /// [`Failure::Usage`] with everything that is wrong.
 pub async fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let dir = std::env::temp_dir().join(format!("discover-check-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(Failure::runtime)?;
+    let outcome = check_in(args, &dir).await;
+    let _ = std::fs::remove_dir_all(&dir); // it is in the temporary directory
+    outcome
+}
+
+async fn check_in(args: &CheckArgs, dir: &Path) -> Result<(), Failure> {
+    let file = dir.join("haproxy.cfg");
     let version = haproxy_check::version(&args.haproxy_bin).await;
-    let (what, text) = match &args.config {
-        None => ("flags and templates", Some(rendered(&args.haproxy, &ServiceMap::new())?)),
-        Some(path) => ("the config", config(path, version.as_ref().ok())?),
+    let (what, composed) = match &args.config {
+        None => {
+            let mut native = Native::new(&args.haproxy, args.edge.settings()?, &file)?;
+            let layout = native.layout(&ServiceMap::new())?;
+            ("flags and templates", Some((layout, native.edge)))
+        }
+        Some(path) => ("the config", config(path, args, &file, version.as_ref().ok())?),
     };
-    let Some(text) = text else {
+    let Some((layout, edge)) = composed else {
         println!("{what}: good");
         return Ok(());
     };
+    if let Some(edge) = edge {
+        edge.write(&layout)?.iter().for_each(|why| println!("warning: {why}"));
+    }
     match version {
         Err(e) => println!("{what}: good; not tried with HAProxy: {}", Chain(&e)),
         Ok(version) => {
-            let file = std::env::temp_dir().join(format!("discover-check-{}.cfg", std::process::id()));
-            std::fs::write(&file, text).map_err(Failure::runtime)?;
-            let outcome = haproxy_check::check(&args.haproxy_bin, &file).await;
-            let _ = std::fs::remove_file(&file); // it is in the temporary directory
-            outcome.map_err(|e| Failure::usage(&e))?;
+            std::fs::write(&file, layout.render()).map_err(Failure::runtime)?;
+            haproxy_check::check(&args.haproxy_bin, &file).await.map_err(|e| Failure::usage(&e))?;
             println!("{what}: good; HAProxy {version} takes the file");
         }
     }
     Ok(())
 }
 
+/// haproxy.cfg, and the edge beside it.
+type Composed = (Layout, Option<OfflineEdge>);
+
 /// Everything there is to say about a config; gives haproxy.cfg with the default servers, as this version of HAProxy wants it.
-fn config(path: &Path, version: Option<&Version>) -> Result<Option<String>, Failure> {
+fn config(path: &Path, args: &CheckArgs, file: &Path, version: Option<&Version>) -> Result<Option<Composed>, Failure> {
     let loaded = load(path).map_err(|e| Failure::Usage(format!("the config is wrong\n{e}")))?;
     for note in &loaded.warnings {
         println!("warning: {note}");
@@ -78,5 +100,11 @@ fn config(path: &Path, version: Option<&Version>) -> Result<Option<String>, Fail
     composer.warnings().for_each(|w| println!("warning: {w}"));
     let mut policies = Policies::new(&loaded.config);
     let services = policies.apply(&ServiceMap::new(), Instant::now());
-    Ok(Some(composer.compose(services, None, 0).render()))
+    let mut layout = composer.compose(services, None, 0);
+    let edge = args.edge.settings()?.or_else(|| loaded.config.edge.clone());
+    let mut edge = edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), file)).transpose()?;
+    if let Some(edge) = &mut edge {
+        edge.add_to(&mut layout, services);
+    }
+    Ok(Some((layout, edge)))
 }

@@ -7,6 +7,7 @@ mod edge;
 mod exec;
 mod first;
 mod ls;
+mod offline;
 mod release;
 mod render;
 mod run;

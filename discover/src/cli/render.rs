@@ -8,25 +8,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::{Args, ValueEnum};
 use common::model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use common::registry::GeneratorConfigs;
-use common::telemetry::Chain;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::Failure;
+use super::edge::EdgeArgs;
+use super::offline::{Native, OfflineEdge, shown};
 use super::settings::HaproxyArgs;
 use crate::config::types::Service;
 use crate::config::{Config, Loaded, load, registration};
+use crate::edge::EdgeSettings;
+use crate::edge::frontend::Frame;
 use crate::generators::file_output::{self, FileOutput};
-use crate::generators::haproxy::compose::Composer;
-use crate::generators::haproxy::ports::assign;
 use crate::generators::haproxy::synapse::SynapseComposer;
 use crate::generators::haproxy::synapse::state::State;
 use crate::generators::nginx::Nginx;
 use crate::generators::prometheus::Prometheus;
 use crate::generators::template;
 use crate::generators::{Generator, output};
-use crate::haproxy::version::{Capabilities, Version};
-use crate::names::Resolved;
 use crate::reconcile::{Desired, Policies};
 
 /// Flags of `discover render`.
@@ -34,6 +33,8 @@ use crate::reconcile::{Desired, Policies};
 pub struct RenderArgs {
     #[command(flatten)]
     haproxy: HaproxyArgs,
+    #[command(flatten)]
+    edge: EdgeArgs,
     /// Synapse's config, JSON or YAML; without it the services are rendered in docker-discover's way
     #[arg(short, long, env = "SYNAPSE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -73,16 +74,18 @@ pub async fn render(args: &RenderArgs) -> Result<(), Failure> {
     let rounds = read_rounds(&args.backends)?;
     let file = args.backends.display().to_string();
     let Some(path) = &args.config else {
-        let mut shown = String::new();
+        let mut native = Native::new(&args.haproxy, args.edge.settings()?, "haproxy.cfg".as_ref())?;
+        let mut text = String::new();
         for round in &rounds {
             let services = services(round).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
-            shown = rendered(&args.haproxy, &services)?;
+            text = shown(&native.layout(&services)?, native.edge.as_ref());
         }
-        print!("{shown}");
+        print!("{text}");
         return Ok(());
     };
     let loaded = loaded(path)?;
-    let mut offline = Offline::new(&loaded.config, args.state.as_deref());
+    let edge = args.edge.settings()?.or_else(|| loaded.config.edge.clone());
+    let mut offline = Offline::new(&loaded.config, args.state.as_deref(), edge)?;
     for round in &rounds {
         offline.round(round).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
     }
@@ -116,6 +119,7 @@ struct Offline<'a> {
     config: &'a Config,
     policies: Policies,
     composer: Option<SynapseComposer>,
+    edge: Option<OfflineEdge>,
     answers: ServiceMap,
     desired: Desired,
     shown: String,
@@ -123,7 +127,7 @@ struct Offline<'a> {
 }
 
 impl<'a> Offline<'a> {
-    fn new(config: &'a Config, state: Option<&Path>) -> Self {
+    fn new(config: &'a Config, state: Option<&Path>, edge: Option<Arc<EdgeSettings>>) -> Result<Self, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let top = config.haproxy.as_deref();
         let path = state.or_else(|| top?.state_file_path.as_deref());
@@ -135,8 +139,11 @@ impl<'a> Offline<'a> {
         if let Some(composer) = &composer {
             composer.warnings().for_each(|w| eprintln!("discover: warning: {w}"));
         }
+        let file = top.and_then(|top| top.config_file_path.as_deref()).unwrap_or("haproxy.cfg".as_ref());
+        let edge = edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), file)).transpose()?;
         let (answers, desired) = (ServiceMap::new(), Desired::default());
-        Self { config, policies: Policies::new(config), composer, answers, desired, shown: String::new(), now }
+        let policies = Policies::new(config);
+        Ok(Self { config, policies, composer, edge, answers, desired, shown: String::new(), now })
     }
 
     fn round(&mut self, round: &Value) -> Result<(), String> {
@@ -166,7 +173,11 @@ impl<'a> Offline<'a> {
         }
         if let Some(composer) = &mut self.composer {
             composer.take(&self.desired.configured);
-            self.shown = composer.compose(&self.desired.services, None, self.now).render();
+            let mut layout = composer.compose(&self.desired.services, None, self.now);
+            if let Some(edge) = &mut self.edge {
+                edge.add_to(&mut layout, &self.desired.services);
+            }
+            self.shown = shown(&layout, self.edge.as_ref());
         }
         Ok(())
     }
@@ -269,21 +280,6 @@ fn pool(service: &Service, list: &[Value]) -> Pool {
         }
     };
     list.iter().enumerate().filter_map(read).collect()
-}
-
-pub(super) fn rendered(args: &HaproxyArgs, services: &ServiceMap) -> Result<String, Failure> {
-    let settings = args.settings("haproxy.cfg".as_ref(), "haproxy.sock".as_ref(), [])?;
-    let ports = assign(services, &settings, &Default::default());
-    let mut composer = Composer::new(Arc::new(settings)).map_err(|e| Failure::usage(&e))?;
-    let can = Capabilities::of(&Version::OLDEST);
-    let (layout, failed) = composer.compose(services, &ports, &Resolved::default(), &can);
-    for (service, reason) in &ports.unlisted {
-        eprintln!("discover: service {service}: {reason}");
-    }
-    match failed.into_iter().next() {
-        Some((service, error)) => Err(Failure::Usage(format!("service {service}: {}", Chain(&error)))),
-        None => Ok(layout.render()),
-    }
 }
 
 /// Reads one round; every fault is named by its key path.

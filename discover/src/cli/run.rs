@@ -206,7 +206,9 @@ impl RunArgs {
         let edge = self.edge(&launch)?;
         let files_only = self.process.mode() == ProcessMode::Files;
         if edge.is_some() && files_only {
-            return Err(Failure::Usage("--edge needs HAProxy's socket, which --haproxy files does not have".into()));
+            let why = "--edge changes its rules at run time, over HAProxy's socket, which --haproxy files does not have: \
+                       share the directory of the sockets with HAProxy, and use --haproxy external";
+            return Err(Failure::Usage(why.into()));
         }
         let reserved = admin_port.into_iter().chain(edge.iter().flat_map(EdgeSettings::ports));
         let settings = self.haproxy.settings(&launch.config, &socket, reserved)?;

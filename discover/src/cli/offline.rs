@@ -1,0 +1,139 @@
+//! haproxy.cfg without a HAProxy: what `discover render` shows and `discover check` tries.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use common::model::ServiceMap;
+use common::telemetry::Chain;
+use tokio::time::Instant;
+
+use super::Failure;
+use super::settings::HaproxyArgs;
+use crate::certificates::load;
+use crate::edge::EdgeSettings;
+use crate::edge::frontend::Frame;
+use crate::generators::haproxy::compose::Composer;
+use crate::generators::haproxy::composing::Given;
+use crate::generators::haproxy::edge::{EdgeComposer, Idle};
+use crate::generators::haproxy::files::ConfigFiles;
+use crate::generators::haproxy::layout::Layout;
+use crate::generators::haproxy::plan::Applied;
+use crate::generators::haproxy::ports::{Ports, assign};
+use crate::generators::haproxy::settings::HaproxySettings;
+use crate::haproxy::version::{Capabilities, Version};
+use crate::names::Resolved;
+use crate::reconcile::Desired;
+
+/// docker-discover's way of composing, with the edge that the flags ask for.
+pub struct Native {
+    settings: Arc<HaproxySettings>,
+    composer: Composer,
+    /// The edge, if there is one.
+    pub edge: Option<OfflineEdge>,
+}
+
+impl Native {
+    /// Of these flags, for a haproxy.cfg at `config`.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the flag or the template.
+    pub fn new(args: &HaproxyArgs, edge: Option<Arc<EdgeSettings>>, config: &Path) -> Result<Self, Failure> {
+        let reserved: Vec<_> = edge.iter().flat_map(|edge| edge.ports()).collect();
+        // HAProxy takes a socket's path by its slash: where one is to try the file, `config` is absolute.
+        let settings = args.settings(config, &config.with_file_name("haproxy.sock"), reserved)?;
+        let settings = Arc::new(HaproxySettings { edge: edge.clone(), ..settings });
+        let edge = edge.map(|edge| OfflineEdge::new(&edge, settings.frame(), config)).transpose()?;
+        let composer = Composer::new(settings.clone()).map_err(|e| Failure::usage(&e))?;
+        Ok(Self { settings, composer, edge })
+    }
+
+    /// The layout of these services; what is left out is told on standard error.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the service whose section cannot be rendered.
+    pub fn layout(&mut self, services: &ServiceMap) -> Result<Layout, Failure> {
+        let ports = assign(services, &self.settings, &Default::default());
+        let can = Capabilities::of(&Version::OLDEST);
+        let (mut layout, failed) = self.composer.compose(services, &ports, &Resolved::default(), &can);
+        for (service, reason) in &ports.unlisted {
+            eprintln!("discover: service {service}: {reason}");
+        }
+        if let Some((service, error)) = failed.into_iter().next() {
+            return Err(Failure::Usage(format!("service {service}: {}", Chain(&error))));
+        }
+        if let Some(edge) = &mut self.edge {
+            edge.add_to(&mut layout, services);
+            layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok(layout)
+    }
+}
+
+/// The edge beside a haproxy.cfg that nobody runs.
+pub struct OfflineEdge {
+    composer: EdgeComposer,
+    files: ConfigFiles,
+    certificates: Vec<PathBuf>,
+    copies: PathBuf,
+    /// What the last round came to, as if it ran.
+    last: Applied,
+}
+
+impl OfflineEdge {
+    /// An edge of these settings.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`]: never, as the templates are ours.
+    pub fn new(settings: &EdgeSettings, frame: Frame, config: &Path) -> Result<Self, Failure> {
+        let settings = settings.clone().with_copies_beside(config);
+        let (certificates, copies) = (settings.certificates.clone(), settings.copies.clone());
+        let files = ConfigFiles::new(config.to_owned());
+        let composer = EdgeComposer::new(Arc::new(settings), frame, &files.rules_name());
+        let composer = composer.map_err(|e| Failure::usage(&e))?;
+        Ok(Self { composer, files, certificates, copies, last: Applied::default() })
+    }
+
+    /// Adds the edge to a layout; what came to nothing is told on standard error.
+    pub fn add_to(&mut self, layout: &mut Layout, services: &ServiceMap) {
+        let desired = Desired { services: services.clone(), ..Desired::default() };
+        let (ports, names) = (Ports::default(), Resolved::default());
+        let can = Capabilities::of(&Version::OLDEST);
+        let given = Given { ports: &ports, names: &names, can, unix_now: 0 };
+        self.composer.compose(layout, &desired, &given, &self.last, Instant::now(), Idle::Refill);
+        self.last.layout = layout.clone();
+        for lost in &self.composer.routing().lost {
+            eprintln!("discover: edge: {lost}");
+        }
+    }
+
+    /// The rules of `layout` as comments, so that haproxy.cfg with them behind it is still one.
+    pub fn comments(&self, layout: &Layout) -> String {
+        let text = layout.rules.as_ref().map(|rules| rules.render()).unwrap_or_default();
+        let lines = text.lines().map(|line| format!("# {}\n", line.trim_start_matches("# ")));
+        format!("\n# {}:\n{}", self.files.rules_name(), lines.collect::<String>())
+    }
+
+    /// Writes the files that haproxy.cfg names, and gives what is wrong with certificates. Those are not handed out: HAProxy takes an
+    /// empty list as it takes one that is to grow.
+    ///
+    /// # Errors
+    /// [`Failure`]: a file cannot be written.
+    pub fn write(&self, layout: &Layout) -> Result<Vec<String>, Failure> {
+        if let Some(rules) = &layout.rules {
+            self.files.write_rules(rules).map_err(Failure::runtime)?;
+        }
+        if self.certificates.is_empty() {
+            return Ok(Vec::new());
+        }
+        std::fs::create_dir_all(&self.copies).map_err(Failure::runtime)?;
+        std::fs::write(self.copies.join("list"), "").map_err(Failure::runtime)?;
+        let refused = load(&self.certificates, SystemTime::now()).refused;
+        Ok(refused.iter().map(|r| format!("certificate {}: {}", r.source.display(), r.why)).collect())
+    }
+}
+
+/// The text of a layout, with the edge's rules behind it.
+pub fn shown(layout: &Layout, edge: Option<&OfflineEdge>) -> String {
+    format!("{}{}", layout.render(), edge.map(|edge| edge.comments(layout)).unwrap_or_default())
+}
