@@ -13,7 +13,7 @@ const LIBRARIES: &str = "/usr/lib";
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
 /// A clock for programs of this run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Clock {
     library: PathBuf,
     file: PathBuf,

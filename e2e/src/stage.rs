@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use common::testing::docker_api::{DockerApi, event, id, running};
@@ -12,6 +11,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::agents::{Agent, Discover, Register};
+use crate::clock::Clock;
 use crate::figures::millis;
 use crate::haproxy;
 use crate::lab::MARK;
@@ -41,24 +41,15 @@ pub struct Setting {
     pub register: Vec<String>,
     /// Arguments in addition for discover.
     pub discover: Vec<String>,
-    /// What the command lines of both agents begin with, such as `env`.
-    pub under: Vec<String>,
-    /// What runs HAProxy, where not its newest version itself.
-    pub haproxy: Option<PathBuf>,
+    /// What both agents take for the time of day, where that is not the machine's.
+    pub clock: Option<Clock>,
 }
 
 impl Default for Setting {
     /// Leases of [`TTL`].
     fn default() -> Self {
         let register = vec!["--ttl".to_owned(), humantime::format_duration(TTL).to_string()];
-        Self {
-            endpoints: String::new(),
-            both: Vec::new(),
-            register,
-            discover: Vec::new(),
-            under: Vec::new(),
-            haproxy: None,
-        }
+        Self { endpoints: String::new(), both: Vec::new(), register, discover: Vec::new(), clock: None }
     }
 }
 
@@ -176,11 +167,12 @@ impl Stage {
             [&setting.register, &setting.discover].map(|own| [own.as_slice(), &setting.both].concat());
         let mut publishing = Register::new("register").args(&["--docker-host", &api.host()]);
         publishing.args.extend(for_register);
-        publishing.under.clone_from(&setting.under);
         let mut discover = Discover::new("discover", &haproxy::newest()?);
-        discover.haproxy.path = setting.haproxy.clone().unwrap_or(discover.haproxy.path);
         discover.args.extend(for_discover);
-        discover.under.clone_from(&setting.under);
+        if let Some(clock) = &setting.clock {
+            (publishing.under, discover.under) = (clock.under(), clock.under());
+            discover.haproxy.path = clock.spare(&discover.haproxy.path)?;
+        }
         let (mark, mut servers) = (lab.mark().to_owned(), BTreeMap::new());
         for number in 0..CONTAINERS {
             servers.insert(number, contain(&api, &mark, port, number).await?);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use e2e::clock::Clock;
 use e2e::scene::PATIENCE;
 use e2e::stage::{Setting, Stage, TTL};
-use e2e::{Etcd, Result, haproxy, in_lab, wait};
+use e2e::{Etcd, Result, in_lab, wait};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -56,8 +56,7 @@ fn the_clock_jumps_by_an_hour_and_back_and_nobody_notices() -> Result<()> {
             eprintln!("SKIPPED: there is no libfaketime (Debian's package faketime)");
             return Ok(());
         };
-        let haproxy = Some(clock.spare(&haproxy::newest()?.path)?);
-        let setting = Setting { under: clock.under(), haproxy, ..Setting::default() };
+        let setting = Setting { clock: Some(clock.clone()), ..Setting::default() };
         let mut stage = Stage::start(lab, vec![Etcd::start()], &setting).await?;
 
         // A drain ends when its time is up, whatever the clock says meanwhile.
