@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -54,6 +55,34 @@ fn the_kept_corpus_and_what_follows_from_it_pass_every_target() {
                 target(&input);
             }
         }
+    }
+}
+
+/// The dependencies that a crate's Cargo.toml names, with whether each is optional.
+fn declared(name: &str) -> BTreeMap<String, bool> {
+    let toml = fs::read_to_string(Path::new(DIRECTORY).join("../..").join(name).join("Cargo.toml")).unwrap();
+    let (_, table) = toml.split_once("[dependencies]\n").unwrap();
+    let lines = table.lines().take_while(|line| !line.starts_with('['));
+    let dependency = |line: &str| {
+        let end = line.find(['.', ' ', '='])?;
+        Some((line[..end].to_owned(), line.contains("optional = true")))
+    };
+    lines.filter_map(dependency).collect()
+}
+
+/// `deploy/fuzz.sh` builds with `--locked`: a dependency that came or went must be in the fuzzer's own lock file, too.
+#[test]
+fn the_fuzzers_lock_file_has_the_crates_dependencies() {
+    let lock = fs::read_to_string(Path::new(DIRECTORY).join("Cargo.lock")).unwrap();
+    for name in ["common", "discover", "register"] {
+        let block = lock.split("[[package]]").find(|block| block.contains(&format!("\nname = \"{name}\"\n"))).unwrap();
+        let listed = block.lines().filter_map(|line| line.trim().strip_prefix('"')?.split(['"', ' ']).next());
+        let listed: BTreeSet<&str> = listed.collect();
+        let declared = declared(name);
+        let missing: Vec<_> = declared.iter().filter(|(d, optional)| !**optional && !listed.contains(&***d)).collect();
+        let unknown: Vec<_> = listed.iter().filter(|d| !declared.contains_key(**d)).collect();
+        let advice = "run: cargo metadata --manifest-path e2e/fuzz/Cargo.toml >/dev/null";
+        assert!(missing.is_empty() && unknown.is_empty(), "{name}: {missing:?} and {unknown:?} differ; {advice}");
     }
 }
 
