@@ -172,7 +172,10 @@ fn of_host<'a>(
         let above = requests.filter(|((_, other), _)| other != path && other.covers(path.as_str()));
         // Nobody's word takes a path away from who comes before.
         let shadow = above.map(|(_, other)| other).find(|(other_rank, other)| {
-            let entitled = other.service == claim.service || other_rank < rank;
+            let ((.., newcomer, _), age) = (rank, |rank: &(Origin, u64, bool, &ServiceName)| (rank.0, rank.1));
+            // Who had its place before keeps it against an equal: else the next decision, or a restart, would turn on names.
+            let before = if *newcomer { other_rank < rank } else { age(other_rank) < age(rank) };
+            let entitled = other.service == claim.service || before;
             entitled && other.priority() > claim.priority() && claim.origin != Origin::Config
         });
         if let Some((_, other)) = shadow {

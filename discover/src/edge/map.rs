@@ -5,6 +5,7 @@
 //! its own that says [`NOBODY`], so that no wildcard above it gets them. Names of TLS that is passed through are in the same map, as
 //! `sni=NAME/`, which is no host's.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -233,16 +234,27 @@ impl RuleMap {
         if self.tangled {
             return Some(RuleChange::Swap(to.clone()));
         }
-        let mut keys = Vec::new();
-        for (key, value) in &to.entries {
-            match self.entries.get(key) {
-                Some(old) if Arc::ptr_eq(old, value) || old == value => {}
-                old => keys.push((key.clone(), Some(value.clone()), old.is_none())),
+        // Both are sorted.
+        let (mut keys, mut gone) = (Vec::new(), Vec::new());
+        let (mut old, mut new) = (self.entries.iter().peekable(), to.entries.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+            };
+            let was = if order == Ordering::Greater { None } else { old.next() };
+            let is = if order == Ordering::Less { None } else { new.next() };
+            match (was, is) {
+                (Some((_, was)), Some((_, is))) if Arc::ptr_eq(was, is) || was == is => {}
+                (was, Some((key, value))) => keys.push((key.clone(), Some(value.clone()), was.is_none())),
+                (Some((key, _)), None) => gone.push((key.clone(), None, false)),
+                (None, None) => {}
             }
         }
         // Nothing goes before what takes its place has come.
-        let gone = self.entries.keys().filter(|key| !to.entries.contains_key(*key));
-        keys.extend(gone.map(|key| (key.clone(), None, false)));
+        keys.extend(gone);
         match keys.len() {
             0 => None,
             n if n > MOST_SINGLE_CHANGES => Some(RuleChange::Swap(to.clone())),
