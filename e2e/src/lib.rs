@@ -34,6 +34,7 @@ pub mod error;
 pub mod figures;
 pub mod flock;
 pub mod forwarder;
+pub mod given;
 pub mod haproxy;
 pub mod hosts;
 pub mod http;

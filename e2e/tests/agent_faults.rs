@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use e2e::random::Random;
 use e2e::scene::PATIENCE;
 use e2e::stage::{Setting, Stage, TTL};
-use e2e::{Context, Etcd, Lab, LabError, Result, in_lab, wait};
+use e2e::{Context, Etcd, Lab, LabError, Result, given, in_lab, wait};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
@@ -22,16 +22,11 @@ async fn alone(lab: &Lab) -> Result<Stage> {
     Stage::start(lab, vec![Etcd::start()], &Setting::default()).await
 }
 
-/// A number from the environment.
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// Kills an agent again and again, each time somewhere within a change, and gives what all of it cost.
 async fn kill_at_random(stage: &mut Stage, who: &str) -> Result<()> {
-    let kills = number("E2E_KILLS").unwrap_or(KILLS);
+    let kills = given::or("E2E_KILLS", KILLS);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seed = number("E2E_SEED").unwrap_or(now.as_secs());
+    let seed = given::or("E2E_SEED", now.as_secs());
     println!("E2E_SEED={seed} E2E_KILLS={kills}");
     let mut dice = Random::new(seed);
     let mut newest = 2;

@@ -9,7 +9,7 @@ use e2e::hosts::fleet::{Backend, Size};
 use e2e::hosts::{Fleet, in_network};
 use e2e::scene::{Entry, PATIENCE, entries, routed};
 use e2e::traffic::{Load, Plan};
-use e2e::{Etcd, Result, in_lab, wait};
+use e2e::{Etcd, Result, given, in_lab, wait};
 use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -45,12 +45,13 @@ fn a_daemon_that_hangs_or_dies_takes_no_container_with_it() -> Result<()> {
         let to = fleet.to();
         let (before, load) = (keys(&fleet).await?, Load::start(&Plan::mixed(to)));
 
+        let hung = given::fault_length(TTL * 2);
         fleet.backends[0].dockerd.process().signal(Signal::SIGSTOP)?;
-        tokio::time::sleep(TTL * 2).await; // the fault's own length
+        tokio::time::sleep(hung).await; // the fault's own length
         assert_eq!(keys(&fleet).await?, before, "a hung daemon is no reason to write");
         fleet.backends[0].dockerd.process().signal(Signal::SIGCONT)?;
         let report = load.so_far();
-        println!("FIGURE dockerd stopped for {:?}: {}; no key written", TTL * 2, report.summary());
+        println!("FIGURE dockerd stopped for {hung:?}: {}; no key written", report.summary());
         report.must_be_clean("the daemon hung")?;
         fleet.serve(&[0]).await?;
         load.stop().await.must_be_clean("it went on, and one more container was started")?;
@@ -136,7 +137,7 @@ const AT_ONCE: usize = 30;
 
 #[test]
 fn many_started_at_once_by_a_real_daemon_are_all_registered_and_routed() -> Result<()> {
-    let many = std::env::var("E2E_CONTAINERS").ok().and_then(|n| n.parse().ok()).unwrap_or(AT_ONCE);
+    let many = given::or("E2E_CONTAINERS", AT_ONCE);
     in_network(async |lab, network| {
         let mut fleet = Fleet::start(lab, network, &SIZE).await?;
         fleet.serve(&[0]).await?;

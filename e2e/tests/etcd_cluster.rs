@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use e2e::scene::PATIENCE;
 use e2e::stage::{Setting, Stage, TTL};
-use e2e::{Etcd, Result, in_lab, wait};
+use e2e::{Etcd, Result, given, in_lab, wait};
 
 /// How often the leader is killed.
 const LEADERS: usize = 3;
@@ -52,24 +52,25 @@ fn a_node_and_then_leader_after_leader_is_killed() -> Result<()> {
 fn all_are_stopped_then_the_quorum_is_lost_for_longer_than_the_ttl_and_nothing_is_deleted() -> Result<()> {
     in_lab(async |lab| {
         let mut stage = Stage::start(lab, Etcd::cluster(3), &Setting::default()).await?;
+        let away = given::fault_length(BEYOND);
         stage.etcd.iter_mut().for_each(Etcd::kill);
-        wait::holds("service without etcd", BEYOND, async || stage.load.so_far().failed() == 0).await?;
+        wait::holds("service without etcd", away, async || stage.load.so_far().failed() == 0).await?;
         stage.etcd.iter_mut().for_each(Etcd::launch);
         stage.etcd.iter_mut().for_each(Etcd::served);
         wait::holds("the registrations", TTL * 2, async || stage.load.so_far().failed() == 0).await?;
         stage.settled().await?;
-        stage.cost("all three stopped for 3 × TTL, and back").await?.must_be_nothing()?;
+        stage.cost(&format!("all three stopped for {away:?}, and back")).await?.must_be_nothing()?;
 
         let lost = [(leader(&stage).await?), (leader(&stage).await? + 1) % 3];
         lost.iter().for_each(|number| stage.etcd[*number].kill());
         // A container dies unseen by the registry: HAProxy's checks find it out, and nobody's request fails.
         stage.crash(2);
         stage.routed().await?;
-        wait::holds("service without a quorum", BEYOND, async || stage.load.so_far().failed() == 0).await?;
+        wait::holds("service without a quorum", away, async || stage.load.so_far().failed() == 0).await?;
         lost.iter().for_each(|number| stage.etcd[*number].launch());
         lost.iter().for_each(|number| stage.etcd[*number].served());
         stage.settled().await?;
-        let cost = stage.cost("quorum lost for 3 × TTL, a container dead meanwhile, and regained").await?;
+        let cost = stage.cost(&format!("quorum lost for {away:?}, a container dead meanwhile, and regained")).await?;
         cost.must_fail_nobody()?.must_unroute_nobody()?.must_write(1)?;
         Ok(())
     })

@@ -9,7 +9,7 @@ use e2e::hosts::links::Way;
 use e2e::hosts::{Fleet, Link, in_network};
 use e2e::scene::{PATIENCE, routed};
 use e2e::traffic::{Load, Plan};
-use e2e::{Context, Result, wait};
+use e2e::{Context, Result, given, wait};
 
 /// How long links flap, in seconds; E2E_FLAPPING says otherwise.
 const FLAPPING: u64 = 12;
@@ -77,7 +77,7 @@ fn registers_cut_from_etcd_cost_no_request_however_they_are_cut() -> Result<()> 
             report.await?.must_be_clean("one host was cut from etcd")?;
         }
 
-        let seconds = std::env::var("E2E_FLAPPING").ok().and_then(|given| given.parse().ok()).unwrap_or(FLAPPING);
+        let seconds = given::or("E2E_FLAPPING", FLAPPING);
         let what = format!("all hosts' links to etcd flap for {seconds} s, 1 s cut and 1 s whole");
         let flapping = cost(&what, &mut fleet, async |fleet| {
             let cuts = hosts.iter().map(|host| Link::cut(host, &etcd, Way::Both)).collect::<Result<Vec<_>>>()?;
