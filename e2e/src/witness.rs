@@ -48,7 +48,9 @@ impl Seen {
     /// Judges what is known now.
     fn judge(&mut self, now: Instant) {
         let Self { living, routed, known, wrong, excused, worst } = self;
-        known.extend(routed.iter());
+        // A port that was let go may be another server's later, which is a newcomer.
+        known.retain(|port| living.contains(port));
+        known.extend(routed.intersection(living));
         let unrouted = living.difference(routed).filter(|port| !excused.contains(port));
         let (missing, late): (BTreeSet<u16>, BTreeSet<u16>) = unrouted.partition(|port| known.contains(port));
         let stale: BTreeSet<u16> = routed.difference(living).copied().collect();
