@@ -8,7 +8,7 @@ cd "$ROOT"
 
 profile=${HOSTS_PROFILE:-release}
 say "building the agents (some minutes the first time)"
-cargo build -q --locked --profile "${profile/debug/dev}" -p register -p discover -p whoami -p e2e --bins
+cargo build -q --locked --profile "${profile/debug/dev}" -p register -p discover -p whoami -p e2e --bin register --bin discover --bin whoami --bin hosts
 # An interrupt from the keyboard reaches both: this waits while the lab removes its hosts.
 trap : INT
 as_root "${CARGO_TARGET_DIR:-target}/$profile/hosts" "$@"

@@ -65,13 +65,28 @@ impl Host {
         command
     }
 
+    fn start(&self, args: &[&str]) -> Agent {
+        let log = self.dir.path().join(format!("log-{}", rand::random::<u64>()));
+        let mut command = self.command(args);
+        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+        Agent { child, log }
+    }
+
     fn run(&self, args: &[&str]) -> Agent {
         let filter = format!("label={}=1", self.name);
         let base = ["run", "--filter", &filter, "--admin", "off", "--ttl", "8s", "--log-format", "text"];
-        let log = self.dir.path().join(format!("log-{}", rand::random::<u64>()));
-        let mut command = self.command(&[&base, args].concat());
-        let child = command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
-        Agent { child, log }
+        self.start(&[&base, args].concat())
+    }
+
+    /// `register put` of a database, once it is registered.
+    async fn put(&self, args: &[&str]) -> Agent {
+        let put = self.start(&[&["put", "db", "10.0.0.5:5432", "--ttl", "3s"], args].concat());
+        let start = Instant::now();
+        while self.statuses().await.is_empty() {
+            assert!(start.elapsed() < DEADLINE, "{}", put.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+        put
     }
 
     fn output(&self, args: &[&str]) -> Output {
@@ -279,15 +294,7 @@ async fn etcd_may_go_and_come_back() {
 async fn put_holds_a_registration_for_as_long_as_it_runs() {
     let host = Host::new("put");
     let routes = ["--vhost", "db.example/admin/,*.db.example", "--strip-prefix", "--sticky", "--label", "az=x"];
-    let mut command = host.command(&[&["put", "db", "10.0.0.5:5432", "--ttl", "3s"][..], &routes].concat());
-    let child =
-        command.stdout(Stdio::null()).stderr(File::create(host.dir.path().join("put")).unwrap()).spawn().unwrap();
-    let mut put = Agent { child, log: host.dir.path().join("put") };
-    let start = Instant::now();
-    while host.statuses().await.is_empty() {
-        assert!(start.elapsed() < DEADLINE, "{}", put.log());
-        sleep(Duration::from_millis(10)).await;
-    }
+    let mut put = host.put(&routes).await;
     let listed = String::from_utf8(host.output(&["ls"]).stdout).unwrap();
     assert!(listed.contains("db") && listed.contains("10.0.0.5:5432"), "{listed}");
     assert!(listed.contains("*.db.example/ (sticky) db.example/admin (prefix stripped, sticky)"), "{listed}");
@@ -307,15 +314,7 @@ async fn put_holds_a_registration_for_as_long_as_it_runs() {
 #[tokio::test]
 async fn put_asks_for_tls_by_its_name() {
     let host = Host::new("put-sni");
-    let mut command = host.command(&["put", "db", "10.0.0.5:5432", "--ttl", "3s", "--sni", "DB.example,*.db.example"]);
-    let child =
-        command.stdout(Stdio::null()).stderr(File::create(host.dir.path().join("put")).unwrap()).spawn().unwrap();
-    let mut put = Agent { child, log: host.dir.path().join("put") };
-    let start = Instant::now();
-    while host.statuses().await.is_empty() {
-        assert!(start.elapsed() < DEADLINE, "{}", put.log());
-        sleep(Duration::from_millis(10)).await;
-    }
+    let mut put = host.put(&["--sni", "DB.example,*.db.example"]).await;
     let listed = String::from_utf8(host.output(&["ls"]).stdout).unwrap();
     assert!(listed.contains("tls:*.db.example tls:db.example"), "{listed}");
     let listed: Value = serde_json::from_slice(&host.output(&["ls", "--json"]).stdout).unwrap();
