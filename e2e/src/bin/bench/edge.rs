@@ -1,9 +1,10 @@
-//! From a registration that asks for a host to the host's first answer at the edge.
+//! From a registration, or a container's label, that asks for a host to the host's first answer at the edge.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use e2e::agents::Discover;
+use e2e::agents::{Discover, Register};
+use e2e::docker::Spec;
 use e2e::figures::{Figure, Times};
 use e2e::haproxy::{self, Haproxy};
 use e2e::http::Client;
@@ -15,6 +16,8 @@ use e2e::{Context, Etcd, Lab, Result, free_port, wait};
 use serde_json::json;
 
 const TIMES: usize = 200;
+/// Containers that are started, one after the other.
+const STARTS: usize = 40;
 /// From one change to the next, so that each is a lone one: longer than discover's --max-wait.
 pub const REST: Duration = Duration::from_millis(25);
 
@@ -25,7 +28,46 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
         let what = format!("{TIMES} hosts come and go at the edge of HAProxy {}", haproxy.version);
         figures.extend(terminal.while_waiting(&what, Box::pin(with(lab, &haproxy))).await?);
     }
+    let what = format!("{STARTS} containers with a host of their own");
+    figures.push(terminal.while_waiting(&what, Box::pin(labels(lab, &haproxy::newest()?))).await?);
     Ok(figures)
+}
+
+/// Containers that bring a host by their label, one after the other.
+async fn labels(lab: &Lab, haproxy: &Haproxy) -> Result<Figure> {
+    let (docker, etcd, port) = (lab.docker().await?, Etcd::start(), free_port());
+    let _register = Register::new("edge-register").start(lab, &etcd).await?;
+    let listen = format!("127.0.0.1:{port}");
+    let args = ["--edge", &listen, "--service-ports", "none", "--section-linger", "0s"];
+    let discover = Discover::new("edge-labels", haproxy).args(&args).start(lab, &etcd).await?;
+    let before = discover.metric("discover_reloads_total").await?;
+    let mut times = Times::default();
+    for n in 0..STARTS {
+        let host = format!("h{n}.example");
+        let events = docker.events().await?;
+        let spec = Spec::whoami(&format!("edge-{n}")).label("register.80.vhost", &host);
+        let container = docker.create(&spec).await?;
+        let (asks, name) = (Client::new(loopback(port), true, PATIENCE).host(&host), container.short().to_owned());
+        let probe = tokio::spawn(async move { first_answer_of(asks, &name, PATIENCE).await });
+        container.start().await?;
+        let answered = probe.await.during("asking for the newcomer")??.at;
+        let event = events.first(container.id(), "start").await?;
+        times.push(answered.duration_since(event.at).unwrap_or_default());
+        container.remove().await?;
+        tokio::time::sleep(REST).await;
+    }
+    let reloads = discover.metric("discover_reloads_total").await? - before;
+    Ok(Figure {
+        what: format!(
+            "start event of a container with a host on its label → the host answers at the edge, HAProxy {}",
+            haproxy.version
+        ),
+        value: format!("{times}; {reloads} reloads in all"),
+        goal: "p50 ≤ 15 ms, p99 ≤ 50 ms; 0 reloads".to_owned(),
+        conditions: format!(
+            "{STARTS} containers one after the other, each a new service; asked without pause on one kept connection"
+        ),
+    })
 }
 
 /// A registration that asks for these hosts.
