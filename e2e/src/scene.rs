@@ -190,9 +190,13 @@ pub async fn remove_all(mut containers: Vec<Container>) -> Result<()> {
 /// # Errors
 /// When it is not these two.
 pub async fn workers(lab: &Lab) -> Result<Vec<i32>> {
+    let mut last = Vec::new();
     wait::until("HAProxy with one worker", PATIENCE, async || {
+        // A master that executes itself anew is not seen for a moment, and a former worker still may be: twice the same, then.
         let processes = lab.processes("haproxy");
-        (processes.len() == 2).then_some(processes)
+        let steady = processes.len() == 2 && processes == last;
+        last.clone_from(&processes);
+        steady.then_some(processes)
     })
     .await
 }

@@ -58,8 +58,10 @@ impl Seen {
         let kinds = [(missing, &mut worst.missing), (late, &mut worst.late), (stale, &mut worst.stale)];
         for (ports, longest) in kinds {
             for port in ports {
+                // What is wrong at one look only may be a change that came while HAProxy was asked.
                 let since = *wrong.entry(port).or_insert(now);
-                *longest = (*longest).max(now - since + LOOK);
+                let lasts = if now > since { now - since + LOOK } else { Duration::ZERO };
+                *longest = (*longest).max(lasts);
             }
         }
     }
