@@ -24,6 +24,9 @@ images: setup ## build the images docker-register and docker-discover, and the d
 lab: setup ## fetch the HAProxy and etcd versions that the tests use
 	@deploy/lab-binaries.sh
 
+demo demo-edge: export PROFILE = demo
+test: export PROFILE = dev
+
 demo: setup images ## show containers appearing in and leaving a load balancer; leaves the stack up
 	@deploy/demo.sh up
 	@deploy/demo.sh show

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # build-images.sh [IMAGE...]: builds the binaries on this host and the images around them.
 # IMAGE is register, discover, whoami, publisher, etcd or memcached; all of them by default. BASE chooses the base image, else base-image.sh does.
+# PROFILE is cargo's: release (the default), demo (a third of the time; the demo's own program is built with it), or dev, as the tests have it.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
@@ -26,8 +27,10 @@ programs_of() {
     esac
 }
 
+profile=${PROFILE:-release}
 packages=()
 programs=()
+bins=()
 for image in "${images[@]}"; do
     tag_of "$image" >/dev/null
     for program in $(programs_of "$image"); do
@@ -36,19 +39,26 @@ for image in "${images[@]}"; do
             *)
                 programs+=("$program")
                 packages+=(-p "$program")
+                bins+=(--bin "$program")
                 ;;
         esac
     done
 done
+[ "$profile" != demo ] || bins+=(--bin demo)
 
 context=target/image
 mkdir -p "$context"
 needed=0
 if [ ${#packages[@]} -gt 0 ]; then
-    say "building the release binaries (some minutes the first time)"
-    cargo build --release --locked "${packages[@]}"
+    say "building the binaries, profile $profile (some minutes the first time)"
+    case $profile in
+        release) cargo build --release --locked "${packages[@]}" ;;
+        # Of the whole workspace: else cargo would compile the dependencies once more, with other features, for the programs of e2e.
+        *) cargo build --profile "$profile" --workspace --locked "${bins[@]}" ;;
+    esac
     for program in "${programs[@]}"; do
-        install -m 755 "${CARGO_TARGET_DIR:-target}/release/$program" "$context/$program"
+        install -m 755 "${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}/$program" "$context/$program"
+        [ "$profile" = release ] || strip "$context/$program"
         needs=$(readelf -V "$context/$program" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -1)
         say "$program: $(du -h "$context/$program" | cut -f1), needs glibc ${needs#GLIBC_}"
         needed=$(printf '%s\n' "$needed" "${needs#GLIBC_}" | sort -V | tail -1)

@@ -3,7 +3,7 @@
 # does, or stops it and removes everything of it. A start that fails is undone, and so is one that is interrupted, or a show.
 # Ports that clash with something else on this machine: DEMO_SERVICE_PORT, DEMO_EDGE_PORT, DEMO_ETCD_PORT,
 # DEMO_ETCD_PEER_PORT, DEMO_STATS_PORT, DEMO_REGISTER_PORT, DEMO_DISCOVER_PORT; with edge also DEMO_CLIENT_PORT,
-# DEMO_MEMCACHED_PORT. For tests: DEMO_PROJECT is the project's name, DEMO_COMPOSE a compose file more, DEMO_BIN the program that shows.
+# DEMO_MEMCACHED_PORT. For tests: DEMO_PROJECT is the project's name, DEMO_BIN the program that shows.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -19,7 +19,13 @@ case $which in
 esac
 
 project=${DEMO_PROJECT:-$project}
-[ -z "${DEMO_COMPOSE:-}" ] || files+=(-f "$DEMO_COMPOSE")
+# compose.yaml names its containers by it, so that register takes in no others.
+export DEMO_PROJECT=$project
+if [ "$which" = edge ] && [ -z "${DEMO_LISTEN:-}" ]; then
+    # The tiers call HAProxy by the bridge's address, which is host-gateway to them.
+    export DEMO_LISTEN=127.0.0.1
+    for address in $(ip -4 -o address show docker0 2>/dev/null | awk '{ print $4 }'); do DEMO_LISTEN+=,${address%/*}; done
+fi
 
 compose=$(compose_command) || die "neither docker compose nor docker-compose is here: run deploy/setup.sh (make setup)"
 # shellcheck disable=SC2086 # a command of one or two words
@@ -72,7 +78,7 @@ case ${1:-} in
     show)
         # Whoever interrupts it has seen enough.
         trap 'abandon interrupted; exit 130' INT TERM
-        if [ -n "${DEMO_BIN:-}" ]; then "$DEMO_BIN" "$which"; else cargo run --release --locked -q -p e2e --bin demo -- "$which"; fi
+        if [ -n "${DEMO_BIN:-}" ]; then "$DEMO_BIN" "$which"; else cargo run --profile demo --locked -q -p e2e --bin demo -- "$which"; fi
         ;;
     down)
         say "stopping and removing the demo"

@@ -187,7 +187,10 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    let profile = if dir.ends_with("release") { " --release" } else { "" };
+    let profile = match dir.file_name().and_then(|name| name.to_str()) {
+        None | Some("debug") => String::new(),
+        Some(profile) => format!(" --profile {profile}"),
+    };
     Err(LabError::new(format!(
         "{} is missing: run `cargo build{profile} -p register -p discover -p whoami`, or set {}_BIN",
         path.display(),

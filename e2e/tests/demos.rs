@@ -36,19 +36,9 @@ struct Run {
 impl<'a> Demo<'a> {
     fn new(lab: &'a Lab, which: &'static str) -> Result<Self> {
         let name = format!("e2e-demo{which}-{}", std::process::id());
-        let filter = format!("label=com.docker.compose.project={name}");
-        let compose = lab.dir().join("demo.yaml");
-        let text =
-            format!("version: \"2.4\"\nservices: {{register: {{environment: {{REGISTER_FILTER: \"{filter}\"}}}}}}\n");
-        std::fs::write(&compose, text).during("writing the demo's compose file")?;
         let ports = free_ports(PORTS.len())?;
         let ports = PORTS.iter().zip(ports).map(|(name, port)| (format!("DEMO_{name}_PORT"), port.to_string()));
-        let (compose, program) = (compose.to_string_lossy().into_owned(), binary("demo")?);
-        let others = [
-            ("DEMO_PROJECT", name.clone()),
-            ("DEMO_COMPOSE", compose),
-            ("DEMO_BIN", program.to_string_lossy().into_owned()),
-        ];
+        let others = [("DEMO_PROJECT", name.clone()), ("DEMO_BIN", binary("demo")?.to_string_lossy().into_owned())];
         let environment = others.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(ports).collect();
         Ok(Self { lab, name, which, environment })
     }
