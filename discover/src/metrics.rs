@@ -37,6 +37,12 @@ pub struct Metrics {
     pub previous_age: Gauge,
     /// Registrations left out.
     pub quarantined: Gauge,
+    /// HAProxy's workers that finish their sessions, as of the last reload or look.
+    pub old_workers: Gauge,
+    /// Changes of servers that are left to the next turns.
+    pub changes_waiting: Gauge,
+    /// Services whose structure may not change yet.
+    pub structures_waiting: Gauge,
     /// 1 for a source that is synced, 0 otherwise.
     pub synced: Family<SourceLabel, Gauge>,
     /// For how long a source has been failing, seconds as of the last turn; 0: it does not.
@@ -124,6 +130,9 @@ impl Metrics {
             held: Gauge::default(),
             previous_age: Gauge::default(),
             quarantined: Gauge::default(),
+            old_workers: Gauge::default(),
+            changes_waiting: Gauge::default(),
+            structures_waiting: Gauge::default(),
             synced: Family::default(),
             stale: Family::default(),
             source_backends: Family::default(),
@@ -147,6 +156,11 @@ impl Metrics {
         let previous = "Longest time that previous backends have stood in for none";
         registry.register_with_unit("previous_backends_age", previous, Unit::Seconds, metrics.previous_age.clone());
         registry.register("quarantined", "Registrations left out", metrics.quarantined.clone());
+        registry.register("old_workers", "Workers of HAProxy that finish their sessions", metrics.old_workers.clone());
+        let waiting = metrics.changes_waiting.clone();
+        registry.register("changes_waiting", "Changes of servers that are left to the next turns", waiting);
+        let waiting = metrics.structures_waiting.clone();
+        registry.register("structures_waiting", "Services whose structure may not change yet", waiting);
         registry.register("source_synced", "1 for a source that is synced", metrics.synced.clone());
         registry.register_with_unit("source_stale", "Since a source fails", Unit::Seconds, metrics.stale.clone());
         registry.register("source_backends", "Backends that a source tells of", metrics.source_backends.clone());

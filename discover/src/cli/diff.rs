@@ -69,7 +69,7 @@ fn print_steps(live: &Live) {
     for section in &live.sections.go {
         println!("  - section {section}, which is empty");
     }
-    for step in &live.ops {
+    for step in live.steps() {
         let section = &step.section;
         match &step.change {
             ServerChange::Add(now) => println!("  + {section}: {now}"),

@@ -28,7 +28,7 @@ use crate::certificates::Keeper;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::connection::{Connection, ProcessMode};
-use crate::generators::haproxy::reload::ReloadPace;
+use crate::generators::haproxy::reload::{MOST_OLD, ReloadPace};
 use crate::generators::haproxy::settings::HaproxySettings;
 use crate::haproxy::process::{Launch, Output};
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
@@ -108,6 +108,9 @@ pub(super) struct PaceArgs {
     /// Up to this share of the interval is added at random
     #[arg(long, env = "DISCOVER_RELOAD_JITTER", value_name = "0-1", default_value_t = 0.1)]
     reload_jitter: f64,
+    /// With more old workers of HAProxy than this that still have sessions, reloads wait longer each time
+    #[arg(long, env = "DISCOVER_MAX_OLD_WORKERS", value_name = "N", default_value_t = MOST_OLD)]
+    pub(super) max_old_workers: usize,
     /// How long registrations that ran out together are held; 0s turns the guard off
     #[arg(long, env = "DISCOVER_HOLD", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     pub(super) hold: Duration,
@@ -215,6 +218,7 @@ impl RunArgs {
         let settings = HaproxySettings { edge: edge.map(Arc::new), ..settings };
         let connection = Connection::new(self.process.mode(), launch, socket);
         let pace = ReloadPace::new(self.pace.reload_interval, self.pace.reload_jitter);
+        let pace = pace.with_most_old(self.pace.max_old_workers);
         Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))
     }
 }

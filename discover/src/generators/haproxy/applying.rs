@@ -25,6 +25,10 @@ use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
 
 /// Between two tries to delete busy servers: at first, and at most.
 const COLLECT_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+/// How long one turn may delete servers; further ones are left to the next.
+const COLLECT_FOR: Duration = Duration::from_millis(100);
+/// So many refused operations of one slice are told one by one.
+const MOST_TOLD: usize = 5;
 /// Times that a refused file is tried without some of its servers' words, in one turn; HAProxy names up to 20 each time.
 const TRIES: usize = 16;
 
@@ -63,6 +67,7 @@ impl Haproxy {
     pub(super) async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
         let mut again = None;
         self.keep_state();
+        self.tell_waiting();
         if !matches!(plan, Plan::Reload { .. }) {
             self.note().waiting = None;
         }
@@ -74,8 +79,8 @@ impl Haproxy {
             Plan::Unchanged => {}
             Plan::Live(live) => {
                 let done = self.apply_live(live).await?;
-                // What was refused, or is not known to be done, is planned anew.
-                again = (!done).then(Instant::now);
+                // What was refused, or is not known to be done, is planned anew; so is what is left for the next turn.
+                again = (!done || !self.behind.is_empty()).then(Instant::now);
             }
             Plan::Reload { interim, layout, reasons } => {
                 if let Some(interim) =
@@ -83,12 +88,14 @@ impl Haproxy {
                 {
                     self.apply_live(interim).await?;
                 }
-                match self.pace.wait(Instant::now()) {
-                    Some(at) => {
-                        self.note().waiting = Some(reasons.iter().map(|r| r.to_string()).collect());
-                        again = Some(at);
+                let more = !self.behind.is_empty() && !reasons.contains(&ReloadReason::Refused);
+                match self.reload_wait().await {
+                    Some((at, why)) => {
+                        let words = reasons.iter().map(|r| r.to_string()).chain(why);
+                        self.note().waiting = Some(words.collect());
+                        again = Some(if more { Instant::now() } else { at });
                     }
-                    None => again = self.paced_reload(layout, reasons).await?,
+                    None => again = self.paced_reload(layout, reasons).await?.or(more.then(Instant::now)),
                 }
             }
         }
@@ -102,7 +109,8 @@ impl Haproxy {
         let written = self.writing.wait(now).filter(|_| self.unwritten);
         let (section, name, bind) = (self.lingering.next_end(now), self.names.next_due(), self.binds.next_due());
         let rule = self.edge.as_ref().and_then(|edge| edge.next_end(now));
-        let due = [again, collected, looked, written, section, rule, name, bind];
+        let structure = self.churn.next_due().filter(|at| *at > now);
+        let due = [again, collected, looked, written, section, rule, name, bind, structure];
         Ok(due.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
     }
 
@@ -111,8 +119,10 @@ impl Haproxy {
     async fn apply_live(&mut self, mut live: Live) -> Result<bool, HaproxyError> {
         self.delete_sections(&mut live).await;
         let written = self.write(&live.layout);
+        let began = Instant::now();
         let ran = self.connection.run(&live, &self.files.rules_name(), &self.metrics).await;
-        for step in &live.ops {
+        self.slices.took(live.steps().count(), began.elapsed());
+        for step in live.steps() {
             if let ServerChange::Retire(server) = &step.change {
                 let section = self.applied.lingering.entry(step.section.clone()).or_default();
                 section.insert(server.name.clone(), Server { maint: true, ..server.clone() });
@@ -133,8 +143,11 @@ impl Haproxy {
                 self.verify().await;
             }
             Ran::Refused(errors) => {
-                for error in &errors {
+                for error in errors.iter().take(MOST_TOLD) {
                     warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
+                }
+                if let Some(more @ 1..) = errors.len().checked_sub(MOST_TOLD) {
+                    warn!(more, "HAProxy refused further runtime operations; a reload will do them.");
                 }
                 if errors.iter().any(StepError::no_sections) {
                     self.makes_none = self.connection.version().cloned();
@@ -282,8 +295,14 @@ impl Haproxy {
         let (at, wait) = self.collect_at.unwrap_or((Instant::now(), COLLECT_AFTER[0]));
         self.collect_at = Some((at, wait));
         if at <= Instant::now() {
-            self.connection.delete_idle(&mut self.applied.lingering, &self.metrics).await;
-            self.collect_at = Some((Instant::now() + wait, COLLECT_AFTER[1].min(wait * 2)));
+            let until = Instant::now() + COLLECT_FOR;
+            let after = self.collected.take();
+            let lingering = &mut self.applied.lingering;
+            self.collected = self.connection.delete_idle(lingering, after.as_ref(), until, &self.metrics).await;
+            self.collect_at = Some(match self.collected {
+                Some(_) => (Instant::now(), wait),
+                None => (Instant::now() + wait, COLLECT_AFTER[1].min(wait * 2)),
+            });
         }
         self.collect_at.filter(|_| !self.applied.lingering.is_empty()).map(|(at, _)| at)
     }
@@ -293,6 +312,8 @@ impl Haproxy {
         layout: Layout,
         reasons: BTreeSet<ReloadReason>,
     ) -> Result<Option<Instant>, HaproxyError> {
+        let known = matches!(self.applied.unknown, None | Some(ReloadReason::Refused));
+        let before = known.then(|| self.applied.layout.clone());
         let outcome = self.reload(layout, &reasons).await;
         let now = Instant::now();
         if let Ok(Reloaded::WithoutSome) = outcome {
@@ -304,6 +325,10 @@ impl Haproxy {
         match outcome {
             Ok(_) => {
                 self.pace.succeeded(now);
+                if let Some(before) = before {
+                    self.churn.loaded(&before, &self.applied.layout, now);
+                }
+                self.count_workers().await;
                 Ok(None)
             }
             Err(error) => {

@@ -109,6 +109,14 @@ pub enum ServerChange {
 }
 
 impl ServerChange {
+    /// The server, as it will be; one that goes, as it is.
+    pub fn server(&self) -> &Server {
+        match self {
+            Self::Add(server) | Self::Retire(server) => server,
+            Self::Revive { now, .. } | Self::Alter { now, .. } | Self::Replace { now, .. } => now,
+        }
+    }
+
     /// Changes of a lower number are made first.
     pub(super) fn urgency(&self) -> u8 {
         match self {

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::applying::HaproxyError;
 use super::binds::{Binds, Listening};
+use super::churn::Churn;
 use super::compose::{Composer, TemplateError};
 use super::composing::{Composing, Given};
 use super::connection::Connection;
@@ -19,10 +20,11 @@ use super::files::ConfigFiles;
 use super::layout::{Layout, Section};
 use super::lingering::Lingering;
 use super::plan::{Applied, Live, Plan, ReloadReason, plan};
-use super::readback::Retired;
+use super::readback::{Place, Retired};
 use super::refused::Refused;
 use super::reload::ReloadPace;
 use super::settings::HaproxySettings;
+use super::slices::{Behind, Slices};
 use super::status::{HaproxyStatus, SniStatus};
 use super::synapse::{Quarantined, SynapseComposer};
 use super::writing::WritePace;
@@ -63,6 +65,12 @@ pub struct Haproxy {
     pub(super) writing: WritePace,
     /// The file is not yet what is applied, which is known from memory only.
     pub(super) unwritten: bool,
+    /// How often each service may cause a reload.
+    pub(super) churn: Churn,
+    /// How much one turn does.
+    pub(super) slices: Slices,
+    /// What the last plan leaves to the turns after it.
+    pub(super) behind: Behind,
     /// What HAProxy refused, not tried again before the reload that does it.
     pub(super) refused_ops: Option<Live>,
     /// The version that refused to make a section: the file has them all, as for older versions.
@@ -75,6 +83,8 @@ pub struct Haproxy {
     pub(super) retired: Retired,
     /// When busy servers are tried again, and how long after that.
     pub(super) collect_at: Option<(Instant, Duration)>,
+    /// The last server whose deletion was tried, where others wait for the next turn.
+    pub(super) collected: Option<Place>,
     /// Services that are gone but whose sections stay, empty, for a while.
     pub(super) lingering: Lingering,
     pub(super) verify_at: Option<Instant>,
@@ -145,12 +155,16 @@ impl Haproxy {
             runs_silently: false,
             writing: WritePace::default(),
             unwritten: false,
+            churn: Churn::default(),
+            slices: Slices::default(),
+            behind: Behind::new(),
             refused_ops: None,
             makes_none: None,
             delete_at: None,
             refused: Refused::default(),
             retired: Retired::new(),
             collect_at: None,
+            collected: None,
             lingering: Lingering::default(),
             verify_at: None,
             now: Instant::now(),
@@ -185,6 +199,9 @@ impl Haproxy {
                 self.believe(applied);
                 self.verify_at = Some(Instant::now() + VERIFY_EVERY);
                 self.note().connected(&self.connection);
+                if self.note().old_workers.is_some_and(|old| old > 0) {
+                    self.count_workers().await;
+                }
             }
             // What cannot be looked at is not believed to be another than before.
             Err(error) if is_shortage(&error) => {
@@ -274,6 +291,10 @@ impl Haproxy {
                 self.binds.wants_port_of(section, settings) || section_number(&section.name).is_some()
             };
             self.lingering.keep(&mut layout, &self.applied.layout, settings.section_linger, self.now, taken);
+        }
+        // Where it is not known what is loaded, everything is loaded anyway.
+        if matches!(self.applied.unknown, None | Some(ReloadReason::Refused)) {
+            self.churn.hold(&mut layout, &self.applied.layout, self.now);
         }
         if self.settings.is_some() && self.edge.is_some() {
             layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
@@ -375,7 +396,7 @@ impl Generator for Haproxy {
         let may_go = self.delete_at.is_none_or(|at| at <= self.now);
         let layout = self.compose(desired, if may_go { Idle::Go } else { Idle::Stay });
         let can = self.can();
-        match plan(&layout, &self.applied, &can) {
+        let plan = match plan(&layout, &self.applied, &can) {
             // A structure that is loaded anew has its full number of spare sections again.
             Plan::Reload { interim, reasons, .. } if self.edge.is_some() => {
                 Plan::Reload { interim, layout: self.compose(desired, Idle::Refill), reasons }
@@ -386,7 +407,14 @@ impl Generator for Haproxy {
                 Plan::Reload { interim: None, layout: live.layout, reasons }
             }
             plan => plan,
-        }
+        };
+        let (plan, behind) = if self.connection.live() && self.connection.asks() {
+            self.slices.cut(plan, &self.applied)
+        } else {
+            (plan, Behind::new())
+        };
+        self.behind = behind;
+        plan
     }
 
     async fn apply(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {

@@ -11,8 +11,11 @@
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg as a value, written and read back | no |
 //! | [`mod@plan`], [`changes`] | from what runs to what is desired | no |
+//! | [`slices`] | how much of it one turn does | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
 //! | [`reload`] | when a reload may happen | time only |
+//! | [`churn`] | how often a service may cause one | no |
+//! | [`workers`] | old workers counted, reloads that wait for them | asks only |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
@@ -27,6 +30,7 @@
 pub mod applying;
 pub mod binds;
 pub mod changes;
+pub mod churn;
 pub mod compose;
 pub mod composing;
 pub mod connection;
@@ -43,9 +47,11 @@ pub mod refused;
 pub mod reload;
 pub mod server;
 pub mod settings;
+pub mod slices;
 pub mod status;
 pub mod steps;
 pub mod synapse;
+pub mod workers;
 pub mod writing;
 
 pub use generator::Haproxy;

@@ -1,0 +1,63 @@
+//! Old workers: those that finish their sessions after a reload. They are counted, and where there are too many a reload waits.
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::connection::{Connection, ProcessMode};
+use super::generator::Haproxy;
+use super::status::PausedStatus;
+
+impl Connection {
+    /// How many old workers HAProxy has; `None` where its master cannot be asked.
+    pub(super) async fn old_workers(&self) -> Option<usize> {
+        match self.mode {
+            ProcessMode::Spawn | ProcessMode::External => {
+                self.master.show_proc().await.ok().map(|procs| procs.retiring())
+            }
+            ProcessMode::Files | ProcessMode::Commands => None,
+        }
+    }
+}
+
+impl Haproxy {
+    /// When the next reload may begin, if not at once, and what it waits for beside its time.
+    pub(super) async fn reload_wait(&mut self) -> Option<(Instant, Option<String>)> {
+        let now = Instant::now();
+        if let Some(at) = self.pace.wait(now) {
+            return Some((at, None));
+        }
+        let old = self.count_workers().await;
+        let at = self.pace.wait_for_workers(old, now)?;
+        let why = format!("{old} old workers still have sessions (--max-old-workers {})", self.pace.most_old());
+        if self.note().waiting.as_ref().is_none_or(|waiting| !waiting.iter().any(|w| w.contains("old workers"))) {
+            warn!(
+                old,
+                most = self.pace.most_old(),
+                "Too many old workers of HAProxy still have sessions; reloads wait longer."
+            );
+        }
+        Some((at, Some(why)))
+    }
+
+    /// Counts the old workers, for status and metrics, too.
+    pub(super) async fn count_workers(&mut self) -> usize {
+        let old = self.connection.old_workers().await;
+        let count = old.unwrap_or_default();
+        self.metrics.old_workers.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.note().old_workers = old;
+        count
+    }
+
+    /// Shows what waits: changes that are left to the next turns, and services whose structure may not change yet.
+    pub(super) fn tell_waiting(&mut self) {
+        let now = Instant::now();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let paused = self.churn.waiting(now);
+        self.metrics.changes_waiting.set(count(self.behind.values().sum()));
+        self.metrics.structures_waiting.set(count(paused.len()));
+        let mut note = self.note();
+        note.paused =
+            paused.into_iter().map(|(name, (changes, wait))| (name, PausedStatus::new(changes, wait))).collect();
+        note.behind = self.behind.iter().map(|(name, changes)| (name.to_string(), *changes)).collect();
+    }
+}
