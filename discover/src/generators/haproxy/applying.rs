@@ -326,7 +326,7 @@ impl Haproxy {
             Ok(_) => {
                 self.pace.succeeded(now);
                 if let Some(before) = before {
-                    self.churn.loaded(&before, &self.applied.layout, now);
+                    self.churn.loaded(&before, &self.applied.layout, &reasons, now);
                 }
                 self.count_workers().await;
                 Ok(None)

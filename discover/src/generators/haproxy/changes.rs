@@ -117,6 +117,15 @@ impl ServerChange {
         }
     }
 
+    /// Whether a server that was sent requests is to get none any more.
+    pub fn is_dead(&self) -> bool {
+        match self {
+            Self::Retire(_) => true,
+            Self::Alter { was, now } | Self::Replace { was, now } => was.serves() && !now.serves(),
+            Self::Add(_) | Self::Revive { .. } => false,
+        }
+    }
+
     /// Changes of a lower number are made first.
     pub(super) fn urgency(&self) -> u8 {
         match self {

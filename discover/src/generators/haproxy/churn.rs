@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::layout::{Layout, Section};
+use super::plan::ReloadReason;
+use super::server::Server;
 use crate::edge::frontend::section_number;
 use crate::haproxy::ports::tcp_binds;
 
@@ -46,12 +48,17 @@ impl Used {
 }
 
 impl Churn {
-    /// A reload made `after` of `before`: what differs in structure has used its budget.
-    pub fn loaded(&mut self, before: &Layout, after: &Layout, now: Instant) {
+    /// A reload for these reasons made `after` of `before`: each section that was among the reasons has used some of its budget.
+    pub fn loaded(&mut self, before: &Layout, after: &Layout, reasons: &BTreeSet<ReloadReason>, now: Instant) {
+        // Servers change without a reload, but for some words on some versions.
+        let for_servers = reasons.iter().any(|r| matches!(r, ReloadReason::ServerChanged | ReloadReason::Refused));
         self.used.retain(|_, used| now.saturating_duration_since(used.last) < QUIET);
         let was: HashMap<&str, &Arc<Section>> = before.sections.iter().map(|s| (&*s.name, s)).collect();
         let is: HashSet<&str> = after.sections.iter().map(|s| &*s.name).collect();
-        let same = |s: &Section| was.get(&*s.name).is_some_and(|was| was.skeleton == s.skeleton);
+        let same = |s: &Section| {
+            let was = was.get(&*s.name);
+            was.is_some_and(|was| was.skeleton == s.skeleton && !(for_servers && have_other_words(was, s)))
+        };
         let changed = after.sections.iter().filter(|s| !same(s));
         let gone = before.sections.iter().filter(|s| !is.contains(&*s.name));
         // The edge's numbered sections are nobody's own.
@@ -70,21 +77,24 @@ impl Churn {
             let wanted = layout.sections.iter().position(|s| s.name == name);
             let running = applied.sections.iter().find(|s| s.name == name);
             match (wanted, running) {
-                (Some(at), Some(running)) if layout.sections[at].skeleton != running.skeleton => {
-                    if self.keeps_its_port(running, layout, Some(at)) {
-                        let servers = layout.sections[at].servers.clone();
-                        layout.sections[at] = Arc::new(Section { servers, ..(**running).clone() });
-                        self.hold_back(name, now);
+                (Some(at), Some(running)) => {
+                    let wanted = &layout.sections[at];
+                    let other = wanted.skeleton != running.skeleton;
+                    if other && !keeps_its_port(running, layout, Some(at))
+                        || !other && !have_other_words(running, wanted)
+                    {
+                        continue;
                     }
+                    let servers = with_loaded_words(running, wanted);
+                    layout.sections[at] = Arc::new(Section { servers, ..(**running).clone() });
+                    self.hold_back(name, now);
                 }
                 // One that HAProxy makes without a reload costs nothing.
                 (Some(at), None) if layout.sections[at].made_from().is_none() => {
                     layout.sections.remove(at);
                     self.hold_back(name, now);
                 }
-                (None, Some(running))
-                    if running.made_from().is_none() && self.keeps_its_port(running, layout, None) =>
-                {
+                (None, Some(running)) if running.made_from().is_none() && keeps_its_port(running, layout, None) => {
                     let at = layout.sections.partition_point(|s| s.name < name);
                     layout.sections.insert(at, Arc::new(Section { servers: Vec::new(), ..(**running).clone() }));
                     self.hold_back(name, now);
@@ -92,15 +102,6 @@ impl Churn {
                 _ => {}
             }
         }
-    }
-
-    /// Whether nobody else is to listen on a port of this section, which stands in `layout` at `own`.
-    fn keeps_its_port(&self, section: &Section, layout: &Layout, own: Option<usize>) -> bool {
-        let ports = |text: &str| tcp_binds(text).into_iter().map(|at| at.port()).collect::<BTreeSet<u16>>();
-        let own_ports = ports(&section.skeleton);
-        let others = layout.sections.iter().enumerate().filter(|(at, _)| Some(*at) != own);
-        let mut texts = others.map(|(_, s)| &*s.skeleton).chain([&*layout.header, &*layout.footer]);
-        texts.all(|text| own_ports.is_disjoint(&ports(text)))
     }
 
     fn hold_back(&mut self, name: Arc<str>, now: Instant) {
@@ -126,6 +127,33 @@ impl Churn {
     }
 }
 
+/// Whether nobody else is to listen on a port of this section, which stands in `layout` at `own`.
+fn keeps_its_port(section: &Section, layout: &Layout, own: Option<usize>) -> bool {
+    let ports = |text: &str| tcp_binds(text).into_iter().map(|at| at.port()).collect::<BTreeSet<u16>>();
+    let own_ports = ports(&section.skeleton);
+    let others = layout.sections.iter().enumerate().filter(|(at, _)| Some(*at) != own);
+    let mut texts = others.map(|(_, s)| &*s.skeleton).chain([&*layout.header, &*layout.footer]);
+    texts.all(|text| own_ports.is_disjoint(&ports(text)))
+}
+
+/// Whether a server of both has other parameters in one than in the other.
+fn have_other_words(a: &Section, b: &Section) -> bool {
+    let words: HashMap<&str, &str> = a.servers.iter().map(|s| (&*s.name, &*s.params)).collect();
+    b.servers.iter().any(|s| words.get(&*s.name).is_some_and(|words| *words != &*s.params))
+}
+
+/// The servers of `wanted`, with the parameters that `running` has.
+fn with_loaded_words(running: &Section, wanted: &Section) -> Vec<Server> {
+    let loaded: HashMap<&str, &Server> = running.servers.iter().map(|s| (&*s.name, s)).collect();
+    let server = |s: &Server| match loaded.get(&*s.name) {
+        Some(was) if was.params == s.params => s.clone(),
+        Some(was) if was.line.is_some() => (*was).clone(),
+        Some(was) => Server { address: s.address, weight: s.weight, maint: s.maint, ..(*was).clone() },
+        None => s.clone(),
+    };
+    wanted.servers.iter().map(server).collect()
+}
+
 /// Whole seconds, at least one.
 fn whole(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs().max(1))
@@ -134,7 +162,6 @@ fn whole(time: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generators::haproxy::server::Server;
 
     fn section(name: &str, port: u16, servers: usize) -> Arc<Section> {
         let server = |n| Server::parse(&format!("server s{n} 127.0.0.1:{}", 2000 + n)).unwrap();
@@ -151,6 +178,10 @@ mod tests {
         Layout { sections: sections.iter().map(|s| Arc::clone(s)).collect(), ..Layout::default() }
     }
 
+    fn changed() -> BTreeSet<ReloadReason> {
+        BTreeSet::from([ReloadReason::SectionChanged])
+    }
+
     /// Takes what may be loaded every half second, as a key that flips would have it; gives the seconds at which it was.
     fn flips(churn: &mut Churn, seconds: u64) -> Vec<u64> {
         let (began, mut applied, mut loads) = (Instant::now(), layout(&[&section("a", 1, 1)]), Vec::new());
@@ -159,7 +190,7 @@ mod tests {
             let mut wanted = layout(&[&section("a", 1 + u16::try_from(half % 7).unwrap(), 1)]);
             churn.hold(&mut wanted, &applied, now);
             if wanted != applied {
-                churn.loaded(&applied, &wanted, now);
+                churn.loaded(&applied, &wanted, &changed(), now);
                 loads.push(half / 2);
                 applied = wanted;
             }
@@ -176,7 +207,7 @@ mod tests {
         assert!(gaps.iter().all(|gap| *gap <= 301) && *gaps.last().unwrap() >= 300, "{gaps:?}");
         let later = Instant::now() + Duration::from_secs(3600) + QUIET;
         let (was, is) = (layout(&[&section("a", 1, 1)]), layout(&[&section("a", 2, 1)]));
-        churn.loaded(&was, &is, later);
+        churn.loaded(&was, &is, &changed(), later);
         let mut wanted = was.clone();
         churn.hold(&mut wanted, &is, later);
         assert_eq!((wanted, churn.next_due()), (was, None));
@@ -186,7 +217,8 @@ mod tests {
     async fn its_servers_follow_and_others_change_as_they_like() {
         let (mut churn, now) = (Churn::default(), Instant::now());
         for port in 1..=4 {
-            churn.loaded(&layout(&[&section("a", port, 1)]), &layout(&[&section("a", port + 1, 1)]), now);
+            let of = |port| layout(&[&section("a", port, 1)]);
+            churn.loaded(&of(port), &of(port + 1), &changed(), now);
         }
         let applied = layout(&[&section("a", 5, 1), &section("b", 7, 1)]);
         let mut wanted = layout(&[&section("a", 6, 2), &section("b", 8, 1)]);
@@ -209,12 +241,32 @@ mod tests {
     async fn a_port_that_another_service_gets_is_not_held() {
         let (mut churn, now) = (Churn::default(), Instant::now());
         for port in 1..=4 {
-            churn.loaded(&layout(&[&section("a", port, 1)]), &layout(&[&section("a", port + 1, 1)]), now);
+            let of = |port| layout(&[&section("a", port, 1)]);
+            churn.loaded(&of(port), &of(port + 1), &changed(), now);
         }
         let applied = layout(&[&section("a", 5, 1), &section("b", 7, 1)]);
         let wanted = layout(&[&section("a", 6, 1), &section("b", 5, 1)]);
         let mut held = wanted.clone();
         churn.hold(&mut held, &applied, now);
         assert_eq!(held, wanted);
+    }
+
+    /// Below 3.0 a server's other words cost a reload, too.
+    #[tokio::test(start_paused = true)]
+    async fn so_do_other_words_of_a_server_where_they_cost_a_reload() {
+        let with = |words: &str| {
+            let server = Server::parse(&format!("server s0 127.0.0.1:1 {words}")).unwrap();
+            layout(&[&Arc::new(Section { servers: vec![server], ..(*section("a", 1, 0)).clone() })])
+        };
+        let (mut live, mut churn, now) = (Churn::default(), Churn::default(), Instant::now());
+        for n in 1..=4 {
+            let (was, is) = (with(&format!("maxconn {n}")), with(&format!("maxconn {}", n + 1)));
+            live.loaded(&was, &is, &BTreeSet::from([ReloadReason::SectionAdded]), now);
+            churn.loaded(&was, &is, &BTreeSet::from([ReloadReason::ServerChanged]), now);
+        }
+        let (mut free, mut held) = (with("maxconn 6 weight 7"), with("maxconn 6 weight 7"));
+        live.hold(&mut free, &with("maxconn 5"), now);
+        churn.hold(&mut held, &with("maxconn 5"), now);
+        assert_eq!((free, held), (with("maxconn 6 weight 7"), with("maxconn 5 weight 7")));
     }
 }

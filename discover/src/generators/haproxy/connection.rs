@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::files::{ConfigFiles, OnDisk};
+use super::ids::Ids;
 use super::layout::Layout;
 use super::plan::Applied;
 use super::readback;
@@ -114,6 +115,7 @@ pub struct Connection {
     commands: Commands,
     /// Further sockets, which get every operation that the first one gets.
     pub(super) others: Vec<Runtime>,
+    pub(super) ids: Ids,
 }
 
 impl Connection {
@@ -125,10 +127,25 @@ impl Connection {
         // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
         let can = Capabilities::of(&Version::OLDEST);
         let master = launch.master();
-        let (commands, others) = (Commands::default(), Vec::new());
+        let (commands, others, ids) = (Commands::default(), Vec::new(), Ids::default());
         let (version, child, master_pid) = (None, None, None);
         let (silent, gone, near) = (false, false, false);
-        Self { mode, master, launch, runtime, can, version, silent, child, master_pid, gone, near, commands, others }
+        Self {
+            mode,
+            master,
+            launch,
+            runtime,
+            can,
+            version,
+            silent,
+            child,
+            master_pid,
+            gone,
+            near,
+            commands,
+            others,
+            ids,
+        }
     }
 
     /// A connection to a HAProxy that somebody else runs, in Synapse's way. `program` judges candidates, where it exists
@@ -220,6 +237,7 @@ impl Connection {
         };
         self.silent = answers.is_err();
         let (info, running) = answers?;
+        self.ids.seen(&running);
         if self.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
             for fault in info.version.known_faults() {

@@ -21,6 +21,7 @@
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
 //! | [`refused`] | servers that HAProxy refuses for their registrations' words | no |
+//! | [`ids`] | numbers of servers that are added at run time | no |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 //! | [`writing`] | when the file may be written | no |
 //! | [`generator`] | a turn's preparation and plan | asks only |
@@ -38,6 +39,7 @@ pub mod edge;
 pub mod files;
 pub mod generator;
 mod health;
+pub mod ids;
 pub mod layout;
 pub mod lingering;
 pub mod plan;

@@ -113,7 +113,7 @@ pub fn slice(mut live: Live, applied: &Applied, most: usize) -> (Live, Behind) {
         live.first.extend(queue.steps);
         live.ops.extend(others);
     }
-    live.ops.sort_by_cached_key(|step: &Step| step.change.urgency());
+    live.ops.sort_by_cached_key(|step: &Step| (step.change.is_dead(), step.change.urgency()));
     for section in &mut live.layout.sections {
         if let Some(left) = left.get(&section.name) {
             let was = running.get(&*section.name).map(|was| was.servers.as_slice()).unwrap_or_default();
@@ -140,7 +140,7 @@ fn queues(live: &mut Live, running: &HashMap<&str, &Arc<Section>>, most: usize) 
     let queue = |(section, steps): (Arc<str>, Vec<Step>)| {
         let now = running.get(&*section).map_or(0, |s| serving(s));
         let then = wanted.get(&*section).copied().unwrap_or_default();
-        let comes = |step: &Step| !is_dead(&step.change) && step.change.server().serves();
+        let comes = |step: &Step| !step.change.is_dead() && step.change.server().serves();
         // Where newcomers take over, half of what serves stays until they are there.
         let stay = match then {
             0 => usize::from(live.rules.is_some()),
@@ -151,7 +151,7 @@ fn queues(live: &mut Live, running: &HashMap<&str, &Arc<Section>>, most: usize) 
         let (mut dead, mut others) = (Vec::new(), Vec::new());
         for step in steps {
             let costs = usize::from(takes_away(&step.change));
-            match is_dead(&step.change) && costs <= spare {
+            match step.change.is_dead() && costs <= spare {
                 true => {
                     spare -= costs;
                     dead.push(step);
@@ -159,7 +159,9 @@ fn queues(live: &mut Live, running: &HashMap<&str, &Arc<Section>>, most: usize) 
                 false => others.push(step),
             }
         }
-        let (held, others) = others.into_iter().partition(|step| hold && then == 0 && is_dead(&step.change));
+        let (held, others) = others.into_iter().partition(|step| hold && then == 0 && step.change.is_dead());
+        let mut others: Vec<Step> = others;
+        others.sort_by_key(|step| step.change.is_dead());
         let sure = dead.len();
         dead.extend(others);
         Queue { section, steps: dead, dead: sure, taken: 0, held }
@@ -182,15 +184,6 @@ fn fill<'a>(queues: impl Iterator<Item = &'a mut Queue>, most: usize, may: impl 
             queue.taken += 1;
             room -= 1;
         }
-    }
-}
-
-/// Whether the server is not to be sent anything any more.
-fn is_dead(change: &ServerChange) -> bool {
-    match change {
-        ServerChange::Retire(_) => true,
-        ServerChange::Alter { was, now } => was.address == now.address && was.serves() && !now.serves(),
-        _ => false,
     }
 }
 

@@ -7,7 +7,7 @@ use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::changes::{NewSection, ServerChange, Step};
+use super::changes::{NewSection, Step};
 use super::connection::{Connection, ConnectionError};
 use super::layout::Layout;
 use super::plan::Live;
@@ -111,8 +111,7 @@ impl Connection {
         self.run_steps(&dead, metrics, &mut failures, &mut broken).await;
         self.run_sections(new, metrics, &mut failures, &mut broken).await;
         // What comes before what goes: where a newcomer is refused, those that it replaces stay until the reload.
-        let (go, come): (Vec<&Step>, Vec<&Step>) =
-            steps.iter().partition(|s| matches!(s.change, ServerChange::Retire(_)));
+        let (go, come): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|s| s.change.is_dead());
         let come = possible(come, &failures);
         self.run_steps(&come, metrics, &mut failures, &mut broken).await;
         if let Some(rules) = rules.filter(|_| broken.is_none()) {
@@ -222,6 +221,7 @@ impl Connection {
                 }
             }
         }
+        self.ids.give(&mut ops);
         let mut results = self.runtime.apply(&ops).await;
         for other in &mut self.others {
             for (result, of_other) in results.iter_mut().zip(other.apply(&ops).await) {
