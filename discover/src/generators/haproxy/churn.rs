@@ -119,9 +119,9 @@ impl Churn {
         self.held.iter().filter_map(|name| self.used.get(name)).map(Used::until).min()
     }
 
-    /// The sections whose change waits: how many changes there were, and for how long it waits.
+    /// The sections whose next change waits: how many changes there were, and for how long it waits.
     pub fn waiting(&self, now: Instant) -> BTreeMap<String, (u32, Duration)> {
-        let used = self.held.iter().filter_map(|name| Some((name, self.used.get(name)?)));
+        let used = self.used.iter().filter(|(_, used)| used.until() > now);
         used.map(|(name, used)| (name.to_string(), (used.changes, used.until().saturating_duration_since(now))))
             .collect()
     }

@@ -28,10 +28,10 @@ pub(super) const PATIENCE: Deadlines = Deadlines { connect: Duration::from_secs(
 /// How long somebody else may take to start HAProxy once there is a file for it.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a master that lives may be silent: 2.6 answers nobody while it executes itself.
-const MASTER_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const MASTER_PATIENCE: Duration = Duration::from_secs(5);
 /// The same for a master of which only the socket's file is known: often it is one of the past.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// Who runs HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -104,7 +104,7 @@ pub struct Connection {
     can: Capabilities,
     version: Option<Version>,
     /// It did not answer when it was asked last.
-    silent: bool,
+    pub(super) silent: bool,
     child: Option<Child>,
     /// The master's process, once seen. In external mode it may belong to another namespace and is not used.
     pub(super) master_pid: Option<i32>,
@@ -112,7 +112,7 @@ pub struct Connection {
     gone: bool,
     /// The worker that answers is a process of our own network: trying a port here says something.
     near: bool,
-    commands: Commands,
+    pub(super) commands: Commands,
     /// Further sockets, which get every operation that the first one gets.
     pub(super) others: Vec<Runtime>,
     pub(super) ids: Ids,
@@ -362,31 +362,6 @@ impl Connection {
                 Ok(log)
             }
             ReloadOutcome::Failed { log } => Err(ConnectionError::Refused(log)),
-        }
-    }
-
-    async fn reload_by_command(&mut self) -> Result<String, ConnectionError> {
-        let Some(command) = self.commands.reload.clone() else { return Ok(String::new()) };
-        let dead = if self.asks() && !self.silent { self.dead_servers().await } else { Vec::new() };
-        shell("reload_command", &command).await?;
-        self.runtime.reopen();
-        self.others.iter_mut().for_each(Runtime::reopen);
-        if self.asks() {
-            self.await_socket().await;
-        }
-        self.mark_dead(&dead).await;
-        Ok(String::new())
-    }
-
-    /// A command may return before the new worker answers. One that does not in time is found out by the next look.
-    async fn await_socket(&mut self) {
-        let began = Instant::now();
-        while began.elapsed() < MASTER_PATIENCE {
-            match self.runtime.info().await {
-                Ok(info) if !info.stopping => return,
-                _ => self.runtime.reopen(),
-            }
-            sleep(POLL).await;
         }
     }
 

@@ -25,11 +25,11 @@ use super::refused::Refused;
 use super::reload::ReloadPace;
 use super::settings::HaproxySettings;
 use super::slices::{Behind, Slices};
-use super::status::{HaproxyStatus, SniStatus};
+use super::status::HaproxyStatus;
 use super::synapse::{Quarantined, SynapseComposer};
 use super::writing::WritePace;
 use crate::edge::frontend::{Frame, section_number};
-use crate::edge::{EdgeSettings, Lost, Routing, RuleMap, Way};
+use crate::edge::{EdgeSettings, Routing, RuleMap};
 use crate::generators::{Generator, Outcome};
 use crate::haproxy::shortage::is_shortage;
 use crate::haproxy::version::{Capabilities, Version};
@@ -51,7 +51,7 @@ pub struct Haproxy {
     /// The HTTP edge, if there is one.
     pub(super) edge: Option<Box<EdgeComposer>>,
     /// What of the edge was told last.
-    routing: Arc<Routing>,
+    pub(super) routing: Arc<Routing>,
     /// The edge's rules as they are on disk, as far as is known.
     pub(super) rules_on_disk: Option<Arc<RuleMap>>,
     pub(super) connection: Connection,
@@ -94,7 +94,7 @@ pub struct Haproxy {
     /// What the composer left out last.
     quarantined: BTreeSet<Quarantined>,
     pub(super) metrics: Metrics,
-    status: Arc<Mutex<HaproxyStatus>>,
+    pub(super) status: Arc<Mutex<HaproxyStatus>>,
 }
 
 impl Haproxy {
@@ -324,37 +324,6 @@ impl Haproxy {
         let composers = self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
         let shown: BTreeMap<_, _> = composers.chain(self.refused.reasons()).collect();
         self.note().quarantined = shown;
-    }
-
-    /// Tells what the edge has decided, where it is something else than before.
-    fn tell_edge(&mut self) {
-        let Some(edge) = &self.edge else { return };
-        let taken = self.binds.chosen().edge_taken;
-        let (sections, [spare, made]) = edge.sections(Way::Http).unwrap_or_default();
-        let passed = edge.sections(Way::Sni);
-        let routing = edge.routing().clone();
-        let mut note = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = note.edge.get_or_insert_default();
-        if !Arc::ptr_eq(&routing, &self.routing) {
-            for lost in routing.lost.difference(&self.routing.lost) {
-                warn!(service = %lost.service, place = %lost.place, why = %lost.why, "A place at the edge is not this service's.");
-            }
-            let line = |lost: &Lost| (format!("{} ({})", lost.place, lost.service), lost.why.to_string());
-            told.lost = routing.lost.iter().map(line).collect();
-            told.rules = routing.rules.len();
-            let names = routing.rules.iter().filter(|(place, _)| place.way == Way::Sni);
-            let names: BTreeMap<_, _> = names.map(|(at, rule)| (at.host.to_string(), rule.service.clone())).collect();
-            told.sni = passed.is_some().then(|| SniStatus { names, ..SniStatus::default() });
-            self.routing = routing;
-        }
-        match passed {
-            Some((sections, [spare, _])) => {
-                let sni = told.sni.get_or_insert_default();
-                (sni.sections, sni.spare) = (sections, spare);
-            }
-            None => told.sni = None,
-        }
-        (told.taken, told.sections, told.spare, told.made) = (taken, sections, spare, made);
     }
 
     /// The state file's path and text, if what is remembered has changed.

@@ -15,8 +15,9 @@
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
 //! | [`reload`] | when a reload may happen | time only |
 //! | [`churn`] | how often a service may cause one | no |
-//! | [`workers`] | old workers counted, reloads that wait for them | asks only |
+//! | `workers` | old workers counted, reloads that wait for them | asks only |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
+//! | `by_command` | a reload by an operator's command | yes |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
@@ -26,10 +27,12 @@
 //! | [`writing`] | when the file may be written | no |
 //! | [`generator`] | a turn's preparation and plan | asks only |
 //! | [`applying`] | a plan carried out | yes |
+//! | `telling` | what a turn tells an operator | no |
 //! | [`status`] | what an operator wants to know | no |
 
 pub mod applying;
 pub mod binds;
+mod by_command;
 pub mod changes;
 pub mod churn;
 pub mod compose;
@@ -53,7 +56,8 @@ pub mod slices;
 pub mod status;
 pub mod steps;
 pub mod synapse;
-pub mod workers;
+mod telling;
+mod workers;
 pub mod writing;
 
 pub use generator::Haproxy;

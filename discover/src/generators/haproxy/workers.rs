@@ -5,7 +5,6 @@ use tracing::warn;
 
 use super::connection::{Connection, ProcessMode};
 use super::generator::Haproxy;
-use super::status::PausedStatus;
 
 impl Connection {
     /// How many old workers HAProxy has; `None` where its master cannot be asked.
@@ -46,18 +45,5 @@ impl Haproxy {
         self.metrics.old_workers.set(i64::try_from(count).unwrap_or(i64::MAX));
         self.note().old_workers = old;
         count
-    }
-
-    /// Shows what waits: changes that are left to the next turns, and services whose structure may not change yet.
-    pub(super) fn tell_waiting(&mut self) {
-        let now = Instant::now();
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        let paused = self.churn.waiting(now);
-        self.metrics.changes_waiting.set(count(self.behind.values().sum()));
-        self.metrics.structures_waiting.set(count(paused.len()));
-        let mut note = self.note();
-        note.paused =
-            paused.into_iter().map(|(name, (changes, wait))| (name, PausedStatus::new(changes, wait))).collect();
-        note.behind = self.behind.iter().map(|(name, changes)| (name.to_string(), *changes)).collect();
     }
 }
