@@ -18,6 +18,7 @@
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
 //! | [`refused`] | servers that HAProxy refuses for their registrations' words | no |
+//! | [`loops`] | servers that would be HAProxy itself | own addresses only |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 //! | [`writing`] | when the file may be written | no |
 //! | [`generator`] | a turn's preparation and plan | asks only |
@@ -36,6 +37,7 @@ pub mod generator;
 mod health;
 pub mod layout;
 pub mod lingering;
+pub mod loops;
 pub mod plan;
 pub mod ports;
 pub mod readback;
