@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`addresses`] | which addresses backends may have (pure) |
 //! | [`api`] | what is routed, for programs: `/services`, Prometheus' `http_sd` |
 //! | [`cli`] | the command line |
 //! | [`config`] | Synapse's config, read whole and checked |
@@ -20,6 +21,7 @@
 //! A turn: observe → merge → guard → plan → apply → read the outcome → record. It is level-triggered: a trigger carries
 //! no data, every turn reads the whole state again, and costs what changed.
 
+pub mod addresses;
 pub mod agent;
 pub mod api;
 pub mod certificates;

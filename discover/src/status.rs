@@ -201,7 +201,8 @@ fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
 fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec<Value> {
     let keys = observations.iter().filter_map(Observation::snapshot).flat_map(|s| s.quarantined.iter());
     let keys = keys.map(|(key, q)| json!({"key": &**key, "reason": q.reason}));
-    keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why}))).collect()
+    let keys = keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why})));
+    keys.chain(desired.barred.iter().map(|(key, why)| json!({"key": key, "reason": why}))).collect()
 }
 
 fn certificates(loaded: &Loaded) -> Value {

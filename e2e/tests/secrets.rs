@@ -181,6 +181,7 @@ fn the_least_roles_suffice_and_no_secret_is_shown() -> Result<()> {
             ("ETCD_PASSWORD", "s3cret-etcd-2"),
             ("DISCOVER_ADMIN", &ports[1]),
             ("DISCOVER_CONTROL", &control),
+            ("DISCOVER_ALLOW_LOOPBACK", "true"),
             ("ADMIN_TOKEN_FILE", &token),
             ("DISCOVER_LOG", "debug"),
         ];

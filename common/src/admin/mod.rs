@@ -57,6 +57,14 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// The address, if there is one.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+
     /// Where somebody on this host asks: an address for all interfaces is reached over loopback, too.
     pub fn seen_from_here(self) -> Option<SocketAddr> {
         let Self::At(mut address) = self else { return None };

@@ -40,7 +40,7 @@ use crate::generators::prometheus::Prometheus;
 use crate::generators::template::Template;
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
-use crate::reconcile::{Emptied, Guard, GuardSettings, Policies, Source};
+use crate::reconcile::{Admission, Emptied, Guard, GuardSettings, Policies, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
 use crate::watchers::{Context, configured};
@@ -81,7 +81,9 @@ pub async fn run(args: RunArgs, path: PathBuf) -> Result<(), Failure> {
     // What of the registry must outlive a restart; Synapse's own state file knows servers only.
     let memory_file = top.and_then(|t| t.config_file_path.as_deref()).map(|path| beside(path, ".memory"));
     let memory = memory_file.clone().map(|path| StateFile::new(path).load()).unwrap_or_default();
-    let routed: ServiceMap = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
+    let mut routed: ServiceMap = memory.told.clone();
+    Admission::new(args.addresses.policy_with(&first.config.backend_networks)).admit(&mut routed);
+    routed.extend(memory.kept.clone());
     let frame = Frame {
         memory_file,
         routed,
@@ -205,6 +207,7 @@ impl Frame {
             generators,
             guard: self.guard.clone(),
             limits: self.args.limits,
+            admission: Admission::new(self.args.addresses.policy_with(&config.backend_networks)),
             emptied: Emptied::new(self.args.pace.on_empty, self.routed.clone())
                 .with_defaults(self.args.pace.default_servers.clone()),
             state: self.memory_file.clone().map(StateFile::new),
@@ -244,9 +247,7 @@ impl Frame {
     fn generators(&self, config: &Config) -> Result<Made, String> {
         let mut made: Vec<Box<dyn Turn>> = Vec::new();
         let mut status = None;
-        if let Some(haproxy) =
-            of_config(config, self.edge(config)?, self.args.process.haproxy_bin.clone(), self.metrics.clone())
-        {
+        if let Some(haproxy) = of_config(config, self.edge(config)?, &self.args, self.metrics.clone()) {
             status = Some(haproxy.status());
             made.push(Box::new(haproxy));
         }
@@ -265,7 +266,7 @@ impl Frame {
 pub(super) fn of_config(
     config: &Config,
     edge: Option<Arc<EdgeSettings>>,
-    program: PathBuf,
+    args: &RunArgs,
     metrics: Metrics,
 ) -> Option<Haproxy> {
     let top = config.haproxy.as_ref().filter(|t| t.do_writes)?;
@@ -286,10 +287,11 @@ pub(super) fn of_config(
         sockets: if top.do_socket { top.socket_file_path.clone() } else { Vec::new() },
     };
     let edge = edge.map(|edge| Arc::new(Arc::unwrap_or_clone(edge).with_copies_beside(&path)));
-    let connection = Connection::by_commands(commands, program, path.clone());
+    let connection = Connection::by_commands(commands, args.process.haproxy_bin.clone(), path.clone());
     let files = ConfigFiles::new(path).with_candidate(candidate);
     let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
-    Some(Haproxy::of_synapse(composer, edge, files, connection, pace, metrics))
+    let haproxy = Haproxy::of_synapse(composer, edge, files, connection, pace, metrics);
+    Some(haproxy.with_addresses(args.addresses.policy_with(&config.backend_networks), args.admin.address()))
 }
 
 /// Generators, and what HAProxy's tells of itself.

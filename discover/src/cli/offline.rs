@@ -18,6 +18,7 @@ use crate::generators::haproxy::composing::Given;
 use crate::generators::haproxy::edge::{EdgeComposer, Idle};
 use crate::generators::haproxy::files::ConfigFiles;
 use crate::generators::haproxy::layout::Layout;
+use crate::generators::haproxy::loops::Loops;
 use crate::generators::haproxy::plan::Applied;
 use crate::generators::haproxy::ports::{Ports, assign};
 use crate::generators::haproxy::settings::HaproxySettings;
@@ -66,6 +67,7 @@ impl Native {
             edge.add_to(&mut layout, services);
             layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
         }
+        without_loops(&mut layout);
         Ok(layout)
     }
 }
@@ -130,6 +132,16 @@ impl OfflineEdge {
         std::fs::write(self.copies.join("list"), "").map_err(Failure::runtime)?;
         let refused = load(&self.certificates, SystemTime::now()).refused;
         Ok(refused.iter().map(|r| format!("certificate {}: {}", r.source.display(), r.why)).collect())
+    }
+}
+
+/// Takes out servers that would be HAProxy itself, and says so.
+pub fn without_loops(layout: &mut Layout) {
+    let mut loops = Loops::default();
+    loops.look(true, Instant::now());
+    loops.leave_out(layout, &Layout::default());
+    for (server, why) in loops.reasons() {
+        eprintln!("discover: {server} is left out: {why}");
     }
 }
 

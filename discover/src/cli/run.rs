@@ -23,6 +23,7 @@ use super::edge::EdgeArgs;
 use super::serve::{Offer, serve};
 use super::settings::HaproxyArgs;
 use super::source::SourceArgs;
+use crate::addresses::{AddressArgs, AddressPolicy};
 use crate::agent::Agent;
 use crate::certificates::Keeper;
 use crate::edge::EdgeSettings;
@@ -33,7 +34,7 @@ use crate::generators::haproxy::settings::HaproxySettings;
 use crate::haproxy::process::{Launch, Output};
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
-use crate::reconcile::{DefaultServer, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
+use crate::reconcile::{Admission, DefaultServer, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
 
@@ -58,6 +59,8 @@ pub struct RunArgs {
     pub(super) pace: PaceArgs,
     #[command(flatten)]
     pub(super) limits: Limits,
+    #[command(flatten)]
+    pub(super) addresses: AddressArgs,
     /// Where the admin server listens (GET only: status page, metrics, health), or off
     #[arg(long, env = "DISCOVER_ADMIN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9181")]
     pub(super) admin: Listen,
@@ -219,7 +222,13 @@ impl RunArgs {
         let connection = Connection::new(self.process.mode(), launch, socket);
         let pace = ReloadPace::new(self.pace.reload_interval, self.pace.reload_jitter);
         let pace = pace.with_most_old(self.pace.max_old_workers);
-        Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))
+        let haproxy = Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))?;
+        Ok(haproxy.with_addresses(self.address_policy(), self.admin.address()))
+    }
+
+    /// Which addresses backends may have.
+    pub(super) fn address_policy(&self) -> AddressPolicy {
+        self.addresses.policy(self.source.is_own())
     }
 }
 
@@ -260,7 +269,9 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     // Docker itself says at every start what there is; of a registry's silence nobody knows what it means.
     let state = (!args.source.knows_all_at_start()).then(|| StateFile::new(args.process.dir.join("state.json")));
     let memory = state.as_ref().map(StateFile::load).unwrap_or_default();
-    let routed: ServiceMap = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
+    let mut routed: ServiceMap = memory.told.clone();
+    Admission::new(args.address_policy()).admit(&mut routed);
+    routed.extend(memory.kept.clone());
     let emptied = Emptied::new(args.pace.on_empty, routed).with_defaults(args.pace.default_servers.clone());
     let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };
     let guard = Arc::new(Mutex::new(Guard::new(guard, memory, Instant::now())));
@@ -274,6 +285,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         generators: vec![Box::new(haproxy)],
         guard,
         limits: args.limits,
+        admission: Admission::new(args.address_policy()),
         emptied,
         state,
         kept: ServiceMap::new(),

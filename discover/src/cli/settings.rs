@@ -8,7 +8,7 @@ use clap::Args;
 use common::model::{Mode, Port};
 
 use super::Failure;
-use crate::generators::haproxy::settings::{HaproxySettings, ListenOn, PortRanges};
+use crate::generators::haproxy::settings::{HaproxySettings, ListenOn, ListenerShare, PortRanges};
 
 /// What haproxy.cfg is to be like.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +35,9 @@ pub struct HaproxyArgs {
     /// HAProxy's maxconn
     #[arg(long, env = "DISCOVER_MAXCONN", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub maxconn: u32,
+    /// The most connections of one service's port, of the edge's or of the stats page's: a share of --maxconn, or a number
+    #[arg(long, env = "DISCOVER_LISTENER_MAXCONN", value_name = "SHARE", default_value_t = ListenerShare::default())]
+    pub listener_maxconn: ListenerShare,
     /// HAProxy's timeout connect
     #[arg(long, env = "DISCOVER_TIMEOUT_CONNECT", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub timeout_connect: Duration,
@@ -100,6 +103,7 @@ impl HaproxyArgs {
             check: self.check.trim().to_owned(),
             slow_start: self.slow_start,
             maxconn: self.maxconn,
+            listener_maxconn: self.listener_maxconn.of(self.maxconn),
             timeouts: [self.timeout_connect, self.timeout_client, self.timeout_server],
             user: user(self.haproxy_user.as_deref()),
             templates: self.templates.clone(),

@@ -76,6 +76,11 @@ impl SourceArgs {
         self.docker.docker
     }
 
+    /// Whether backends come from this host itself: nobody else says where they are.
+    pub fn is_own(&self) -> bool {
+        self.docker.docker
+    }
+
     /// The watcher that these flags describe; it has not connected yet.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use common::model::ServiceName;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::addresses::NetworkRule;
 use crate::edge::EdgeSettings;
 
 /// The whole config.
@@ -14,6 +15,8 @@ use crate::edge::EdgeSettings;
 pub struct Config {
     /// The services, in their order.
     pub services: Vec<Arc<Service>>,
+    /// Which networks backends may have their addresses in.
+    pub backend_networks: Vec<NetworkRule>,
     /// haproxy, if it is wanted.
     pub haproxy: Option<Arc<Haproxy>>,
     /// The HTTP edge, if it is wanted.

@@ -85,6 +85,8 @@ pub struct Frame {
     pub default_mode: Mode,
     /// How long the rules of a service without backends stay.
     pub linger: Duration,
+    /// `maxconn` of each frontend; without it the process's counts.
+    pub listener_maxconn: Option<u32>,
 }
 
 impl Default for Frame {
@@ -97,6 +99,7 @@ impl Default for Frame {
             slow_start: None,
             default_mode: Mode::Tcp,
             linger: Duration::from_secs(600),
+            listener_maxconn: None,
         }
     }
 }
@@ -173,6 +176,7 @@ pub fn frontends(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool)
 fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool, way: Way) -> Result<String, tera::Error> {
     let mut context = Context::new();
     context.insert("map", map);
+    context.insert("maxconn", &frame.listener_maxconn);
     context.insert("binds", &if bound { binds(settings, &frame.listen, way) } else { Vec::new() });
     for (name, time) in [("timeout_connect", frame.timeouts[0]), ("timeout_client", frame.timeouts[1])] {
         context.insert(name, &format!("{}ms", time.as_millis()));

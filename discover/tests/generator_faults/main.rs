@@ -4,6 +4,7 @@
 
 mod disk;
 mod hung;
+mod loops;
 mod processes;
 mod refused;
 mod reloads;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::model::{Backend, Mode, Pool, ServiceMap, Status};
+use discover::addresses::AddressPolicy;
 use discover::generators::haproxy::Haproxy;
 use discover::generators::haproxy::connection::{Connection, ProcessMode};
 use discover::generators::haproxy::layout::Layout;
@@ -71,6 +72,7 @@ impl World {
             check: "check inter 200ms rise 1 fall 2".into(),
             slow_start: None,
             maxconn: 2000,
+            listener_maxconn: 1000,
             timeouts: [Duration::from_millis(500), Duration::from_secs(20), Duration::from_secs(20)],
             user: None,
             templates: None,
@@ -262,7 +264,9 @@ fn generator(
     registry: &mut Registry,
 ) -> Haproxy {
     let connection = Connection::new(mode, launch.clone(), socket.to_owned());
-    Haproxy::new(settings.clone(), connection, ReloadPace::new(interval, 0.0), Metrics::new(registry)).unwrap()
+    let pace = ReloadPace::new(interval, 0.0);
+    let haproxy = Haproxy::new(settings.clone(), connection, pace, Metrics::new(registry)).unwrap();
+    haproxy.with_addresses(AddressPolicy::with_loopback(), None)
 }
 
 /// A backend whose clients come to `service_port`.

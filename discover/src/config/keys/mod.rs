@@ -47,6 +47,13 @@ pub const ROOT: &[Key] = &[
         "Directory of further services, `NAME.json` or `NAME.yaml` each; one of the same name takes the place of the other.",
         "service_conf_dir_adds_and_replaces_services",
     ),
+    ours(
+        "backend_networks",
+        Kind::Lines,
+        "[]",
+        "Networks or addresses that backends may have; with `!` before it, that they may not. Without one that is listed: all but special ones, loopback among them.",
+        "backend_networks_say_which_addresses_count",
+    ),
     key("haproxy", Kind::Object(HAPROXY), "", "The haproxy generator.", "a_section_without_its_required_keys_is_named"),
     ours(
         "edge",

@@ -39,6 +39,13 @@ impl Reader {
     /// The whole config, as far as it can be read, and what there is to say about it.
     pub fn config(mut self, root: &Map<String, Value>) -> (Config, Report) {
         let mut config = Config::default();
+        let networks = root.get("backend_networks").and_then(Value::as_array).into_iter().flatten();
+        for (n, network) in networks.enumerate() {
+            match network.as_str().unwrap_or_default().parse() {
+                Ok(rule) => config.backend_networks.push(rule),
+                Err(e) => self.report.error(&format!("backend_networks[{n}]"), e.to_string()),
+            }
+        }
         if let Some(value) = root.get("haproxy") {
             self.lines(value, HAPROXY, "haproxy");
             config.haproxy = self.read(value, "haproxy").map(Arc::new);

@@ -115,6 +115,7 @@ impl Composer {
         let s = &self.settings;
         let mut context = Context::new();
         context.insert("maxconn", &s.maxconn);
+        context.insert("listener_maxconn", &s.listener_maxconn);
         context.insert("socket", &s.socket);
         context.insert("user", &s.user.as_ref().map(|(user, _)| user));
         context.insert("group", &s.user.as_ref().map(|(_, group)| group));
@@ -130,6 +131,7 @@ impl Composer {
         let mut context = Context::new();
         context.insert("service", service);
         context.insert("port", &port);
+        context.insert("listener_maxconn", &self.settings.listener_maxconn);
         context.insert("binds", &self.settings.listen.binds(port));
         context.insert("mode", mode.as_str());
         self.render("section.tera", &context)
@@ -244,7 +246,7 @@ fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) 
         Host::Ip(ip) => *ip,
         Host::Name(name) => match names.get(name) {
             Some(ip) => ip,
-            None => return Ok(None),
+            None => return names.refused(name).map_or(Ok(None), |why| Err(why.to_owned())),
         },
     };
     let (name, address) = (server_name(backend.id.as_str()), SocketAddr::new(ip, backend.port.get()));

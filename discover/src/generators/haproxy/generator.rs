@@ -2,6 +2,7 @@
 //! the plan out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use super::edge::{EdgeComposer, Idle};
 use super::files::ConfigFiles;
 use super::layout::{Layout, Section};
 use super::lingering::Lingering;
+use super::loops::Loops;
 use super::plan::{Applied, Live, Plan, ReloadReason, plan};
 use super::readback::{Place, Retired};
 use super::refused::Refused;
@@ -28,6 +30,7 @@ use super::slices::{Behind, Slices};
 use super::status::HaproxyStatus;
 use super::synapse::{Quarantined, SynapseComposer};
 use super::writing::WritePace;
+use crate::addresses::AddressPolicy;
 use crate::edge::frontend::{Frame, section_number};
 use crate::edge::{EdgeSettings, Routing, RuleMap};
 use crate::generators::{Generator, Outcome};
@@ -59,6 +62,8 @@ pub struct Haproxy {
     pub(super) pace: ReloadPace,
     pub(super) names: Resolved,
     pub(super) binds: Binds,
+    /// Servers that would be HAProxy itself.
+    loops: Loops,
     /// HAProxy runs although its runtime socket does not answer.
     runs_silently: bool,
     /// When the file may be written.
@@ -152,6 +157,7 @@ impl Haproxy {
             pace,
             names: Resolved::default(),
             binds: Binds::default(),
+            loops: Loops::default(),
             runs_silently: false,
             writing: WritePace::default(),
             unwritten: false,
@@ -174,6 +180,13 @@ impl Haproxy {
             metrics,
             status: Arc::new(Mutex::new(status)),
         }
+    }
+
+    /// With this policy for what host names resolve to, and where discover's own admin server listens.
+    #[must_use]
+    pub fn with_addresses(mut self, policy: AddressPolicy, admin: Option<SocketAddr>) -> Self {
+        (self.names, self.loops) = (Resolved::new(policy), Loops::new(admin));
+        self
     }
 
     /// What the last turns did, for status.
@@ -282,10 +295,7 @@ impl Haproxy {
         }
         self.refused.leave_out(&mut layout);
         let rendered = self.composing.renders() - rendered;
-        if rendered > 0 {
-            self.metrics.renders.inc_by(rendered);
-            self.tell_quarantined();
-        }
+        self.metrics.renders.inc_by(rendered);
         if let Some(settings) = &self.settings {
             let taken = |section: &Section| {
                 self.binds.wants_port_of(section, settings) || section_number(&section.name).is_some()
@@ -298,6 +308,10 @@ impl Haproxy {
         }
         if self.settings.is_some() && self.edge.is_some() {
             layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let loops = self.loops.leave_out(&mut layout, &self.applied.layout);
+        if rendered > 0 || loops {
+            self.tell_quarantined();
         }
         self.tell_edge();
         layout
@@ -322,7 +336,7 @@ impl Haproxy {
         }
         self.quarantined = quarantined;
         let composers = self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
-        let shown: BTreeMap<_, _> = composers.chain(self.refused.reasons()).collect();
+        let shown: BTreeMap<_, _> = composers.chain(self.refused.reasons()).chain(self.loops.reasons()).collect();
         self.note().quarantined = shown;
     }
 
@@ -358,6 +372,7 @@ impl Generator for Haproxy {
             self.verify().await;
         }
         self.choose_ports(desired);
+        self.loops.look(self.connection.local(), self.now);
         self.note().unresolved = self.names.unresolved().map(str::to_owned).collect();
     }
 

@@ -23,6 +23,7 @@
 //! | [`steps`] | runtime operations, carried out and judged | yes |
 //! | [`refused`] | servers that HAProxy refuses for their registrations' words | no |
 //! | [`ids`] | numbers of servers that are added at run time | no |
+//! | [`loops`] | servers that would be HAProxy itself | own addresses only |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 //! | [`writing`] | when the file may be written | no |
 //! | [`generator`] | a turn's preparation and plan | asks only |
@@ -45,6 +46,7 @@ mod health;
 pub mod ids;
 pub mod layout;
 pub mod lingering;
+pub mod loops;
 pub mod plan;
 pub mod ports;
 pub mod readback;

@@ -222,7 +222,7 @@ impl<'a> Turn<'a> {
             (Host::Ip(ip), _) => *ip,
             (Host::Name(name), Some(names)) => match names.get(name) {
                 Some(ip) => ip,
-                None => return refuse("its host name has no address".to_owned()),
+                None => return refuse(names.refused(name).unwrap_or("its host name has no address").to_owned()),
             },
             (Host::Name(_), None) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         };
