@@ -10,6 +10,7 @@ mod reloads;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod words;
 
 use support::traffic::HttpBackend;
 use support::world::{World, backend};

@@ -115,7 +115,6 @@ const KEYWORDS: &[(&str, Kind)] = &[
     ("no-tlsv11", FLAG),
     ("no-tlsv12", FLAG),
     ("no-tlsv13", FLAG),
-    ("no-verifyhost", FLAG),
     ("non-stick", FLAG),
     ("npn", Kind::Protocols),
     ("observe", Kind::OneOf(&["none", "layer4", "layer7"])),

@@ -248,6 +248,9 @@ fn split(line: &str) -> Result<Vec<String>, &'static str> {
     if line.contains('"') && line.contains('$') {
         return Err("would be filled in from HAProxy's environment");
     }
+    if line.chars().any(|c| c.is_control() && c != '\t') {
+        return Err("a control character");
+    }
     while let Some(c) = rest.chars().next() {
         let end = match c {
             '"' | '\'' => 1 + rest[1..].find(c).ok_or("a quote without its end")? + 1,
@@ -264,9 +267,6 @@ fn split(line: &str) -> Result<Vec<String>, &'static str> {
         }
         if inner.contains("\\x") || inner.ends_with('\\') {
             return Err("a backslash that writes another sign");
-        }
-        if inner.chars().any(char::is_control) {
-            return Err("a control character");
         }
         words.push(inner.replace('\\', ""));
         rest = after.trim_start();
