@@ -189,6 +189,9 @@ pub struct ServiceHaproxy {
     pub cookie_value_method: Option<String>,
     pub shared_frontend: Option<Vec<String>>,
     pub server_backup_port: Option<u16>,
+    /// A registry holds it: its words are not the operator's.
+    #[serde(skip)]
+    pub from_registry: bool,
 }
 
 /// nginx's own section.

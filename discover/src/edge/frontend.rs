@@ -115,9 +115,9 @@ pub fn section_number(name: &str) -> Option<(Way, u32)> {
     number(Way::Sni).or_else(|| number(Way::Http))
 }
 
-/// Whether a section of that name is the edge's, so that no service's may be called so.
+/// Whether a section of that name may be the edge's, so that no service's is called so.
 pub fn is_reserved(name: &str) -> bool {
-    name == "edge" || name.starts_with(RESERVED)
+    name == "edge" || name == PLAIN || name.starts_with(RESERVED)
 }
 
 /// The addresses on which the edge listens.

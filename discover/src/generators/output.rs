@@ -5,9 +5,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::environment;
 use common::files::{FileError, Replace, replace, write_if_changed};
 use common::model::ServiceMap;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::config::types::Service;
@@ -40,7 +40,7 @@ pub enum OutputError {
 /// [`OutputError::Command`] unless it exits with 0 in time.
 pub async fn shell(what: &'static str, command: &str) -> Result<(), OutputError> {
     let failed = |why: String| OutputError::Command { what, command: command.to_owned(), why };
-    let mut sh = Command::new("sh");
+    let mut sh = environment::made("sh");
     sh.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(COMMAND_DEADLINE, sh.output()).await;
     let output = output.map_err(|_| failed(format!("took longer than {COMMAND_DEADLINE:?}")))?;

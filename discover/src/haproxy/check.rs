@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use common::environment;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -65,7 +66,7 @@ pub enum AskError {
 /// # Errors
 /// [`AskError`].
 pub async fn version(program: &Path) -> Result<Version, AskError> {
-    let run = Command::new(program).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
+    let run = environment::made(program).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
     let late = || io::Error::from(io::ErrorKind::TimedOut);
     let output = timeout(Duration::from_secs(10), run).await.map_err(|_| late()).and_then(|r| r);
     let output = output.map_err(|source| AskError::Run { program: program.to_owned(), source })?;
@@ -91,7 +92,7 @@ pub async fn check_by(
     config: &Path,
     spawner: impl FnOnce(&mut Command) -> io::Result<Child>,
 ) -> Result<(), CheckError> {
-    let mut command = Command::new(program);
+    let mut command = environment::made(program);
     // Relative names in a config count from its reader's directory, which is ours for the real start too.
     command.arg("-c").args(args).arg("-f").arg(config).stdin(Stdio::null()).kill_on_drop(true);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -13,6 +13,7 @@
 //! | [`master`] | the master CLI: reload with a known outcome |
 //! | [`check`] | `haproxy -c` and `-v` |
 //! | [`process`] | starting, adopting and stopping HAProxy |
+//! | [`words`] | what a registration may say on a line of haproxy.cfg; no I/O |
 //! | [`ports`] | would HAProxy be able to bind this? |
 //!
 //! The rules: every wait has a deadline; a reply that is not known to mean success is an error that carries it; and nothing here decides
@@ -31,3 +32,4 @@ pub mod shortage;
 pub mod socket;
 pub mod tables;
 pub mod version;
+pub mod words;

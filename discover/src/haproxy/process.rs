@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use common::environment;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -117,7 +118,7 @@ impl Launch {
     pub fn command(&self) -> io::Result<Command> {
         let mut socket = self.master_socket.clone().into_os_string();
         socket.push(",mode,600");
-        let mut command = Command::new(&self.program);
+        let mut command = environment::made(&self.program);
         command.arg("-W").arg("-S").arg(socket).args(&self.args).arg("-f").arg(&self.config);
         detach(&mut command, &self.output)?;
         Ok(command)

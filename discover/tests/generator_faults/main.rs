@@ -12,6 +12,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod turns;
+mod words;
 
 use support::traffic::HttpBackend;
 use support::world::{World, backend};

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use common::backoff::Backoff;
+use common::environment;
 use common::hostip;
 use common::model::{Host, Port, Status};
 use common::program::{Signals, exit_code, is_end, pass};
@@ -12,7 +13,6 @@ use common::store::Store as _;
 use common::store::etcd::EtcdStore;
 use common::telemetry::Chain;
 use nix::sys::signal::Signal;
-use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -135,7 +135,7 @@ impl Run<'_> {
         };
         let shown = program.to_string_lossy();
         let cannot = |e: io::Error| Failure::runtime(format!("starting {shown}: {e}"));
-        let mut child = Command::new(program).args(arguments).kill_on_drop(true).spawn().map_err(cannot)?;
+        let mut child = environment::inherited(program).args(arguments).kill_on_drop(true).spawn().map_err(cannot)?;
         info!(program = %shown, pid = child.id(), service = %self.args.service, address = %self.own.backend.address(), "Started.");
         let place = (self.args.check_host.clone(), self.local);
         let mut checks = Checks::start(&self.args.check, place, &self.args.checks);

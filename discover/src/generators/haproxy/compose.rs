@@ -1,7 +1,7 @@
 //! Services as sections, in docker-discover's way: one `listen` for each, on its own port. Pure, and cached: a service
 //! whose pool did not change costs a pointer comparison.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,14 @@ use common::model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, St
 use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};
+use super::names::{self, section_name, server_name};
 use super::ports::Ports;
-use super::server::{Own, Server, server_name};
+use super::server::{Own, Server};
 use super::settings::HaproxySettings;
 use super::synapse::Quarantined;
-use super::synapse::options::{check, fill};
 use crate::haproxy::version::Capabilities;
+use crate::haproxy::words::options::{Place, parse};
+use crate::haproxy::words::template::fill;
 use crate::names::Resolved;
 
 /// A template that cannot be read, parsed or rendered.
@@ -48,6 +50,10 @@ pub struct Composer {
     header: Arc<str>,
     /// The same without the stats page.
     header_without_stats: Arc<str>,
+    /// The names of the header's sections: no service's may be called so.
+    taken: BTreeSet<String>,
+    /// Services that are called so.
+    clashes: Vec<Quarantined>,
     cache: HashMap<ServiceName, Cached>,
     /// Sections rendered anew since the start.
     renders: u64,
@@ -84,9 +90,11 @@ impl Composer {
                 .map_err(|source| TemplateError::Tera { name: shown, source: Box::new(source) })?;
         }
         let (header, cache): (Arc<str>, _) = ("".into(), HashMap::new());
-        let mut composer = Self { settings, tera, header_without_stats: header.clone(), header, cache, renders: 0 };
+        let (header_without_stats, taken, clashes) = (header.clone(), BTreeSet::new(), Vec::new());
+        let mut composer = Self { settings, tera, header_without_stats, header, taken, clashes, cache, renders: 0 };
         composer.header = composer.render_header(composer.settings.stats_port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
+        composer.taken = names::of_proxies(&composer.header).map(str::to_owned).collect();
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
     }
@@ -108,7 +116,7 @@ impl Composer {
 
     /// The registrations that the last turn left out.
     pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
-        self.cache.values().flat_map(|cached| &cached.quarantined)
+        self.cache.values().flat_map(|cached| &cached.quarantined).chain(&self.clashes)
     }
 
     fn render_header(&self, stats_port: Option<Port>) -> Result<String, TemplateError> {
@@ -147,8 +155,13 @@ impl Composer {
     ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
+        let mut clashes = Vec::new();
         for (service, port) in &ports.listed {
             let Some(pool) = services.get(service) else { continue };
+            if !self.taken.is_empty() && self.taken.contains(&*section_name(service)) {
+                clashes.push(clash(service));
+                continue;
+            }
             let cached = self.cache.get(service);
             let same = |c: &&Cached| c.port == *port && c.generation == names.generation() && c.can == *can;
             if let Some(cached) = cached.filter(|c| Arc::ptr_eq(&c.pool, pool)).filter(same) {
@@ -179,6 +192,8 @@ impl Composer {
                 }
             }
         }
+        self.renders += u64::from(clashes != self.clashes);
+        self.clashes = clashes;
         self.cache.retain(|service, _| ports.listed.contains_key(service));
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
@@ -192,14 +207,24 @@ impl Composer {
         names: &Resolved,
         can: &Capabilities,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
+        let name = section_name(service);
         let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
         let mode = backends().find_map(|b| b.mode).unwrap_or(self.settings.default_mode);
         let params = params(&self.settings.check, self.settings.slow_start, can);
-        let (servers, quarantined) = servers(service, pool, &params, names);
-        let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
-        let (name, inherited, text) = (service.as_str().into(), "".into(), Default::default());
+        let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
+        let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
+        let place = Place { http_checks, ..Place::of_mode(mode) };
+        let (servers, quarantined) = servers(service, pool, &params, names, &place);
+        let (inherited, text) = ("".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
+}
+
+/// A service whose section would have the name of one in the operator's header.
+fn clash(service: &ServiceName) -> Quarantined {
+    let server = section_name(service).to_string();
+    let reason = format!("the header has a section {server} already: call one of the two otherwise");
+    Quarantined { service: service.clone(), server, reason }
 }
 
 /// What stands on every server's line.
@@ -220,13 +245,15 @@ pub(super) fn servers(
     pool: &Pool,
     params: &Arc<str>,
     names: &Resolved,
+    place: &Place<'_>,
 ) -> (Vec<Server>, Vec<Quarantined>) {
     let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
     // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
     let any_up = backends().any(|b| b.status == Status::Up);
     let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
+    let mut ids = HashSet::new();
     for backend in backends() {
-        match server(backend, any_up, params, names) {
+        match server(backend, any_up, params, names, place, &mut ids) {
             Ok(server) => servers.extend(server),
             Err(reason) => {
                 let server = backend.id.to_string();
@@ -241,7 +268,14 @@ pub(super) fn servers(
 ///
 /// # Errors
 /// What is wrong with the words that its registration asks for.
-fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) -> Result<Option<Server>, String> {
+fn server(
+    backend: &Backend,
+    any_up: bool,
+    params: &Arc<str>,
+    names: &Resolved,
+    place: &Place<'_>,
+    ids: &mut HashSet<u32>,
+) -> Result<Option<Server>, String> {
     let ip = match &backend.host {
         Host::Ip(ip) => *ip,
         Host::Name(name) => match names.get(name) {
@@ -255,9 +289,13 @@ fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) 
             Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }
         }
         Some(options) => {
-            let words = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
-                .and_then(|words| check(&words, &[], &|_| false).map(|()| words))
+            let own = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
+                .and_then(|words| parse(&words, place))
                 .map_err(|why| format!("haproxy_server_options: {why}"))?;
+            if let Some(id) = own.id().filter(|id| !ids.insert(*id)) {
+                return Err(format!("haproxy_server_options: id {id} belongs to another registration"));
+            }
+            let words = own.to_string();
             let line = format!("server {name} {address} {params} {words}").into();
             Server { line: None, ..Server::of_line(name, address, line) }.with_own(&words)
         }

@@ -10,6 +10,7 @@
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg as a value, written and read back | no |
+//! | [`names`] | names of sections and servers, made from the registry's | no |
 //! | [`mod@plan`], [`changes`] | from what runs to what is desired | no |
 //! | [`slices`] | how much of it one turn does | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
@@ -47,6 +48,7 @@ pub mod ids;
 pub mod layout;
 pub mod lingering;
 pub mod loops;
+pub mod names;
 pub mod plan;
 pub mod ports;
 pub mod readback;

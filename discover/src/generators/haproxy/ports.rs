@@ -6,7 +6,6 @@ use std::fmt;
 use common::model::{Port, ServiceMap, ServiceName, Transport};
 
 use super::settings::HaproxySettings;
-use crate::edge::frontend::is_reserved;
 
 /// Why a service has no section of its own, though it has backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +27,6 @@ pub enum Unlisted {
     Reserved(Port),
     /// Another program listens there: HAProxy could not bind it.
     Taken(Port),
-    /// The edge's own sections are called so.
-    ReservedName,
 }
 
 impl fmt::Display for Unlisted {
@@ -40,7 +37,6 @@ impl fmt::Display for Unlisted {
             Self::Clash { port, winner } => write!(f, "port {port} belongs to service {winner}, the lower name"),
             Self::NotAllowed(port) => write!(f, "port {port} is outside --service-ports"),
             Self::Reserved(port) => write!(f, "port {port} is used by discover itself"),
-            Self::ReservedName => f.write_str("sections of the edge are called so: it has no port of its own"),
             Self::Taken(port) => write!(f, "port {port} is taken by another program on this host"),
         }
     }
@@ -72,7 +68,6 @@ pub fn assign(services: &ServiceMap, settings: &HaproxySettings, taken: &BTreeSe
         let wanted = match tcp().find_map(|b| b.service_port) {
             None if tcp().next().is_none() && !pool.is_empty() => Err(Unlisted::UdpOnly),
             None => Err(Unlisted::NoPort),
-            Some(_) if settings.edge.is_some() && is_reserved(service.as_str()) => Err(Unlisted::ReservedName),
             Some(port) if !settings.service_ports.contains(port) => Err(Unlisted::NotAllowed(port)),
             Some(port) if settings.stats_port == Some(port) || settings.reserved.contains(&port) => {
                 Err(Unlisted::Reserved(port))

@@ -188,14 +188,6 @@ impl fmt::Display for Server {
     }
 }
 
-/// A backend's id as a server name. HAProxy refuses `@` there, so it is replaced, and a checksum keeps such names apart.
-pub fn server_name(id: &str) -> Arc<str> {
-    if !id.contains('@') {
-        return id.into();
-    }
-    format!("{}-{:04x}", id.replace('@', "."), checksum(id.as_bytes()) & 0xffff).into()
-}
-
 /// A checksum of much text, eight bytes at a step: stable across versions and machines, too, and ten times as fast. A change
 /// of one word always shows.
 pub fn checksum_of_text(text: &[u8]) -> u64 {
@@ -261,12 +253,5 @@ mod tests {
         assert_eq!(bare.to_string(), "server a 127.0.0.1:1 check maxconn 3 weight 5 disabled");
         assert_eq!(bare.bare(), None);
         assert_eq!(server.with_own("weight 5").bare(), None);
-    }
-
-    #[test]
-    fn names_that_haproxy_refuses_are_mapped_apart() {
-        assert_eq!(&*server_name("abc:80"), "abc:80");
-        assert_ne!(server_name("a@b"), server_name("a.b"));
-        assert!(!server_name("a@b").contains('@'));
     }
 }
