@@ -15,6 +15,7 @@ use super::layout::{Layout, Section};
 use super::ports::Ports;
 use super::server::{Own, Server, server_name};
 use super::settings::HaproxySettings;
+use super::stats::StatsUser;
 use super::synapse::Quarantined;
 use super::synapse::options::{check, fill};
 use crate::haproxy::version::Capabilities;
@@ -87,6 +88,11 @@ impl Composer {
         let mut composer = Self { settings, tera, header_without_stats: header.clone(), header, cache, renders: 0 };
         composer.header = composer.render_header(composer.settings.stats_port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
+        if !composer.settings.stats.users.is_empty() && !composer.header.contains("http_auth(") {
+            tracing::warn!(
+                "The template header.tera does not ask for the users of --stats-auth-file (stats_users): everybody may read the stats page."
+            );
+        }
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
     }
@@ -118,7 +124,8 @@ impl Composer {
         context.insert("socket", &s.socket);
         context.insert("user", &s.user.as_ref().map(|(user, _)| user));
         context.insert("group", &s.user.as_ref().map(|(_, group)| group));
-        context.insert("stats", &stats_port.map(|port| s.listen.binds(port)));
+        context.insert("stats", &stats_port.map(|port| s.listen_of(port).binds(port)));
+        context.insert("stats_users", &s.stats.users.iter().map(StatsUser::words).collect::<Vec<_>>());
         let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
         for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
             context.insert(name, &value);

@@ -13,6 +13,7 @@
 //! | [`mod@plan`], [`changes`] | from what runs to what is desired | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
 //! | [`reload`] | when a reload may happen | time only |
+//! | [`stats`] | where the stats page listens, and who may read it | yes |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
@@ -43,6 +44,7 @@ pub mod refused;
 pub mod reload;
 pub mod server;
 pub mod settings;
+pub mod stats;
 pub mod status;
 pub mod steps;
 pub mod synapse;

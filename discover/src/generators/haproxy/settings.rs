@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::model::{Mode, Port};
 
+use super::stats::Stats;
 use crate::edge::EdgeSettings;
 use crate::edge::frontend::Frame;
 
@@ -23,6 +24,8 @@ pub struct HaproxySettings {
     pub listen: ListenOn,
     /// The port of the stats page, if there is one.
     pub stats_port: Option<Port>,
+    /// Where it listens, and who may read it.
+    pub stats: Stats,
     /// Ports that services may open.
     pub service_ports: PortRanges,
     /// Ports that they may not, because discover or the edge listens there.
@@ -48,6 +51,12 @@ pub struct HaproxySettings {
 }
 
 impl HaproxySettings {
+    /// What listens on `port`: the stats page may have addresses of its own.
+    pub fn listen_of(&self, port: Port) -> &ListenOn {
+        let own = self.stats.listen.as_ref().filter(|_| self.stats_port == Some(port));
+        own.unwrap_or(&self.listen)
+    }
+
     /// What the edge has in common with the rest of the file.
     pub fn frame(&self) -> Frame {
         Frame {
@@ -154,6 +163,7 @@ pub(super) mod tests_support {
             socket: "haproxy.sock".into(),
             listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
             stats_port: None,
+            stats: Stats::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
             default_mode: Mode::Tcp,
