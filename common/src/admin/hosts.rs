@@ -66,7 +66,7 @@ fn without_port(text: &str) -> Option<&str> {
         None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
     let port = rest.strip_prefix(':').map(str::parse::<u16>);
-    let good = if rest.is_empty() { true } else { port.is_some_and(|port| port.is_ok()) };
+    let good = rest.is_empty() || port.is_some_and(|port| port.is_ok());
     (good && !host.is_empty()).then_some(host)
 }
 
