@@ -31,6 +31,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const OURS: &str = "c-";
 const LIST: &str = "list";
 const NAMES: &str = "names";
+/// What haproxy.cfg names in our directory: without them HAProxy takes no such file.
+pub const FILES: [&str; 2] = [LIST, NAMES];
 
 /// What keeps HAProxy from having the certificates that it should have.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +132,7 @@ impl Keeper {
         let (stamps, now) = (load::stamps(&self.sources), SystemTime::now());
         let before = self.loaded.borrow().clone();
         let ran_out = before.certificates.iter().any(|c| c.facts.not_after <= now);
-        let written_once = [LIST, NAMES].iter().all(|file| self.directory.join(file).exists());
+        let written_once = FILES.iter().all(|file| self.directory.join(file).exists());
         if stamps == self.stamps && !ran_out && written_once {
             return Ok(false);
         }
