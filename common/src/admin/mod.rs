@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`AdminServer`] | GET only: `/`, `/metrics`, `/live`, `/ready`, `/status`, `/events`, and routes of the agent's own |
 //! | [`access`] | who may read: a token, TLS |
+//! | `hosts` | under which names it answers |
+//! | `deadline` | ends a connection whose client does not read |
 //! | [`client`] | the command `status` |
 //! | [`control`] | a Unix socket for what changes something |
 //! | [`render`] | a status as text for people |
@@ -19,6 +21,8 @@ pub mod access;
 mod access_tests;
 pub mod client;
 pub mod control;
+mod deadline;
+mod hosts;
 pub mod render;
 mod routes;
 mod server;

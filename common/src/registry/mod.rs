@@ -6,6 +6,7 @@
 
 mod follow;
 mod table;
+mod told;
 mod watcher;
 
 pub use follow::{Follower, News};

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Map, Value};
 
+use super::told::Told;
 use crate::model::{
     Backend, BackendId, Decoded, Host, ParsedKey, Pool, Port, Prefix, ServiceMap, ServiceName, Status, decode,
 };
@@ -86,12 +88,19 @@ pub struct Table {
     /// Keys of each service in discovery order: creation revision, then key.
     services: BTreeMap<ServiceName, BTreeSet<(Revision, Key)>>,
     snapshot: Snapshot,
+    told: Told,
 }
 
 impl Table {
     /// An empty table for keys under `prefix`.
     pub fn new(prefix: Prefix) -> Self {
-        Self { prefix, known: HashMap::new(), services: BTreeMap::new(), snapshot: Snapshot::default() }
+        Self {
+            prefix,
+            known: HashMap::new(),
+            services: BTreeMap::new(),
+            snapshot: Snapshot::default(),
+            told: Told::default(),
+        }
     }
 
     /// What the table holds now. Cheap: pools are shared.
@@ -198,7 +207,7 @@ impl Table {
 
     fn quarantine(&mut self, key: Key, why: Quarantined) {
         if self.snapshot.quarantined.get(&key).is_none_or(|q| q.revision != why.revision) {
-            tracing::warn!(%key, revision = %why.revision, reason = %why.reason, "Registration left out.");
+            self.told.bad(&key, &why, Instant::now());
         }
         let all = Arc::make_mut(&mut self.snapshot.quarantined);
         if all.len() < MOST_QUARANTINED || all.contains_key(&key) {
@@ -267,6 +276,7 @@ impl Table {
                 }
             }
         }
+        self.told.settle(self.snapshot.quarantined.len());
     }
 
     /// The pool, the keys without a port of their own, and whether the service's port stands in for it.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::settings::HaproxyArgs;
+use crate::certificates::keeper::FILES;
 use crate::certificates::load;
 use crate::edge::EdgeSettings;
 use crate::edge::frontend::Frame;
@@ -129,7 +130,9 @@ impl OfflineEdge {
             return Ok(Vec::new());
         }
         std::fs::create_dir_all(&self.copies).map_err(Failure::runtime)?;
-        std::fs::write(self.copies.join("list"), "").map_err(Failure::runtime)?;
+        for file in FILES {
+            std::fs::write(self.copies.join(file), "").map_err(Failure::runtime)?;
+        }
         let refused = load(&self.certificates, SystemTime::now()).refused;
         Ok(refused.iter().map(|r| format!("certificate {}: {}", r.source.display(), r.why)).collect())
     }

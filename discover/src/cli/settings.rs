@@ -9,6 +9,7 @@ use common::model::{Mode, Port};
 
 use super::Failure;
 use crate::generators::haproxy::settings::{HaproxySettings, ListenOn, ListenerShare, PortRanges};
+use crate::generators::haproxy::stats::{Stats, StatsListen, read_users};
 
 /// What haproxy.cfg is to be like.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +21,12 @@ pub struct HaproxyArgs {
     /// Port of HAProxy's stats page, or off
     #[arg(long, env = "DISCOVER_STATS_PORT", value_name = "PORT", default_value = "1936")]
     pub stats_port: PortOrOff,
+    /// Addresses of the stats page, separated by commas, or none for no page [default: those on which services listen]
+    #[arg(long, env = "DISCOVER_STATS_LISTEN", value_name = "ADDRESSES")]
+    pub stats_listen: Option<StatsListen>,
+    /// Only these users may read the stats page and its /metrics: USER:PASSWORD lines, a password in clear or as a hash of crypt(3)
+    #[arg(long, env = "DISCOVER_STATS_AUTH_FILE", value_name = "FILE")]
+    pub stats_auth_file: Option<PathBuf>,
     /// Ports that services may open; none for those that are reached over the edge alone
     #[arg(long, env = "DISCOVER_SERVICE_PORTS", value_name = "RANGES", default_value = "1-65535")]
     pub service_ports: PortRanges,
@@ -75,6 +82,15 @@ impl std::str::FromStr for PortOrOff {
 }
 
 impl HaproxyArgs {
+    fn stats(&self) -> Result<Stats, Failure> {
+        let listen = match &self.stats_listen {
+            Some(StatsListen::These(addresses)) => Some(ListenOn::These(addresses.clone())),
+            Some(StatsListen::None) | None => None,
+        };
+        let users = self.stats_auth_file.as_deref().map(read_users).transpose().map_err(|e| Failure::usage(&e))?;
+        Ok(Stats { listen, users: users.unwrap_or_default() })
+    }
+
     /// The settings, for the file and socket given. `reserved` are ports that discover itself uses.
     ///
     /// # Errors
@@ -96,7 +112,8 @@ impl HaproxyArgs {
             config_file: config_file.to_owned(),
             socket: socket.to_owned(),
             listen,
-            stats_port: self.stats_port.0,
+            stats_port: self.stats_port.0.filter(|_| self.stats_listen != Some(StatsListen::None)),
+            stats: self.stats()?,
             service_ports: self.service_ports.clone(),
             reserved: reserved.into_iter().collect(),
             default_mode: self.default_mode,

@@ -263,12 +263,18 @@ pub struct Template {
 }
 
 /// Prometheus' targets.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct Prometheus {
     pub file: PathBuf,
     pub label_prefix: String,
+}
+
+impl Default for Prometheus {
+    fn default() -> Self {
+        Self { file: PathBuf::new(), label_prefix: crate::generators::prometheus::REGISTERED.to_owned() }
+    }
 }
 
 /// A service's Prometheus targets.

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -186,7 +187,7 @@ impl Launch {
 pub(crate) fn detach(command: &mut Command, output: &Output) -> io::Result<()> {
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(false);
     if let Output::File(path) = output {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
         command.stdout(file.try_clone()?).stderr(file);
     }
     Ok(())

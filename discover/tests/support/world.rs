@@ -66,6 +66,7 @@ impl World {
             socket: lab.dir.path().join("admin.sock"),
             listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
             stats_port: None,
+            stats: Default::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
             default_mode: Mode::Http,

@@ -66,7 +66,8 @@ impl Binds {
             return;
         }
         let ours = self.ours(listening, settings);
-        let free = |port: Port| settings.listen.addresses(port).into_iter().all(|address| bindable(address).is_ok());
+        let free =
+            |port: Port| settings.listen_of(port).addresses(port).into_iter().all(|address| bindable(address).is_ok());
         loop {
             let taken = self.taken.keys().copied().collect();
             let ports = assign(&taken);
@@ -136,7 +137,7 @@ impl Binds {
             }
             Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
         };
-        let has = |port: &Port| settings.listen.addresses(*port).iter().all(|a| binds.contains(a));
+        let has = |port: &Port| settings.listen_of(*port).addresses(*port).iter().all(|a| binds.contains(a));
         let mut ours: BTreeSet<Port> = binds.iter().filter_map(|a| Port::new(a.port())).filter(has).collect();
         if matches!(listening, Listening::Files(_)) {
             // It runs, whatever has become of its file: what was chosen for it is taken by nobody but itself.

@@ -16,6 +16,7 @@ use super::names::{self, section_name, server_name};
 use super::ports::Ports;
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
+use super::stats::StatsUser;
 use super::synapse::Quarantined;
 use crate::haproxy::version::Capabilities;
 use crate::haproxy::words::options::{Place, parse};
@@ -95,6 +96,11 @@ impl Composer {
         composer.header = composer.render_header(composer.settings.stats_port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
         composer.taken = names::of_proxies(&composer.header).map(str::to_owned).collect();
+        if !composer.settings.stats.users.is_empty() && !composer.header.contains("http_auth(") {
+            tracing::warn!(
+                "The template header.tera does not ask for the users of --stats-auth-file (stats_users): everybody may read the stats page."
+            );
+        }
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
     }
@@ -127,7 +133,8 @@ impl Composer {
         context.insert("socket", &s.socket);
         context.insert("user", &s.user.as_ref().map(|(user, _)| user));
         context.insert("group", &s.user.as_ref().map(|(_, group)| group));
-        context.insert("stats", &stats_port.map(|port| s.listen.binds(port)));
+        context.insert("stats", &stats_port.map(|port| s.listen_of(port).binds(port)));
+        context.insert("stats_users", &s.stats.users.iter().map(StatsUser::words).collect::<Vec<_>>());
         let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
         for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
             context.insert(name, &value);

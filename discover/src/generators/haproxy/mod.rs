@@ -17,6 +17,7 @@
 //! | [`reload`] | when a reload may happen | time only |
 //! | [`churn`] | how often a service may cause one | no |
 //! | `workers` | old workers counted, reloads that wait for them | asks only |
+//! | [`stats`] | where the stats page listens, and who may read it | yes |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
 //! | `by_command` | a reload by an operator's command | yes |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
@@ -57,6 +58,7 @@ pub mod reload;
 pub mod server;
 pub mod settings;
 pub mod slices;
+pub mod stats;
 pub mod status;
 pub mod steps;
 pub mod synapse;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use common::model::{Mode, Port};
 
+use super::stats::Stats;
 use crate::edge::EdgeSettings;
 use crate::edge::frontend::Frame;
 
@@ -24,6 +25,8 @@ pub struct HaproxySettings {
     pub listen: ListenOn,
     /// The port of the stats page, if there is one.
     pub stats_port: Option<Port>,
+    /// Where it listens, and who may read it.
+    pub stats: Stats,
     /// Ports that services may open.
     pub service_ports: PortRanges,
     /// Ports that they may not, because discover or the edge listens there.
@@ -51,6 +54,12 @@ pub struct HaproxySettings {
 }
 
 impl HaproxySettings {
+    /// What listens on `port`: the stats page may have addresses of its own.
+    pub fn listen_of(&self, port: Port) -> &ListenOn {
+        let own = self.stats.listen.as_ref().filter(|_| self.stats_port == Some(port));
+        own.unwrap_or(&self.listen)
+    }
+
     /// What the edge has in common with the rest of the file.
     pub fn frame(&self) -> Frame {
         Frame {
@@ -211,6 +220,7 @@ pub(super) mod tests_support {
             socket: "haproxy.sock".into(),
             listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
             stats_port: None,
+            stats: Stats::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
             default_mode: Mode::Tcp,
