@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep_until};
 use super::link::{Cut, refused};
 use super::{FakeStore, IDLE_DEADLINE, PROGRESS_PERIOD};
 use crate::store::{
-    Batch, Change, Fault, KeepAlive, Key, KeyWatch, LeaseId, Operation, Position, Revision, Store, StoreError, WatchStream,
+    Batch, Change, Fault, KeepAlive, Key, KeyWatch, LeaseId, Operation, Position, Revision, Store, StoreError,
+    WatchStream,
 };
 
 /// A watch of the fake.
