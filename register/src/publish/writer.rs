@@ -22,7 +22,7 @@ use super::fights::Fights;
 use super::holders::{Holders, Refusal};
 use super::ledger::{Finding, Ledger, unknown};
 use super::numbers::{Numbers, is_numbered};
-use super::plan::{Form, Keys, Registrations, is_shared, plan, withdrawals};
+use super::plan::{Form, Registrations, is_shared, plan, withdrawals};
 use super::registrar::{Claim, End};
 use super::report::{Phase, Publication, Reporter};
 use crate::reporters::Wanted;
