@@ -174,7 +174,7 @@ async fn keep<S: Store>(
         if let Some(known) = place.listens(&ears) {
             ears.add(vec![known]).await?;
         }
-        let rest = place.fights.next(Instant::now());
+        let rest = place.fights.until(&place.key, Instant::now());
         tokio::select! {
             Ok(()) = wanted.changed() => {}
             () = sleep_until(next) => next = Instant::now() + keeper.beat().await? / 3,
@@ -214,7 +214,7 @@ impl<'a, S: Store, T: FnMut(Option<&str>)> Place<'a, S, T> {
     async fn bring_to(&mut self, value: Option<&str>) -> Result<(), StoreError> {
         self.ledger.want(|_| value.is_some());
         loop {
-            if self.ledger.foreign().contains_key(&self.key) || self.fights.rests(&self.key, Instant::now()) {
+            if self.ledger.foreign().contains_key(&self.key) || self.fights.until(&self.key, Instant::now()).is_some() {
                 return Ok(());
             }
             let there = self.ledger.published().remove(&self.key);
@@ -254,7 +254,8 @@ impl<'a, S: Store, T: FnMut(Option<&str>)> Place<'a, S, T> {
                 warn!(key = %self.key, "Not registered: the key {holder}. It is registered once that one leaves it; another --id avoids it.");
             }
             Finding::Deleted | Finding::Changed(_) => {
-                let pause_s = self.fights.struck(&self.key, Instant::now()).as_secs();
+                let Some(pause) = self.fights.struck(&self.key, Instant::now()) else { return };
+                let pause_s = pause.as_secs();
                 let by = Holders::default().writer(lease);
                 warn!(key = %self.key, by, pause_s, "Somebody else changed or deleted this key; it is written again.");
             }

@@ -27,8 +27,12 @@ struct Fight {
 pub struct Fights(BTreeMap<Key, Fight>);
 
 impl Fights {
-    /// Somebody deleted or changed `key`. Returns how long to leave it so; zero is at once.
-    pub fn struck(&mut self, key: &Key, now: Instant) -> Duration {
+    /// Somebody deleted or changed `key`. Returns how long to leave it so; zero is at once, and `None` says that it is left
+    /// alone already.
+    pub fn struck(&mut self, key: &Key, now: Instant) -> Option<Duration> {
+        if self.until(key, now).is_some() {
+            return None;
+        }
         self.0.retain(|_, fight| fight.until + QUIET > now);
         let fight = self.0.entry(key.clone()).or_insert(Fight { rewrites: 0, until: now });
         fight.rewrites += 1;
@@ -37,17 +41,12 @@ impl Fights {
             Some(doublings) => PAUSE.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST),
         };
         fight.until = now + pause;
-        pause
+        Some(pause)
     }
 
-    /// Whether `key` is left as it is for now.
-    pub fn rests(&self, key: &Key, now: Instant) -> bool {
-        self.0.get(key).is_some_and(|fight| fight.until > now)
-    }
-
-    /// When the next pause is over.
-    pub fn next(&self, now: Instant) -> Option<Instant> {
-        self.0.values().map(|fight| fight.until).filter(|until| *until > now).min()
+    /// Until when `key` is left as it is, if it is.
+    pub fn until(&self, key: &Key, now: Instant) -> Option<Instant> {
+        self.0.get(key).map(|fight| fight.until).filter(|until| *until > now)
     }
 }
 
@@ -61,14 +60,16 @@ mod tests {
         let mut now = Instant::now();
         let mut pauses = Vec::new();
         for _ in 0..13 {
-            let pause = fights.struck(&key, now);
-            assert_eq!(fights.rests(&key, now), !pause.is_zero());
-            assert_eq!(fights.next(now), (!pause.is_zero()).then(|| now + pause));
+            let pause = fights.struck(&key, now).unwrap();
+            assert_eq!(fights.until(&key, now), (!pause.is_zero()).then(|| now + pause));
+            if !pause.is_zero() {
+                assert_eq!(fights.struck(&key, now), None, "left alone already");
+            }
             pauses.push(pause.as_secs());
             now += pause;
         }
         assert_eq!(pauses, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(fights.struck(&Key::from("/other"), now), Duration::ZERO);
-        assert_eq!(fights.struck(&key, now + QUIET), Duration::ZERO);
+        assert_eq!(fights.struck(&Key::from("/other"), now), Some(Duration::ZERO));
+        assert_eq!(fights.struck(&key, now + QUIET), Some(Duration::ZERO));
     }
 }

@@ -190,7 +190,7 @@ impl Ledger {
         }
         known.title = if ours { Title::Held } else { Title::Altered };
         let was_written = !std::mem::replace(&mut known.value, unknown()).is_empty();
-        if open || (!was_written && (ours || same)) { Finding::Same } else { Finding::Changed(entry.lease) }
+        if open || !was_written { Finding::Same } else { Finding::Changed(entry.lease) }
     }
 
     fn saw_other(&mut self, key: &Key, entry: Option<&Entry>, at: Revision) -> Finding {

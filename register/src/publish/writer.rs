@@ -55,8 +55,10 @@ pub(super) struct Writer<'a, S: Store> {
     most: usize,
     ears: Ears<S::KeyWatch>,
     fights: Fights,
-    /// What others did to our keys since that was last said: the lease that each key then had.
-    struck: BTreeMap<Key, Option<LeaseId>>,
+    /// When the first key that was left as it is may be written again.
+    rest: Option<Instant>,
+    /// What others did to our keys since that was last said: the lease that each key then had, and how long it is left so.
+    struck: BTreeMap<Key, (Option<LeaseId>, Duration)>,
     /// Keys of others that were said to be refused.
     told: BTreeMap<Key, Refusal>,
 }
@@ -88,6 +90,7 @@ impl<'a, S: Store> Writer<'a, S> {
             most: MAX_TXN_OPS,
             ears,
             fights: Fights::default(),
+            rest: None,
             struck: BTreeMap::new(),
             told: BTreeMap::new(),
         }
@@ -113,7 +116,7 @@ impl<'a, S: Store> Writer<'a, S> {
             .map(|pause| Instant::now() + pause);
             // Waits for a reason to write: a change, a failed write, or a key that is not as it was written.
             loop {
-                let rest = self.fights.next(Instant::now());
+                let rest = self.rest;
                 tokio::select! {
                     biased;
                     changed = desired.changed() => match changed {
@@ -163,7 +166,8 @@ impl<'a, S: Store> Writer<'a, S> {
             keys.extend(self.numbers.keys(services, &published, self.report.newest.get()));
             self.ledger.want(|key| keys.contains_key(key));
             let now = Instant::now();
-            let left = |key: &Key| self.ledger.foreign().contains_key(key) || self.fights.rests(key, now);
+            let left = |key: &Key| self.ledger.foreign().contains_key(key) || self.fights.until(key, now).is_some();
+            self.rest = keys.keys().filter_map(|key| self.fights.until(key, now)).min();
             let left: BTreeSet<Key> = keys.keys().filter(|key| left(key)).cloned().collect();
             keys.retain(|key, _| !left.contains(key));
             published.retain(|key, _| !left.contains(key));
@@ -301,12 +305,9 @@ impl<'a, S: Store> Writer<'a, S> {
             Finding::Taken => {}
             Finding::Deleted | Finding::Changed(_) if is_shared(key) => {} // it went with another agent's lease
             Finding::Deleted | Finding::Changed(_) => {
+                let Some(pause) = self.fights.struck(key, Instant::now()) else { return false };
                 self.report.metrics.repairs.inc();
-                self.struck.insert(key.clone(), lease);
-                let pause = self.fights.struck(key, Instant::now());
-                if !pause.is_zero() {
-                    warn!(key = %key, pause_s = pause.as_secs(), "Somebody else goes on changing this key; leaving it so for a while.");
-                }
+                self.struck.insert(key.clone(), (lease, pause));
             }
         }
         true
@@ -382,11 +383,12 @@ impl<'a, S: Store> Writer<'a, S> {
         refused.retain(|key, refusal| foreign.get(key).is_some_and(|foreign| foreign.lease == refusal.lease));
         let new: Vec<Key> =
             foreign.iter().filter(theirs).map(|(key, _)| key).filter(|k| !refused.contains_key(*k)).cloned().collect();
-        let holders =
-            match !new.is_empty() || self.struck.values().any(|lease| lease.is_some_and(|lease| lease != self.lease)) {
-                true => Holders::read(self.store, &self.form.prefix).await,
-                false => Holders::default(),
-            };
+        let holders = match !new.is_empty()
+            || self.struck.values().any(|(lease, _)| lease.is_some_and(|lease| lease != self.lease))
+        {
+            true => Holders::read(self.store, &self.form.prefix).await,
+            false => Holders::default(),
+        };
         if !new.is_empty() {
             let ids = wanted.map(|wanted| self.ids(wanted)).unwrap_or_default();
             for (key, foreign) in new.iter().filter_map(|key| Some((key, foreign.get(key)?))) {
@@ -425,10 +427,16 @@ impl<'a, S: Store> Writer<'a, S> {
     }
 
     fn tell_of_changes(&mut self, holders: &Holders) {
-        let struck = std::mem::take(&mut self.struck);
-        let Some((key, lease)) = struck.first_key_value() else { return };
-        let by = holders.writer(*lease);
-        warn!(key = %key, keys = struck.len(), by, "Somebody else changed or deleted keys of this agent; they are written again.");
+        let (again, resting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.struck).into_iter().partition(|(_, (_, pause))| pause.is_zero());
+        if let Some((key, (lease, _))) = again.first() {
+            let by = holders.writer(*lease);
+            warn!(key = %key, keys = again.len(), by, "Somebody else changed or deleted keys of this agent; they are written again.");
+        }
+        if let Some((key, (lease, pause))) = resting.first() {
+            let by = holders.writer(*lease);
+            warn!(key = %key, keys = resting.len(), by, pause_s = pause.as_secs(), "Somebody else goes on changing or deleting keys of this agent; leaving them so for a while.");
+        }
     }
 }
 
