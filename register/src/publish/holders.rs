@@ -16,9 +16,9 @@ pub struct Refusal {
     pub holder: String,
 }
 
-/// Registrars by their leases.
+/// Registrars by their leases; `None` where they are not known.
 #[derive(Debug, Default)]
-pub struct Holders(BTreeMap<LeaseId, String>);
+pub struct Holders(Option<BTreeMap<LeaseId, String>>);
 
 impl Holders {
     /// The registrars that live now. None where they cannot be read: names are for people only.
@@ -26,28 +26,28 @@ impl Holders {
         let registrars = prefix.registrars();
         let Ok(listing) = store.list(&registrars).await else { return Self::default() };
         let node = |key: &str| key.strip_prefix(registrars.as_str()).unwrap_or(key).to_owned();
-        Self(listing.entries.iter().filter_map(|e| Some((e.lease?, node(&e.key)))).collect())
+        Self(Some(listing.entries.iter().filter_map(|e| Some((e.lease?, node(&e.key)))).collect()))
     }
 
     /// Whom a key on `lease` belongs to: "belongs to …".
     pub fn describe(&self, lease: Option<LeaseId>) -> String {
         match lease {
-            Some(lease) => match self.0.get(&lease) {
-                Some(node) => format!("belongs to lease {lease} of registrar {node}"),
-                None => {
-                    format!("belongs to lease {lease}, which is no registrar's (a `register put`, or another program)")
-                }
-            },
+            Some(lease) => format!("belongs to {}", self.of(lease)),
             None => "was put by hand, without a lease: it stays until somebody deletes it".to_owned(),
         }
     }
 
     /// Who changed a key that now hangs on `lease`.
     pub fn writer(&self, lease: Option<LeaseId>) -> String {
-        match lease.map(|lease| (lease, self.0.get(&lease))) {
-            Some((lease, Some(node))) => format!("registrar {node} (lease {lease})"),
-            Some((lease, None)) => format!("lease {lease}, which is no registrar's"),
-            None => "a hand: it has no lease".to_owned(),
+        lease.map_or_else(|| "a hand: no lease is on it".to_owned(), |lease| self.of(lease))
+    }
+
+    fn of(&self, lease: LeaseId) -> String {
+        let known = self.0.as_ref().map(|registrars| registrars.get(&lease));
+        match known {
+            Some(Some(node)) => format!("lease {lease} of registrar {node}"),
+            Some(None) => format!("lease {lease}, which is no registrar's (a `register put`, or another program)"),
+            None => format!("lease {lease}"),
         }
     }
 }

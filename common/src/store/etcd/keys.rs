@@ -21,9 +21,9 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub struct EtcdKeys {
     store: EtcdStore,
-    stream: Option<Arc<Stream>>,
-    /// The server's number of each key's watch.
-    ids: BTreeMap<Key, i64>,
+    /// The stream that carries each key's watch, and the server's number of it there. Keys that come later may need another
+    /// stream than those before: one has the rights with which it was opened.
+    ids: BTreeMap<Key, (Arc<Stream>, i64)>,
     /// Each live watch of the stream has a clone of it.
     out: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
@@ -36,7 +36,7 @@ impl EtcdKeys {
     pub(super) fn new(store: &EtcdStore) -> Self {
         let (out, news) = mpsc::channel(QUEUE);
         let (store, ids, early) = (store.clone(), BTreeMap::new(), VecDeque::new());
-        Self { store, stream: None, ids, out, news, early, over: None }
+        Self { store, ids, out, news, early, over: None }
     }
 
     fn end(&mut self, fault: Fault) -> StoreError {
@@ -50,11 +50,7 @@ impl EtcdKeys {
         }
         let missing: Vec<_> = keys.into_iter().filter(|(key, _)| !self.ids.contains_key(key)).collect();
         let Some((first, after)) = missing.first() else { return Ok(()) };
-        let stream = match &self.stream {
-            Some(stream) => stream.clone(),
-            None => watch::stream(&self.store, first, *after).await.map_err(|e| e.fault)?,
-        };
-        self.stream = Some(stream.clone());
+        let stream = watch::stream(&self.store, first, *after).await.map_err(|e| e.fault)?;
         let patience = self.store.pool.config.timeouts.call;
         let asked = missing.into_iter().map(|(key, after)| {
             // Not from the revision after it, as for any other watch: see `watch::open`.
@@ -73,7 +69,8 @@ impl EtcdKeys {
                 }
             };
             let id = id.map_err(|_| Fault::Ended("the server does not begin it".into()))?;
-            self.ids.insert(key, id.map_err(|_| Fault::Ended("its stream ended".into()))??);
+            let id = id.map_err(|_| Fault::Ended("its stream ended".into()))??;
+            self.ids.insert(key, (stream.clone(), id));
         }
         Ok(())
     }
@@ -86,8 +83,7 @@ impl KeyWatch for EtcdKeys {
     }
 
     fn retain(&mut self, keep: impl Fn(&Key) -> bool) {
-        let Some(stream) = &self.stream else { return };
-        self.ids.retain(|key, id| {
+        self.ids.retain(|key, (stream, id)| {
             let kept = keep(key);
             if !kept {
                 stream.leave(*id);

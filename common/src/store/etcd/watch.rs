@@ -21,7 +21,7 @@ pub struct EtcdWatch {
     stream: Arc<Stream>,
 }
 
-/// The store's stream, opened where there is none. `key` may be read, and `after` is in the store's past.
+/// The store's stream, opened where there is none that takes a watch of `key` after `after`.
 pub(super) async fn stream(store: &EtcdStore, key: &str, after: Position) -> Result<Arc<Stream>, StoreError> {
     Ok(open(store, key, after).await?.stream.clone())
 }
