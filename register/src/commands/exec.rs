@@ -9,7 +9,6 @@ use common::environment;
 use common::hostip;
 use common::model::{Host, Port, Status};
 use common::program::{Signals, exit_code, is_end, pass};
-use common::store::Store as _;
 use common::store::etcd::EtcdStore;
 use common::telemetry::Chain;
 use nix::sys::signal::Signal;
@@ -22,7 +21,7 @@ use super::Failure;
 use super::put::address;
 use crate::cli::{ExecArgs, Restart};
 use crate::own::health::Checks;
-use crate::own::{Registration, hold};
+use crate::own::{Registration, hold, leave};
 use crate::services::alone::Health;
 
 /// How long taking the registration back may take at the end; it goes with its lease otherwise.
@@ -57,7 +56,7 @@ pub async fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     drop(holding);
     let lease = *lease.borrow();
     if let Some(lease) = lease {
-        match timeout(FAREWELL, store.revoke(lease)).await {
+        match timeout(FAREWELL, leave(&store, &run.own, lease)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => warn!(error = %Chain(&e), "The registration goes with its lease."),
             Err(_) => warn!("The registration goes with its lease: the registry does not answer."),
