@@ -19,6 +19,7 @@ use super::synapse::Quarantined;
 use super::synapse::options::{check, fill};
 use crate::haproxy::version::Capabilities;
 use crate::names::Resolved;
+use crate::seniority::mode;
 
 /// A template that cannot be read, parsed or rendered.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,8 @@ pub struct Composer {
     /// The same without the stats page.
     header_without_stats: Arc<str>,
     cache: HashMap<ServiceName, Cached>,
+    /// The mode of each section, also from before a restart: no newcomer changes it.
+    modes: HashMap<ServiceName, Mode>,
     /// Sections rendered anew since the start.
     renders: u64,
 }
@@ -84,11 +87,21 @@ impl Composer {
                 .map_err(|source| TemplateError::Tera { name: shown, source: Box::new(source) })?;
         }
         let (header, cache): (Arc<str>, _) = ("".into(), HashMap::new());
-        let mut composer = Self { settings, tera, header_without_stats: header.clone(), header, cache, renders: 0 };
+        let (header_without_stats, modes) = (header.clone(), HashMap::new());
+        let mut composer = Self { settings, tera, header_without_stats, header, cache, modes, renders: 0 };
         composer.header = composer.render_header(composer.settings.stats_port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
+    }
+
+    /// Takes over from before a restart in which mode each section is.
+    pub fn remember(&mut self, layout: &Layout) {
+        for section in &layout.sections {
+            if let (Ok(service), Some(mode)) = (section.name.parse(), mode_of(&section.skeleton)) {
+                self.modes.insert(service, mode);
+            }
+        }
     }
 
     /// Sections rendered anew since the start.
@@ -168,6 +181,7 @@ impl Composer {
                         section: section.clone(),
                         quarantined,
                     };
+                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (service.clone(), mode)));
                     self.cache.insert(service.clone(), cached);
                     sections.push(section);
                 }
@@ -178,6 +192,7 @@ impl Composer {
             }
         }
         self.cache.retain(|service, _| ports.listed.contains_key(service));
+        self.modes.retain(|service, _| services.contains_key(service));
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
@@ -190,14 +205,18 @@ impl Composer {
         names: &Resolved,
         can: &Capabilities,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
-        let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
-        let mode = backends().find_map(|b| b.mode).unwrap_or(self.settings.default_mode);
+        let mode = mode(pool, self.settings.default_mode, self.modes.get(service).copied());
         let params = params(&self.settings.check, self.settings.slow_start, can);
         let (servers, quarantined) = servers(service, pool, &params, names);
         let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
         let (name, inherited, text) = (service.as_str().into(), "".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
+}
+
+/// The mode that a section's own lines say.
+fn mode_of(skeleton: &str) -> Option<Mode> {
+    skeleton.lines().find_map(|line| line.trim_start().strip_prefix("mode ")?.trim().parse().ok())
 }
 
 /// What stands on every server's line.

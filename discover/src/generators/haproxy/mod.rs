@@ -27,6 +27,7 @@
 pub mod applying;
 pub mod binds;
 pub mod changes;
+mod choosing;
 pub mod compose;
 pub mod composing;
 pub mod connection;
@@ -38,6 +39,7 @@ pub mod layout;
 pub mod lingering;
 pub mod plan;
 pub mod ports;
+pub mod published;
 pub mod readback;
 pub mod refused;
 pub mod reload;
@@ -46,6 +48,7 @@ pub mod settings;
 pub mod status;
 pub mod steps;
 pub mod synapse;
+pub mod tenants;
 pub mod writing;
 
 pub use generator::Haproxy;
