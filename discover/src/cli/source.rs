@@ -24,7 +24,13 @@ pub struct SourceArgs {
     docker: DockerArgs,
     /// Which nodes may register a service (`*` stands for any characters): others, and keys without a node, are left out; may be
     /// repeated, in the variable separated by semicolons
-    #[arg(long = "owners", env = "DISCOVER_OWNERS", value_name = "SERVICE=NODES", value_delimiter = ';', help_heading = "Access")]
+    #[arg(
+        long = "owners",
+        env = "DISCOVER_OWNERS",
+        value_name = "SERVICE=NODES",
+        value_delimiter = ';',
+        help_heading = "Access"
+    )]
     owners: Vec<Owned>,
 }
 

@@ -31,7 +31,10 @@ impl Reader {
             let named = discovery.method == "etcd" && path.split('/').any(|part| part.starts_with('@'));
             if !named {
                 let at = format!("services.{}.discovery", service.name);
-                self.report.error(&at, "owners names the service, so it needs method etcd and a path with a node (/backends/@NODE/…)");
+                self.report.error(
+                    &at,
+                    "owners names the service, so it needs method etcd and a path with a node (/backends/@NODE/…)",
+                );
             }
         }
     }

@@ -92,7 +92,8 @@ impl Binds {
         let edge_taken = self.edge_is_taken(settings, listening, now);
         let published = match listening {
             Listening::Elsewhere => BTreeMap::new(),
-            _ => self.published.ports(&settings.listen, |port| self.tenants.tenant(port).is_some()),
+            _ if !self.published.is_known() => BTreeMap::new(),
+            _ => self.published.ports(&settings.listen, &self.tenants.ports()),
         };
         let assign = |tenants: &Tenants, taken: &HashMap<Port, Instant>| {
             let taken = taken.keys().map(|port| (*port, Shut::Program));

@@ -20,7 +20,10 @@ impl Connection {
     }
 
     /// Of these services those in whose sections no server works. None, where HAProxy cannot be asked.
-    pub(super) async fn without_working_server(&mut self, mut services: BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+    pub(super) async fn without_working_server(
+        &mut self,
+        mut services: BTreeSet<ServiceName>,
+    ) -> BTreeSet<ServiceName> {
         match self.asks() {
             true => match self.runtime.servers_state(None).await {
                 Ok(all) => {

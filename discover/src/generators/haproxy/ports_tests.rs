@@ -32,7 +32,12 @@ struct Turns {
 
 impl Turns {
     fn new() -> Self {
-        Self { tenants: Tenants::default(), absent: BTreeSet::new(), now: Instant::now(), wait: Duration::from_secs(10) }
+        Self {
+            tenants: Tenants::default(),
+            absent: BTreeSet::new(),
+            now: Instant::now(),
+            wait: Duration::from_secs(10),
+        }
     }
 
     fn turn(&mut self, services: &ServiceMap) -> Ports {

@@ -3,7 +3,7 @@
 //! A container that is stopped listens nowhere, so that a test-bind finds its port free; once HAProxy has it, the container cannot
 //! start again. One that runs without Docker's userland proxy may have its port through the firewall alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -24,14 +24,21 @@ impl Published {
         Self(Some(watcher))
     }
 
-    /// The ports on which HAProxy would be in the way of a container. One that has a tenant is not among them: HAProxy was there
-    /// first, and the container that came later could not have started.
-    pub fn ports(&self, listen: &ListenOn, has_tenant: impl Fn(Port) -> bool) -> BTreeMap<Port, Shut> {
+    /// Whether anybody tells.
+    pub fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The ports on which HAProxy would be in the way of a container. Those that a service `has` are not among them: HAProxy was
+    /// there first, and the container that came later could not have started.
+    pub fn ports(&self, listen: &ListenOn, has: &BTreeSet<Port>) -> BTreeMap<Port, Shut> {
         let Some(told) = &self.0 else { return BTreeMap::new() };
         let told = told.borrow();
         let in_the_way = told.iter().filter(|(address, _)| {
             let port = Port::new(address.port());
-            port.is_some_and(|port| listen.addresses(port).iter().any(|ours| overlap(ours, address)) && !has_tenant(port))
+            port.is_some_and(|port| {
+                !has.contains(&port) && listen.addresses(port).iter().any(|ours| overlap(ours, address))
+            })
         });
         let shut = |(address, container): (&SocketAddr, &Arc<str>)| {
             Some((Port::new(address.port())?, Shut::Container(container.clone())))

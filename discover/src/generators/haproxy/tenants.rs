@@ -3,7 +3,7 @@
 //! A service has its port until none of its backends asks for it any more. One that has gone altogether has it for a while longer:
 //! its last container may only be restarting, and nobody is to take the port meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::model::{InOrder, Pool, Port, ServiceMap, ServiceName, Transport};
@@ -46,6 +46,11 @@ impl Tenants {
     /// Who has a port.
     pub fn tenant(&self, port: Port) -> Option<&ServiceName> {
         self.of.iter().find(|(_, has)| **has == port).map(|(service, _)| service)
+    }
+
+    /// All ports that somebody has.
+    pub fn ports(&self) -> BTreeSet<Port> {
+        self.of.values().copied().collect()
     }
 
     /// Who has gone and is waited for at this port.
