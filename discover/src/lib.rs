@@ -17,6 +17,7 @@
 //! | [`state`] | what must outlive a restart, on disk |
 //! | [`metrics`], [`status`] | what discover tells about itself |
 //! | [`names`] | host names as addresses |
+//! | [`seniority`] | which of several claims to one thing counts (pure) |
 //!
 //! A turn: observe → merge → guard → plan → apply → read the outcome → record. It is level-triggered: a trigger carries
 //! no data, every turn reads the whole state again, and costs what changed.
@@ -33,6 +34,7 @@ pub mod haproxy;
 pub mod metrics;
 pub mod names;
 pub mod reconcile;
+pub mod seniority;
 pub mod state;
 pub mod status;
 pub mod supervise;

@@ -224,6 +224,7 @@ impl StatusSource for Shared {
             .map(|(name, pool)| {
                 let in_status = |status| pool.backends().iter().filter(|b| b.status == status).count();
                 let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name).map(String::as_str));
+                let disputed = haproxy.as_ref().and_then(|h| h.disputed.get(name).map(String::as_str));
                 let kept =
                     state.kept.contains(name).then_some("no backend is registered; others stand in (--on-empty)");
                 let previous = state.previous.get(name);
@@ -238,7 +239,7 @@ impl StatusSource for Shared {
                     "held": state.held.get(name).copied().unwrap_or(0),
                     "backends": pool.backends().iter().map(|b| b.address()).collect::<Vec<_>>(),
                     "previous_for_ms": previous.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
-                    "note": unlisted.or(kept),
+                    "note": unlisted.or(kept).or(disputed),
                 })
             })
             .collect();

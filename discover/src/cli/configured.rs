@@ -68,6 +68,7 @@ struct Frame {
 /// # Errors
 /// [`Failure`].
 pub async fn run(args: RunArgs, path: PathBuf) -> Result<(), Failure> {
+    args.source.no_owners("--config, which has a key owners")?;
     let first = read(&path).map_err(Failure::Usage)?;
     let top = first.config.haproxy.as_ref();
     let _lock = top.filter(|t| t.do_writes).and_then(|t| t.config_file_path.as_deref()).map(lock).transpose()?;
@@ -168,7 +169,7 @@ impl Frame {
 
     fn start(&self, config: &Config, cancel: &CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let mut context = Context::new(self.etcd.clone());
+        let mut context = Context::new(self.etcd.clone()).with_owners(config.owners.clone());
         let mut sources = Vec::new();
         // It was tried when the config was read.
         for watcher in configured(config).unwrap_or_default() {

@@ -3,6 +3,7 @@
 mod check;
 mod configured;
 mod diff;
+mod docker_ports;
 mod edge;
 mod exec;
 mod first;

@@ -21,7 +21,7 @@ use crate::generators::haproxy::files::ConfigFiles;
 use crate::generators::haproxy::layout::Layout;
 use crate::generators::haproxy::loops::Loops;
 use crate::generators::haproxy::plan::Applied;
-use crate::generators::haproxy::ports::{Ports, assign};
+use crate::generators::haproxy::ports::{Ports, assign_anew};
 use crate::generators::haproxy::settings::HaproxySettings;
 use crate::haproxy::version::{Capabilities, Version};
 use crate::names::Resolved;
@@ -55,7 +55,7 @@ impl Native {
     /// # Errors
     /// [`Failure::Usage`] naming the service whose section cannot be rendered.
     pub fn layout(&mut self, services: &ServiceMap) -> Result<Layout, Failure> {
-        let ports = assign(services, &self.settings, &Default::default());
+        let ports = assign_anew(services, &self.settings);
         let can = Capabilities::of(&Version::OLDEST);
         let (mut layout, failed) = self.composer.compose(services, &ports, &Resolved::default(), &can);
         for (service, reason) in &ports.unlisted {

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Failure;
+use super::docker_ports::DockerPortsArgs;
 use super::edge::EdgeArgs;
 use super::serve::{Offer, serve};
 use super::settings::HaproxyArgs;
@@ -52,6 +53,8 @@ pub struct RunArgs {
     pub(super) source: SourceArgs,
     #[command(flatten)]
     haproxy: HaproxyArgs,
+    #[command(flatten)]
+    docker_ports: DockerPortsArgs,
     #[command(flatten)]
     pub(super) edge: EdgeArgs,
     #[command(flatten)]
@@ -258,7 +261,10 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let metrics = Metrics::new(&mut registry);
     let wake = Arc::new(Notify::new());
 
-    let haproxy = args.haproxy(metrics.clone())?;
+    let mut haproxy = args.haproxy(metrics.clone())?;
+    if let Some(published) = args.docker_ports.watch(&args.source, wake.clone(), &mut lifecycle).await? {
+        haproxy.keep_off(published);
+    }
     let shared = Shared::new(Some(haproxy.status()));
     if let Some((keeper, socket)) = args.keeper(&metrics)? {
         shared.set_certificates(Some(keeper.loaded()));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::model::ServiceName;
+use common::registry::Owners;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub haproxy: Option<Arc<Haproxy>>,
     /// The HTTP edge, if it is wanted.
     pub edge: Option<Arc<EdgeSettings>>,
+    /// Which nodes may register which services.
+    pub owners: Owners,
     /// file_output's directory, if it is wanted.
     pub file_output: Option<PathBuf>,
     /// nginx, if it is wanted.

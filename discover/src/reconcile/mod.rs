@@ -45,6 +45,18 @@ pub struct Desired {
     pub barred: Arc<Barred>,
 }
 
+impl Desired {
+    /// Services of whose backends none is registered any more: they are held, or stand in for none.
+    pub fn unregistered(&self) -> BTreeSet<ServiceName> {
+        let all_held = |(service, held): &(&ServiceName, &BTreeMap<BackendId, Held>)| {
+            let pool = self.services.get(*service);
+            pool.is_some_and(|pool| pool.backends().iter().all(|b| held.contains_key(&b.id)))
+        };
+        let held = self.held.iter().filter(all_held).map(|(service, _)| service);
+        held.chain(&self.kept).chain(self.previous.keys()).cloned().collect()
+    }
+}
+
 /// Why a backend is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {

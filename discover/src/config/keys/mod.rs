@@ -62,6 +62,13 @@ pub const ROOT: &[Key] = &[
         "The HTTP edge, routed by host and path.",
         "the_edge_is_read_from_its_section",
     ),
+    ours(
+        "owners",
+        Kind::Map(&Kind::Lines),
+        "{}",
+        "Which nodes may register a service, by its name, `*` standing for anything: others, and keys without `@NODE` in their path, are left out. The most specific name counts. For `method: etcd`.",
+        "owners_are_read_and_only_their_nodes_registrations_count",
+    ),
     key(
         "file_output",
         Kind::Object(FILE_OUTPUT),

@@ -1,6 +1,7 @@
 //! A value that the table of keys has made regular → the checked config: what the keys of one object mean together.
 
 mod edge;
+mod owners;
 mod registry;
 mod service;
 
@@ -57,6 +58,7 @@ impl Reader {
             config.edge = Some(Arc::new(edge(section, "edge", &mut self.report)));
             self.require(config.haproxy.is_some(), "edge", "needs the section haproxy");
         }
+        config.owners = self.owners(root.get("owners"));
         if let Some(value) = root.get("file_output") {
             config.file_output = value["output_directory"].as_str().map(PathBuf::from);
             self.require(config.file_output.is_some(), "file_output.output_directory", "is required");
@@ -96,6 +98,7 @@ impl Reader {
             self.service(name, value, &mut config);
         }
         self.report.file = self.main.clone();
+        self.owned_have_nodes(&config);
         self.unique_sections(&config);
         (config, self.report)
     }

@@ -12,7 +12,7 @@ use common::model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, St
 use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};
-use super::names::{self, section_name, server_name};
+use super::names::{self, section_name, server_name, service_of};
 use super::ports::Ports;
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
@@ -22,6 +22,7 @@ use crate::haproxy::version::Capabilities;
 use crate::haproxy::words::options::{Place, parse};
 use crate::haproxy::words::template::fill;
 use crate::names::Resolved;
+use crate::seniority::mode;
 
 /// A template that cannot be read, parsed or rendered.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,8 @@ pub struct Composer {
     /// Services that are called so.
     clashes: Vec<Quarantined>,
     cache: HashMap<ServiceName, Cached>,
+    /// The mode of each section, also from before a restart: no newcomer changes it.
+    modes: HashMap<ServiceName, Mode>,
     /// Sections rendered anew since the start.
     renders: u64,
 }
@@ -92,7 +95,8 @@ impl Composer {
         }
         let (header, cache): (Arc<str>, _) = ("".into(), HashMap::new());
         let (header_without_stats, taken, clashes) = (header.clone(), BTreeSet::new(), Vec::new());
-        let mut composer = Self { settings, tera, header_without_stats, header, taken, clashes, cache, renders: 0 };
+        let (modes, renders) = (HashMap::new(), 0);
+        let mut composer = Self { settings, tera, header_without_stats, header, taken, clashes, cache, modes, renders };
         composer.header = composer.render_header(composer.settings.stats_port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
         composer.taken = names::of_proxies(&composer.header).map(str::to_owned).collect();
@@ -103,6 +107,15 @@ impl Composer {
         }
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
+    }
+
+    /// Takes over from before a restart in which mode each section is.
+    pub fn remember(&mut self, layout: &Layout) {
+        for section in &layout.sections {
+            if let (Some(service), Some(mode)) = (service_of(&section.name), mode_of(&section.skeleton)) {
+                self.modes.insert(service, mode);
+            }
+        }
     }
 
     /// Sections rendered anew since the start.
@@ -190,6 +203,7 @@ impl Composer {
                         section: section.clone(),
                         quarantined,
                     };
+                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (service.clone(), mode)));
                     self.cache.insert(service.clone(), cached);
                     sections.push(section);
                 }
@@ -202,6 +216,7 @@ impl Composer {
         self.renders += u64::from(clashes != self.clashes);
         self.clashes = clashes;
         self.cache.retain(|service, _| ports.listed.contains_key(service));
+        self.modes.retain(|service, _| services.contains_key(service));
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
@@ -215,8 +230,7 @@ impl Composer {
         can: &Capabilities,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
         let name = section_name(service);
-        let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
-        let mode = backends().find_map(|b| b.mode).unwrap_or(self.settings.default_mode);
+        let mode = mode(pool, self.settings.default_mode, self.modes.get(service).copied());
         let params = params(&self.settings.check, self.settings.slow_start, can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
@@ -232,6 +246,11 @@ fn clash(service: &ServiceName) -> Quarantined {
     let server = section_name(service).to_string();
     let reason = format!("the header has a section {server} already: call one of the two otherwise");
     Quarantined { service: service.clone(), server, reason }
+}
+
+/// The mode that a section's own lines say.
+fn mode_of(skeleton: &str) -> Option<Mode> {
+    skeleton.lines().find_map(|line| line.trim_start().strip_prefix("mode ")?.trim().parse().ok())
 }
 
 /// What stands on every server's line.

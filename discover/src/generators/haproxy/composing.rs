@@ -66,8 +66,9 @@ impl Composing {
 
     /// Takes over what a file from before a restart says, so that the restart changes nothing.
     pub fn remember(&mut self, layout: &Layout) {
-        if let Self::Synapse(composer) = self {
-            composer.remember_ids(layout);
+        match self {
+            Self::Native(composer) => composer.remember(layout),
+            Self::Synapse(composer) => composer.remember_ids(layout),
         }
     }
 

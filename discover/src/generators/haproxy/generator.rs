@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::applying::HaproxyError;
-use super::binds::{Binds, Listening};
+use super::binds::Binds;
 use super::churn::Churn;
 use super::compose::{Composer, TemplateError};
 use super::composing::{Composing, Given};
@@ -65,7 +65,7 @@ pub struct Haproxy {
     /// Servers that would be HAProxy itself.
     loops: Loops,
     /// HAProxy runs although its runtime socket does not answer.
-    runs_silently: bool,
+    pub(super) runs_silently: bool,
     /// When the file may be written.
     pub(super) writing: WritePace,
     /// The file is not yet what is applied, which is known from memory only.
@@ -93,7 +93,7 @@ pub struct Haproxy {
     /// Services that are gone but whose sections stay, empty, for a while.
     pub(super) lingering: Lingering,
     pub(super) verify_at: Option<Instant>,
-    now: Instant,
+    pub(super) now: Instant,
     /// Seconds since 1970.
     unix_now: u64,
     /// What the composer left out last.
@@ -253,27 +253,6 @@ impl Haproxy {
         self.applied = applied;
     }
 
-    fn choose_ports(&mut self, desired: &Desired) {
-        let Some(settings) = self.settings.clone() else { return };
-        let texts;
-        let listening = match (self.connection.local(), self.applied.unknown) {
-            (false, _) => Listening::Elsewhere,
-            (true, None | Some(ReloadReason::Interrupted | ReloadReason::Refused)) => {
-                Listening::Layout(&self.applied.layout)
-            }
-            (true, Some(_)) if self.verify_at.is_some() || self.runs_silently => {
-                texts = self.files.texts();
-                Listening::Files(&texts)
-            }
-            (true, Some(_)) => Listening::Nothing,
-        };
-        self.binds.choose(&desired.services, &settings, &listening, self.now);
-        let chosen = self.binds.chosen();
-        let mut note = self.note();
-        note.unlisted = chosen.unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
-        note.stats_taken = chosen.stats_taken;
-    }
-
     /// What HAProxy can do, but for what it has refused.
     fn can(&self) -> Capabilities {
         let can = *self.connection.can();
@@ -319,6 +298,7 @@ impl Haproxy {
 
     /// Takes over from the file what only it knows: the ids of servers.
     pub fn recall(&mut self) {
+        self.files.texts().first().into_iter().for_each(|text| self.binds.recall(text));
         if let Some(layout) = self.files.read().ok().and_then(|on_disk| on_disk.layout) {
             self.composing.remember(&layout);
             if let (Some(edge), Some(rules)) = (&mut self.edge, &layout.rules) {
@@ -371,7 +351,7 @@ impl Generator for Haproxy {
         if self.verify_at.is_none_or(|at| at <= self.now) || !self.connection.is_open() {
             self.verify().await;
         }
-        self.choose_ports(desired);
+        self.choose_ports(desired).await;
         self.loops.look(self.connection.local(), self.now);
         self.note().unresolved = self.names.unresolved().map(str::to_owned).collect();
     }

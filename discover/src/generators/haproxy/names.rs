@@ -21,6 +21,13 @@ pub fn section_name(service: &ServiceName) -> Arc<str> {
     if plain == "stats" || is_reserved(plain) { format!("{name}{APART}").into() } else { name.into() }
 }
 
+/// The service whose section is called so, if one's can be.
+pub fn service_of(section: &str) -> Option<ServiceName> {
+    let plain = section.strip_suffix(APART).and_then(|plain| plain.parse().ok());
+    let whole = || section.parse().ok();
+    plain.filter(|service| *section_name(service) == *section).or_else(whole).filter(|s| *section_name(s) == *section)
+}
+
 /// A backend's id as a server's name. HAProxy refuses `@` there, so `@` becomes `.-at-`, and `.-` itself `.--`; all other
 /// ids stay as they are.
 pub fn server_name(id: &str) -> Arc<str> {
@@ -97,6 +104,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_sections_name_tells_its_service(name in "(stats|edge|web|a)(:service){0,3}") {
+            prop_assert_eq!(service_of(&section(&name)).unwrap().as_str(), name);
+        }
+
         #[test]
         fn a_servers_name_tells_its_id(id in "[a.@-]{1,12}|[A-Za-z0-9_.:@-]{1,255}") {
             let name = server_name(&id);

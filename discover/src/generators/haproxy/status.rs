@@ -34,6 +34,8 @@ pub struct HaproxyStatus {
     pub reloads: VecDeque<ReloadRecord>,
     /// Services without a section, and why.
     pub unlisted: BTreeMap<ServiceName, String>,
+    /// Services whose registrations do not agree on their port, and what does not count.
+    pub disputed: BTreeMap<ServiceName, String>,
     /// Another program listens on the stats page's port: there is none for now.
     pub stats_taken: bool,
     /// The HTTP edge, if there is one.
