@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Failure;
-use super::run::{RunArgs, lock};
+use super::run::{ProcessArgs, RunArgs, lock};
 use super::serve::{Offer, serve};
 use crate::agent::{Agent, Turn};
 use crate::certificates::Keeper;
@@ -244,9 +244,7 @@ impl Frame {
     fn generators(&self, config: &Config) -> Result<Made, String> {
         let mut made: Vec<Box<dyn Turn>> = Vec::new();
         let mut status = None;
-        if let Some(haproxy) =
-            of_config(config, self.edge(config)?, self.args.process.haproxy_bin.clone(), self.metrics.clone())
-        {
+        if let Some(haproxy) = of_config(config, self.edge(config)?, &self.args.process, self.metrics.clone()) {
             status = Some(haproxy.status());
             made.push(Box::new(haproxy));
         }
@@ -265,7 +263,7 @@ impl Frame {
 pub(super) fn of_config(
     config: &Config,
     edge: Option<Arc<EdgeSettings>>,
-    program: PathBuf,
+    process: &ProcessArgs,
     metrics: Metrics,
 ) -> Option<Haproxy> {
     let top = config.haproxy.as_ref().filter(|t| t.do_writes)?;
@@ -286,7 +284,8 @@ pub(super) fn of_config(
         sockets: if top.do_socket { top.socket_file_path.clone() } else { Vec::new() },
     };
     let edge = edge.map(|edge| Arc::new(Arc::unwrap_or_clone(edge).with_copies_beside(&path)));
-    let connection = Connection::by_commands(commands, program, path.clone());
+    let connection = Connection::by_commands(commands, process.haproxy_bin.clone(), path.clone());
+    let connection = connection.with_check_timeout(process.check_timeout);
     let files = ConfigFiles::new(path).with_candidate(candidate);
     let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
     Some(Haproxy::of_synapse(composer, edge, files, connection, pace, metrics))

@@ -32,7 +32,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
         Some(config) => {
             Policies::new(config).apply_to(&mut desired, &answers.generator_configs, Instant::now());
             let edge = args.edge.settings()?.or_else(|| config.edge.clone());
-            let Some(haproxy) = of_config(config, edge, args.process.haproxy_bin.clone(), metrics) else {
+            let Some(haproxy) = of_config(config, edge, &args.process, metrics) else {
                 println!("nothing to do: the config has no haproxy section, or do_writes is false");
                 return Ok(());
             };
@@ -41,7 +41,12 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     };
     haproxy.recall();
     haproxy.prepare(&desired).await;
-    match haproxy.plan(&desired) {
+    let plan = haproxy.plan(&desired);
+    let unproved = haproxy.unproved();
+    if unproved > 0 {
+        println!("servers with words that HAProxy has yet to judge, not shown here: {unproved}");
+    }
+    match plan {
         Plan::Unchanged => println!("nothing to do: HAProxy runs what the registry says"),
         Plan::Live(live) => {
             println!("no reload; over the runtime API:");

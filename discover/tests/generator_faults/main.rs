@@ -10,6 +10,7 @@ mod reloads;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod unproved;
 
 use support::traffic::HttpBackend;
 use support::world::{World, backend};

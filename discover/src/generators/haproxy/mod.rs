@@ -17,7 +17,10 @@
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
-//! | [`refused`] | servers that HAProxy refuses for their registrations' words | no |
+//! | [`proofs`] | the ledger of registrants' words: nothing of them goes live unproved | no |
+//! | [`trial`] | a file with suspects, and without some of them | no |
+//! | [`proving`] | registrants' words judged beside the turns | yes |
+//! | [`checker`] | who judges a file | yes |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 //! | [`writing`] | when the file may be written | no |
 //! | [`generator`] | a turn's preparation and plan | asks only |
@@ -27,6 +30,7 @@
 pub mod applying;
 pub mod binds;
 pub mod changes;
+pub mod checker;
 pub mod compose;
 pub mod composing;
 pub mod connection;
@@ -38,14 +42,16 @@ pub mod layout;
 pub mod lingering;
 pub mod plan;
 pub mod ports;
+pub mod proofs;
+pub mod proving;
 pub mod readback;
-pub mod refused;
 pub mod reload;
 pub mod server;
 pub mod settings;
 pub mod status;
 pub mod steps;
 pub mod synapse;
+pub mod trial;
 pub mod writing;
 
 pub use generator::Haproxy;
