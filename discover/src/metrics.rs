@@ -25,6 +25,8 @@ pub struct Metrics {
     pub renders: Counter,
     /// Times that haproxy.cfg was written.
     pub config_writes: Counter,
+    /// Times that `haproxy -c` (or a check command) was asked.
+    pub config_checks: Counter,
     /// Differences found between HAProxy and what it was left as.
     pub repairs: Counter,
     /// Backends in the pools, held ones too; those of a service without a port are not in haproxy.cfg.
@@ -124,6 +126,7 @@ impl Metrics {
             turn_duration: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
             renders: Counter::default(),
             config_writes: Counter::default(),
+            config_checks: Counter::default(),
             repairs: Counter::default(),
             backends: Gauge::default(),
             services: Gauge::default(),
@@ -148,6 +151,7 @@ impl Metrics {
         let duration = metrics.turn_duration.clone();
         registry.register_with_unit("turn_duration", "From a turn's beginning to its end", Unit::Seconds, duration);
         registry.register("renders", "Sections rendered anew", metrics.renders.clone());
+        registry.register("config_checks", "Times that a haproxy.cfg was checked", metrics.config_checks.clone());
         registry.register("config_writes", "Times that haproxy.cfg was written", metrics.config_writes.clone());
         registry.register("repairs", "Differences found in HAProxy and mended", metrics.repairs.clone());
         registry.register("backends", "Backends in the pools, held ones too", metrics.backends.clone());

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Failure;
-use super::run::{RunArgs, lock};
+use super::run::{ProcessArgs, RunArgs, lock};
 use super::serve::{Offer, serve};
 use crate::agent::{Agent, Turn};
 use crate::certificates::Keeper;
@@ -289,6 +289,7 @@ pub(super) fn of_config(
     };
     let edge = edge.map(|edge| Arc::new(Arc::unwrap_or_clone(edge).with_copies_beside(&path)));
     let connection = Connection::by_commands(commands, args.process.haproxy_bin.clone(), path.clone());
+    let connection = connection.with_check_timeout(args.process.check_timeout);
     let files = ConfigFiles::new(path).with_candidate(candidate);
     let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
     let haproxy = Haproxy::of_synapse(composer, edge, files, connection, pace, metrics);

@@ -46,7 +46,12 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     };
     haproxy.recall();
     haproxy.prepare(&desired).await;
-    match haproxy.plan(&desired) {
+    let plan = haproxy.plan(&desired);
+    let unproved = haproxy.unproved();
+    if unproved > 0 {
+        println!("servers with words that HAProxy has yet to judge, not shown here: {unproved}");
+    }
+    match plan {
         Plan::Unchanged => println!("nothing to do: HAProxy runs what the registry says"),
         Plan::Live(live) => {
             println!("no reload; over the runtime API:");

@@ -94,6 +94,9 @@ pub(super) struct ProcessArgs {
     /// haproxy.cfg [default: in --dir]
     #[arg(long, env = "DISCOVER_HAPROXY_CONFIG", value_name = "FILE")]
     haproxy_config: Option<PathBuf>,
+    /// How long haproxy -c may take for a config, and 1s more for each 5,000 servers; what takes longer is refused
+    #[arg(long, env = "DISCOVER_CHECK_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(super) check_timeout: Duration,
     /// HAProxy's master CLI [default: in --run-dir]
     #[arg(long, env = "DISCOVER_HAPROXY_MASTER", value_name = "SOCKET")]
     haproxy_master: Option<PathBuf>,
@@ -230,6 +233,7 @@ impl RunArgs {
         let settings = self.haproxy.settings(&launch.config, &socket, reserved)?;
         let settings = HaproxySettings { edge: edge.map(Arc::new), ..settings };
         let connection = Connection::new(self.process.mode(), launch, socket);
+        let connection = connection.with_check_timeout(self.process.check_timeout);
         let pace = ReloadPace::new(self.pace.reload_interval, self.pace.reload_jitter);
         let pace = pace.with_most_old(self.pace.max_old_workers);
         let haproxy = Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))?;

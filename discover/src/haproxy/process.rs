@@ -26,7 +26,7 @@ use super::socket::Deadlines;
 /// As much of a log as an error carries, in bytes: its end.
 pub(super) const LOG_TAIL: u64 = 8192;
 const POLL: Duration = Duration::from_millis(20);
-/// How long HAProxy may take to read a config, with `-c` and at its start.
+/// How long HAProxy may take to read a config at its start.
 pub const CONFIG_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where HAProxy's output goes.

@@ -13,6 +13,7 @@ mod servers;
 mod support;
 mod turns;
 mod words;
+mod unproved;
 
 use support::traffic::HttpBackend;
 use support::world::{World, backend};

@@ -142,13 +142,13 @@ impl World {
             match self.turn().await {
                 Ok(Outcome::Again(at)) if at > Instant::now() => {
                     self.haproxy.prepare(&self.desired).await;
-                    if self.haproxy.plan(&self.desired) == Plan::Unchanged {
+                    if self.haproxy.plan(&self.desired) == Plan::Unchanged && !self.haproxy.is_proving() {
                         return;
                     }
                     tokio::time::sleep_until(at.min(Instant::now() + Duration::from_millis(50))).await;
                 }
-                Ok(Outcome::Done) => return,
-                Ok(Outcome::Again(_)) => {}
+                Ok(Outcome::Done) if !self.haproxy.is_proving() => return,
+                Ok(_) => {}
                 Err(error) => {
                     last = error;
                     tokio::time::sleep(Duration::from_millis(50)).await;

@@ -221,6 +221,20 @@ impl Composer {
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
 
+    /// A section as every service's is made, under a name that no section of `layout` has.
+    pub fn sample(&self, layout: &Layout, can: &Capabilities) -> Option<Arc<Section>> {
+        let mut name = String::from("discover-sample");
+        while layout.sections.iter().any(|section| *section.name == *name) {
+            name.push('_');
+        }
+        let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
+        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
+        let server = Server { name: "sample".into(), address, params, weight: 1, maint: false, line: None, own };
+        let (name, inherited, text) = (name.into(), "".into(), Default::default());
+        Some(Arc::new(Section { name, skeleton, servers: vec![server], inherited, text }))
+    }
+
     fn section(
         &self,
         service: &ServiceName,

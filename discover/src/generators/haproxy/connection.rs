@@ -1,6 +1,6 @@
 //! The running HAProxy, however it is run: asked, changed, loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::files::FileError;
@@ -8,13 +8,14 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::checker::Checker;
 use super::files::{ConfigFiles, OnDisk};
 use super::ids::Ids;
 use super::layout::Layout;
 use super::plan::Applied;
 use super::readback;
 use crate::generators::output::{OutputError, shell};
-use crate::haproxy::check::{self, CheckError};
+use crate::haproxy::check::{self, CHECK_TIMEOUT, CheckError, deadline};
 use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
 use crate::haproxy::process::{self, Launch, ProcessError, Running};
 use crate::haproxy::runtime::{Runtime, RuntimeError};
@@ -85,11 +86,11 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// What HAProxy said against a file, if that is what went wrong.
-    pub fn said(&self) -> Option<&str> {
+    /// What a check says against a file, in HAProxy's words or ours, if that is what went wrong.
+    pub fn verdict(&self) -> Option<String> {
         match self {
-            Self::Check(CheckError::Refused { output, .. }) => Some(output),
-            Self::Command(OutputError::Command { what: "check_command", why, .. }) => Some(why),
+            Self::Check(error) => error.verdict(),
+            Self::Command(OutputError::Command { what: "check_command", why, .. }) => Some(why.clone()),
             _ => None,
         }
     }
@@ -116,6 +117,8 @@ pub struct Connection {
     /// Further sockets, which get every operation that the first one gets.
     pub(super) others: Vec<Runtime>,
     pub(super) ids: Ids,
+    /// How long a check of a small file may take.
+    check_timeout: Duration,
 }
 
 impl Connection {
@@ -145,7 +148,14 @@ impl Connection {
             commands,
             others,
             ids,
+            check_timeout: CHECK_TIMEOUT,
         }
+    }
+
+    /// With another deadline for checks of small files; large ones get more.
+    #[must_use]
+    pub fn with_check_timeout(self, check_timeout: Duration) -> Self {
+        Self { check_timeout, ..self }
     }
 
     /// A connection to a HAProxy that somebody else runs, in Synapse's way. `program` judges candidates, where it exists
@@ -309,29 +319,23 @@ impl Connection {
         if self.mode != ProcessMode::Spawn || self.find_master().await?.is_some() || !ours {
             return Ok(());
         }
-        self.check(files.live()).await?;
+        if let Some(checker) = self.checker(files) {
+            checker.admit(files.live(), deadline(self.check_timeout, files.count_servers())).await?;
+        }
         self.start().await?;
         files.settle();
         Ok(())
     }
 
-    /// Validates a file with this HAProxy's program.
-    ///
-    /// # Errors
-    /// [`ConnectionError::Check`].
-    pub async fn check(&self, candidate: &Path) -> Result<(), ConnectionError> {
-        match self.mode {
-            // Its HAProxy is elsewhere and may be another version: whoever runs it validates.
-            ProcessMode::Files => Ok(()),
-            ProcessMode::Spawn | ProcessMode::External => Ok(check::check(&self.launch.program, candidate).await?),
-            ProcessMode::Commands => match &self.commands.check {
-                Some(command) => Ok(shell("check_command", command).await?),
-                None => match check::check(&self.launch.program, candidate).await {
-                    Err(CheckError::Run { .. }) => Ok(()), // no program here; whoever reloads it judges
-                    judged => Ok(judged?),
-                },
-            },
-        }
+    /// Who judges files. `None` in files mode: the HAProxy is elsewhere and may be another version, so whoever runs it judges.
+    pub fn checker(&self, files: &ConfigFiles) -> Option<Checker> {
+        (self.mode != ProcessMode::Files).then(|| Checker {
+            program: self.launch.program.clone(),
+            command: self.commands.check.clone(),
+            candidate: files.candidate(),
+            timeout: self.check_timeout,
+            may_lack_program: self.mode == ProcessMode::Commands,
+        })
     }
 
     /// Has HAProxy load the live file: a reload where it runs, a start where it does not. Gives what it said.

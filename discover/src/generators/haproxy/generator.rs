@@ -15,15 +15,16 @@ use super::binds::Binds;
 use super::churn::Churn;
 use super::compose::{Composer, TemplateError};
 use super::composing::{Composing, Given};
-use super::connection::Connection;
+use super::connection::{Connection, ProcessMode};
 use super::edge::{EdgeComposer, Idle};
 use super::files::ConfigFiles;
 use super::layout::{Layout, Section};
 use super::lingering::Lingering;
 use super::loops::Loops;
 use super::plan::{Applied, Live, Plan, ReloadReason, plan};
+use super::proofs::{Blamed, Proofs};
+use super::proving::Proving;
 use super::readback::{Place, Retired};
-use super::refused::Refused;
 use super::reload::ReloadPace;
 use super::settings::HaproxySettings;
 use super::slices::{Behind, Slices};
@@ -34,6 +35,7 @@ use crate::addresses::AddressPolicy;
 use crate::edge::frontend::{Frame, section_number};
 use crate::edge::{EdgeSettings, Routing, RuleMap};
 use crate::generators::{Generator, Outcome};
+use crate::haproxy::blame::NoFinding;
 use crate::haproxy::shortage::is_shortage;
 use crate::haproxy::version::{Capabilities, Version};
 use crate::metrics::Metrics;
@@ -82,8 +84,10 @@ pub struct Haproxy {
     pub(super) makes_none: Option<Version>,
     /// No empty section is deleted before this: one that HAProxy would not delete is tried again then.
     pub(super) delete_at: Option<Instant>,
-    /// Servers that HAProxy refuses even in the file.
-    pub(super) refused: Refused,
+    /// Which registrants' words HAProxy takes.
+    pub(super) proofs: Proofs,
+    /// Finds it out beside the turns.
+    pub(super) proving: Proving,
     /// The servers that linger, as noted on disk.
     pub(super) retired: Retired,
     /// When busy servers are tried again, and how long after that.
@@ -167,7 +171,8 @@ impl Haproxy {
             refused_ops: None,
             makes_none: None,
             delete_at: None,
-            refused: Refused::default(),
+            proofs: Proofs::default(),
+            proving: Proving::default(),
             retired: Retired::new(),
             collect_at: None,
             collected: None,
@@ -210,6 +215,7 @@ impl Haproxy {
                     self.metrics.repairs.inc();
                 }
                 self.believe(applied);
+                self.proofs.suit(self.connection.version());
                 self.verify_at = Some(Instant::now() + VERIFY_EVERY);
                 self.note().connected(&self.connection);
                 if self.note().old_workers.is_some_and(|old| old > 0) {
@@ -272,7 +278,8 @@ impl Haproxy {
         if let Some(edge) = &mut self.edge {
             edge.compose(&mut layout, desired, &given, &self.applied, self.now, idle);
         }
-        self.refused.leave_out(&mut layout);
+        let judges = self.connection.checker(&self.files).is_some();
+        let others = judges && self.proofs.admit(&mut layout, &self.applied, self.now);
         let rendered = self.composing.renders() - rendered;
         self.metrics.renders.inc_by(rendered);
         if let Some(settings) = &self.settings {
@@ -289,11 +296,76 @@ impl Haproxy {
             layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
         }
         let loops = self.loops.leave_out(&mut layout, &self.applied.layout);
-        if rendered > 0 || loops {
+        if rendered > 0 || others || loops {
             self.tell_quarantined();
         }
         self.tell_edge();
         layout
+    }
+
+    /// Begins to judge the words that wait for it, in a task of its own.
+    pub(super) fn prove(&mut self) {
+        let Some(checker) = self.connection.checker(&self.files).filter(|_| self.proving.is_free(self.now)) else {
+            return;
+        };
+        let Some(batch) = self.proofs.batch(self.now) else { return };
+        // The file names the rules' file, which must be there.
+        if !self.files.rules().exists()
+            && let Some(rules) = self.proofs.rules()
+            && let Err(error) = self.files.write_rules(rules)
+        {
+            warn!(error = %Chain(&error), "The edge's rules cannot be written.");
+        }
+        self.proving.begin(batch, checker, self.files.probe(), self.metrics.config_checks.clone());
+    }
+
+    /// How many servers wait for the judgement of their words.
+    pub fn unproved(&self) -> usize {
+        self.proofs.waiting()
+    }
+
+    /// Whether registrants' words are being judged, or wait for it.
+    pub fn is_proving(&self) -> bool {
+        self.proving.is_busy() || self.proofs.waiting() > 0
+    }
+
+    /// Takes down what was found out about registrants' words.
+    fn take_verdicts(&mut self) {
+        let Some((trial, found)) = self.proving.take() else { return };
+        match found {
+            Ok(finding) => {
+                let blamed = self.proofs.judged(&trial, finding, self.now);
+                self.tell_blamed(blamed);
+            }
+            // Whoever reloads judges.
+            Err(NoFinding::Unknown) if self.connection.mode == ProcessMode::Commands => {
+                self.proofs.trust(&trial, self.now)
+            }
+            Err(NoFinding::Unknown) => self.proofs.put_off(&trial, "haproxy -c cannot be run", self.now),
+            Err(NoFinding::NotTheirs(why)) => {
+                let why = format!("haproxy -c refuses the file without it, too, so that it cannot be judged: {why}");
+                self.proofs.put_off(&trial, &why, self.now);
+            }
+        }
+    }
+
+    /// Tells who is to blame.
+    pub(super) fn tell_blamed(&self, blamed: Vec<Blamed>) {
+        for Blamed { example, servers, words, why } in blamed {
+            match servers {
+                0 => {
+                    warn!(section = example, why, "HAProxy refuses a service's section: it is left out of haproxy.cfg.")
+                }
+                _ => {
+                    warn!(server = example, servers, %words, why, "HAProxy refuses words of a registration: the servers with them are left out of haproxy.cfg.")
+                }
+            }
+        }
+    }
+
+    /// Sections of nobody's: what HAProxy has against them, it has against the operator's text.
+    pub(super) fn samples(&self, layout: &Layout) -> Vec<Arc<Section>> {
+        self.composing.sample(layout, &self.can()).into_iter().collect()
     }
 
     /// Takes over from the file what only it knows: the ids of servers.
@@ -316,8 +388,9 @@ impl Haproxy {
         }
         self.quarantined = quarantined;
         let composers = self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
-        let shown: BTreeMap<_, _> = composers.chain(self.refused.reasons()).chain(self.loops.reasons()).collect();
-        self.note().quarantined = shown;
+        let shown: BTreeMap<_, _> = composers.chain(self.proofs.reasons()).chain(self.loops.reasons()).collect();
+        let mut note = self.note();
+        (note.quarantined, note.unproved) = (shown, self.proofs.waiting());
     }
 
     /// The state file's path and text, if what is remembered has changed.
@@ -346,6 +419,7 @@ impl Generator for Haproxy {
 
     async fn prepare(&mut self, desired: &Desired) {
         self.now = Instant::now();
+        self.take_verdicts();
         self.unix_now = unix_seconds();
         self.names.refresh(&desired.services).await;
         if self.verify_at.is_none_or(|at| at <= self.now) || !self.connection.is_open() {
@@ -383,5 +457,9 @@ impl Generator for Haproxy {
 
     async fn apply(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
         self.carry_out(plan).await
+    }
+
+    async fn due(&mut self) {
+        self.proving.ended().await;
     }
 }

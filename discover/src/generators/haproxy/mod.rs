@@ -26,6 +26,10 @@
 //! | [`refused`] | servers that HAProxy refuses for their registrations' words | no |
 //! | [`ids`] | numbers of servers that are added at run time | no |
 //! | [`loops`] | servers that would be HAProxy itself | own addresses only |
+//! | [`proofs`] | the ledger of registrants' words: nothing of them goes live unproved | no |
+//! | [`trial`] | a file with suspects, and without some of them | no |
+//! | [`proving`] | registrants' words judged beside the turns | yes |
+//! | [`checker`] | who judges a file | yes |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 //! | [`writing`] | when the file may be written | no |
 //! | [`generator`] | a turn's preparation and plan | asks only |
@@ -39,6 +43,7 @@ mod by_command;
 pub mod changes;
 pub mod churn;
 mod choosing;
+pub mod checker;
 pub mod compose;
 pub mod composing;
 pub mod connection;
@@ -54,8 +59,9 @@ pub mod names;
 pub mod plan;
 pub mod ports;
 pub mod published;
+pub mod proofs;
+pub mod proving;
 pub mod readback;
-pub mod refused;
 pub mod reload;
 pub mod server;
 pub mod settings;
@@ -67,6 +73,7 @@ pub mod synapse;
 mod telling;
 mod workers;
 pub mod tenants;
+pub mod trial;
 pub mod writing;
 
 pub use generator::Haproxy;

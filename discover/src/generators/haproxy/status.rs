@@ -44,6 +44,8 @@ pub struct HaproxyStatus {
     pub unresolved: Vec<String>,
     /// Registrations that are left out of the file, and why.
     pub quarantined: BTreeMap<String, String>,
+    /// How many servers wait until HAProxy has judged the words of their registrations.
+    pub unproved: usize,
 }
 
 /// What an operator wants to know about the edge.
