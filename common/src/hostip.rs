@@ -101,14 +101,19 @@ pub fn source_address(towards: SocketAddr) -> Result<IpAddr, HostIpError> {
     local.map(|a| a.ip().to_canonical()).map_err(|source| HostIpError::Route { towards, source })
 }
 
-/// Whether one of this host's interfaces has `address`; doubt counts as yes.
-pub fn is_own(address: IpAddr) -> bool {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return true };
+/// The addresses of this host's interfaces, IPv4 in its own form; `None` where the system does not say.
+pub fn own_addresses() -> Option<BTreeSet<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs().ok()?;
     let of = |storage: nix::sys::socket::SockaddrStorage| -> Option<IpAddr> {
         let v4 = storage.as_sockaddr_in().map(|at| at.ip().into());
         v4.or_else(|| storage.as_sockaddr_in6().map(|at| at.ip().into()))
     };
-    interfaces.filter_map(|interface| of(interface.address?)).any(|own| own.to_canonical() == address)
+    Some(interfaces.filter_map(|interface| of(interface.address?)).map(|own| own.to_canonical()).collect())
+}
+
+/// Whether one of this host's interfaces has `address`; doubt counts as yes.
+pub fn is_own(address: IpAddr) -> bool {
+    own_addresses().is_none_or(|own| own.contains(&address))
 }
 
 /// `HOST_IP` if given, else the source address of the route to etcd where that is the host's.

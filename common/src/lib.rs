@@ -13,6 +13,7 @@
 //! | [`warmup`] | the weight of who has just become ready | no |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`client`] | live backends for programs: a view, or every change, from etcd or from Docker | by way of both |
+//! | [`environment`] | what the programs that an agent starts may know | the environment |
 //! | [`program`] | a child program: the signals passed to it, the status it leaves | yes |
 //! | [`admin`] | the admin server: metrics, health, status, events | yes |
 //! | [`config`] | config files of Synapse's and Nerve's making, read whole | reads files |
@@ -36,6 +37,7 @@ pub mod debounce;
 pub mod desired;
 pub mod docker;
 pub mod drain;
+pub mod environment;
 pub mod files;
 pub mod handover;
 pub mod hostip;

@@ -28,13 +28,16 @@ pub enum RowState {
     Waiting,
     /// Withdrawn because a check fails.
     Failing,
+    /// Not published, since its key in the registry belongs to somebody else.
+    Refused,
     /// Left out.
     Skipped,
 }
 
 impl RowState {
     /// Each of them.
-    pub const ALL: [Self; 6] = [Self::Up, Self::Draining, Self::Down, Self::Waiting, Self::Failing, Self::Skipped];
+    pub const ALL: [Self; 7] =
+        [Self::Up, Self::Draining, Self::Down, Self::Waiting, Self::Failing, Self::Refused, Self::Skipped];
 
     /// The word used in status and metrics.
     pub fn as_str(self) -> &'static str {
@@ -44,6 +47,7 @@ impl RowState {
             Self::Down => "down",
             Self::Waiting => "waiting",
             Self::Failing => "failing",
+            Self::Refused => "refused",
             Self::Skipped => "skipped",
         }
     }

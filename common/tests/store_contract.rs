@@ -7,7 +7,8 @@ use std::time::Duration;
 use common::store::etcd::EtcdStore;
 use common::store::fake::FakeStore;
 use common::store::{
-    Change, Compare, Entry, Fault, KeepAlive, LeaseId, Op, Position, Revision, Store, StoreError, WatchStream,
+    Change, Compare, Entry, Fault, KeepAlive, Key, KeyWatch, LeaseId, Op, Position, Revision, Store, StoreError,
+    WatchStream,
 };
 use common::testing::etcd::{Etcd, binaries};
 use tokio::time::timeout;
@@ -210,6 +211,66 @@ async fn transactions_compare_and_swap<B: Bench>(bench: &B) {
     store.revoke(lease).await.unwrap();
 }
 
+async fn a_transaction_that_does_nothing_tells_how_its_keys_stand<B: Bench>(bench: &B) {
+    let store = bench.store();
+    let lease = store.grant(Duration::from_secs(60)).await.unwrap().id;
+    let (free, mine, gone): (Key, Key, Key) = ("/found/free".into(), "/found/mine".into(), "/found/gone".into());
+    let first = write(&store, Op::put("/found/free", *b"1", None)).await.revision;
+    let second = write(&store, Op::put("/found/mine", *b"1", Some(lease))).await.revision;
+    let third = write(&store, Op::put("/found/mine", *b"2", Some(lease))).await.revision;
+    let when = vec![
+        Compare::LeaseIs(free.clone(), lease),
+        Compare::LeaseIs(mine.clone(), lease),
+        Compare::LeaseIs(gone.clone(), lease),
+        Compare::ModifiedAt(mine.clone(), third),
+    ];
+    let ops = || vec![Op::delete(free.clone()), Op::put(gone.clone(), *b"1", None)];
+    let refused = store.txn(when, ops()).await.unwrap();
+    let bare = |key: &Key, lease, created, modified| Entry {
+        key: key.clone(),
+        value: Vec::new().into(),
+        lease,
+        created,
+        modified,
+    };
+    let expected = [bare(&free, None, first, first), bare(&mine, Some(lease), second, third)];
+    assert_eq!((refused.succeeded, refused.at.revision, &refused.found[..]), (false, third, &expected[..]));
+    // Conditions without operations only look.
+    let intact = store.txn(vec![Compare::ModifiedAt(mine.clone(), third)], Vec::new()).await.unwrap();
+    assert_eq!((intact.succeeded, intact.found.len(), intact.at.revision), (true, 0, third));
+    assert!(store.txn(vec![Compare::Absent(gone.clone())], ops()).await.unwrap().found.is_empty());
+    store.revoke(lease).await.unwrap();
+}
+
+async fn single_keys_are_watched_and_their_neighbours_are_not<B: Bench>(bench: &B) {
+    let store = bench.store();
+    let at = write(&store, put("/keys/a", "1")).await;
+    write(&store, put("/keys/a", "between")).await;
+    let mut watch = store.watch_keys();
+    assert!(timeout(Duration::from_millis(10), watch.next()).await.is_err(), "no keys, no news");
+    watch.add(vec![("/keys/a".into(), at), ("/keys/none".into(), at)]).await.unwrap();
+    assert_eq!(&**changes(&mut watch, 1).await[0].key(), "/keys/a");
+    write(&store, put("/keys/ab", "1")).await; // it begins as `a` does
+    write(&store, put("/keys/b", "early")).await;
+    let gone = write(&store, Op::delete("/keys/a")).await.revision;
+    assert_eq!(changes(&mut watch, 1).await, [Change::Delete { key: "/keys/a".into(), revision: gone }]);
+    watch.add(vec![("/keys/a".into(), at), ("/keys/b".into(), at)]).await.unwrap(); // the first is known
+    assert!(watch.has("/keys/b") && !watch.has("/keys/ab"));
+    assert_eq!(&**changes(&mut watch, 1).await[0].key(), "/keys/b");
+    watch.retain(|key| &**key != "/keys/b");
+    write(&store, put("/keys/b", "late")).await;
+    write(&store, put("/keys/none", "1")).await;
+    assert_eq!(&**changes(&mut watch, 1).await[0].key(), "/keys/none");
+    // Thousands, which are all changed at once.
+    let many: Vec<String> = (0..2000).map(|n| format!("/keys/many/{n:04}")).collect();
+    let written = store.put_all(many.iter().map(|key| put(key, "1")).collect()).await.unwrap().unwrap();
+    watch.add(many.iter().map(|key| (Key::from(key.as_str()), written)).collect()).await.unwrap();
+    store.put_all(many.iter().map(|key| Op::delete(key.as_str())).collect()).await.unwrap();
+    let mut seen: Vec<String> = changes(&mut watch, 2000).await.iter().map(|c| c.key().to_string()).collect();
+    seen.sort();
+    assert_eq!(seen, many);
+}
+
 async fn many_operations_go_in_few_transactions<B: Bench>(bench: &B) {
     let store = bench.store();
     let before = store.position("/many/").await.unwrap();
@@ -306,6 +367,8 @@ async fn keeps_the_contract<B: Bench>(bench: &B) {
     a_lease_takes_its_keys_at_one_revision(bench).await;
     beats_keep_a_lease_and_revoking_ends_it(bench).await;
     transactions_compare_and_swap(bench).await;
+    a_transaction_that_does_nothing_tells_how_its_keys_stand(bench).await;
+    single_keys_are_watched_and_their_neighbours_are_not(bench).await;
     many_operations_go_in_few_transactions(bench).await;
     large_backlogs_arrive_whole(bench).await;
     other_pasts_are_refused(bench).await;

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::metrics::{Metrics, SourceLabel};
-use crate::reconcile::{Desired, Emptied, Guard, LeftOut, Limits, Memory, Policies, Source, merge};
+use crate::reconcile::{Admission, Desired, Emptied, Guard, LeftOut, Limits, Memory, Policies, Source, merge};
 use crate::state::StateFile;
 use crate::status::Shared;
 pub use crate::turns::Turn;
@@ -34,6 +34,8 @@ pub struct Agent {
     pub guard: Arc<std::sync::Mutex<Guard>>,
     /// How much of what the sources say is taken in.
     pub limits: Limits,
+    /// Which backends are let in.
+    pub admission: Admission,
     /// What becomes of pools that are empty all the same.
     pub emptied: Emptied,
     /// Where what must outlive a restart is written, if anywhere.
@@ -109,6 +111,7 @@ impl Agent {
             }
             begun = true;
             let mut desired = self.lock_guard().judge(&merged, Instant::now());
+            desired.barred = self.admission.admit(&mut desired.services).clone();
             self.emptied.fill(&mut desired);
             if let Some(policies) = &mut self.policies {
                 policies.apply_to(&mut desired, &merged.generator_configs, Instant::now());

@@ -138,8 +138,9 @@ mod tests {
         let (port, cancel) = (bound.address().port(), CancellationToken::new());
         let run = tokio::spawn(bound.run(cancel.clone()));
         let asked = tokio::task::spawn_blocking(move || {
-            let ask =
-                |path: &&str| http_once(port, &format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+            let ask = |path: &&str| {
+                http_once(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+            };
             paths.iter().map(ask).collect::<Vec<_>>()
         });
         let answers = asked.await.unwrap();

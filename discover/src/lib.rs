@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`addresses`] | which addresses backends may have (pure) |
 //! | [`api`] | what is routed, for programs: `/services`, Prometheus' `http_sd` |
 //! | [`cli`] | the command line |
 //! | [`config`] | Synapse's config, read whole and checked |
@@ -16,10 +17,12 @@
 //! | [`state`] | what must outlive a restart, on disk |
 //! | [`metrics`], [`status`] | what discover tells about itself |
 //! | [`names`] | host names as addresses |
+//! | [`seniority`] | which of several claims to one thing counts (pure) |
 //!
 //! A turn: observe → merge → guard → plan → apply → read the outcome → record. It is level-triggered: a trigger carries
 //! no data, every turn reads the whole state again, and costs what changed.
 
+pub mod addresses;
 pub mod agent;
 pub mod api;
 pub mod certificates;
@@ -31,6 +34,7 @@ pub mod haproxy;
 pub mod metrics;
 pub mod names;
 pub mod reconcile;
+pub mod seniority;
 pub mod state;
 pub mod status;
 pub mod supervise;

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub renders: Counter,
     /// Times that haproxy.cfg was written.
     pub config_writes: Counter,
+    /// Times that `haproxy -c` (or a check command) was asked.
+    pub config_checks: Counter,
     /// Differences found between HAProxy and what it was left as.
     pub repairs: Counter,
     /// Backends in the pools, held ones too; those of a service without a port are not in haproxy.cfg.
@@ -37,6 +39,12 @@ pub struct Metrics {
     pub previous_age: Gauge,
     /// Registrations left out.
     pub quarantined: Gauge,
+    /// HAProxy's workers that finish their sessions, as of the last reload or look.
+    pub old_workers: Gauge,
+    /// Changes of servers that are left to the next turns.
+    pub changes_waiting: Gauge,
+    /// Services whose structure may not change yet.
+    pub structures_waiting: Gauge,
     /// 1 for a source that is synced, 0 otherwise.
     pub synced: Family<SourceLabel, Gauge>,
     /// For how long a source has been failing, seconds as of the last turn; 0: it does not.
@@ -118,12 +126,16 @@ impl Metrics {
             turn_duration: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
             renders: Counter::default(),
             config_writes: Counter::default(),
+            config_checks: Counter::default(),
             repairs: Counter::default(),
             backends: Gauge::default(),
             services: Gauge::default(),
             held: Gauge::default(),
             previous_age: Gauge::default(),
             quarantined: Gauge::default(),
+            old_workers: Gauge::default(),
+            changes_waiting: Gauge::default(),
+            structures_waiting: Gauge::default(),
             synced: Family::default(),
             stale: Family::default(),
             source_backends: Family::default(),
@@ -139,6 +151,7 @@ impl Metrics {
         let duration = metrics.turn_duration.clone();
         registry.register_with_unit("turn_duration", "From a turn's beginning to its end", Unit::Seconds, duration);
         registry.register("renders", "Sections rendered anew", metrics.renders.clone());
+        registry.register("config_checks", "Times that a haproxy.cfg was checked", metrics.config_checks.clone());
         registry.register("config_writes", "Times that haproxy.cfg was written", metrics.config_writes.clone());
         registry.register("repairs", "Differences found in HAProxy and mended", metrics.repairs.clone());
         registry.register("backends", "Backends in the pools, held ones too", metrics.backends.clone());
@@ -147,6 +160,11 @@ impl Metrics {
         let previous = "Longest time that previous backends have stood in for none";
         registry.register_with_unit("previous_backends_age", previous, Unit::Seconds, metrics.previous_age.clone());
         registry.register("quarantined", "Registrations left out", metrics.quarantined.clone());
+        registry.register("old_workers", "Workers of HAProxy that finish their sessions", metrics.old_workers.clone());
+        let waiting = metrics.changes_waiting.clone();
+        registry.register("changes_waiting", "Changes of servers that are left to the next turns", waiting);
+        let waiting = metrics.structures_waiting.clone();
+        registry.register("structures_waiting", "Services whose structure may not change yet", waiting);
         registry.register("source_synced", "1 for a source that is synced", metrics.synced.clone());
         registry.register_with_unit("source_stale", "Since a source fails", Unit::Seconds, metrics.stale.clone());
         registry.register("source_backends", "Backends that a source tells of", metrics.source_backends.clone());

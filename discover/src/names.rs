@@ -1,5 +1,6 @@
 //! Host names of backends as addresses. HAProxy never resolves the name of a server added at run time, and one name
-//! without an address fails the whole file; so names are resolved here first.
+//! without an address fails the whole file; so names are resolved here first. Each answer is held against the operator's policy: a
+//! name that was harmless when it was registered may mean another address later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,6 +11,8 @@ use common::model::{Host, ServiceMap};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
+
+use crate::addresses::AddressPolicy;
 
 /// How long an answer is used before the name is asked again.
 const FRESH: Duration = Duration::from_secs(30);
@@ -22,33 +25,46 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// How soon a turn looks for answers that were not there in time.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Names with their addresses. An address once known stays until another takes its place.
+/// Names with their addresses. An address once known stays until an answer says another one.
 #[derive(Debug)]
 pub struct Resolved {
+    policy: AddressPolicy,
     known: BTreeMap<Arc<str>, Known>,
     generation: u64,
     answered: mpsc::UnboundedSender<Answer>,
     answers: mpsc::UnboundedReceiver<Answer>,
 }
 
-type Answer = (Arc<str>, Option<IpAddr>);
+type Answer = (Arc<str>, Option<Vec<IpAddr>>);
 
 #[derive(Debug)]
 struct Known {
     address: Option<IpAddr>,
+    /// Why none of its addresses is taken.
+    refused: Option<String>,
     /// `None` while the name is being asked.
     ask_again: Option<Instant>,
 }
 
 impl Default for Resolved {
     fn default() -> Self {
-        // Bounded by the number of names: each is asked once at a time.
-        let (answered, answers) = mpsc::unbounded_channel();
-        Self { known: BTreeMap::new(), generation: 0, answered, answers }
+        Self::new(AddressPolicy::default())
     }
 }
 
 impl Resolved {
+    /// No name is known yet. Addresses that `policy` refuses are never given.
+    pub fn new(policy: AddressPolicy) -> Self {
+        // Bounded by the number of names: each is asked once at a time.
+        let (answered, answers) = mpsc::unbounded_channel();
+        Self { policy, known: BTreeMap::new(), generation: 0, answered, answers }
+    }
+
+    /// Why `name`, which resolves, has no address that may be used.
+    pub fn refused(&self, name: &str) -> Option<&str> {
+        self.known.get(name).and_then(|k| k.refused.as_deref())
+    }
+
     /// The address of `name`, if it is known.
     pub fn get(&self, name: &str) -> Option<IpAddr> {
         self.known.get(name).and_then(|k| k.address)
@@ -82,12 +98,13 @@ impl Resolved {
                 continue;
             }
             new += usize::from(known.is_none());
-            let known = self.known.entry(name.clone()).or_insert(Known { address: None, ask_again: None });
+            let known =
+                self.known.entry(name.clone()).or_insert(Known { address: None, refused: None, ask_again: None });
             known.ask_again = None;
             let answered = self.answered.clone();
             tokio::spawn(async move {
-                let address = look_up(&name).await;
-                let _ = answered.send((name, address)); // the generator may have ended meanwhile
+                let addresses = look_up(&name).await;
+                let _ = answered.send((name, addresses)); // the generator may have ended meanwhile
             });
         }
         let patience = now + PATIENCE;
@@ -102,14 +119,20 @@ impl Resolved {
     fn note(&mut self, (name, answer): Answer) {
         let Some(known) = self.known.get_mut(&name) else { return };
         known.ask_again = Some(Instant::now() + if answer.is_some() { FRESH } else { FAILED });
-        match answer {
-            Some(_) if answer != known.address => {
-                known.address = answer;
-                self.generation += 1;
+        let Some(addresses) = answer else {
+            if known.address.is_none() && known.refused.is_none() {
+                warn!(%name, "Host name has no address; its backends are left out.");
             }
-            Some(_) => {}
-            None if known.address.is_none() => warn!(%name, "Host name has no address; its backends are left out."),
-            None => {}
+            return;
+        };
+        let address = addresses.iter().copied().find(|ip| self.policy.judge(*ip).is_ok());
+        let refused = addresses.first().filter(|_| address.is_none()).and_then(|ip| {
+            let why = self.policy.judge(*ip).err()?;
+            Some(format!("{name} is {ip}: {why}"))
+        });
+        if (address, &refused) != (known.address, &known.refused) {
+            (known.address, known.refused) = (address, refused);
+            self.generation += 1;
         }
     }
 
@@ -120,10 +143,12 @@ impl Resolved {
     }
 }
 
-/// The lowest address: resolvers rotate their answers, and a rotation is no change.
-async fn look_up(name: &str) -> Option<IpAddr> {
+/// All of its addresses, at least one, the lowest first: resolvers rotate their answers, and a rotation is no change.
+async fn look_up(name: &str) -> Option<Vec<IpAddr>> {
     let found = timeout(DEADLINE, tokio::net::lookup_host((name, 0))).await;
-    found.ok()?.ok()?.map(|a| a.ip()).min()
+    let mut addresses: Vec<IpAddr> = found.ok()?.ok()?.map(|a| a.ip()).collect();
+    addresses.sort_unstable();
+    Some(addresses).filter(|all| !all.is_empty())
 }
 
 #[cfg(test)]
@@ -137,7 +162,7 @@ mod tests {
             |id: &str, host: &str| Arc::new(Backend::new(id.parse().unwrap(), host.parse().unwrap(), Port::MIN));
         let pool: Pool = [backend("a", "localhost"), backend("b", "127.0.0.1")].into_iter().collect();
         let services = ServiceMap::from([("web".parse().unwrap(), Arc::new(pool))]);
-        let mut names = Resolved::default();
+        let mut names = Resolved::new(AddressPolicy::with_loopback());
         let deadline = Instant::now() + Duration::from_secs(20);
         while names.get("localhost").is_none() && Instant::now() < deadline {
             names.refresh(&services).await;
@@ -147,5 +172,25 @@ mod tests {
         assert_eq!((names.generation(), names.unresolved().count()), (1, 0));
         names.refresh(&ServiceMap::new()).await;
         assert_eq!(names.next_due(), None);
+    }
+
+    #[tokio::test]
+    async fn each_answer_is_judged_and_of_several_addresses_an_allowed_one_is_taken() {
+        let mut names = Resolved::default();
+        let name: Arc<str> = "web".into();
+        names.known.insert(name.clone(), Known { address: None, refused: None, ask_again: None });
+        let mut answer = |all: &[&str]| {
+            names.note((name.clone(), Some(all.iter().map(|ip| ip.parse().unwrap()).collect())));
+            (names.get("web").map(|ip| ip.to_string()), names.refused("web").map(str::to_owned), names.generation())
+        };
+        let good = |ip: &str, generation| (Some(ip.to_owned()), None, generation);
+        assert_eq!(answer(&["10.0.0.1"]), good("10.0.0.1", 1));
+        assert_eq!(answer(&["10.0.0.1", "10.0.0.2"]), good("10.0.0.1", 1), "an address more is no change");
+        let (address, refused, generation) = answer(&["127.0.0.1", "169.254.169.254"]);
+        assert_eq!((address, generation), (None, 2), "the name was rebound");
+        assert!(refused.unwrap().starts_with("web is 127.0.0.1: a loopback address"));
+        assert_eq!(answer(&["127.0.0.1", "10.0.0.3"]), good("10.0.0.3", 3));
+        names.note((name.clone(), None));
+        assert_eq!(names.get("web").unwrap().to_string(), "10.0.0.3", "no answer is no other answer");
     }
 }

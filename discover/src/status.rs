@@ -201,7 +201,8 @@ fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
 fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec<Value> {
     let keys = observations.iter().filter_map(Observation::snapshot).flat_map(|s| s.quarantined.iter());
     let keys = keys.map(|(key, q)| json!({"key": &**key, "reason": q.reason}));
-    keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why}))).collect()
+    let keys = keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why})));
+    keys.chain(desired.barred.iter().map(|(key, why)| json!({"key": key, "reason": why}))).collect()
 }
 
 fn certificates(loaded: &Loaded) -> Value {
@@ -223,6 +224,7 @@ impl StatusSource for Shared {
             .map(|(name, pool)| {
                 let in_status = |status| pool.backends().iter().filter(|b| b.status == status).count();
                 let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name).map(String::as_str));
+                let disputed = haproxy.as_ref().and_then(|h| h.disputed.get(name).map(String::as_str));
                 let kept =
                     state.kept.contains(name).then_some("no backend is registered; others stand in (--on-empty)");
                 let previous = state.previous.get(name);
@@ -237,7 +239,7 @@ impl StatusSource for Shared {
                     "held": state.held.get(name).copied().unwrap_or(0),
                     "backends": pool.backends().iter().map(|b| b.address()).collect::<Vec<_>>(),
                     "previous_for_ms": previous.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
-                    "note": unlisted.or(kept),
+                    "note": unlisted.or(kept).or(disputed),
                 })
             })
             .collect();

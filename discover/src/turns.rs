@@ -31,6 +31,9 @@ pub trait Turn: Send {
 
     /// One whole turn of one generator.
     fn turn<'a>(&'a mut self, desired: &'a Desired) -> BoxFuture<'a, Result<Outcome, Box<dyn Error + Send + Sync>>>;
+
+    /// Waits until something beside the turns asks for one; cancel-safe.
+    fn due(&mut self) -> BoxFuture<'_, ()>;
 }
 
 impl<G: Generator> Turn for G {
@@ -44,6 +47,10 @@ impl<G: Generator> Turn for G {
             let plan = self.plan(desired);
             Ok(self.apply(plan).await?)
         })
+    }
+
+    fn due(&mut self) -> BoxFuture<'_, ()> {
+        Box::pin(Generator::due(self))
     }
 }
 
@@ -120,6 +127,7 @@ async fn take_turns(
             biased; // shutdown wins over work
             () = cancel.cancelled() => return,
             news = wanted.changed() => if news.is_err() { return },
+            () = generator.due() => {}
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
         let Some(now) = wanted.borrow_and_update().clone() else { continue };

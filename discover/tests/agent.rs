@@ -18,7 +18,7 @@ use common::watch::{Watcher, channel};
 use discover::agent::{Agent, Turn};
 use discover::generators::{Generator, Outcome};
 use discover::metrics::Metrics;
-use discover::reconcile::{Desired, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
+use discover::reconcile::{Admission, Desired, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
 use discover::state::StateFile;
 use discover::status::Shared;
 use prometheus_client::registry::Registry;
@@ -93,6 +93,7 @@ impl Running {
             generators,
             guard: guard.clone(),
             limits: Limits { max_services: SERVICES, max_backends: EACH, max_all_backends: SERVICES * EACH },
+            admission: Admission::default(),
             emptied: Emptied::new(on_empty, last),
             state: Some(state),
             kept: ServiceMap::new(),
@@ -294,4 +295,52 @@ async fn a_flood_of_registrations_is_left_out_and_shown_and_takes_nothing_away()
     let names: Vec<String> = discover.routed.lock().unwrap().keys().map(|name| name.to_string()).collect();
     assert_eq!((names.len(), names[0].as_str()), (SERVICES, "a0"));
     discover.stop().await;
+}
+
+/// A key names any host; what is refused is left out alone, shown with its reason, and by no way kept: not by a hold, an emptied pool or
+/// a restart.
+#[tokio::test(start_paused = true)]
+async fn backends_at_refused_addresses_are_left_out_alone_and_shown_and_never_kept() {
+    let bad = [
+        "127.0.0.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "localhost",
+        "0x7f000001",
+        "0.0.0.0",
+        "::",
+        "169.254.169.254",
+        "fe80::1",
+        "224.0.0.1",
+        "ff02::1",
+        "255.255.255.255",
+    ];
+    for on_empty in [OnEmpty::Empty, OnEmpty::Keep] {
+        let (store, dir, shared) = (FakeStore::new(), tempfile::tempdir().unwrap(), Shared::new(None));
+        let lease = store.grant(Duration::from_secs(100_000)).await.unwrap();
+        let put = |key: String, host: &str| {
+            let value = serde_json::json!({"host": host, "port": 9181, "service_port": 80}).to_string();
+            Op::put(key, value.into_bytes(), Some(lease.id))
+        };
+        let mut ops = vec![Op::put("/registrars/h".to_owned(), "{}".as_bytes(), Some(lease.id))];
+        ops.extend(bad.iter().enumerate().map(|(n, host)| put(format!("/backends/web/b{n:02}"), host)));
+        ops.extend(bad.iter().enumerate().map(|(n, host)| put(format!("/backends/only{n}/b"), host)));
+        ops.push(put("/backends/web/good".to_owned(), "10.0.0.1"));
+        store.put_all(ops).await.unwrap();
+        let discover = Running::with(&store, dir.path(), on_empty, shared.clone(), Vec::new());
+        settled().await;
+        assert_eq!(discover.routed().0, 1);
+        let shown = shared.status()["quarantined"].as_array().unwrap().clone();
+        assert_eq!(shown.len(), 2 * bad.len());
+        let b00 = shown.iter().find(|row| row["key"] == "web/b00").unwrap();
+        assert_eq!(b00["reason"], "127.0.0.1:9181: a loopback address (--allow-loopback takes it)");
+        store.expire(lease.id);
+        settled().await;
+        assert_eq!(discover.routed().0, 1, "what is held is judged, too");
+        discover.kill();
+        let discover = Running::with(&store, dir.path(), on_empty, shared, Vec::new());
+        settled().await;
+        assert_eq!(discover.routed().0, 1, "a restart does not matter");
+        discover.kill();
+    }
 }

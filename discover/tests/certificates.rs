@@ -103,8 +103,13 @@ async fn certificates_are_served_by_name_rotated_added_and_removed_without_a_rel
 
 /// The answer to a request over TLS for a host.
 fn over_tls(port: u16, host: &str) -> String {
-    let ask = "printf 'GET / HTTP/1.1\\r\\nHost: %s\\r\\nConnection: close\\r\\n\\r\\n' \"$2\" | openssl s_client -quiet -connect \"$1\" -servername \"$2\" 2>/dev/null";
-    let answer = Command::new("sh").args(["-c", ask, "sh", &format!("127.0.0.1:{port}"), host]).output().unwrap();
+    over_tls_of(port, host, host)
+}
+
+/// The same over a connection that began with another name.
+fn over_tls_of(port: u16, name: &str, host: &str) -> String {
+    let ask = "printf 'GET / HTTP/1.1\\r\\nHost: %s\\r\\nConnection: close\\r\\n\\r\\n' \"$3\" | openssl s_client -quiet -connect \"$1\" -servername \"$2\" 2>/dev/null";
+    let answer = Command::new("sh").args(["-c", ask, "sh", &format!("127.0.0.1:{port}"), name, host]).output().unwrap();
     String::from_utf8(answer.stdout).unwrap()
 }
 
@@ -143,5 +148,77 @@ async fn the_edge_speaks_https_and_redirects_to_it() {
         assert!(answer.starts_with("HTTP/1.1 308"), "{answer}");
         assert!(answer.contains(&format!("location: https://a.example:{secure}/x\r\n")), "{answer}");
         world.lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_a_name_of_another_certificate_is_misdirected_and_one_of_the_same_is_served() {
+    for program in programs() {
+        for trusts in [false, true] {
+            let operator = tempfile::tempdir().unwrap();
+            self_signed(operator.path(), "a", &["a.example", "*.a.example"]);
+            self_signed(operator.path(), "b", &["b.example"]);
+            self_signed(operator.path(), "c", &["c.example", "d.example"]);
+            let secure = free_port();
+            let mut made = None;
+            let mut world = World::with(&program, |settings| {
+                let edge = EdgeSettings {
+                    listen: format!("127.0.0.1:{}", free_port()).parse().unwrap(),
+                    https_port: secure.try_into().unwrap(),
+                    certificates: vec![operator.path().to_owned()],
+                    trusted: trusts.then(|| "127.0.0.1".parse().unwrap()).into_iter().collect(),
+                    ..EdgeSettings::default()
+                };
+                let edge = edge.with_copies_beside(&settings.config_file);
+                made = Keeper::of(&edge, &Metrics::new(&mut Registry::default())).unwrap();
+                settings.edge = Some(Arc::new(edge));
+            });
+            let mut keeper = made.unwrap();
+            keeper.refresh().unwrap();
+            let server = HttpBackend::start("one").await;
+            let hosts = ["a.example", "x.a.example", "b.example", "c.example", "d.example", "plain.example"];
+            let hosts = hosts.map(|host| Route::new(host.parse().unwrap(), PathPrefix::root()));
+            let (routes, _) = Routes::new(hosts);
+            world.want("web", vec![Backend { routes, ..backend("one", server.address, free_port()) }]);
+            world.settle().await;
+            eventually("it serves", async || over_tls(secure, "a.example").ends_with("one")).await;
+            let status = |name: &str, host: &str| {
+                over_tls_of(secure, name, host).split(' ').nth(1).unwrap_or_default().to_owned()
+            };
+            let other = if trusts { "200" } else { "421" };
+            for (name, host, expected) in [
+                ("a.example", "a.example:443", "200"),
+                ("a.example", "x.a.example", "200"),
+                ("y.a.example", "x.a.example", "200"),
+                ("y.a.example", "a.example", "200"),
+                ("c.example", "d.example", "200"),
+                ("a.example", "b.example", other),
+                ("a.example", "B.Example.:8443", other),
+                ("b.example", "x.a.example", other),
+                ("d.example", "a.example", other),
+                ("a.example", "plain.example", "200"),
+                ("a.example", "nobody.example", "404"),
+            ] {
+                assert_eq!(
+                    status(name, host),
+                    expected,
+                    "{host} on {name}, trusts: {trusts}, HAProxy {}",
+                    world.version()
+                );
+            }
+            // A certificate of its own for one of the two, without a reload.
+            self_signed(operator.path(), "c", &["c.example"]);
+            self_signed(operator.path(), "d", &["d.example"]);
+            keeper.refresh().unwrap();
+            let mut socket = RuntimeSocket::new(Endpoint::Unix(world.settings.socket.clone()), Deadlines::default());
+            keeper.apply(&mut socket).await.unwrap();
+            assert_eq!(
+                (status("c.example", "d.example").as_str(), status("d.example", "d.example").as_str()),
+                (other, "200")
+            );
+            keeper.apply(&mut socket).await.unwrap();
+            assert_eq!(world.reloads(), ["start"]);
+            world.lab.stop().await;
+        }
     }
 }

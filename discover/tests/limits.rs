@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use common::model::{Backend, Pool, Port, ServiceMap};
+use common::model::{Backend, Pool, Port, ServiceMap, Transport};
 use discover::reconcile::Limits;
 use proptest::prelude::*;
 
@@ -39,6 +39,25 @@ fn newcomers_beyond_a_limit_are_left_out_and_told_and_what_is_served_stays() {
     let mut few = map(&[("a", 5), ("b", 5)]);
     assert!(LIMITS.cut(&mut few, || panic!("nobody needs to know")).is_empty());
     assert_eq!(few, map(&[("a", 5), ("b", 5)]));
+}
+
+#[test]
+fn udp_alone_takes_no_place_of_what_is_served() {
+    let udp = |size: usize| -> Arc<Pool> {
+        let of_udp = |b: &Arc<Backend>| Arc::new(Backend { transport: Transport::Udp, ..(**b).clone() });
+        Arc::new(pool(size).backends().iter().map(of_udp).collect())
+    };
+    let mut flood: ServiceMap = ["a", "b", "c", "d", "e"].map(|name| (name.parse().unwrap(), udp(3))).into();
+    flood.extend(map(&[("v", 3), ("w", 3), ("x", 3), ("y", 3), ("z", 3)]));
+    let left_out = LIMITS.cut(&mut flood, ServiceMap::new);
+    let names: Vec<_> = sizes(&flood).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["a", "b", "c", "d", "v", "w", "x", "y"], "as many of each");
+    assert_eq!(left_out.len(), 2);
+    // One backend of TCP makes a service that is served.
+    let mixed = Arc::new(udp(1).backends().iter().chain(pool(2).backends()).cloned().collect::<Pool>());
+    flood.insert("d".parse().unwrap(), mixed);
+    let left_out = LIMITS.cut(&mut flood, || map(&[("v", 3), ("w", 3), ("x", 3), ("y", 3)]));
+    assert!(left_out.contains_key("d") && flood.contains_key("y"), "{left_out:?}");
 }
 
 fn any_map() -> impl Strategy<Value = ServiceMap> {

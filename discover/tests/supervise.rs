@@ -11,6 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use discover::haproxy::check::CHECK_TIMEOUT;
 use discover::haproxy::process::{Output, alive};
 use discover::supervise::{Options, SuperviseError, run};
 use nix::sys::signal::{Signal, kill};
@@ -46,7 +47,14 @@ fn shell(script: &str) -> Option<Vec<std::ffi::OsString>> {
 
 fn beside_an_agent(lab: &Lab, script: &str) -> Options {
     let (launch, grace) = (lab.launch.clone(), Duration::from_secs(3));
-    Options { launch, file: None, agent: shell(script), grace, reload_interval: Duration::ZERO }
+    Options {
+        launch,
+        file: None,
+        agent: shell(script),
+        grace,
+        reload_interval: Duration::ZERO,
+        check_timeout: CHECK_TIMEOUT,
+    }
 }
 
 /// HAProxy reads the supervisor's copy; the watched file is elsewhere.
@@ -54,7 +62,7 @@ fn with_file(lab: &Lab, file: PathBuf) -> Options {
     let mut launch = lab.launch.clone();
     launch.config = lab.dir.path().join("copy.cfg");
     let (grace, reload_interval) = (Duration::from_secs(3), Duration::ZERO);
-    Options { launch, file: Some(file), agent: None, grace, reload_interval }
+    Options { launch, file: Some(file), agent: None, grace, reload_interval, check_timeout: CHECK_TIMEOUT }
 }
 
 /// A config that answers `text` on `port`.

@@ -193,7 +193,7 @@ impl Discover {
             &control,
         ];
         let listen = self.listen.unwrap_or_else(|| address(self.host.as_ref())).to_string();
-        args.extend(["--listen", &listen, "--stats-port", "off"]);
+        args.extend(["--listen", &listen, "--stats-port", "off", "--allow-loopback"]);
         let mut environment = Vec::new();
         match etcd {
             Some(etcd) => environment.push(("ETCD_HOST", etcd)),

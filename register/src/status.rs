@@ -94,6 +94,10 @@ impl DockerStatus {
         if let Some(beat) = publication.beat {
             registry.insert("renewed_unix_ms".into(), unix_ms(beat).into());
         }
+        if !publication.refused.is_empty() {
+            let others = publication.refused.iter().map(|(key, refusal)| (key.to_string(), json!(refusal.holder)));
+            registry.insert("refused".into(), others.collect::<Map<_, _>>().into());
+        }
         if let Some((error, since)) = &publication.away {
             registry.insert("away_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
             registry.insert("error".into(), error.as_str().into());

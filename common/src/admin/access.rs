@@ -19,6 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
+use super::hosts::Hosts;
 use crate::telemetry::Chain;
 use crate::tls::{PemError, certificates};
 
@@ -39,6 +40,9 @@ pub struct AccessArgs {
     /// The certificate's key, PEM
     #[arg(long, env = "ADMIN_KEY_FILE", value_name = "FILE", requires = "admin_cert")]
     pub admin_key: Option<PathBuf>,
+    /// Further names under which the admin server answers; with any, it answers under no others on its other addresses either
+    #[arg(long, env = "ADMIN_HOSTS", value_name = "NAMES", value_delimiter = ',')]
+    pub admin_hosts: Vec<String>,
 }
 
 /// A file that the admin server, or who asks it, cannot use.
@@ -73,7 +77,12 @@ impl AccessArgs {
     pub fn access(&self) -> Result<Access, AccessError> {
         let token = self.admin_token_file.as_deref().map(Token::read).transpose()?;
         let pair = self.admin_cert.clone().zip(self.admin_key.clone());
-        Ok(Access { token, tls: pair.map(|(cert, key)| Arc::new(ServerTls { cert, key, read: Mutex::default() })) })
+        let hosts = Hosts::new(&self.admin_hosts);
+        Ok(Access {
+            token,
+            hosts,
+            tls: pair.map(|(cert, key)| Arc::new(ServerTls { cert, key, read: Mutex::default() })),
+        })
     }
 }
 
@@ -81,6 +90,7 @@ impl AccessArgs {
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     token: Option<Token>,
+    pub(super) hosts: Hosts,
     pub(super) tls: Option<Arc<ServerTls>>,
 }
 
@@ -118,6 +128,10 @@ impl Access {
 
 /// Lets those through that may read, and tells the others no more than whether the agent is well.
 pub(super) async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
+    if !access.hosts.admit(&request) {
+        let why = "the Host header names no host of this server (--admin-hosts)\n";
+        return (StatusCode::FORBIDDEN, [(header::CACHE_CONTROL, "no-store")], why).into_response();
+    }
     if access.admits(request.headers()) {
         return next.run(request).await;
     }

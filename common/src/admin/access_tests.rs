@@ -90,6 +90,7 @@ async fn over_tls_the_status_command_trusts_the_authority_or_exactly_the_certifi
         admin_cert: Some(certs.path("server.pem")),
         admin_key: Some(certs.path("server.key")),
         admin_token_file: None,
+        admin_hosts: Vec::new(),
     };
     let lab = Lab::with("127.0.0.1:0", args.access().unwrap()).await;
     let exactly = |path: PathBuf| StatusArgs { admin_cert: Some(path), ..StatusArgs::default() };

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`AdminServer`] | GET only: `/`, `/metrics`, `/live`, `/ready`, `/status`, `/events`, and routes of the agent's own |
 //! | [`access`] | who may read: a token, TLS |
+//! | `hosts` | under which names it answers |
+//! | `deadline` | ends a connection whose client does not read |
 //! | [`client`] | the command `status` |
 //! | [`control`] | a Unix socket for what changes something |
 //! | [`render`] | a status as text for people |
@@ -19,6 +21,8 @@ pub mod access;
 mod access_tests;
 pub mod client;
 pub mod control;
+mod deadline;
+mod hosts;
 pub mod render;
 mod routes;
 mod server;
@@ -57,6 +61,14 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// The address, if there is one.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+
     /// Where somebody on this host asks: an address for all interfaces is reached over loopback, too.
     pub fn seen_from_here(self) -> Option<SocketAddr> {
         let Self::At(mut address) = self else { return None };

@@ -1,8 +1,9 @@
-//! Listens, and keeps strangers from using the agent up: connections are few, short of memory and cannot idle.
+//! Listens, and keeps strangers from using the agent up: connections are few, short of memory, cannot idle, and end when their client does
+//! not read. When they are as many as may be, the oldest makes room for a new one: so nobody can keep a HEALTHCHECK out.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{Extension, Router, middleware::from_fn_with_state};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -12,8 +13,8 @@ use prometheus_client::registry::Registry;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    task::JoinSet,
+    sync::watch,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,11 +23,13 @@ use tracing::{debug, info, warn};
 use super::{
     StatusSource,
     access::{self, Access, AccessError, ServerTls},
+    deadline::Deadlined,
+    hosts::AcceptedAt,
     routes::{Shared, router},
 };
 use crate::telemetry::Chain;
 
-/// Connections at once; more wait in the kernel's queue.
+/// Connections at once; for one more the oldest ends.
 const MAX_CONNECTIONS: usize = 64;
 /// For a request's head, and for the next request of an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,23 +132,28 @@ impl Bound {
         let tls = access.tls.clone();
         let app = router(Arc::new(Shared::new(title, source, registry, changes, cancel.clone())), extra)
             .layer(from_fn_with_state(access, access::check));
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut open = JoinSet::new();
+        let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
         info!(%address, "Admin server listens.");
-        loop {
-            let next = async {
-                let permit = room.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let Some((permit, accepted)) = cancel.run_until_cancelled(next).await else { break };
+        while let Some(accepted) = cancel.run_until_cancelled(listener.accept()).await {
             while open.try_join_next().is_some() {}
+            by_age.retain(|connection| !connection.is_finished());
             match accepted {
                 Ok((stream, _)) => {
-                    let (app, tls, cancel) = (app.clone(), tls.clone(), cancel.clone());
-                    open.spawn(async move {
-                        accept(stream, tls, app, cancel).await;
-                        drop(permit);
-                    });
+                    if by_age.len() >= MAX_CONNECTIONS
+                        && let Some(oldest) = by_age.pop_front()
+                    {
+                        debug!("The oldest connection to the admin server makes room for a new one.");
+                        oldest.abort();
+                    }
+                    // A connection that is gone already is loopback's, whose rules are the strictest.
+                    let at = AcceptedAt(stream.local_addr().unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+                    by_age.push_back(open.spawn(accept(
+                        stream,
+                        tls.clone(),
+                        app.clone().layer(Extension(at)),
+                        cancel.clone(),
+                    )));
                 }
                 Err(error) => {
                     warn!(%error, "Accepting a connection to the admin server failed.");
@@ -179,7 +187,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, app: Router, cancel:
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(Deadlined::new(stream)), TowerToHyperService::new(app));
     let mut connection = pin!(connection);
     let end = tokio::select! {
         end = connection.as_mut() => end,

@@ -14,7 +14,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::watch,
     task::JoinHandle,
     time::{Instant, timeout},
@@ -80,7 +80,7 @@ impl Lab {
 
     async fn open_as(&self, method: &str, path: &str, header: &str) -> BufReader<TcpStream> {
         let mut stream = TcpStream::connect(self.at).await.unwrap();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n{header}\r\nconnection: close\r\n\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{header}\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         BufReader::new(stream)
     }
@@ -216,7 +216,7 @@ async fn silent_connections_are_closed() {
     let mut slow = TcpStream::connect(lab.at).await.unwrap();
     let mut idle = TcpStream::connect(lab.at).await.unwrap();
     slow.write_all(b"GET / HT").await.unwrap();
-    idle.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let start = Instant::now();
     for stream in [&mut silent, &mut slow, &mut idle] {
         timeout(Duration::from_secs(15), stream.read_to_end(&mut Vec::new())).await.expect("closed").ok();
@@ -250,4 +250,92 @@ async fn the_status_command_prints_tables_or_json_also_over_ipv6() {
     assert_eq!(print(false).await, "version  1\n\nempty: held\n");
     assert_eq!(serde_json::from_str::<Value>(&print(true).await).unwrap(), json!({"version": "1", "held": []}));
     lab.stop().await;
+}
+
+/// Real time, as above: some seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_ask_on_and_on_and_never_read_keep_nobody_out_and_are_let_go() {
+    const ASKED: usize = 60;
+    const ANSWER: usize = 1 << 18;
+    let lab = Lab::start("127.0.0.1:0").await;
+    *lab.agent.status.lock().unwrap() = json!({"n": "x".repeat(ANSWER)});
+    let mut greedy = Vec::new();
+    for n in 0..64 {
+        let socket = TcpSocket::new_v4().unwrap();
+        // The kernel takes little for it, so that the answers wait in the agent.
+        socket.set_recv_buffer_size(8 << 10).unwrap();
+        let mut stream = socket.connect(lab.at).await.unwrap();
+        // Words that ask for another protocol change nothing.
+        let more = if n % 2 == 0 { "connection: upgrade\r\nupgrade: websocket\r\n" } else { "" };
+        let ask = format!("GET /status HTTP/1.1\r\nhost: localhost\r\n{more}\r\n").repeat(ASKED);
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        greedy.push(stream);
+    }
+    for _ in 0..20 {
+        let start = Instant::now();
+        assert_eq!(lab.ask("GET", "/live").await.0, 200);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+    // One of the newest, which no other pushed out: its deadline ends it.
+    let mut last = greedy.pop().unwrap();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let mut heard = Vec::new();
+    let _ = timeout(SOON, last.read_to_end(&mut heard)).await.expect("closed"); // or reset
+    assert!(heard.len() < ASKED * ANSWER, "the answers did not all wait for it: {}", heard.len());
+    drop(greedy);
+    lab.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn viewers_that_do_not_read_make_room_for_others() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    *lab.agent.status.lock().unwrap() = json!({"n": "x".repeat(1 << 20)});
+    let mut viewers = Vec::new();
+    for _ in 0..16 {
+        viewers.push(lab.open("GET", "/events").await);
+    }
+    let start = Instant::now();
+    loop {
+        lab.changes.send_modify(|v| *v += 1);
+        let mut line = String::new();
+        let mut viewer = lab.open("GET", "/events").await;
+        timeout(SOON, viewer.read_line(&mut line)).await.unwrap().unwrap();
+        if line.contains("200") && start.elapsed() > Duration::from_secs(1) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(40), "{line}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    drop(viewers);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn over_loopback_no_strange_host_is_answered_and_the_operators_names_are() {
+    let args = super::access::AccessArgs { admin_hosts: vec!["Admin.example".into()], ..Default::default() };
+    for (access, named) in [(Access::default(), 403), (args.access().unwrap(), 200)] {
+        let lab = Lab::with("127.0.0.1:0", access).await;
+        let status = async |head: String| {
+            let mut stream = TcpStream::connect(lab.at).await.unwrap();
+            stream.write_all(format!("{head}connection: close\r\n\r\n").as_bytes()).await.unwrap();
+            let mut text = String::new();
+            timeout(SOON, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+            (text[9..12].parse::<u16>().unwrap(), text)
+        };
+        let port = lab.at.port();
+        for path in ["/", "/status", "/metrics", "/events", "/live", "/ready", "/sd", "/nothing"] {
+            for host in ["evil.example", &format!("evil.example:{port}"), "localhost.evil.example", "10.1.1.1", ""] {
+                let (code, text) = status(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n")).await;
+                assert!(code == 403 && !text.contains("\"n\""), "{path} {host}: {text}");
+            }
+        }
+        for host in ["localhost", "127.0.0.1", &format!("127.0.0.1:{port}"), "[::1]:1"] {
+            assert_eq!(status(format!("GET /status HTTP/1.1\r\nhost: {host}\r\n")).await.0, 200, "{host}");
+        }
+        assert_eq!(status("GET /status HTTP/1.1\r\nhost: admin.example:80\r\n".into()).await.0, named);
+        assert_eq!(status("GET /status HTTP/1.1\r\n".into()).await.0, 403);
+        assert_eq!(status("GET /status HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n".into()).await.0, 403);
+        assert_eq!(status("GET /status HTTP/1.0\r\n".into()).await.0, 200);
+        lab.stop().await;
+    }
 }

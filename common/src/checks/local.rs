@@ -4,11 +4,11 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 
 use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use super::CheckError;
 use super::error::excerpt;
+use crate::environment;
 
 /// How many commands run at once.
 const AT_ONCE: usize = 8;
@@ -38,7 +38,7 @@ impl LocalProbe {
             return Err(CheckError::Impossible("there is no command".to_owned()));
         };
         let impossible = |e: std::io::Error| CheckError::Impossible(format!("running {program:?}: {e}"));
-        let mut command = Command::new(program);
+        let mut command = environment::inherited(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(impossible)?;
         let mut said = Vec::new();

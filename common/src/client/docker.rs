@@ -228,6 +228,7 @@ impl Judge {
 fn is_fault(skip: &Skip) -> bool {
     match skip {
         Skip::LoopbackOnly
+        | Skip::TooManyPorts { .. }
         | Skip::NoAddress(_)
         | Skip::HostIpMissing
         | Skip::BadLabel { .. }
@@ -243,6 +244,7 @@ fn is_fault(skip: &Skip) -> bool {
         | Skip::NoPort
         | Skip::NotListed
         | Skip::NotPublished
+        | Skip::UdpOnHostNetwork { .. }
         | Skip::HealthStarting
         | Skip::Unhealthy => false,
     }

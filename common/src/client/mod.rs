@@ -43,7 +43,7 @@ pub use docker::{DockerWatcher, on_this_host};
 pub use view::{Ended, Services, View};
 
 use crate::model::Prefix;
-use crate::registry::{Follower, RegistryWatcher};
+use crate::registry::{Follower, Owners, RegistryWatcher};
 use crate::store::etcd::EtcdStore;
 use crate::store::{Revision, Store};
 use crate::watch::Watcher as _;
@@ -52,7 +52,7 @@ use crate::watch::Watcher as _;
 pub struct Client<S: Store = EtcdStore>(Origin<S>);
 
 enum Origin<S> {
-    Registry { store: S, prefix: Prefix },
+    Registry { store: S, prefix: Prefix, owners: Owners },
     Docker(Box<DockerWatcher>),
 }
 
@@ -64,7 +64,16 @@ pub struct NoRevisions;
 impl<S: Store> Client<S> {
     /// What is registered below `prefix` of a store: etcd, usually.
     pub fn registry(store: S, prefix: Prefix) -> Self {
-        Self(Origin::Registry { store, prefix })
+        Self(Origin::Registry { store, prefix, owners: Owners::default() })
+    }
+
+    /// Of services that the operator's table names, takes in registrations from their nodes alone. Docker has no such.
+    #[must_use]
+    pub fn with_owners(mut self, given: Owners) -> Self {
+        if let Origin::Registry { owners, .. } = &mut self.0 {
+            *owners = given;
+        }
+        self
     }
 
     /// What the containers of one Docker daemon offer, as `register` would publish it. Needs no registry.
@@ -75,8 +84,8 @@ impl<S: Store> Client<S> {
     /// Begins to watch in a task of its own. Must be called within a tokio runtime.
     pub fn view(self) -> View {
         match self.0 {
-            Origin::Registry { store, prefix } => {
-                View::start(|out, cancel| RegistryWatcher::new(store, prefix).run(out, cancel))
+            Origin::Registry { store, prefix, owners } => {
+                View::start(|out, cancel| RegistryWatcher::new(store, prefix).with_owners(owners).run(out, cancel))
             }
             Origin::Docker(watcher) => View::start(|out, cancel| watcher.run(out, cancel)),
         }
@@ -89,8 +98,8 @@ impl<S: Store> Client<S> {
     /// [`NoRevisions`] for `after` with Docker.
     pub fn changes(self, after: Option<Revision>) -> Result<Changes<S>, NoRevisions> {
         match self.0 {
-            Origin::Registry { store, prefix } => {
-                let follower = Follower::new(store, prefix.clone()).by_revision();
+            Origin::Registry { store, prefix, owners } => {
+                let follower = Follower::new(store, prefix.clone()).with_owners(owners).by_revision();
                 Ok(match after {
                     Some(revision) => Changes::of_registry(follower.from_revision(revision), prefix).resumed(),
                     None => Changes::of_registry(follower, prefix),

@@ -7,6 +7,7 @@ use super::decision::Skip;
 use super::labels::PortView;
 use super::naming::excerpt;
 use super::ports::{Attachment, Candidate};
+use super::reachable;
 use super::settings::{Family, Settings};
 use super::values;
 use crate::model::{Host, Port};
@@ -37,10 +38,14 @@ pub fn choose(
     view: &PortView<'_, '_>,
     settings: &Settings,
 ) -> Result<Address, Skip> {
-    let mut found = match by_label(port, attachment, view, settings)? {
+    let by_label = if settings.no_address_labels { None } else { by_label(port, attachment, view, settings)? };
+    let mut found = match by_label {
         Some(found) => found,
         None => by_attachment(port, attachment, view, settings)?,
     };
+    if let (true, Some(entry)) = (settings.no_address_labels, view.get("address")) {
+        found.warnings.push(format!("{} is not allowed here (--no-address-labels) and does not count", entry.origin()));
+    }
     if found.dial.is_none() {
         found.dial = own_address(port, attachment, view, settings);
     }
@@ -56,11 +61,10 @@ fn by_label(
     let Some(entry) = view.get("address") else { return Ok(None) };
     let read = values::host_and_port(entry.value);
     let (host, given) = read.ok_or_else(|| entry.bad("an address or a host name, with or without a port"))?;
-    if host.ip().is_some_and(|ip| ip.to_canonical().is_unspecified()) {
-        return Err(entry.bad("an address that clients can reach"));
+    if let Some(what) = reachable::fault(&host) {
+        return Err(entry.bad(format!("an address that clients can reach, but {what}")));
     }
-    let loopback_name = matches!(&host, Host::Name(name) if name.eq_ignore_ascii_case("localhost"));
-    if !settings.allow_loopback && (host.ip().is_some_and(is_loopback) || loopback_name) {
+    if !settings.allow_loopback && reachable::is_loopback(&host) {
         return Err(Skip::LoopbackOnly);
     }
     let published = pick(&port.bindings, settings).ok().map(|(binding, _)| binding.port);

@@ -7,6 +7,7 @@ use super::address::{self, Address};
 use super::build::Subject;
 use super::container::{Container, ContainerId, State};
 use super::decision::{Decision, Outcome, Skip};
+use super::flood;
 use super::labels::{PortView, Vocabulary};
 use super::naming::{self, Given};
 use super::ports::{self, Attachment};
@@ -59,7 +60,16 @@ pub fn decide_one(container: &Container, containers: &ContainerMap, settings: &S
             Some(entry) => Skip::Ignored { by: entry.origin() },
             None => Skip::NoPort,
         }),
-        Ok((attachment, ports)) => Drafts { container, attachment, vocabulary: &vocabulary, settings }.decide(&ports),
+        Ok((attachment, ports)) => {
+            let drafts = Drafts { container, attachment, vocabulary: &vocabulary, settings };
+            let (kept, left_out) = drafts.cap(ports);
+            let mut decisions = drafts.decide(&kept);
+            decisions.extend(left_out.into_iter().map(|skip| {
+                let said = vec![skip.to_string()];
+                decision(container, None, Outcome::Skip(skip), Vec::new(), said)
+            }));
+            decisions
+        }
     }
 }
 
@@ -93,6 +103,13 @@ struct Drafts<'a, 'v> {
 }
 
 impl<'a, 'v> Drafts<'a, 'v> {
+    /// The ports that may be registered, and why others may not.
+    fn cap(&self, ports: Vec<ports::Candidate>) -> (Vec<ports::Candidate>, Vec<Skip>) {
+        let is_named = |port: &ports::Candidate| self.vocabulary.at(port.port, port.transport).is_named();
+        let counts = |port: &ports::Candidate| self.draft(port).eligible;
+        flood::cap(ports, self.attachment, self.settings.max_ports, is_named, counts)
+    }
+
     fn decide(&self, ports: &[ports::Candidate]) -> Vec<Decision> {
         let drafts: Vec<Draft<'_, 'v, 'a>> = ports.iter().map(|port| self.draft(port)).collect();
         let eligible = || drafts.iter().filter(|draft| draft.eligible);

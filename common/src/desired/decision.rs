@@ -120,6 +120,26 @@ pub enum Skip {
     Unhealthy,
     /// Published on a loopback address only, or HOST_IP is one.
     LoopbackOnly,
+    /// The container has more ports than are registered without a label that names them.
+    TooManyPorts {
+        /// How many are registered.
+        most: usize,
+        /// How many are left out.
+        ports: usize,
+        /// The lowest of those.
+        first: Port,
+        /// The highest.
+        last: Port,
+    },
+    /// UDP ports on the host's network that no label names.
+    UdpOnHostNetwork {
+        /// How many.
+        ports: usize,
+        /// The lowest.
+        first: Port,
+        /// The highest.
+        last: Port,
+    },
     /// No rule gave an address.
     NoAddress(String),
     /// It is published on every address of the host, and none of them is known.
@@ -177,6 +197,8 @@ impl Skip {
             Self::HealthStarting => "health_starting",
             Self::Unhealthy => "unhealthy",
             Self::LoopbackOnly => "loopback_only",
+            Self::TooManyPorts { .. } => "too_many_ports",
+            Self::UdpOnHostNetwork { .. } => "udp_on_host_network",
             Self::NoAddress(_) => "no_address",
             Self::HostIpMissing => "host_ip_missing",
             Self::BadLabel { .. } => "bad_label",
@@ -208,6 +230,16 @@ impl fmt::Display for Skip {
             Self::LoopbackOnly => {
                 f.write_str("reachable on a loopback address only (--allow-loopback publishes it all the same)")
             }
+            Self::TooManyPorts { most, ports, first, last } => write!(
+                f,
+                "{ports} more ports, {first} to {last}, are left out: of ports that no label names the lowest {most} are \
+                 registered (--max-ports); the label register.port lists those that are meant"
+            ),
+            Self::UdpOnHostNetwork { ports, first, last } => write!(
+                f,
+                "UDP on the host's network ({ports} ports, {first} to {last}) is registered by label only: name those that are \
+                 meant in the label register.port, such as {first}/udp"
+            ),
             Self::NoAddress(why) => write!(f, "no address: {why}"),
             Self::HostIpMissing => {
                 f.write_str("published on every address of the host, and HOST_IP (the address to publish) is not known")

@@ -301,6 +301,11 @@ impl<'v, 'a> PortView<'v, 'a> {
         self.covering().filter(|e| e.key == key).min_by_key(|e| e.rank())
     }
 
+    /// Whether any entry names this port, by its number or in a range.
+    pub fn is_named(&self) -> bool {
+        self.covering().any(|entry| entry.ports != Ports::All)
+    }
+
     /// The value for a key, read by `parse`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Containers × settings → what is to be registered, each decision with its reason. Pure: no I/O, no clock, no tokio.
 //!
 //! [`decide`] applies the rules; each has a file: names (`naming`), the vocabulary of labels and variables (`labels`,
-//! `values`), which ports (`ports`), which address (`address`), checks (`checks`), the HTTP edge (`routes`), the rest (`build`).
+//! `values`), which ports (`ports`, `flood`), which address (`address`, `reachable`), checks (`checks`), the HTTP edge (`routes`), the rest (`build`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +15,11 @@ mod decide;
 mod decider;
 mod decision;
 mod explain;
+mod flood;
 mod labels;
 mod naming;
 mod ports;
+mod reachable;
 mod routes;
 mod settings;
 mod template;
@@ -32,6 +34,7 @@ pub use container::{
 pub use decide::{decide, decide_one};
 pub use decider::Decider;
 pub use decision::{Candidate, Decision, Drain, Outcome, Skip};
+pub use flood::MaxPorts;
 pub use labels::KEYS as LABEL_KEYS;
 pub use naming::base_name;
 pub use settings::{Family, Filter, HealthPolicy, ServiceFrom, SettingError, Settings};

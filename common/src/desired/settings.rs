@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::container::Container;
+use super::flood::MaxPorts;
 use super::template::NameTemplate;
 
 /// How the agent was told to register. The default is docker-register's behaviour, with every port of a container.
@@ -17,6 +18,10 @@ pub struct Settings {
     pub host_ip: Option<IpAddr>,
     /// Loopback addresses may be published (a demo on one host).
     pub allow_loopback: bool,
+    /// No label says at which address a container is published.
+    pub no_address_labels: bool,
+    /// How many ports of a container are registered that no label names.
+    pub max_ports: MaxPorts,
     /// Containers are published at their own addresses, exposed ports included.
     pub internal: bool,
     /// Which of a container's networks gives its own address, unless a label says.

@@ -146,6 +146,15 @@ impl Docker {
         self.inspect_named(id.as_str()).await
     }
 
+    /// All that the daemon says of a container, unread; `None`: there is none of this id any more.
+    pub(super) async fn describe(&self, id: &ContainerId) -> Result<Option<Value>, DockerError> {
+        match self.json(Method::GET, &format!("/containers/{id}/json"), None).await {
+            Ok(described) => Ok(Some(described)),
+            Err(DockerError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A container by its name, or by the beginning of its id.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ const MAX_LINE: usize = 1 << 20;
 
 /// The events that matter, in Docker's words and in Podman's: health checks by `exec` make three others each time they run.
 const ACTIONS: &[&str] = &[
+    "create",
     "start",
     "die",
     "died",

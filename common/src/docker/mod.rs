@@ -11,6 +11,7 @@ mod event;
 mod events;
 mod list;
 mod parse;
+mod published;
 mod session;
 mod source;
 #[cfg(test)]
@@ -23,4 +24,5 @@ pub use event::{Event, EventKind};
 pub use events::EventStream;
 pub use list::Listed;
 pub use parse::{ParseError, container as parse_container};
+pub use published::{PublishedPorts, PublishedSource};
 pub use source::{Containers, DockerSource, Options};

@@ -71,6 +71,11 @@ impl Prefix {
         }
     }
 
+    /// The node whose registrations alone lie below a service's own prefix, such as `/backends/@node/web`.
+    fn node(&self) -> Option<NodeName> {
+        self.0.split('/').find_map(|part| part.strip_prefix('@')?.parse().ok())
+    }
+
     /// Reads a key of either layout. `a/b/c` belongs to service `a` under the id `b:c` (Nerve's etcd reporter writes
     /// `<path>/<instance>/<number>`).
     ///
@@ -82,8 +87,8 @@ impl Prefix {
         if let Some(service) = &self.1 {
             let service = service.clone();
             return Ok(match path {
-                "port" => ParsedKey::ServicePort { service },
-                id => ParsedKey::Backend { node: None, service, id: id.replace('/', ":").parse()? },
+                "port" => ParsedKey::ServicePort { node: self.node(), service },
+                id => ParsedKey::Backend { node: self.node(), service, id: id.replace('/', ":").parse()? },
             });
         }
         let (node, path) = match path.strip_prefix('@').and_then(|p| p.split_once('/')) {
@@ -93,7 +98,7 @@ impl Prefix {
         let (service, id) = path.split_once('/').ok_or(KeyError::NoId)?;
         let service = service.parse()?;
         Ok(match id {
-            "port" => ParsedKey::ServicePort { service },
+            "port" => ParsedKey::ServicePort { node, service },
             _ => ParsedKey::Backend { node, service, id: id.replace('/', ":").parse()? },
         })
     }
@@ -154,6 +159,8 @@ pub enum ParsedKey {
     },
     /// docker-register's sibling key: the port on which clients expect the service.
     ServicePort {
+        /// The host it was registered for, where the layout tells.
+        node: Option<NodeName>,
         /// The service.
         service: ServiceName,
     },
@@ -196,7 +203,9 @@ mod tests {
         assert_eq!(backend("/backends/@h1/web/abc"), (Some("h1".into()), "web".into(), "abc".into()));
         assert_eq!(backend("/backends/web/i-1/0007"), (None, "web".into(), "i-1:0007".into()));
         let port = Prefix::default().parse("/backends/web/port").unwrap();
-        assert_eq!(port, ParsedKey::ServicePort { service: "web".parse().unwrap() });
+        assert_eq!(port, ParsedKey::ServicePort { node: None, service: "web".parse().unwrap() });
+        let port = Prefix::default().parse("/backends/@h1/web/port").unwrap();
+        assert_eq!(port, ParsedKey::ServicePort { node: "h1".parse().ok(), service: "web".parse().unwrap() });
     }
 
     #[test]

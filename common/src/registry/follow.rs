@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use tracing::info;
 
+use super::owners::Owners;
 use super::table::{Snapshot, Table};
 use crate::model::Prefix;
 use crate::store::{Batch, Fault, LeaseId, Listing, Position, Revision, Store, StoreError, WatchStream};
@@ -60,6 +61,13 @@ impl<S: Store> Follower<S> {
     #[must_use]
     pub fn from_revision(mut self, revision: Revision) -> Self {
         self.step = Step::ListAt(revision);
+        self
+    }
+
+    /// Of services that the operator's table names, takes in registrations from their nodes alone.
+    #[must_use]
+    pub fn with_owners(mut self, owners: Owners) -> Self {
+        self.table = self.table.with_owners(owners);
         self
     }
 

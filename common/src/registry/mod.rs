@@ -5,10 +5,14 @@
 //! is no other way.
 
 mod follow;
+mod gather;
+mod owners;
 mod table;
+mod told;
 mod watcher;
 
 pub use follow::{Follower, News};
+pub use owners::{NotOwner, Owned, OwnedError, Owners};
 pub use table::{Departure, DepartureCause, GeneratorConfigs, Quarantined, Snapshot, Table};
 pub use watcher::{RegistryError, RegistryWatcher};
 pub(crate) use watcher::{backoff, wait_after};

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Map, Value};
 
+use super::gather::{Gathered, gather};
+use super::owners::Owners;
+use super::told::Told;
 use crate::model::{
-    Backend, BackendId, Decoded, Host, ParsedKey, Pool, Port, Prefix, ServiceMap, ServiceName, Status, decode,
+    Backend, BackendId, Decoded, Host, ParsedKey, Port, Prefix, ServiceMap, ServiceName, Status, decode,
 };
 use crate::store::{Batch, Change, Entry, Key, LeaseId, Listing, Revision};
 
@@ -63,19 +67,28 @@ pub enum DepartureCause {
 
 /// What one key says.
 #[derive(Debug, Clone)]
-enum Said {
+pub(super) enum Said {
     Backend(Arc<Backend>),
     Portless(BackendId, Host),
     ServicePort(Port),
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+pub(super) struct Known {
     service: ServiceName,
-    created: Revision,
-    modified: Revision,
-    lease: Option<LeaseId>,
-    said: Said,
+    pub(super) created: Revision,
+    pub(super) modified: Revision,
+    pub(super) lease: Option<LeaseId>,
+    pub(super) said: Said,
+}
+
+/// The last good `port` key of a service: it counts for as long as there are backends.
+#[derive(Debug)]
+struct LastPort {
+    key: Key,
+    port: Port,
+    /// The key is no more.
+    gone: bool,
 }
 
 /// The registry's keys under one prefix, kept as pools.
@@ -85,13 +98,34 @@ pub struct Table {
     known: HashMap<Key, Known>,
     /// Keys of each service in discovery order: creation revision, then key.
     services: BTreeMap<ServiceName, BTreeSet<(Revision, Key)>>,
+    ports: HashMap<ServiceName, LastPort>,
+    /// Keys whose id belongs to another key of the service.
+    shadowed: BTreeMap<ServiceName, BTreeSet<Key>>,
+    owners: Owners,
     snapshot: Snapshot,
+    told: Told,
 }
 
 impl Table {
     /// An empty table for keys under `prefix`.
     pub fn new(prefix: Prefix) -> Self {
-        Self { prefix, known: HashMap::new(), services: BTreeMap::new(), snapshot: Snapshot::default() }
+        Self {
+            prefix,
+            known: HashMap::new(),
+            services: BTreeMap::new(),
+            ports: HashMap::new(),
+            shadowed: BTreeMap::new(),
+            owners: Owners::default(),
+            snapshot: Snapshot::default(),
+            told: Told::default(),
+        }
+    }
+
+    /// Of services that the operator's table names, only registrations from their nodes are taken in.
+    #[must_use]
+    pub fn with_owners(mut self, owners: Owners) -> Self {
+        self.owners = owners;
+        self
     }
 
     /// What the table holds now. Cheap: pools are shared.
@@ -134,6 +168,10 @@ impl Table {
             self.delete(&key, listing.at.revision, answered_for, &mut dirty);
         }
         Arc::make_mut(&mut self.snapshot.quarantined).retain(|key, _| listed.contains(&**key));
+        for (service, last) in self.ports.iter_mut().filter(|(_, last)| !listed.contains(&*last.key)) {
+            last.gone = true;
+            dirty.insert(service.clone());
+        }
         let changed = |table: &Self, entry: &Entry| {
             table.known.get(&entry.key).is_none_or(|k| (k.created, k.modified) != (entry.created, entry.modified))
         };
@@ -168,7 +206,14 @@ impl Table {
                 keys.insert((known.created, entry.key.clone()));
                 self.known.insert(entry.key.clone(), known);
             }
-            Err(reason) => self.quarantine(entry.key.clone(), Quarantined { reason, revision: entry.modified }),
+            Err(mut reason) => {
+                if entry.key.ends_with("/port")
+                    && let Some(last) = self.ports.values().find(|last| last.key == entry.key)
+                {
+                    reason = format!("{reason}; the last good one, {}, counts while backends live", last.port);
+                }
+                self.quarantine(entry.key.clone(), Quarantined { reason, revision: entry.modified });
+            }
         }
     }
 
@@ -180,8 +225,11 @@ impl Table {
             lease: entry.lease,
             said,
         };
-        match self.prefix.parse(&entry.key).map_err(|e| e.to_string())? {
-            ParsedKey::ServicePort { service } => {
+        let parsed = self.prefix.parse(&entry.key).map_err(|e| e.to_string())?;
+        let (ParsedKey::ServicePort { service, node } | ParsedKey::Backend { service, node, .. }) = &parsed;
+        self.owners.check(service, node.as_ref()).map_err(|e| e.to_string())?;
+        match parsed {
+            ParsedKey::ServicePort { service, .. } => {
                 let port = std::str::from_utf8(&entry.value).ok().and_then(|t| t.trim().parse().ok());
                 let port = port.ok_or("service port is not between 1 and 65535")?;
                 Ok(known(service, Said::ServicePort(port)))
@@ -198,7 +246,7 @@ impl Table {
 
     fn quarantine(&mut self, key: Key, why: Quarantined) {
         if self.snapshot.quarantined.get(&key).is_none_or(|q| q.revision != why.revision) {
-            tracing::warn!(%key, revision = %why.revision, reason = %why.reason, "Registration left out.");
+            self.told.bad(&key, &why, Instant::now());
         }
         let all = Arc::make_mut(&mut self.snapshot.quarantined);
         if all.len() < MOST_QUARANTINED || all.contains_key(&key) {
@@ -221,6 +269,12 @@ impl Table {
         dirty: &mut BTreeSet<ServiceName>,
     ) {
         self.release(key);
+        if key.ends_with("/port")
+            && let Some((service, last)) = self.ports.iter_mut().find(|(_, last)| last.key == *key)
+        {
+            last.gone = true;
+            dirty.insert(service.clone());
+        }
         let Some(known) = self.unlink(key, dirty) else { return };
         let Some(place) = known.place() else { return };
         let orderly = !known.is_undrained() || known.lease.is_some_and(|lease| answered_for.contains(&lease));
@@ -249,54 +303,102 @@ impl Table {
     fn settle(&mut self, dirty: BTreeSet<ServiceName>, revision: Revision) {
         self.snapshot.revision = revision.0;
         for service in dirty {
-            match self.services.get(&service).filter(|keys| !keys.is_empty()) {
-                Some(keys) => {
-                    let (pool, portless, port_known) = self.pool(keys);
-                    for (key, revision) in portless {
-                        let reason = "port is missing, and the service's own port is not known".to_owned();
-                        match port_known {
-                            false => self.quarantine(key, Quarantined { reason, revision }),
-                            true => self.release(&key),
-                        }
-                    }
-                    self.snapshot.services.insert(service, Arc::new(pool));
+            let Some(gathered) = self.gather(&service) else {
+                self.services.remove(&service);
+                self.snapshot.services.remove(&service);
+                self.shadowed.remove(&service);
+                if let Some(last) = self.ports.remove(&service).filter(|last| last.gone) {
+                    self.release(&last.key);
                 }
-                None => {
-                    self.services.remove(&service);
-                    self.snapshot.services.remove(&service);
-                }
-            }
+                continue;
+            };
+            self.show(&service, &gathered, revision);
+            self.snapshot.services.insert(service, Arc::new(gathered.pool));
         }
     }
 
-    /// The pool, the keys without a port of their own, and whether the service's port stands in for it.
-    fn pool(&self, keys: &BTreeSet<(Revision, Key)>) -> (Pool, Vec<(Key, Revision)>, bool) {
-        let all = || keys.iter().filter_map(|(_, key)| self.known.get(key).map(|k| (key, k)));
-        let service_port = all().find_map(|(_, k)| if let Said::ServicePort(p) = k.said { Some(p) } else { None });
-        let is_portless = |known: &Known| matches!(known.said, Said::Portless(..));
-        let portless = all().filter(|(_, k)| is_portless(k)).map(|(key, k)| (key.clone(), k.modified)).collect();
-        let backends = all().filter_map(|(_, known)| match (&known.said, service_port) {
-            (Said::ServicePort(_), _) | (Said::Portless(..), None) => None,
-            (Said::Backend(backend), Some(port)) if backend.service_port.is_none() => {
-                Some(Arc::new(Backend { service_port: Some(port), ..(**backend).clone() }))
-            }
-            (Said::Backend(backend), _) => Some(backend.clone()),
-            (Said::Portless(id, host), Some(port)) => {
-                let backend = Backend::new(id.clone(), host.clone(), port);
-                Some(Arc::new(Backend { service_port, ..backend }))
-            }
+    /// What a service's keys come to, if there are any.
+    fn gather(&mut self, service: &ServiceName) -> Option<Gathered> {
+        let keys = self.services.get(service).filter(|keys| !keys.is_empty())?;
+        let all: Vec<(&Key, &Known)> =
+            keys.iter().filter_map(|(_, key)| self.known.get_key_value(key)).collect();
+        let named = all.iter().find_map(|(key, known)| match known.said {
+            Said::ServicePort(port) => Some(LastPort { key: (*key).clone(), port, gone: false }),
+            _ => None,
         });
-        (backends.collect(), portless, service_port.is_some())
+        if let Some(named) = named {
+            self.ports.insert(service.clone(), named);
+        }
+        Some(gather(&all, self.ports.get(service).map(|last| last.port)))
+    }
+
+    /// Shows what of a service's keys does not count, and no longer what does.
+    fn show(&mut self, service: &ServiceName, gathered: &Gathered, revision: Revision) {
+        for (key, revision) in &gathered.portless {
+            let reason = "port is missing, and the service's own port is not known".to_owned();
+            self.quarantine(key.clone(), Quarantined { reason, revision: *revision });
+        }
+        let shadowed: BTreeSet<Key> = gathered.shadowed.iter().map(|(key, ..)| key.clone()).collect();
+        let before = self.shadowed.remove(service).unwrap_or_default();
+        let now_fine: Vec<Key> = match self.services.get(service).filter(|_| !self.snapshot.quarantined.is_empty()) {
+            Some(keys) => keys.iter().map(|(_, key)| key.clone()).filter(|key| self.counts_now(key, &before)).collect(),
+            None => Vec::new(),
+        };
+        for key in now_fine.iter().filter(|key| !shadowed.contains(*key)) {
+            if !gathered.portless.iter().any(|(portless, _)| portless == key) {
+                self.release(key);
+            }
+        }
+        for (key, revision, owner) in &gathered.shadowed {
+            let reason = format!(
+                "its id belongs to {owner}, which is older or alone under a lease: end one of the two, or give one another id"
+            );
+            self.quarantine(key.clone(), Quarantined { reason, revision: *revision });
+        }
+        if !shadowed.is_empty() {
+            self.shadowed.insert(service.clone(), shadowed);
+        }
+        let Some(last) = self.ports.get(service).filter(|last| last.gone) else { return };
+        let (key, port) = (last.key.clone(), last.port);
+        match gathered.takes_port {
+            false => {
+                self.ports.remove(service);
+                self.release(&key);
+            }
+            true if self.snapshot.quarantined.contains_key(&key) => {}
+            true => {
+                let reason = format!("the key is gone; the last good port, {port}, counts while backends live");
+                self.quarantine(key, Quarantined { reason, revision });
+            }
+        }
+        self.told.settle(self.snapshot.quarantined.len());
+    }
+
+    /// Whether a key may have been left out for what other keys say: for want of the service's port, or as another's id.
+    fn counts_now(&self, key: &Key, shadowed_before: &BTreeSet<Key>) -> bool {
+        self.snapshot.quarantined.contains_key(key)
+            && self.known.get(key).is_some_and(|known| match &known.said {
+                Said::Portless(..) => true,
+                Said::Backend(backend) => backend.left_out.is_none() && shadowed_before.contains(key),
+                Said::ServicePort(_) => false,
+            })
+    }
+}
+
+impl Said {
+    /// The backend's id.
+    pub(super) fn id(&self) -> Option<&BackendId> {
+        match self {
+            Self::Backend(backend) => Some(&backend.id),
+            Self::Portless(id, _) => Some(id),
+            Self::ServicePort(_) => None,
+        }
     }
 }
 
 impl Known {
     fn place(&self) -> Option<(ServiceName, BackendId)> {
-        match &self.said {
-            Said::Backend(backend) => Some((self.service.clone(), backend.id.clone())),
-            Said::Portless(id, _) => Some((self.service.clone(), id.clone())),
-            Said::ServicePort(_) => None,
-        }
+        Some((self.service.clone(), self.said.id()?.clone()))
     }
 
     fn is_undrained(&self) -> bool {
@@ -311,3 +413,7 @@ impl Known {
 #[cfg(test)]
 #[path = "table_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "keeping_tests.rs"]
+mod keeping;

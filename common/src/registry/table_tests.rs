@@ -2,13 +2,13 @@ use super::*;
 use crate::store::Position;
 use proptest::prelude::*;
 
-fn entry(key: &str, value: &str, revision: i64, lease: i64) -> Entry {
+pub(super) fn entry(key: &str, value: &str, revision: i64, lease: i64) -> Entry {
     let revision = Revision(revision);
     let lease = (lease != 0).then_some(LeaseId(lease));
     Entry { key: key.into(), value: value.as_bytes().into(), lease, created: revision, modified: revision }
 }
 
-fn at(revision: i64) -> Position {
+pub(super) fn at(revision: i64) -> Position {
     Position { cluster: 1, revision: Revision(revision) }
 }
 
@@ -18,7 +18,7 @@ fn listed(entries: &[Entry]) -> Table {
     table
 }
 
-fn addresses(table: &Table, service: &str) -> Vec<String> {
+pub(super) fn addresses(table: &Table, service: &str) -> Vec<String> {
     table.snapshot().services.get(service).map_or(Vec::new(), |p| p.backends().iter().map(|b| b.address()).collect())
 }
 

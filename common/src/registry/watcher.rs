@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::follow::{Follower, News};
+use super::owners::Owners;
 use super::table::Snapshot;
 use crate::backoff::Backoff;
 use crate::model::Prefix;
@@ -44,6 +45,13 @@ impl<S: Store> RegistryWatcher<S> {
     /// A watcher of `prefix` in `store`. It connects in [`Watcher::run`].
     pub fn new(store: S, prefix: Prefix) -> Self {
         Self { prefix: prefix.clone(), follower: Follower::new(store, prefix) }
+    }
+
+    /// Of services that the operator's table names, takes in registrations from their nodes alone.
+    #[must_use]
+    pub fn with_owners(mut self, owners: Owners) -> Self {
+        self.follower = self.follower.with_owners(owners);
+        self
     }
 }
 

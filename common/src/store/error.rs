@@ -196,6 +196,13 @@ impl StoreError {
         matches!(self.fault, Fault::NoSpace { .. })
     }
 
+    /// Whether a transaction held more operations than the store takes: smaller ones may do.
+    ///
+    /// Source: etcd's `api/v3rpc/rpctypes/error.go`, `ErrGRPCTooManyOps`; the limit is its flag `--max-txn-ops`.
+    pub fn is_too_many_ops(&self) -> bool {
+        matches!(&self.fault, Fault::Refused { why, .. } if why.contains("too many operations in txn request"))
+    }
+
     /// Whether the lease is gone: grant another and put everything again.
     pub fn is_lease_lost(&self) -> bool {
         matches!(self.fault, Fault::LeaseLost(_))

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use error::{Fault, Operation, StoreError};
 pub use types::{
-    Batch, Change, Compare, Entry, Key, Lease, LeaseId, Listing, Op, Position, Revision, TxnOutcome, Value,
+    Batch, Change, Compare, Entry, Key, Lease, LeaseId, Listing, Op, Position, Revision, TxnOutcome, Value, chunks,
 };
 
 /// Most operations that one transaction may hold.
@@ -42,6 +42,8 @@ pub const MAX_TXN_BYTES: usize = 1024 * 1024;
 pub trait Store: Clone + Send + Sync + 'static {
     /// What [`Store::watch`] gives.
     type Watch: WatchStream;
+    /// What [`Store::watch_keys`] gives.
+    type KeyWatch: KeyWatch;
     /// What [`Store::keep_alive`] gives.
     type Keeper: KeepAlive;
 
@@ -70,7 +72,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`Fault::Compacted`] may come from here or from the stream.
     fn watch(&self, prefix: &str, after: Position) -> impl Future<Output = Result<Self::Watch, StoreError>> + Send;
 
-    /// Does all of `ops` at one revision if all of `when` hold, nothing otherwise.
+    /// A watch of single keys, of none at first. It hears of those keys alone, however many others lie beside them. No I/O.
+    fn watch_keys(&self) -> Self::KeyWatch;
+
+    /// Does all of `ops` at one revision if all of `when` hold; nothing otherwise, and then tells how the keys of `when`
+    /// stand ([`TxnOutcome::found`]).
     ///
     /// At most [`MAX_TXN_OPS`] operations, no key twice. With conditions it is sent again only after a failure that
     /// cannot have reached the store; other failures leave the outcome open: read the keys again.
@@ -87,7 +93,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn put_all(&self, ops: Vec<Op>) -> impl Future<Output = Result<Option<Position>, StoreError>> + Send {
         async move {
             let mut last = None;
-            for chunk in types::chunks(ops) {
+            for chunk in types::chunks(ops, MAX_TXN_OPS) {
                 last = Some(self.txn(Vec::new(), chunk).await?.at);
             }
             Ok(last)
@@ -142,6 +148,24 @@ pub trait WatchStream: Send + 'static {
     /// # Errors
     /// [`StoreError`]; see [`StoreError::needs_list`].
     fn next(&mut self) -> impl Future<Output = Result<Batch, StoreError>> + Send;
+}
+
+/// The changes of single keys. Dropping it ends the watch.
+///
+/// As a [`WatchStream`] it waits for ever while it has no keys. Its batches keep the order of one key's changes, not that of
+/// several keys'. After an error it is over.
+pub trait KeyWatch: WatchStream {
+    /// Also hears of each of `keys` from the revision after the one that stands beside it. A key that it has is passed over.
+    ///
+    /// # Errors
+    /// [`StoreError`], and the watch is over; [`Fault::Compacted`] may come from here or from the stream.
+    fn add(&mut self, keys: Vec<(Key, Position)>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Hears no more of the keys that `keep` does not want.
+    fn retain(&mut self, keep: impl Fn(&Key) -> bool);
+
+    /// Whether it hears of `key`.
+    fn has(&self, key: &str) -> bool;
 }
 
 /// The renewal of one lease. Dropping it renews no more; the lease lives out its time.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{MAX_TXN_BYTES, MAX_TXN_OPS};
+use super::MAX_TXN_BYTES;
 
 /// A key. Ours are text; a foreign one that is not UTF-8 is shown with replacement characters.
 pub type Key = Arc<str>;
@@ -181,12 +181,15 @@ impl Compare {
 }
 
 /// What became of a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxnOutcome {
     /// Whether its conditions held, and so its operations happened.
     pub succeeded: bool,
     /// The store's position after it.
     pub at: Position,
+    /// Where a condition did not hold: the keys of all conditions as they were at that moment, with empty values. A key
+    /// that is not among them did not exist. Otherwise nothing.
+    pub found: Vec<Entry>,
 }
 
 /// A lease as granted.
@@ -198,12 +201,12 @@ pub struct Lease {
     pub ttl: Duration,
 }
 
-/// Packs operations into transactions without changing their order: see [`super::Store::put_all`].
-pub(super) fn chunks(ops: Vec<Op>) -> Vec<Vec<Op>> {
+/// Packs operations into transactions of at most `most` without changing their order: see [`super::Store::put_all`].
+pub fn chunks(ops: Vec<Op>, most: usize) -> Vec<Vec<Op>> {
     let mut chunks: Vec<Vec<Op>> = Vec::new();
     let (mut keys, mut bytes) = (HashSet::<Key>::new(), 0);
     for op in ops {
-        let full = keys.len() >= MAX_TXN_OPS || bytes + op.size() > MAX_TXN_BYTES || keys.contains(op.key());
+        let full = keys.len() >= most || bytes + op.size() > MAX_TXN_BYTES || keys.contains(op.key());
         if full || chunks.is_empty() {
             chunks.push(Vec::new());
             keys.clear();
@@ -240,6 +243,7 @@ pub(super) fn subject(when: &[Compare], ops: &[Op]) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::MAX_TXN_OPS;
     use super::*;
 
     fn any_op() -> impl Strategy<Value = Op> {
@@ -252,7 +256,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn chunks_keep_the_order_and_the_limits(ops in prop::collection::vec(any_op(), 0..400)) {
-            let packed = chunks(ops.clone());
+            let packed = chunks(ops.clone(), MAX_TXN_OPS);
             prop_assert_eq!(packed.concat(), ops);
             for chunk in &packed {
                 prop_assert!((1..=MAX_TXN_OPS).contains(&chunk.len()));
@@ -266,6 +270,6 @@ mod tests {
     #[test]
     fn chunks_are_as_few_as_fit() {
         let ops: Vec<_> = (0..300).map(|n| Op::put(format!("/k/{n}"), *b"v", None)).collect();
-        assert_eq!(chunks(ops).iter().map(Vec::len).collect::<Vec<_>>(), [128, 128, 44]);
+        assert_eq!(chunks(ops, MAX_TXN_OPS).iter().map(Vec::len).collect::<Vec<_>>(), [128, 128, 44]);
     }
 }

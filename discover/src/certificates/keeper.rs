@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::load::{self, Certificate, Loaded, Refused, Stamp};
+use super::names::Names;
 use super::running::{self, Running, Step};
 use crate::edge::EdgeSettings;
 use crate::haproxy::command::{Command, CommandError, is_safe_word};
 use crate::haproxy::socket::{RuntimeSocket, SocketError};
+use crate::haproxy::tables;
 use crate::metrics::{CertificateLabel, Metrics};
 
 /// How often the operator's files are looked at.
@@ -28,6 +30,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// What the names of our copies begin with.
 const OURS: &str = "c-";
 const LIST: &str = "list";
+const NAMES: &str = "names";
+/// What haproxy.cfg names in our directory: without them HAProxy takes no such file.
+pub const FILES: [&str; 2] = [LIST, NAMES];
 
 /// What keeps HAProxy from having the certificates that it should have.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +78,11 @@ pub enum KeepError {
 /// certificate is for, so that none is needed at the start.
 pub fn bind_words(directory: &Path) -> String {
     format!("ssl crt-list {} strict-sni alpn h2,http/1.1", directory.join(LIST).display())
+}
+
+/// The map of names to certificates, as the config has it.
+pub fn names(directory: &Path) -> String {
+    directory.join(NAMES).display().to_string()
 }
 
 /// Keeps copies and HAProxy.
@@ -122,7 +132,7 @@ impl Keeper {
         let (stamps, now) = (load::stamps(&self.sources), SystemTime::now());
         let before = self.loaded.borrow().clone();
         let ran_out = before.certificates.iter().any(|c| c.facts.not_after <= now);
-        let written_once = self.directory.join(LIST).exists();
+        let written_once = FILES.iter().all(|file| self.directory.join(file).exists());
         if stamps == self.stamps && !ran_out && written_once {
             return Ok(false);
         }
@@ -182,7 +192,23 @@ impl Keeper {
             };
             result = result.and(done);
         }
-        result
+        result.and(self.apply_names(socket, &wanted).await)
+    }
+
+    /// Brings HAProxy's map of names to ours.
+    async fn apply_names(&self, socket: &mut RuntimeSocket, wanted: &Loaded) -> Result<(), KeepError> {
+        let map = names(&self.directory);
+        let unsent = |source| KeepError::Command { path: map.clone(), source };
+        let shown = socket.run(&Command::new(["show", "map", &map]).map_err(unsent)?).await?;
+        // A HAProxy of before an upgrade has none until it is reloaded.
+        let Ok(running) = tables::map_entries(shown.text()) else { return Ok(()) };
+        for op in Names::of(&wanted.certificates).changes(&map, running) {
+            let command = op.command().map_err(unsent)?;
+            let reply = socket.run(&command).await?;
+            op.judge(&reply)
+                .map_err(|refusal| KeepError::Refused { command: command.to_string(), reply: refusal.text })?;
+        }
+        Ok(())
     }
 
     async fn walk(&self, socket: &mut RuntimeSocket, steps: &[Step]) -> Result<(), KeepError> {
@@ -272,6 +298,7 @@ fn write(directory: &Path, certificates: &[Certificate]) -> Result<bool, KeepErr
         list.push_str(&format!("{}\n", path.display()));
     }
     changed |= write_if_changed(&directory.join(LIST), list.as_bytes(), how)?;
+    changed |= write_if_changed(&directory.join(NAMES), Names::of(certificates).render().as_bytes(), how)?;
     for entry in fs::read_dir(directory).map_err(fault("reading", directory))?.flatten() {
         let name = entry.file_name();
         let ours = name.to_str().is_some_and(|name| name.starts_with(OURS) && name.ends_with(".pem"));

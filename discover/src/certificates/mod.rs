@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mod@load`] | from files and directories to certificates that may be served, each judged alone |
 //! | [`x509`] | what a certificate says of itself (pure) |
+//! | [`names`] | which certificate is for which name (pure) |
 //! | [`running`] | what HAProxy has, what it should have, and the commands between them (pure) |
 //! | [`keeper`] | the task that keeps the files and HAProxy at that state |
 //!
@@ -12,6 +13,7 @@
 
 pub mod keeper;
 pub mod load;
+pub mod names;
 pub mod running;
 pub mod x509;
 

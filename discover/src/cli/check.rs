@@ -70,7 +70,9 @@ async fn check_in(args: &CheckArgs, dir: &Path) -> Result<(), Failure> {
         Err(e) => println!("{what}: good; not tried with HAProxy: {}", Chain(&e)),
         Ok(version) => {
             std::fs::write(&file, layout.render()).map_err(Failure::runtime)?;
-            haproxy_check::check(&args.haproxy_bin, &file).await.map_err(|e| Failure::usage(&e))?;
+            haproxy_check::check(&args.haproxy_bin, &file, haproxy_check::CHECK_TIMEOUT)
+                .await
+                .map_err(|e| Failure::usage(&e))?;
             println!("{what}: good; HAProxy {version} takes the file");
         }
     }

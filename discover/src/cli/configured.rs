@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Failure;
-use super::run::{RunArgs, lock};
+use super::run::{ProcessArgs, RunArgs, lock};
 use super::serve::{Offer, serve};
 use crate::agent::{Agent, Turn};
 use crate::certificates::Keeper;
@@ -40,7 +40,7 @@ use crate::generators::prometheus::Prometheus;
 use crate::generators::template::Template;
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
-use crate::reconcile::{Emptied, Guard, GuardSettings, Policies, Source};
+use crate::reconcile::{Admission, Emptied, Guard, GuardSettings, Policies, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
 use crate::watchers::{Context, configured};
@@ -68,6 +68,7 @@ struct Frame {
 /// # Errors
 /// [`Failure`].
 pub async fn run(args: RunArgs, path: PathBuf) -> Result<(), Failure> {
+    args.source.no_owners("--config, which has a key owners")?;
     let first = read(&path).map_err(Failure::Usage)?;
     let top = first.config.haproxy.as_ref();
     let _lock = top.filter(|t| t.do_writes).and_then(|t| t.config_file_path.as_deref()).map(lock).transpose()?;
@@ -81,7 +82,9 @@ pub async fn run(args: RunArgs, path: PathBuf) -> Result<(), Failure> {
     // What of the registry must outlive a restart; Synapse's own state file knows servers only.
     let memory_file = top.and_then(|t| t.config_file_path.as_deref()).map(|path| beside(path, ".memory"));
     let memory = memory_file.clone().map(|path| StateFile::new(path).load()).unwrap_or_default();
-    let routed: ServiceMap = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
+    let mut routed: ServiceMap = memory.told.clone();
+    Admission::new(args.addresses.policy_with(&first.config.backend_networks)).admit(&mut routed);
+    routed.extend(memory.kept.clone());
     let frame = Frame {
         memory_file,
         routed,
@@ -166,7 +169,7 @@ impl Frame {
 
     fn start(&self, config: &Config, cancel: &CancellationToken) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
-        let mut context = Context::new(self.etcd.clone());
+        let mut context = Context::new(self.etcd.clone()).with_owners(config.owners.clone());
         let mut sources = Vec::new();
         // It was tried when the config was read.
         for watcher in configured(config).unwrap_or_default() {
@@ -205,6 +208,7 @@ impl Frame {
             generators,
             guard: self.guard.clone(),
             limits: self.args.limits,
+            admission: Admission::new(self.args.addresses.policy_with(&config.backend_networks)),
             emptied: Emptied::new(self.args.pace.on_empty, self.routed.clone())
                 .with_defaults(self.args.pace.default_servers.clone()),
             state: self.memory_file.clone().map(StateFile::new),
@@ -244,9 +248,7 @@ impl Frame {
     fn generators(&self, config: &Config) -> Result<Made, String> {
         let mut made: Vec<Box<dyn Turn>> = Vec::new();
         let mut status = None;
-        if let Some(haproxy) =
-            of_config(config, self.edge(config)?, self.args.process.haproxy_bin.clone(), self.metrics.clone())
-        {
+        if let Some(haproxy) = of_config(config, self.edge(config)?, &self.args, self.metrics.clone()) {
             status = Some(haproxy.status());
             made.push(Box::new(haproxy));
         }
@@ -265,7 +267,7 @@ impl Frame {
 pub(super) fn of_config(
     config: &Config,
     edge: Option<Arc<EdgeSettings>>,
-    program: PathBuf,
+    args: &RunArgs,
     metrics: Metrics,
 ) -> Option<Haproxy> {
     let top = config.haproxy.as_ref().filter(|t| t.do_writes)?;
@@ -286,10 +288,12 @@ pub(super) fn of_config(
         sockets: if top.do_socket { top.socket_file_path.clone() } else { Vec::new() },
     };
     let edge = edge.map(|edge| Arc::new(Arc::unwrap_or_clone(edge).with_copies_beside(&path)));
-    let connection = Connection::by_commands(commands, program, path.clone());
+    let connection = Connection::by_commands(commands, args.process.haproxy_bin.clone(), path.clone());
+    let connection = connection.with_check_timeout(args.process.check_timeout);
     let files = ConfigFiles::new(path).with_candidate(candidate);
     let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
-    Some(Haproxy::of_synapse(composer, edge, files, connection, pace, metrics))
+    let haproxy = Haproxy::of_synapse(composer, edge, files, connection, pace, metrics);
+    Some(haproxy.with_addresses(args.addresses.policy_with(&config.backend_networks), args.admin.address()))
 }
 
 /// Generators, and what HAProxy's tells of itself.

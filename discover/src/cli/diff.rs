@@ -14,7 +14,7 @@ use crate::generators::Generator;
 use crate::generators::haproxy::changes::ServerChange;
 use crate::generators::haproxy::plan::{Live, Plan};
 use crate::metrics::Metrics;
-use crate::reconcile::{Desired, Policies};
+use crate::reconcile::{Admission, Desired, Policies};
 
 /// How long the registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,13 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     let (config, answers) = ask(&args.source, args.config.as_deref(), PATIENCE).await?;
     let mut desired = Desired { services: answers.services, ..Desired::default() };
+    let policy = match &config {
+        None => args.address_policy(),
+        Some(config) => args.addresses.policy_with(&config.backend_networks),
+    };
+    Admission::new(policy).admit(&mut desired.services);
     let metrics = Metrics::new(&mut Registry::default());
     let mut haproxy = match &config {
         None => args.haproxy(metrics)?,
         Some(config) => {
             Policies::new(config).apply_to(&mut desired, &answers.generator_configs, Instant::now());
             let edge = args.edge.settings()?.or_else(|| config.edge.clone());
-            let Some(haproxy) = of_config(config, edge, args.process.haproxy_bin.clone(), metrics) else {
+            let Some(haproxy) = of_config(config, edge, &args, metrics) else {
                 println!("nothing to do: the config has no haproxy section, or do_writes is false");
                 return Ok(());
             };
@@ -41,7 +46,12 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     };
     haproxy.recall();
     haproxy.prepare(&desired).await;
-    match haproxy.plan(&desired) {
+    let plan = haproxy.plan(&desired);
+    let unproved = haproxy.unproved();
+    if unproved > 0 {
+        println!("servers with words that HAProxy has yet to judge, not shown here: {unproved}");
+    }
+    match plan {
         Plan::Unchanged => println!("nothing to do: HAProxy runs what the registry says"),
         Plan::Live(live) => {
             println!("no reload; over the runtime API:");
@@ -69,7 +79,7 @@ fn print_steps(live: &Live) {
     for section in &live.sections.go {
         println!("  - section {section}, which is empty");
     }
-    for step in &live.ops {
+    for step in live.steps() {
         let section = &step.section;
         match &step.change {
             ServerChange::Add(now) => println!("  + {section}: {now}"),

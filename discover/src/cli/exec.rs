@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use common::client::{Services, View};
 use common::debounce::{Debounce, Trigger};
+use common::environment;
 use common::model::ServiceName;
 use common::program::{Signals, exit_code, is_end, pass};
 use nix::sys::signal::Signal;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -169,7 +170,7 @@ impl Run {
         let [program, arguments @ ..] = self.args.command.as_slice() else {
             return Err(Failure::Usage("name the program after --".to_owned()));
         };
-        let mut command = Command::new(program);
+        let mut command = environment::inherited(program);
         command.args(arguments).envs(told).kill_on_drop(true);
         command.spawn().map_err(|e| Failure::Runtime(format!("starting {}: {e}", program.to_string_lossy()).into()))
     }

@@ -49,7 +49,8 @@ pub(super) async fn ask(
     };
     let config = read(path).map_err(Failure::Usage)?.config;
     let watchers = configured(&config).map_err(|e| Failure::usage(&e))?;
-    let mut context = Context::new(flags.etcd().config().map_err(|e| Failure::usage(&e))?);
+    let context = Context::new(flags.etcd().config().map_err(|e| Failure::usage(&e))?);
+    let mut context = context.with_owners(config.owners.clone());
     let asked = watchers.iter().map(|w| Asked {
         name: w.source_name(),
         answers_for: w.answers_for(),

@@ -3,6 +3,7 @@
 mod check;
 mod configured;
 mod diff;
+mod docker_ports;
 mod edge;
 mod exec;
 mod first;
@@ -43,6 +44,10 @@ pub struct Cli {
     /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins [default: info; warn for watch and exec, error for one-time commands]
     #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", global = true)]
     log: Option<String>,
+    /// A variable of our environment that HAProxy and the commands of the config get, too, with commas or several times; they
+    /// get PATH, HOME, the language, the time zone and little more
+    #[arg(long, env = "DISCOVER_PASS_ENV", value_name = "NAME", value_delimiter = ',', global = true)]
+    pass_env: Vec<String>,
 }
 
 /// Where the admin server of discover listens, unless said otherwise.
@@ -114,6 +119,7 @@ pub async fn main(cli: Cli) -> u8 {
         eprintln!("discover: {}", Chain(&error));
         return Exit::Usage.code();
     }
+    common::environment::pass_on(&cli.pass_env);
     let outcome = match cli.command {
         None => run::run(cli.run).await,
         Some(Command::Run(args)) => run::run(*args).await,

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::settings::HaproxyArgs;
+use crate::certificates::keeper::FILES;
 use crate::certificates::load;
 use crate::edge::EdgeSettings;
 use crate::edge::frontend::Frame;
@@ -18,8 +19,9 @@ use crate::generators::haproxy::composing::Given;
 use crate::generators::haproxy::edge::{EdgeComposer, Idle};
 use crate::generators::haproxy::files::ConfigFiles;
 use crate::generators::haproxy::layout::Layout;
+use crate::generators::haproxy::loops::Loops;
 use crate::generators::haproxy::plan::Applied;
-use crate::generators::haproxy::ports::{Ports, assign};
+use crate::generators::haproxy::ports::{Ports, assign_anew};
 use crate::generators::haproxy::settings::HaproxySettings;
 use crate::haproxy::version::{Capabilities, Version};
 use crate::names::Resolved;
@@ -53,7 +55,7 @@ impl Native {
     /// # Errors
     /// [`Failure::Usage`] naming the service whose section cannot be rendered.
     pub fn layout(&mut self, services: &ServiceMap) -> Result<Layout, Failure> {
-        let ports = assign(services, &self.settings, &Default::default());
+        let ports = assign_anew(services, &self.settings);
         let can = Capabilities::of(&Version::OLDEST);
         let (mut layout, failed) = self.composer.compose(services, &ports, &Resolved::default(), &can);
         for (service, reason) in &ports.unlisted {
@@ -66,6 +68,7 @@ impl Native {
             edge.add_to(&mut layout, services);
             layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
         }
+        without_loops(&mut layout);
         Ok(layout)
     }
 }
@@ -127,9 +130,21 @@ impl OfflineEdge {
             return Ok(Vec::new());
         }
         std::fs::create_dir_all(&self.copies).map_err(Failure::runtime)?;
-        std::fs::write(self.copies.join("list"), "").map_err(Failure::runtime)?;
+        for file in FILES {
+            std::fs::write(self.copies.join(file), "").map_err(Failure::runtime)?;
+        }
         let refused = load(&self.certificates, SystemTime::now()).refused;
         Ok(refused.iter().map(|r| format!("certificate {}: {}", r.source.display(), r.why)).collect())
+    }
+}
+
+/// Takes out servers that would be HAProxy itself, and says so.
+pub fn without_loops(layout: &mut Layout) {
+    let mut loops = Loops::default();
+    loops.look(true, Instant::now());
+    loops.leave_out(layout, &Layout::default());
+    for (server, why) in loops.reasons() {
+        eprintln!("discover: {server} is left out: {why}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::edge::EdgeArgs;
-use super::offline::{Native, OfflineEdge, shown};
+use super::offline::{Native, OfflineEdge, shown, without_loops};
 use super::settings::HaproxyArgs;
 use crate::config::types::Service;
 use crate::config::{Config, Loaded, load, registration};
@@ -177,6 +177,7 @@ impl<'a> Offline<'a> {
             if let Some(edge) = &mut self.edge {
                 edge.add_to(&mut layout, &self.desired.services);
             }
+            without_loops(&mut layout);
             self.shown = shown(&layout, self.edge.as_ref());
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! `discover run`: the agent.
 
 use std::convert::Infallible;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,21 +20,23 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Failure;
+use super::docker_ports::DockerPortsArgs;
 use super::edge::EdgeArgs;
 use super::serve::{Offer, serve};
 use super::settings::HaproxyArgs;
 use super::source::SourceArgs;
+use crate::addresses::{AddressArgs, AddressPolicy};
 use crate::agent::Agent;
 use crate::certificates::Keeper;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::connection::{Connection, ProcessMode};
-use crate::generators::haproxy::reload::ReloadPace;
+use crate::generators::haproxy::reload::{MOST_OLD, ReloadPace};
 use crate::generators::haproxy::settings::HaproxySettings;
 use crate::haproxy::process::{Launch, Output};
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
-use crate::reconcile::{DefaultServer, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
+use crate::reconcile::{Admission, DefaultServer, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
 
@@ -51,6 +54,8 @@ pub struct RunArgs {
     #[command(flatten)]
     haproxy: HaproxyArgs,
     #[command(flatten)]
+    docker_ports: DockerPortsArgs,
+    #[command(flatten)]
     pub(super) edge: EdgeArgs,
     #[command(flatten)]
     pub(super) process: ProcessArgs,
@@ -58,6 +63,8 @@ pub struct RunArgs {
     pub(super) pace: PaceArgs,
     #[command(flatten)]
     pub(super) limits: Limits,
+    #[command(flatten)]
+    pub(super) addresses: AddressArgs,
     /// Where the admin server listens (GET only: status page, metrics, health), or off
     #[arg(long, env = "DISCOVER_ADMIN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9181")]
     pub(super) admin: Listen,
@@ -87,6 +94,9 @@ pub(super) struct ProcessArgs {
     /// haproxy.cfg [default: in --dir]
     #[arg(long, env = "DISCOVER_HAPROXY_CONFIG", value_name = "FILE")]
     haproxy_config: Option<PathBuf>,
+    /// How long haproxy -c may take for a config, and 1s more for each 5,000 servers; what takes longer is refused
+    #[arg(long, env = "DISCOVER_CHECK_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(super) check_timeout: Duration,
     /// HAProxy's master CLI [default: in --run-dir]
     #[arg(long, env = "DISCOVER_HAPROXY_MASTER", value_name = "SOCKET")]
     haproxy_master: Option<PathBuf>,
@@ -108,6 +118,9 @@ pub(super) struct PaceArgs {
     /// Up to this share of the interval is added at random
     #[arg(long, env = "DISCOVER_RELOAD_JITTER", value_name = "0-1", default_value_t = 0.1)]
     reload_jitter: f64,
+    /// With more old workers of HAProxy than this that still have sessions, reloads wait longer each time
+    #[arg(long, env = "DISCOVER_MAX_OLD_WORKERS", value_name = "N", default_value_t = MOST_OLD)]
+    pub(super) max_old_workers: usize,
     /// How long registrations that ran out together are held; 0s turns the guard off
     #[arg(long, env = "DISCOVER_HOLD", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     pub(super) hold: Duration,
@@ -170,8 +183,14 @@ impl ProcessArgs {
 /// Locks a haproxy.cfg: a second agent on one HAProxy would undo what the first one does.
 pub(super) fn lock(config: &std::path::Path) -> Result<Flock<File>, Failure> {
     let path = config.with_extension("cfg.lock");
-    let open = || File::options().create(true).append(true).open(&path);
-    let file = open().map_err(|e| Failure::Usage(format!("opening {}: {e}", path.display())))?;
+    // Who can open it can lock it, and keep every agent from starting: so that is its owner alone.
+    let open = || {
+        let file =
+            File::options().create(true).append(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW).open(&path)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok::<_, std::io::Error>(file)
+    };
+    let file = open().map_err(|e| Failure::Usage(format!("opening {} for its owner alone: {e}", path.display())))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
         let config = config.display();
         Failure::Runtime(format!("another discover keeps {config} ({} is locked: {e})", path.display()).into())
@@ -214,8 +233,16 @@ impl RunArgs {
         let settings = self.haproxy.settings(&launch.config, &socket, reserved)?;
         let settings = HaproxySettings { edge: edge.map(Arc::new), ..settings };
         let connection = Connection::new(self.process.mode(), launch, socket);
+        let connection = connection.with_check_timeout(self.process.check_timeout);
         let pace = ReloadPace::new(self.pace.reload_interval, self.pace.reload_jitter);
-        Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))
+        let pace = pace.with_most_old(self.pace.max_old_workers);
+        let haproxy = Haproxy::new(settings, connection, pace, metrics).map_err(|e| Failure::usage(&e))?;
+        Ok(haproxy.with_addresses(self.address_policy(), self.admin.address()))
+    }
+
+    /// Which addresses backends may have.
+    pub(super) fn address_policy(&self) -> AddressPolicy {
+        self.addresses.policy(self.source.is_own())
     }
 }
 
@@ -238,7 +265,10 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let metrics = Metrics::new(&mut registry);
     let wake = Arc::new(Notify::new());
 
-    let haproxy = args.haproxy(metrics.clone())?;
+    let mut haproxy = args.haproxy(metrics.clone())?;
+    if let Some(published) = args.docker_ports.watch(&args.source, wake.clone(), &mut lifecycle).await? {
+        haproxy.keep_off(published);
+    }
     let shared = Shared::new(Some(haproxy.status()));
     if let Some((keeper, socket)) = args.keeper(&metrics)? {
         shared.set_certificates(Some(keeper.loaded()));
@@ -256,7 +286,9 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     // Docker itself says at every start what there is; of a registry's silence nobody knows what it means.
     let state = (!args.source.knows_all_at_start()).then(|| StateFile::new(args.process.dir.join("state.json")));
     let memory = state.as_ref().map(StateFile::load).unwrap_or_default();
-    let routed: ServiceMap = memory.told.clone().into_iter().chain(memory.kept.clone()).collect();
+    let mut routed: ServiceMap = memory.told.clone();
+    Admission::new(args.address_policy()).admit(&mut routed);
+    routed.extend(memory.kept.clone());
     let emptied = Emptied::new(args.pace.on_empty, routed).with_defaults(args.pace.default_servers.clone());
     let guard = GuardSettings { hold: args.pace.hold, threshold_percent: args.pace.hold_above };
     let guard = Arc::new(Mutex::new(Guard::new(guard, memory, Instant::now())));
@@ -270,6 +302,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         generators: vec![Box::new(haproxy)],
         guard,
         limits: args.limits,
+        admission: Admission::new(args.address_policy()),
         emptied,
         state,
         kept: ServiceMap::new(),
@@ -282,4 +315,29 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     };
     lifecycle.spawn("turns", agent.run(cancel));
     lifecycle.supervise().await.map_err(Failure::runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_owner_can_open_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, path) = (dir.path().join("haproxy.cfg"), dir.path().join("haproxy.cfg.lock"));
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        drop(lock(&config).unwrap());
+        assert_eq!(mode(), 0o600);
+        for before in [0o644, 0o666, 0o640] {
+            std::fs::set_permissions(&path, Permissions::from_mode(before)).unwrap();
+            let held = lock(&config).unwrap();
+            assert_eq!(mode(), 0o600, "{before:o}");
+            let second = lock(&config).unwrap_err().to_string();
+            assert!(second.contains("another discover keeps"), "{second}");
+            drop(held);
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
+        assert!(lock(&config).is_err(), "what a link leads to is not ours to change");
+    }
 }

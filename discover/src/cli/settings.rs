@@ -8,7 +8,8 @@ use clap::Args;
 use common::model::{Mode, Port};
 
 use super::Failure;
-use crate::generators::haproxy::settings::{HaproxySettings, ListenOn, PortRanges};
+use crate::generators::haproxy::settings::{HaproxySettings, ListenOn, ListenerShare, PortRanges};
+use crate::generators::haproxy::stats::{Stats, StatsListen, read_users};
 
 /// What haproxy.cfg is to be like.
 #[derive(Debug, Clone, Args)]
@@ -20,6 +21,12 @@ pub struct HaproxyArgs {
     /// Port of HAProxy's stats page, or off
     #[arg(long, env = "DISCOVER_STATS_PORT", value_name = "PORT", default_value = "1936")]
     pub stats_port: PortOrOff,
+    /// Addresses of the stats page, separated by commas, or none for no page [default: those on which services listen]
+    #[arg(long, env = "DISCOVER_STATS_LISTEN", value_name = "ADDRESSES")]
+    pub stats_listen: Option<StatsListen>,
+    /// Only these users may read the stats page and its /metrics: USER:PASSWORD lines, a password in clear or as a hash of crypt(3)
+    #[arg(long, env = "DISCOVER_STATS_AUTH_FILE", value_name = "FILE")]
+    pub stats_auth_file: Option<PathBuf>,
     /// Ports that services may open; none for those that are reached over the edge alone
     #[arg(long, env = "DISCOVER_SERVICE_PORTS", value_name = "RANGES", default_value = "1-65535")]
     pub service_ports: PortRanges,
@@ -35,6 +42,9 @@ pub struct HaproxyArgs {
     /// HAProxy's maxconn
     #[arg(long, env = "DISCOVER_MAXCONN", value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub maxconn: u32,
+    /// The most connections of one service's port, of the edge's or of the stats page's: a share of --maxconn, or a number
+    #[arg(long, env = "DISCOVER_LISTENER_MAXCONN", value_name = "SHARE", default_value_t = ListenerShare::default())]
+    pub listener_maxconn: ListenerShare,
     /// HAProxy's timeout connect
     #[arg(long, env = "DISCOVER_TIMEOUT_CONNECT", value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub timeout_connect: Duration,
@@ -72,6 +82,15 @@ impl std::str::FromStr for PortOrOff {
 }
 
 impl HaproxyArgs {
+    fn stats(&self) -> Result<Stats, Failure> {
+        let listen = match &self.stats_listen {
+            Some(StatsListen::These(addresses)) => Some(ListenOn::These(addresses.clone())),
+            Some(StatsListen::None) | None => None,
+        };
+        let users = self.stats_auth_file.as_deref().map(read_users).transpose().map_err(|e| Failure::usage(&e))?;
+        Ok(Stats { listen, users: users.unwrap_or_default() })
+    }
+
     /// The settings, for the file and socket given. `reserved` are ports that discover itself uses.
     ///
     /// # Errors
@@ -93,13 +112,15 @@ impl HaproxyArgs {
             config_file: config_file.to_owned(),
             socket: socket.to_owned(),
             listen,
-            stats_port: self.stats_port.0,
+            stats_port: self.stats_port.0.filter(|_| self.stats_listen != Some(StatsListen::None)),
+            stats: self.stats()?,
             service_ports: self.service_ports.clone(),
             reserved: reserved.into_iter().collect(),
             default_mode: self.default_mode,
             check: self.check.trim().to_owned(),
             slow_start: self.slow_start,
             maxconn: self.maxconn,
+            listener_maxconn: self.listener_maxconn.of(self.maxconn),
             timeouts: [self.timeout_connect, self.timeout_client, self.timeout_server],
             user: user(self.haproxy_user.as_deref()),
             templates: self.templates.clone(),

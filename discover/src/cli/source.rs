@@ -9,7 +9,7 @@ use common::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
 use common::docker::{Docker, Endpoint, Options};
 use common::hostip;
 use common::readiness::ReadyMode;
-use common::registry::RegistryWatcher;
+use common::registry::{Owned, Owners, RegistryWatcher};
 use common::store::etcd::{EtcdArgs, EtcdStore};
 
 use super::Failure;
@@ -22,6 +22,16 @@ pub struct SourceArgs {
     etcd: EtcdArgs,
     #[command(flatten)]
     docker: DockerArgs,
+    /// Which nodes may register a service (`*` stands for any characters): others, and keys without a node, are left out; may be
+    /// repeated, in the variable separated by semicolons
+    #[arg(
+        long = "owners",
+        env = "DISCOVER_OWNERS",
+        value_name = "SERVICE=NODES",
+        value_delimiter = ';',
+        help_heading = "Access"
+    )]
+    owners: Vec<Owned>,
 }
 
 /// Flags of the single-host mode.
@@ -76,15 +86,22 @@ impl SourceArgs {
         self.docker.docker
     }
 
+    /// Whether backends come from this host itself: nobody else says where they are.
+    pub fn is_own(&self) -> bool {
+        self.docker.docker
+    }
+
     /// The watcher that these flags describe; it has not connected yet.
     ///
     /// # Errors
     /// [`Failure::Usage`] naming the flag.
     pub fn watcher(&self) -> Result<BoxWatcher, Failure> {
         if self.docker.docker {
+            self.no_owners("--docker, whose containers have no keys")?;
             return Ok(Box::new(self.docker.watcher()?));
         }
-        Ok(Box::new(RegistryWatcher::new(self.store()?, self.etcd.etcd_prefix.clone())))
+        let watcher = RegistryWatcher::new(self.store()?, self.etcd.etcd_prefix.clone());
+        Ok(Box::new(watcher.with_owners(self.owners())))
     }
 
     /// The same source for a command that reads it itself.
@@ -95,7 +112,31 @@ impl SourceArgs {
         if self.docker.docker {
             return Ok(Client::docker(self.docker.watcher()?));
         }
-        Ok(Client::registry(self.store()?, self.etcd.etcd_prefix.clone()))
+        Ok(Client::registry(self.store()?, self.etcd.etcd_prefix.clone()).with_owners(self.owners()))
+    }
+
+    /// Refuses a table of owners.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] where one is given, which would not count with `what`.
+    pub(super) fn no_owners(&self, what: &str) -> Result<(), Failure> {
+        match self.owners.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Usage(format!("--owners (DISCOVER_OWNERS) does not go with {what}"))),
+        }
+    }
+
+    /// Which nodes may register which services.
+    pub fn owners(&self) -> Owners {
+        Owners::new(self.owners.iter().cloned())
+    }
+
+    /// The Docker daemon of this host, as the flags and the environment say.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the variable.
+    pub fn docker_endpoint(&self) -> Result<Endpoint, Failure> {
+        self.docker.endpoint()
     }
 
     fn store(&self) -> Result<EtcdStore, Failure> {
@@ -104,12 +145,16 @@ impl SourceArgs {
 }
 
 impl DockerArgs {
-    fn watcher(&self) -> Result<DockerWatcher, Failure> {
+    fn endpoint(&self) -> Result<Endpoint, Failure> {
         let endpoint = match &self.docker_host {
             Some(host) => Endpoint::parse(host, std::env::var_os("DOCKER_CERT_PATH").map(PathBuf::from)),
             None => Endpoint::from_env(|name| std::env::var(name).ok()),
         };
-        let docker = Docker::new(&endpoint.map_err(|e| Failure::usage(&e))?).map_err(|e| Failure::usage(&e))?;
+        endpoint.map_err(|e| Failure::usage(&e))
+    }
+
+    fn watcher(&self) -> Result<DockerWatcher, Failure> {
+        let docker = Docker::new(&self.endpoint()?).map_err(|e| Failure::usage(&e))?;
         let given = |ip: &String| hostip::validate(ip, true).map_err(|e| Failure::usage(&e));
         let host_ip: Option<IpAddr> = self.host_ip.as_ref().map(given).transpose()?;
         let settings = on_this_host(Settings {

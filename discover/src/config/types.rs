@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::model::ServiceName;
+use common::registry::Owners;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::addresses::NetworkRule;
 use crate::edge::EdgeSettings;
 
 /// The whole config.
@@ -14,10 +16,14 @@ use crate::edge::EdgeSettings;
 pub struct Config {
     /// The services, in their order.
     pub services: Vec<Arc<Service>>,
+    /// Which networks backends may have their addresses in.
+    pub backend_networks: Vec<NetworkRule>,
     /// haproxy, if it is wanted.
     pub haproxy: Option<Arc<Haproxy>>,
     /// The HTTP edge, if it is wanted.
     pub edge: Option<Arc<EdgeSettings>>,
+    /// Which nodes may register which services.
+    pub owners: Owners,
     /// file_output's directory, if it is wanted.
     pub file_output: Option<PathBuf>,
     /// nginx, if it is wanted.
@@ -186,6 +192,9 @@ pub struct ServiceHaproxy {
     pub cookie_value_method: Option<String>,
     pub shared_frontend: Option<Vec<String>>,
     pub server_backup_port: Option<u16>,
+    /// A registry holds it: its words are not the operator's.
+    #[serde(skip)]
+    pub from_registry: bool,
 }
 
 /// nginx's own section.
@@ -257,12 +266,18 @@ pub struct Template {
 }
 
 /// Prometheus' targets.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct Prometheus {
     pub file: PathBuf,
     pub label_prefix: String,
+}
+
+impl Default for Prometheus {
+    fn default() -> Self {
+        Self { file: PathBuf::new(), label_prefix: crate::generators::prometheus::REGISTERED.to_owned() }
+    }
 }
 
 /// A service's Prometheus targets.

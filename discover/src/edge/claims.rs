@@ -6,6 +6,7 @@ use common::model::{Mode, PathPrefix, Pool, Route, ServiceName, Transport};
 
 use super::settings::EdgeSettings;
 use super::{Place, Way};
+use crate::seniority::mode;
 
 /// Who asks. The first comes before the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,8 +47,7 @@ impl Claim {
 pub fn speaks_http(pool: &Pool, default_mode: Mode) -> bool {
     let tcp = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
     let routed = tcp().any(|b| !b.routes.is_empty());
-    let mode = || tcp().find_map(|b| b.mode).unwrap_or(default_mode);
-    tcp().next().is_some() && (routed || mode() == Mode::Http)
+    tcp().next().is_some() && (routed || mode(pool, default_mode, None) == Mode::Http)
 }
 
 /// What a service asks for by its registrations and its name: each place once, the oldest registration's word counts.
@@ -63,7 +63,9 @@ pub fn of_service(
         let new = || Claim { place: place.clone(), service: service.clone(), origin, created, route: route.clone() };
         claims.entry(place.clone()).or_insert_with(new);
     };
-    for backend in pool.backends().iter().filter(|b| b.transport == Transport::Tcp) {
+    let mut oldest_first: Vec<_> = pool.backends().iter().filter(|b| b.transport == Transport::Tcp).collect();
+    oldest_first.sort_by_key(|b| b.created.unwrap_or(u64::MAX));
+    for backend in oldest_first {
         backend.routes.iter().for_each(|route| add(Way::Http, Origin::Registration, backend.created, route));
         for name in &*backend.sni {
             let route = Route::new(name.clone(), PathPrefix::root());

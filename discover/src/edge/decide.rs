@@ -8,6 +8,7 @@ use common::model::{HostPattern, PathPrefix, Route, ServiceName};
 use super::claims::{Claim, Origin};
 use super::settings::{EdgeSettings, Ownership};
 use super::{Place, Way};
+use crate::seniority::Seniority;
 
 /// The most segments of a path that can be stripped: HAProxy has one rule for each number.
 pub const MOST_STRIPPED: usize = 8;
@@ -93,8 +94,7 @@ pub struct Routing {
     pub lost: BTreeSet<Lost>,
 }
 
-/// Decides about all claims. `before` tells whose each place was: it breaks a tie of claims whose ages are not known, so that
-/// a restart changes nothing.
+/// Decides about all claims. `before` tells whose each place was: who has one keeps it (see [`Seniority`]).
 pub fn decide<'a>(
     claims: impl IntoIterator<Item = &'a Claim>,
     settings: &EdgeSettings,
@@ -111,9 +111,10 @@ pub fn decide<'a>(
     routing
 }
 
-/// A claim and its standing: the lowest comes first. The config, then registrations, then names; among them the oldest, then who
-/// had the place before, then the lowest name.
-type Ranked<'a> = ((Origin, u64, bool, &'a ServiceName), &'a Claim);
+/// Where a claim stands: the lowest comes first. The config, then registrations, then names; among them the most senior.
+type Rank<'a> = (Origin, Seniority<'a>);
+/// A claim and its standing.
+type Ranked<'a> = (Rank<'a>, &'a Claim);
 
 fn of_host<'a>(
     claims: Vec<&'a Claim>,
@@ -135,13 +136,13 @@ fn of_host<'a>(
         } else if claim.route.strip_prefix && is_deep() {
             lose(claim, Why::TooDeep);
         } else {
-            let newcomer = contested && before(&claim.place).is_none_or(|service| service != claim.service);
-            ranked.push(((claim.origin, claim.created.unwrap_or(u64::MAX), newcomer, &claim.service), claim));
+            let has = !contested || before(&claim.place).is_some_and(|service| service == claim.service);
+            ranked.push(((claim.origin, Seniority::new(has, claim.created, claim.service.as_str())), claim));
         }
     }
     ranked.sort_by(|a, b| a.0.cmp(&b.0));
     if settings.ownership == Ownership::Host
-        && let Some(((_, _, _, holder), _)) = ranked.first().cloned()
+        && let Some(holder) = ranked.first().map(|(_, first)| &first.service)
     {
         ranked.retain(|(_, claim)| {
             let stays = claim.service == *holder || claim.origin == Origin::Config;
@@ -172,9 +173,11 @@ fn of_host<'a>(
         let above = requests.filter(|((_, other), _)| other != path && other.covers(path.as_str()));
         // Nobody's word takes a path away from who comes before.
         let shadow = above.map(|(_, other)| other).find(|(other_rank, other)| {
-            let ((.., newcomer, _), age) = (rank, |rank: &(Origin, u64, bool, &ServiceName)| (rank.0, rank.1));
             // Who had its place before keeps it against an equal: else the next decision, or a restart, would turn on names.
-            let before = if *newcomer { other_rank < rank } else { age(other_rank) < age(rank) };
+            let before = match rank.1.newcomer {
+                true => other_rank < rank,
+                false => other_rank.0 < rank.0 || (other_rank.0 == rank.0 && other_rank.1.is_senior_to(&rank.1)),
+            };
             let entitled = other.service == claim.service || before;
             entitled && other.priority() > claim.priority() && claim.origin != Origin::Config
         });
@@ -190,7 +193,7 @@ fn of_host<'a>(
 /// Where both come to one port, TLS of a host goes either way. Who has routes for it is not to lose them over TLS to who comes later,
 /// unless the operator has given the host to both.
 fn ends_here(
-    (origin, created, newcomer, _): &(Origin, u64, bool, &ServiceName),
+    (origin, seniority): &Rank<'_>,
     claim: &Claim,
     winners: &BTreeMap<(Way, &PathPrefix), Ranked<'_>>,
     settings: &EdgeSettings,
@@ -201,9 +204,12 @@ fn ends_here(
     }
     let routes = winners.iter().filter(|((way, _), _)| *way == Way::Http).map(|(_, ranked)| ranked);
     let mut others = routes.filter(|(_, other)| other.service != claim.service);
-    // Of equal age is who was there before.
-    let first = others.find(|(other, _)| (other.0, other.1, false) < (*origin, *created, *newcomer));
-    first.map(|(_, other)| other.service.clone())
+    // Of equals, routes come before TLS that was not passed through before.
+    let is_first = |other: &Rank<'_>| {
+        let equal = (other.0, other.1.newcomer, other.1.created) == (*origin, seniority.newcomer, seniority.created);
+        other.0 < *origin || (other.0 == *origin && other.1.is_senior_to(seniority)) || (equal && seniority.newcomer)
+    };
+    others.find(|(other, _)| is_first(other)).map(|(_, other)| other.service.clone())
 }
 
 #[cfg(test)]

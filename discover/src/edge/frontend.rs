@@ -13,7 +13,8 @@ use super::Way;
 use super::decide::MOST_STRIPPED;
 use super::map::{NOBODY, SNI};
 use super::settings::EdgeSettings;
-use crate::certificates::keeper::bind_words;
+use super::told::forged;
+use crate::certificates::keeper::{bind_words, names};
 use crate::generators::haproxy::server::checksum_of_text;
 use crate::generators::haproxy::settings::ListenOn;
 
@@ -54,11 +55,18 @@ macro_rules! page {
 }
 
 /// Those pages, by their names in the templates.
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 5] = [
     ("page_400", page!("Bad Request", "400", "This is no name of a host.")),
+    ("page_405", page!("Method Not Allowed", "405", "There is no tunnel here.")),
+    ("page_421", page!("Misdirected Request", "421", "This name is served over a connection of its own.")),
     ("page_404", page!("Not Found", "404", "There is no service here.")),
     ("page_503", page!("Service Unavailable", "503", "No backend of this service is up.")),
 ];
+
+/// What the whole of a Host header is, in either case: labels of letters, digits, `-` and `_` with a final dot at will, or an IPv6 address in
+/// brackets; then perhaps a port. A POSIX extended expression.
+const HOST: &str = "^([a-z0-9_-]+([.][a-z0-9_-]+)*[.]?|[[][0-9a-f:.]+])\
+                    (:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$";
 
 /// How a section of the edge gets into HAProxy, and what it can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +93,8 @@ pub struct Frame {
     pub default_mode: Mode,
     /// How long the rules of a service without backends stay.
     pub linger: Duration,
+    /// `maxconn` of each frontend; without it the process's counts.
+    pub listener_maxconn: Option<u32>,
 }
 
 impl Default for Frame {
@@ -97,6 +107,7 @@ impl Default for Frame {
             slow_start: None,
             default_mode: Mode::Tcp,
             linger: Duration::from_secs(600),
+            listener_maxconn: None,
         }
     }
 }
@@ -112,9 +123,9 @@ pub fn section_number(name: &str) -> Option<(Way, u32)> {
     number(Way::Sni).or_else(|| number(Way::Http))
 }
 
-/// Whether a section of that name is the edge's, so that no service's may be called so.
+/// Whether a section of that name may be the edge's, so that no service's is called so.
 pub fn is_reserved(name: &str) -> bool {
-    name == "edge" || name.starts_with(RESERVED)
+    name == "edge" || name == PLAIN || name.starts_with(RESERVED)
 }
 
 /// The addresses on which the edge listens.
@@ -173,12 +184,16 @@ pub fn frontends(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool)
 fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool, way: Way) -> Result<String, tera::Error> {
     let mut context = Context::new();
     context.insert("map", map);
+    context.insert("maxconn", &frame.listener_maxconn);
     context.insert("binds", &if bound { binds(settings, &frame.listen, way) } else { Vec::new() });
     for (name, time) in [("timeout_connect", frame.timeouts[0]), ("timeout_client", frame.timeouts[1])] {
         context.insert(name, &format!("{}ms", time.as_millis()));
     }
     context.insert("timeout_server", &format!("{}ms", frame.timeouts[2].as_millis()));
     context.insert("sni", SNI);
+    context.insert("host", HOST);
+    context.insert("forged", &forged());
+    context.insert("names", &settings.https().map(|_| names(&settings.copies)));
     context.insert("inner", &settings.shares_port().then(|| inner(settings)));
     context.insert("access_log", &settings.access_log.as_ref().map(ToString::to_string));
     context.insert("trusted", &settings.trusted.iter().map(ToString::to_string).collect::<Vec<_>>());

@@ -7,6 +7,7 @@
 //! | [`mod@decide`] | who gets what, and what the others are told |
 //! | [`map`] | the rules as HAProxy's map has them, and what leads from one map to another |
 //! | [`frontend`] | the frontend and the sections behind it, as text |
+//! | [`told`] | the headers about clients that the edge removes |
 //!
 //! A request's host is looked up first: the very name, else the longest wildcard above it. Within that host the longest path
 //! counts. So whoever has a rule for a host has nothing to fear from a wildcard, and a host that the config gives to an owner
@@ -18,6 +19,7 @@ pub mod decide;
 pub mod frontend;
 pub mod map;
 pub mod settings;
+pub mod told;
 
 pub use decide::{Lost, Routing, Rule, decide};
 pub use map::RuleMap;

@@ -234,6 +234,26 @@ impl FromStr for Network {
     }
 }
 
+impl Network {
+    /// Whether the address is in it. An IPv4 address in IPv6's form is an IPv4 address.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u32| width == 0 || (a ^ b) >> (128 - width) == 0;
+        match (self.ip, ip.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(ip)) => {
+                let [ours, ip] = [ours, ip].map(|ip| u128::from(ip.to_bits()) << 96);
+                same(ours, ip, self.bits.into())
+            }
+            (IpAddr::V6(ours), IpAddr::V6(ip)) => same(ours.to_bits(), ip.to_bits(), self.bits.into()),
+            _ => false,
+        }
+    }
+
+    /// Whether all of it is in `other`.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.bits >= other.bits && other.contains(self.ip)
+    }
+}
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip, self.bits)

@@ -37,6 +37,11 @@ pub trait Generator: Send {
     /// # Errors
     /// The generator's own; what was applied before the failure is known to the next plan.
     fn apply(&mut self, plan: Self::Plan) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+
+    /// Waits until something beside the turns asks for one. Must be cancel-safe.
+    fn due(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// What came of a turn.

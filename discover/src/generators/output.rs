@@ -5,12 +5,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::environment;
 use common::files::{FileError, Replace, replace, write_if_changed};
 use common::model::ServiceMap;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::config::types::Service;
+use crate::haproxy::check::Group;
 use crate::reconcile::Desired;
 
 /// How long a check or a reload may take.
@@ -39,12 +40,23 @@ pub enum OutputError {
 /// # Errors
 /// [`OutputError::Command`] unless it exits with 0 in time.
 pub async fn shell(what: &'static str, command: &str) -> Result<(), OutputError> {
+    shell_within(what, command, COMMAND_DEADLINE).await
+}
+
+/// As [`shell`], with another deadline. A command that runs out of time is killed, and with it whatever it started.
+///
+/// # Errors
+/// As [`shell`].
+pub async fn shell_within(what: &'static str, command: &str, deadline: Duration) -> Result<(), OutputError> {
     let failed = |why: String| OutputError::Command { what, command: command.to_owned(), why };
-    let mut sh = Command::new("sh");
-    sh.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
-    let output = timeout(COMMAND_DEADLINE, sh.output()).await;
-    let output = output.map_err(|_| failed(format!("took longer than {COMMAND_DEADLINE:?}")))?;
+    let mut sh = environment::made("sh");
+    sh.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
+    let child = sh.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|e| failed(e.to_string()))?;
+    let group = Group::of(&child);
+    let output = timeout(deadline, child.wait_with_output()).await;
+    let output = output.map_err(|_| failed(format!("took longer than {deadline:?}")))?;
     let output = output.map_err(|e| failed(e.to_string()))?;
+    group.ended();
     if output.status.success() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! Targets for Prometheus' file-based discovery (`file_sd_configs`).
 //!
-//! Source: Prometheus' configuration reference, `<file_sd_config>`: a JSON array of `{targets, labels}`.
+//! Source: Prometheus' configuration reference, `<file_sd_config>`: a JSON array of `{targets, labels}`. A label there counts before
+//! Prometheus' own: `job` in one would put a target under another job's name. So no registration names such a label.
 
 use common::files::Replace;
 use common::model::Status;
@@ -11,6 +12,9 @@ use super::{Generator, Outcome};
 use crate::config::Config;
 use crate::config::types::Prometheus as Settings;
 use crate::reconcile::Desired;
+
+/// What the names of labels from registrations begin with, unless the config says otherwise.
+pub const REGISTERED: &str = "label_";
 
 /// Prometheus' targets as a generator.
 #[derive(Debug)]
@@ -39,7 +43,7 @@ impl Prometheus {
                 }
                 let mut labels = Map::new();
                 for (name, value) in backend.labels.iter() {
-                    labels.insert(label_name(&format!("{}{name}", self.settings.label_prefix)), json!(value));
+                    labels.insert(registered(&self.settings.label_prefix, name), json!(value));
                 }
                 for (name, value) in &service.prometheus.labels {
                     labels.insert(label_name(name), json!(value));
@@ -55,6 +59,15 @@ impl Prometheus {
         text.push('\n');
         text
     }
+}
+
+/// The label for a registration's own: with the operator's prefix, and never one that means something to Prometheus.
+fn registered(prefix: &str, name: &str) -> String {
+    let own = label_name(&format!("{prefix}{name}"));
+    if ["job", "instance", "service", "name", "le", "quantile"].contains(&own.as_str()) {
+        return label_name(&format!("{REGISTERED}{name}"));
+    }
+    own
 }
 
 /// What a label's name may go on with: `[a-zA-Z0-9_]*`, an underscore for all else, as Prometheus' own discovery has it.

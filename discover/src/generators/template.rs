@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::files::Replace;
-use common::model::Pool;
+use common::model::{Mode, Pool};
 use serde_json::{Map, Value, json};
 use tera::{Context, Tera};
 use tokio::time::Instant;
@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use super::output::{MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
 use crate::config::types::Template as Settings;
+use crate::haproxy::words::options::{self, Place};
+use crate::haproxy::words::template::fill;
 use crate::reconcile::Desired;
 
 /// Why a template's file is not there.
@@ -150,10 +152,18 @@ fn backends(pool: &Pool) -> Vec<Value> {
             "name": b.name.as_deref(), "weight": b.weight.map(|w| w.get()), "labels": &*b.labels,
             "transport": b.transport.as_str(), "mode": b.mode.map(|m| m.as_str()),
             "service_port": b.service_port.map(|p| p.get()), "status": b.status.as_str(),
-            "haproxy_server_options": b.haproxy_server_options.as_deref(),
+            "haproxy_server_options": options(b),
         })
     };
     pool.backends().iter().map(|b| whole(b)).collect()
+}
+
+/// A registration's words in their normal form, so that a template that makes a haproxy.cfg writes no more than words; `None` for
+/// what is none.
+fn options(b: &common::model::Backend) -> Option<String> {
+    let filled =
+        fill(b.haproxy_server_options.as_deref()?, &b.host.to_string(), &b.port.to_string(), b.id.as_str()).ok()?;
+    options::parse(&filled, &Place::of_mode(b.mode.unwrap_or(Mode::Http))).ok().map(|read| read.to_string())
 }
 
 fn ids(name: &str, owner: &str) -> Result<(u32, u32), TemplateError> {

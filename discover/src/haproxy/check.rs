@@ -2,15 +2,29 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use common::environment;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::process::{CONFIG_DEADLINE, LOG_TAIL};
+use super::process::LOG_TAIL;
 use super::version::{Version, VersionError};
+
+/// How long a check of a small config may take, unless the operator says otherwise.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// A check may take another second for each so many servers.
+const SERVERS_A_SECOND: usize = 5_000;
+
+/// The deadline for a config with this many servers.
+pub fn deadline(timeout: Duration, servers: usize) -> Duration {
+    timeout + Duration::from_secs((servers / SERVERS_A_SECOND) as u64)
+}
 
 /// `haproxy -c` has something against a config, or could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -23,11 +37,23 @@ pub enum CheckError {
         /// HAProxy's own words.
         output: String,
     },
-    /// No answer in time.
-    #[error("haproxy -c on {config} took longer than {CONFIG_DEADLINE:?}")]
+    /// No answer in time. The process has been ended.
+    #[error("haproxy -c on {config} took longer than {after:?}")]
     TimedOut {
         /// The file.
         config: PathBuf,
+        /// The deadline.
+        after: Duration,
+    },
+    /// A signal ended it.
+    #[error("haproxy -c on {config} ended with {status}: {output}")]
+    Crashed {
+        /// The file.
+        config: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+        /// HAProxy's own words.
+        output: String,
     },
     /// The program cannot be run.
     #[error("running {program} -c")]
@@ -37,6 +63,18 @@ pub enum CheckError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl CheckError {
+    /// What it says against the config; `None` when the program could not be run, which says nothing of the config.
+    pub fn verdict(&self) -> Option<String> {
+        match self {
+            Self::Refused { output, .. } => Some(output.clone()),
+            Self::TimedOut { after, .. } => Some(format!("haproxy -c takes longer than {after:?} with it")),
+            Self::Crashed { status, output, .. } => Some(format!("haproxy -c ends with {status}: {output}")),
+            Self::Run { .. } => None,
+        }
+    }
 }
 
 /// Why a program's version is not known.
@@ -65,7 +103,7 @@ pub enum AskError {
 /// # Errors
 /// [`AskError`].
 pub async fn version(program: &Path) -> Result<Version, AskError> {
-    let run = Command::new(program).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
+    let run = environment::made(program).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
     let late = || io::Error::from(io::ErrorKind::TimedOut);
     let output = timeout(Duration::from_secs(10), run).await.map_err(|_| late()).and_then(|r| r);
     let output = output.map_err(|source| AskError::Run { program: program.to_owned(), source })?;
@@ -77,8 +115,8 @@ pub async fn version(program: &Path) -> Result<Version, AskError> {
 ///
 /// # Errors
 /// [`CheckError`].
-pub async fn check(program: &Path, config: &Path) -> Result<(), CheckError> {
-    check_by(program, &[], config, Command::spawn).await
+pub async fn check(program: &Path, config: &Path, deadline: Duration) -> Result<(), CheckError> {
+    check_by(program, &[], config, deadline, Command::spawn).await
 }
 
 /// As [`check`], with further arguments, the process made by `spawner`.
@@ -89,21 +127,53 @@ pub async fn check_by(
     program: &Path,
     args: &[OsString],
     config: &Path,
+    deadline: Duration,
     spawner: impl FnOnce(&mut Command) -> io::Result<Child>,
 ) -> Result<(), CheckError> {
-    let mut command = Command::new(program);
+    let mut command = environment::made(program);
     // Relative names in a config count from its reader's directory, which is ours for the real start too.
-    command.arg("-c").args(args).arg("-f").arg(config).stdin(Stdio::null()).kill_on_drop(true);
+    command.arg("-c").args(args).arg("-f").arg(config).stdin(Stdio::null()).kill_on_drop(true).process_group(0);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let failed = |source| CheckError::Run { program: program.to_owned(), source };
     let child = spawner(&mut command).map_err(failed)?;
-    let output = timeout(CONFIG_DEADLINE, child.wait_with_output()).await;
-    let output = output.map_err(|_| CheckError::TimedOut { config: config.to_owned() })?.map_err(failed)?;
+    let group = Group::of(&child);
+    let output = timeout(deadline, child.wait_with_output()).await;
+    let config = config.to_owned();
+    let output = output.map_err(|_| CheckError::TimedOut { config: config.clone(), after: deadline })?;
+    let output = output.map_err(failed)?;
+    group.ended();
     if output.status.success() {
         return Ok(());
     }
     let both = [output.stdout, output.stderr].concat();
-    Err(CheckError::Refused { config: config.to_owned(), output: tail(&String::from_utf8_lossy(&both)) })
+    let (status, output) = (output.status, tail(&String::from_utf8_lossy(&both)));
+    Err(match status.signal() {
+        Some(_) => CheckError::Crashed { config, status, output },
+        None => CheckError::Refused { config, output },
+    })
+}
+
+/// A process group that is killed when this is dropped, unless it ended by itself: also what a wrapper around HAProxy started.
+pub(crate) struct Group(Option<Pid>);
+
+impl Group {
+    /// The group that a child leads.
+    pub(crate) fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+
+    /// It needs no killing any more; its id may belong to somebody else soon.
+    pub(crate) fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            let _ = killpg(pid, Signal::SIGKILL); // gone already is as good
+        }
+    }
 }
 
 fn tail(text: &str) -> String {

@@ -12,12 +12,15 @@
 //! | [`procs`] | `show proc` |
 //! | [`master`] | the master CLI: reload with a known outcome |
 //! | [`check`] | `haproxy -c` and `-v` |
+//! | [`blame`] | who is to blame for a config that HAProxy does not take |
 //! | [`process`] | starting, adopting and stopping HAProxy |
+//! | [`words`] | what a registration may say on a line of haproxy.cfg; no I/O |
 //! | [`ports`] | would HAProxy be able to bind this? |
 //!
 //! The rules: every wait has a deadline; a reply that is not known to mean success is an error that carries it; and nothing here decides
 //! what ought to run, which is the generator's work.
 
+pub mod blame;
 pub mod check;
 pub mod command;
 pub mod endpoint;
@@ -31,3 +34,4 @@ pub mod shortage;
 pub mod socket;
 pub mod tables;
 pub mod version;
+pub mod words;

@@ -86,6 +86,15 @@ impl ServerParams {
         }
     }
 
+    /// Adds a parameter with its value, unless it is among them; tells whether it was not.
+    pub fn add(&mut self, word: &str, value: &str) -> bool {
+        let new = !self.0.iter().any(|w| w == word);
+        if new {
+            self.0.extend([word.to_owned(), value.to_owned()]);
+        }
+        new
+    }
+
     /// Whether `check` is among them: the server then needs [`Op::EnableHealth`] too.
     pub fn has_check(&self) -> bool {
         self.0.iter().any(|w| w == "check")

@@ -6,10 +6,12 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use common::environment;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,7 +26,7 @@ use super::socket::Deadlines;
 /// As much of a log as an error carries, in bytes: its end.
 pub(super) const LOG_TAIL: u64 = 8192;
 const POLL: Duration = Duration::from_millis(20);
-/// How long HAProxy may take to read a config, with `-c` and at its start.
+/// How long HAProxy may take to read a config at its start.
 pub const CONFIG_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where HAProxy's output goes.
@@ -117,7 +119,7 @@ impl Launch {
     pub fn command(&self) -> io::Result<Command> {
         let mut socket = self.master_socket.clone().into_os_string();
         socket.push(",mode,600");
-        let mut command = Command::new(&self.program);
+        let mut command = environment::made(&self.program);
         command.arg("-W").arg("-S").arg(socket).args(&self.args).arg("-f").arg(&self.config);
         detach(&mut command, &self.output)?;
         Ok(command)
@@ -185,7 +187,7 @@ impl Launch {
 pub(crate) fn detach(command: &mut Command, output: &Output) -> io::Result<()> {
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(false);
     if let Output::File(path) = output {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
         command.stdout(file.try_clone()?).stderr(file);
     }
     Ok(())

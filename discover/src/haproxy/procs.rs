@@ -80,6 +80,12 @@ impl Procs {
         youngest(&self.workers).or_else(|| youngest(&self.old_workers))
     }
 
+    /// How many workers finish their sessions.
+    pub fn retiring(&self) -> usize {
+        let current = self.current_worker();
+        self.old_workers.iter().filter(|p| Some(p.pid) != current).count()
+    }
+
     /// Whether this process is one of HAProxy's workers, old or new.
     pub fn has_worker(&self, pid: i32) -> bool {
         self.workers.iter().chain(&self.old_workers).any(|p| p.pid == pid)
@@ -123,7 +129,7 @@ mod tests {
             "100             master          4 [failed: 1]   0d00h00m04s     3.2.0\n# workers\n# old workers\n104             worker          1               0d00h00m02s     3.2.0\n101             worker          4               0d00h00m09s     3.2.0",
         );
         assert!(p.workers.is_empty());
-        assert_eq!(p.current_worker(), Some(104));
+        assert_eq!((p.current_worker(), p.retiring()), (Some(104), 1));
     }
 
     #[test]

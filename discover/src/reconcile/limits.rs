@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::model::{ServiceMap, ServiceName};
+use common::model::{Pool, ServiceMap, ServiceName, Transport};
 
 /// The most that is taken in of all sources together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]
 pub struct Limits {
-    /// The most services that are taken in; those beyond are left out and shown, and those that are served stay
+    /// The most services that are taken in; those beyond are left out and shown, and those that are served stay. Services of UDP alone, which HAProxy does not serve, have as many places of their own
     #[arg(long, env = "DISCOVER_MAX_SERVICES", value_name = "NUMBER", default_value_t = Self::default().max_services)]
     pub max_services: usize,
     /// The most backends of one service
@@ -27,6 +27,23 @@ impl Default for Limits {
     }
 }
 
+/// What shares a limit. HAProxy balances no UDP: however much of it is registered, it takes no place of what is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Served,
+    UdpAlone,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Served, Self::UdpAlone];
+
+    fn of(pool: &Pool) -> Self {
+        let mut backends = pool.backends().iter();
+        let udp = !pool.is_empty() && backends.all(|backend| backend.transport == Transport::Udp);
+        if udp { Self::UdpAlone } else { Self::Served }
+    }
+}
+
 /// What is left out of a service, in words.
 pub type LeftOut = BTreeMap<ServiceName, String>;
 
@@ -34,12 +51,19 @@ impl Limits {
     /// Cuts `services` down to the limits. Of a service the first backends stay, in the order of its source, and what
     /// `served` had of it comes before all that is new. `served` is asked for only where something is beyond a limit.
     pub fn cut(&self, services: &mut ServiceMap, served: impl FnOnce() -> ServiceMap) -> LeftOut {
-        let all: usize = services.values().map(|pool| pool.len()).sum();
+        let beyond = |kind| {
+            let pools = || services.values().filter(|pool| Kind::of(pool) == kind);
+            pools().count() > self.max_services || pools().map(|p| p.len()).sum::<usize>() > self.max_all_backends
+        };
         let one = services.values().any(|pool| pool.len() > self.max_backends);
-        if services.len() <= self.max_services && all <= self.max_all_backends && !one {
+        if !Kind::ALL.into_iter().any(beyond) && !one {
             return LeftOut::new();
         }
-        let taken = self.share_out(services, &served());
+        let served = served();
+        let mut taken = BTreeMap::new();
+        for kind in Kind::ALL {
+            taken.append(&mut self.share_out(services, &served, kind));
+        }
         let mut left_out = LeftOut::new();
         for (name, pool) in services.iter_mut() {
             let (there, taken) = (pool.len(), taken.get(name).copied());
@@ -56,18 +80,19 @@ impl Limits {
         left_out
     }
 
-    /// How many backends each service may have; a service that is not in it is left out.
-    fn share_out(&self, services: &ServiceMap, served: &ServiceMap) -> BTreeMap<ServiceName, usize> {
+    /// How many backends each service of one kind may have; a service that is not in it is left out.
+    fn share_out(&self, services: &ServiceMap, served: &ServiceMap, kind: Kind) -> BTreeMap<ServiceName, usize> {
         let mut taken = BTreeMap::new();
         let mut room = self.max_all_backends;
-        for (name, pool) in services {
+        let of_kind = || services.iter().filter(|(_, pool)| Kind::of(pool) == kind);
+        for (name, pool) in of_kind() {
             if let Some(before) = served.get(name).filter(|_| taken.len() < self.max_services) {
                 let kept = pool.len().min(before.len()).min(self.max_backends).min(room);
                 room -= kept;
                 taken.insert(name.clone(), kept);
             }
         }
-        for (name, pool) in services {
+        for (name, pool) in of_kind() {
             let (wanted, services) = (pool.len().min(self.max_backends), taken.len());
             match taken.get_mut(name) {
                 Some(kept) => {

@@ -1,5 +1,6 @@
 //! What the sources say, as one desired state: merged, and guarded against mass expiry. Pure, with injected time.
 
+mod admission;
 mod empty;
 mod guard;
 mod limits;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::config::types::Service;
 
+pub use admission::{Admission, Barred};
 pub use empty::{DefaultServer, Emptied, OnEmpty};
 pub use guard::{Guard, GuardSettings};
 pub use limits::{LeftOut, Limits};
@@ -39,6 +41,20 @@ pub struct Desired {
     pub previous: BTreeMap<ServiceName, Instant>,
     /// Services whose sections from the registry are refused, or of which something is left out, and why.
     pub refused: Arc<BTreeMap<ServiceName, String>>,
+    /// Registrations that are left out for their addresses.
+    pub barred: Arc<Barred>,
+}
+
+impl Desired {
+    /// Services of whose backends none is registered any more: they are held, or stand in for none.
+    pub fn unregistered(&self) -> BTreeSet<ServiceName> {
+        let all_held = |(service, held): &(&ServiceName, &BTreeMap<BackendId, Held>)| {
+            let pool = self.services.get(*service);
+            pool.is_some_and(|pool| pool.backends().iter().all(|b| held.contains_key(&b.id)))
+        };
+        let held = self.held.iter().filter(all_held).map(|(service, _)| service);
+        held.chain(&self.kept).chain(self.previous.keys()).cloned().collect()
+    }
 }
 
 /// Why a backend is still there.

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::config::types::{Haproxy, Service};
 use crate::config::{Config, with_registry_sections};
+use crate::edge::frontend::is_reserved;
 use crate::generators::haproxy::synapse::prepare::bind_place;
 
 /// The services of a config, each with what counts for it now.
@@ -63,11 +64,17 @@ impl Sections {
     /// Two sections of one name, or two frontends at one place, would take the others down with them.
     fn fits(&self, at: usize, new: &Service) -> Result<(), String> {
         let Some(top) = self.haproxy.as_deref().filter(|_| !new.haproxy.disabled) else { return Ok(()) };
+        let section = new.haproxy_section();
+        let titles = top.extra_sections.iter().filter_map(|(title, _)| title.split_whitespace().nth(1));
+        let ours = is_reserved(section) || section == "shared-frontend" || section.ends_with(":frontend");
+        if section != new.name.as_str() && (ours || titles.into_iter().any(|title| title == section)) {
+            return Err(format!("section {section} is not a service's"));
+        }
         let place = bind_place(&new.haproxy, top);
         let others = self.now.iter().enumerate().filter(|(n, s)| *n != at && !s.haproxy.disabled);
         for (_, other) in others {
-            if other.haproxy_section() == new.haproxy_section() {
-                return Err(format!("section {} is service {}'s already", new.haproxy_section(), other.name));
+            if other.haproxy_section() == section || other.name.as_str() == section {
+                return Err(format!("section {section} is service {}'s already", other.name));
             }
             if let Some(place) = place.as_ref().filter(|p| bind_place(&other.haproxy, top).as_ref() == Some(p)) {
                 return Err(format!("{place} is where service {} listens already", other.name));

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use common::backoff::Backoff;
+use common::environment;
 use common::telemetry::Chain;
 use nix::sys::signal::Signal;
-use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -28,7 +28,7 @@ pub async fn keep(command: &[OsString], options: &Options, children: &Children, 
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
     while !cancel.is_cancelled() {
         let mut claim = children.claim();
-        let mut start = Command::new(program);
+        let mut start = environment::ours(program);
         start.args(args).envs(options.agent_environment()).kill_on_drop(true);
         match claim.spawn(&mut start) {
             Err(e) => error!(program = %program.to_string_lossy(), error = %Chain(&e), "Cannot start the agent."),

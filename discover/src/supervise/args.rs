@@ -33,6 +33,9 @@ pub struct SuperviseArgs {
     /// With --file: least time between two reloads of HAProxy; what changes meanwhile is loaded together
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub reload_interval: Duration,
+    /// With --file: how long a check of the config may take, and 1s more for each 5,000 servers
+    #[arg(long, env = "DISCOVER_CHECK_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub check_timeout: Duration,
     /// HAProxy and its arguments; -W and -S are added where they are missing
     #[arg(last = true, value_name = "HAPROXY")]
     pub haproxy: Vec<OsString>,
@@ -51,6 +54,8 @@ pub struct Options {
     pub grace: Duration,
     /// Least time between two reloads, with [`file`](Self::file).
     pub reload_interval: Duration,
+    /// How long a check of a small config may take, with [`file`](Self::file).
+    pub check_timeout: Duration,
 }
 
 impl Options {
@@ -99,8 +104,8 @@ impl Options {
                 Some([own.into_os_string(), "run".into()].into_iter().chain(args.run_args).collect())
             }
         };
-        let (grace, reload_interval) = (args.grace, args.reload_interval);
-        Ok(Self { launch, file: args.file, agent, grace, reload_interval })
+        let (grace, reload_interval, check_timeout) = (args.grace, args.reload_interval, args.check_timeout);
+        Ok(Self { launch, file: args.file, agent, grace, reload_interval, check_timeout })
     }
 
     /// Tells the agent which HAProxy to adopt.

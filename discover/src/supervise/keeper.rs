@@ -1,6 +1,7 @@
 //! HAProxy, started again when it ends, and in `--file` mode given each new config that is good.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::backoff::Backoff;
@@ -14,15 +15,16 @@ use super::SuperviseError;
 use super::args::Options;
 use super::children::{Children, Claim};
 use super::file::{FileWatch, POLL, Sight};
-use super::spared::without_refused;
+use super::spared::Sparing;
 use crate::generators::haproxy::reload::ReloadPace;
-use crate::haproxy::check::{CheckError, check_by};
+use crate::haproxy::blame::{Judge, Patience, Verdict, find, gist};
+use crate::haproxy::check::{CheckError, check_by, deadline};
 use crate::haproxy::master::{MasterError, ReloadOutcome};
 use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
 use crate::haproxy::process::{ProcessError, Running, adopt, alive};
 
-/// How often a config is checked, each time without the servers that HAProxy named: it names only so many at a time.
-const TRIES: usize = 5;
+/// How often a config is tried to find out whom HAProxy refuses it for.
+const TRIES: usize = 48;
 
 /// Why a new config is not used; HAProxy goes on with the one before.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +138,8 @@ impl<'a> Keeper<'a> {
                 return;
             }
             if Instant::now() > patience && config.exists() {
-                match self.check(config).await {
+                let text = std::fs::read_to_string(config).unwrap_or_default();
+                match self.check(config, self.deadline(&text)).await {
                     Ok(()) => {
                         warn!(config = %config.display(), "No good config yet; starting with the last one that was.");
                         self.good = std::fs::read(config).ok();
@@ -235,35 +238,75 @@ impl<'a> Keeper<'a> {
         Err(refused)
     }
 
-    /// What of `bytes` HAProxy takes: all of it, or all but servers that it refuses.
-    async fn checked(&self, mut bytes: Vec<u8>, how: Replace) -> Result<Vec<u8>, Refused> {
+    /// What of `bytes` HAProxy takes: all of it, or all but servers and sections that it refuses.
+    async fn checked(&self, bytes: Vec<u8>, how: Replace) -> Result<Vec<u8>, Refused> {
         let mut candidate = self.options.launch.config.clone().into_os_string();
         candidate.push(".candidate");
         let candidate = PathBuf::from(candidate);
-        let mut tries = 1;
-        loop {
-            files::replace(&candidate, &bytes, how)?;
-            let checked = self.check(&candidate).await;
-            let _ = std::fs::remove_file(&candidate); // only tidiness: the next candidate replaces it
-            let refused = match checked {
-                Err(CheckError::Refused { output, config }) if tries < TRIES => {
-                    let text = String::from_utf8_lossy(&bytes);
-                    without_refused(&text, &candidate, &output).ok_or(CheckError::Refused { config, output })
-                }
-                other => return other.map(|()| bytes).map_err(Refused::from),
-            };
-            let (text, left_out) = refused?;
-            for (server, why) in left_out {
-                error!(server, why, "HAProxy refuses this server: it is left out, the rest of the config is used.");
-            }
-            bytes = text.into_bytes();
-            tries += 1;
-        }
+        files::replace(&candidate, &bytes, how)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let checked = self.check(&candidate, self.deadline(&text)).await;
+        let outcome = match checked {
+            Err(error) if error.verdict().is_some() => self.spared(&text, &candidate, how).await.ok_or(error.into()),
+            other => other.map(|()| bytes.clone()).map_err(Refused::from),
+        };
+        let _ = std::fs::remove_file(&candidate); // only tidiness: the next candidate replaces it
+        outcome
     }
 
-    async fn check(&self, config: &std::path::Path) -> Result<(), CheckError> {
+    /// The file without those that HAProxy refuses it for; `None` when the fault is nobody's alone.
+    async fn spared(&self, text: &str, candidate: &Path, how: Replace) -> Option<Vec<u8>> {
+        let good = self.good.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let sparing = Sparing::new(text, &good);
+        let patience = Patience::new(self.deadline(text));
+        let mut judge = Tries { keeper: self, sparing: &sparing, candidate, how, patience };
+        let finding = find(sparing.len(), TRIES, &mut judge).await.ok()?;
+        let undecided = finding.undecided.iter().map(|n| (*n, "not found out within the tries".to_owned()));
+        let guilty: BTreeMap<usize, String> = finding.guilty.iter().map(|(n, why)| (*n, why.clone())).collect();
+        let guilty: BTreeMap<usize, String> = guilty.into_iter().chain(undecided).collect();
+        if guilty.is_empty() || !sparing.serves(&finding.good) {
+            return None;
+        }
+        for (out, why) in sparing.left_out(&guilty) {
+            error!(out, why, "HAProxy refuses this: it is left out, the rest of the config is used.");
+        }
+        Some(sparing.with(&finding.good).into_bytes())
+    }
+
+    fn deadline(&self, text: &str) -> Duration {
+        let servers = text.lines().filter(|line| line.trim_start().starts_with("server ")).count();
+        deadline(self.options.check_timeout, servers)
+    }
+
+    async fn check(&self, config: &Path, deadline: Duration) -> Result<(), CheckError> {
         let mut claim = self.children.claim();
         let launch = &self.options.launch;
-        check_by(&launch.program, &launch.args, config, |command| claim.spawn(command)).await
+        check_by(&launch.program, &launch.args, config, deadline, |command| claim.spawn(command)).await
+    }
+}
+
+struct Tries<'a, 'b> {
+    keeper: &'a Keeper<'b>,
+    sparing: &'a Sparing<'a>,
+    candidate: &'a Path,
+    how: Replace,
+    patience: Patience,
+}
+
+impl Judge for Tries<'_, '_> {
+    async fn with(&mut self, suspects: &BTreeSet<usize>) -> Option<Verdict> {
+        files::replace(self.candidate, self.sparing.with(suspects).as_bytes(), self.how).ok()?;
+        let began = Instant::now();
+        match self.keeper.check(self.candidate, self.patience.next()).await {
+            Ok(()) => {
+                self.patience.took(began.elapsed());
+                Some(Verdict::Good)
+            }
+            Err(error) => {
+                let said = error.verdict()?;
+                let named = self.sparing.named(suspects, self.candidate, &said);
+                Some(Verdict::Bad { why: gist(&said), named })
+            }
+        }
     }
 }

@@ -44,7 +44,7 @@ impl Method for Etcd {
             let endpoints = if self.endpoints.is_empty() { base.endpoints.clone() } else { self.endpoints.clone() };
             EtcdStore::new(EtcdConfig { endpoints, ..base })
         });
-        Box::new(RegistryWatcher::new(store, self.path.clone()))
+        Box::new(RegistryWatcher::new(store, self.path.clone()).with_owners(context.owners.clone()))
     }
 
     fn servers(&self) -> Vec<String> {

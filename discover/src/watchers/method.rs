@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use common::model::ServiceName;
-use common::registry::Snapshot;
+use common::registry::{Owners, Snapshot};
 use common::store::etcd::EtcdConfig;
 use common::watch::Inlet;
 use serde::de::DeserializeOwned;
@@ -73,6 +73,8 @@ impl Fault {
 pub struct Context {
     /// etcd as the flags and the environment say.
     pub etcd: EtcdConfig,
+    /// Which nodes may register which services.
+    pub owners: Owners,
     shared: HashMap<(TypeId, String), Box<dyn Any + Send>>,
     inner: Vec<Source>,
 }
@@ -86,7 +88,14 @@ impl fmt::Debug for Context {
 impl Context {
     /// Nothing is shared yet.
     pub fn new(etcd: EtcdConfig) -> Self {
-        Self { etcd, shared: HashMap::new(), inner: Vec::new() }
+        Self { etcd, owners: Owners::default(), shared: HashMap::new(), inner: Vec::new() }
+    }
+
+    /// With the operator's table of who may register what.
+    #[must_use]
+    pub fn with_owners(mut self, owners: Owners) -> Self {
+        self.owners = owners;
+        self
     }
 
     /// The one `T` of these servers: the first watcher that asks makes it, the others get clones.

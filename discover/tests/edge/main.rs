@@ -6,6 +6,7 @@
 mod support;
 
 mod echo;
+mod forged;
 mod grpc;
 mod hostile;
 mod life;
@@ -13,6 +14,7 @@ mod made;
 mod requests;
 mod sections;
 mod sni;
+mod stats;
 mod sticky;
 
 use std::net::SocketAddr;

@@ -338,3 +338,36 @@ async fn the_access_log_has_a_line_for_each_connection_that_passes() {
         assert!(service("nobody.example").is_some_and(|service| service != "db"), "{lines:?}");
     }
 }
+
+/// A client that uses one connection for two names, as HTTP/2 allows where one certificate is for both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_for_a_name_whose_tls_passes_is_misdirected_on_a_connection_that_ends_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = Certs::make(dir.path());
+    certs.issue("web", &["shop.web.example", "db.web.example", "x.y.web.example", "both.web.example"]);
+    certs.issue("db", &["db.web.example", "x.y.web.example"]);
+    let (web, db) = (echo("web").await, server(&certs, "db", "db").await);
+    for program in each() {
+        let (mut world, port) = shared(&program, &certs, |_| {});
+        world.want("shop", vec![routed("w", web, &["shop.web.example", "both.web.example"])]);
+        world.settle().await;
+        world.want("db", vec![passing("d", db, &["db.web.example", "*.web.example"])]);
+        world.settle().await;
+        let status = async |host: &str| {
+            let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            let answer = ask(&certs, port, "shop.web.example", &request).await.unwrap_or_else(|e| e);
+            answer.split(' ').nth(1).unwrap_or_default().to_owned()
+        };
+        for (host, expected) in [
+            ("shop.web.example", "200"),
+            ("both.web.example:443", "200"),
+            ("db.web.example", "421"),
+            ("DB.web.example.:443", "421"),
+            ("x.y.web.example", "421"),
+            ("nobody.example", "404"),
+        ] {
+            assert_eq!(status(host).await, expected, "{host}, HAProxy {}", world.version());
+        }
+        assert_eq!(world.reloads(), ["start"]);
+    }
+}

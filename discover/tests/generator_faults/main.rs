@@ -4,12 +4,16 @@
 
 mod disk;
 mod hung;
+mod loops;
 mod processes;
 mod refused;
 mod reloads;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod turns;
+mod words;
+mod unproved;
 
 use support::traffic::HttpBackend;
 use support::world::{World, backend};

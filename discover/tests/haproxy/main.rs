@@ -9,6 +9,7 @@
 mod processes;
 #[path = "../support/mod.rs"]
 mod support;
+mod words;
 
 use std::net::SocketAddr;
 use std::time::Duration;

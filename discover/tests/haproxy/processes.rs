@@ -37,7 +37,7 @@ async fn a_reload_with_bad_syntax_fails_with_the_reason_and_the_old_worker_goes_
         let master = lab.launch.master();
         let before = master.show_proc().await.unwrap().current_worker();
         lab.write(&format!("{EMPTY}    no-such-keyword\n"));
-        match check::check(&lab.launch.program, &lab.launch.config).await {
+        match check::check(&lab.launch.program, &lab.launch.config, check::CHECK_TIMEOUT).await {
             Err(CheckError::Refused { output, .. }) => assert!(output.contains("no-such-keyword"), "{output}"),
             other => panic!("{other:?}"),
         }
@@ -55,7 +55,7 @@ async fn a_reload_with_bad_syntax_fails_with_the_reason_and_the_old_worker_goes_
         }
         lab.runtime().info().await.unwrap();
         lab.write(EMPTY);
-        check::check(&lab.launch.program, &lab.launch.config).await.unwrap();
+        check::check(&lab.launch.program, &lab.launch.config, check::CHECK_TIMEOUT).await.unwrap();
         let outcome = master.reload().await.unwrap();
         assert!(matches!(outcome, ReloadOutcome::Loaded { worker, .. } if Some(worker) != before), "{outcome:?}");
         lab.stop().await;
@@ -73,7 +73,7 @@ async fn a_bind_conflict_passes_the_check_fails_the_reload_and_is_found_by_the_t
         let address = taken.local_addr().unwrap();
         lab.write(&format!("{good}frontend g\n    bind {address}\n    default_backend b\n"));
         assert_eq!(bindable(address).unwrap_err().reason, BindReason::InUse);
-        check::check(&lab.launch.program, &lab.launch.config).await.unwrap();
+        check::check(&lab.launch.program, &lab.launch.config, check::CHECK_TIMEOUT).await.unwrap();
         match lab.launch.master().reload().await.unwrap() {
             ReloadOutcome::Failed { log } => assert!(log.contains("cannot bind"), "{}: {log}", lab.version),
             other => panic!("{}: {other:?}", lab.version),

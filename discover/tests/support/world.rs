@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::model::{Backend, Mode, Pool, ServiceMap, Status};
+use discover::addresses::AddressPolicy;
 use discover::generators::haproxy::Haproxy;
 use discover::generators::haproxy::connection::{Connection, ProcessMode};
 use discover::generators::haproxy::layout::Layout;
@@ -65,12 +66,14 @@ impl World {
             socket: lab.dir.path().join("admin.sock"),
             listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
             stats_port: None,
+            stats: Default::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
             default_mode: Mode::Http,
             check: "check inter 200ms rise 1 fall 2".into(),
             slow_start: None,
             maxconn: 2000,
+            listener_maxconn: 1000,
             timeouts: [Duration::from_millis(500), Duration::from_secs(20), Duration::from_secs(20)],
             user: None,
             templates: None,
@@ -139,13 +142,13 @@ impl World {
             match self.turn().await {
                 Ok(Outcome::Again(at)) if at > Instant::now() => {
                     self.haproxy.prepare(&self.desired).await;
-                    if self.haproxy.plan(&self.desired) == Plan::Unchanged {
+                    if self.haproxy.plan(&self.desired) == Plan::Unchanged && !self.haproxy.is_proving() {
                         return;
                     }
                     tokio::time::sleep_until(at.min(Instant::now() + Duration::from_millis(50))).await;
                 }
-                Ok(Outcome::Done) => return,
-                Ok(Outcome::Again(_)) => {}
+                Ok(Outcome::Done) if !self.haproxy.is_proving() => return,
+                Ok(_) => {}
                 Err(error) => {
                     last = error;
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -262,7 +265,9 @@ fn generator(
     registry: &mut Registry,
 ) -> Haproxy {
     let connection = Connection::new(mode, launch.clone(), socket.to_owned());
-    Haproxy::new(settings.clone(), connection, ReloadPace::new(interval, 0.0), Metrics::new(registry)).unwrap()
+    let pace = ReloadPace::new(interval, 0.0);
+    let haproxy = Haproxy::new(settings.clone(), connection, pace, Metrics::new(registry)).unwrap();
+    haproxy.with_addresses(AddressPolicy::with_loopback(), None)
 }
 
 /// A backend whose clients come to `service_port`.

@@ -150,6 +150,37 @@ fn prometheus_targets_carry_labels() {
     let text = Prometheus::new(&world.config).unwrap().text(&desired);
     let want = json!([{"targets": ["[::1]:1"], "labels": {"l_az_1": "x", "team": "t", "service": "s", "name": "n"}}]);
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), want);
+    // No registration names a label that means something to Prometheus, or one of ours.
+    let odd = [
+        "job",
+        "instance",
+        "__address__",
+        "__metrics_path__",
+        "__scheme__",
+        "service",
+        "name",
+        "9 lives",
+        "",
+        "é",
+        "j-ob",
+    ];
+    let odd: Value =
+        odd.into_iter().map(|name| (name.to_owned(), json!("evil"))).collect::<serde_json::Map<_, _>>().into();
+    for prefix in [None, Some(""), Some("__"), Some("j")] {
+        let settings = prefix.map_or(json!({"file": "/x/t"}), |p| json!({"file": "/x/t", "label_prefix": p}));
+        let mut world = world_with("prometheus", settings, json!({}));
+        let labels = if prefix == Some("j") { json!({"ob": "evil"}) } else { odd.clone() };
+        let desired = world.desired(Some(json!([{"host": "::1", "port": 1, "name": "n", "labels": labels}])));
+        let text = Prometheus::new(&world.config).unwrap().text(&desired);
+        let targets: Value = serde_json::from_str(&text).unwrap();
+        let labels = targets[0]["labels"].as_object().unwrap();
+        assert_eq!((&labels["service"], &labels["name"]), (&json!("s"), &json!("n")), "{text}");
+        for name in labels.keys() {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+            assert!(name.bytes().all(good) && !name.starts_with("__"), "{name:?}");
+            assert!(!["job", "instance"].contains(&name.as_str()), "{text}");
+        }
+    }
     let mut off =
         world_with("prometheus", json!({"file": "/x/targets.json"}), json!({"prometheus": {"disabled": true}}));
     let desired = off.desired(Some(hosts(&[1])));

@@ -299,6 +299,7 @@ impl Agent {
         let handovers = Handovers::new(&self.decisions, |decision, candidate| self.serves(decision, candidate));
         let warmups = (&mut self.warmups, Instant::now());
         let mut turn = turn(&self.decisions, &self.readiness, &self.drains, &handovers, warmups);
+        turn.refuse(&self.wires.publication.borrow().refused);
         self.keep_refused();
         turn.registrations.extend(self.kept.clone());
         self.metrics.turns.inc();

@@ -1,19 +1,21 @@
 //! One turn of the agent: decisions × readiness × drains → what to publish, and a row for each port that says why.
 //! No I/O, no clock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::desired::{Candidate, Decision, Outcome, Skip};
 use common::drain::Drains;
 use common::handover::Handovers;
 use common::readiness::{CheckState, Readiness};
+use common::store::Key;
 pub use common::turn::{DRAIN_BY, RowState, gate_key};
 use common::turn::{Judged, judge};
 use common::warmup::Warmups;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::publish::Registrations;
+use crate::publish::{Refusal, Registrations};
 
 /// One line of the table that `status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +52,21 @@ pub struct Turn {
     pub registrations: Registrations,
     /// Everything that was looked at, but for containers that do not run.
     pub rows: Vec<Row>,
+}
+
+impl Turn {
+    /// Rows of what the registry holds for somebody else say so.
+    pub fn refuse(&mut self, refused: &BTreeMap<Key, Refusal>) {
+        for (key, Refusal { registration, holder, .. }) in refused {
+            let Some((service, id)) = registration else { continue };
+            let is_it = |row: &&mut Row| {
+                row.service.as_deref() == Some(service.as_str()) && row.id.as_deref() == Some(id.as_str())
+            };
+            for row in self.rows.iter_mut().filter(is_it) {
+                (row.state, row.reason) = (RowState::Refused, format!("not published: {key} {holder}"));
+            }
+        }
+    }
 }
 
 /// Puts together what is known at one moment.

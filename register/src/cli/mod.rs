@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::admin::Listen;
 use common::admin::access::AccessArgs;
 use common::admin::client::StatusArgs;
-use common::desired::{Family, Filter, HealthPolicy, ServiceFrom};
+use common::desired::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom};
 use common::model::{Layout, NodeName, ValueFormat};
 use common::store::etcd::EtcdArgs;
 use common::telemetry::LogFormat;
@@ -116,6 +116,12 @@ pub struct DockerArgs {
     /// Publish loopback addresses, too (for a demo on one host)
     #[arg(long, env = "REGISTER_ALLOW_LOOPBACK")]
     pub allow_loopback: bool,
+    /// No label may say at which address a container is published: register.address does not count
+    #[arg(long, env = "REGISTER_NO_ADDRESS_LABELS")]
+    pub no_address_labels: bool,
+    /// The most ports of one container that are registered although no label names them
+    #[arg(long, env = "REGISTER_MAX_PORTS", value_name = "NUMBER", default_value_t = MaxPorts::default())]
+    pub max_ports: MaxPorts,
     /// Publish containers at their own addresses, unpublished ports included
     #[arg(long, env = "REGISTER_INTERNAL")]
     pub internal: bool,

@@ -5,14 +5,13 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use common::backoff::Backoff;
+use common::environment;
 use common::hostip;
 use common::model::{Host, Port, Status};
 use common::program::{Signals, exit_code, is_end, pass};
-use common::store::Store as _;
 use common::store::etcd::EtcdStore;
 use common::telemetry::Chain;
 use nix::sys::signal::Signal;
-use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -22,7 +21,7 @@ use super::Failure;
 use super::put::address;
 use crate::cli::{ExecArgs, Restart};
 use crate::own::health::Checks;
-use crate::own::{Registration, hold};
+use crate::own::{Registration, hold, leave};
 use crate::services::alone::Health;
 
 /// How long taking the registration back may take at the end; it goes with its lease otherwise.
@@ -57,7 +56,7 @@ pub async fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     drop(holding);
     let lease = *lease.borrow();
     if let Some(lease) = lease {
-        match timeout(FAREWELL, store.revoke(lease)).await {
+        match timeout(FAREWELL, leave(&store, &run.own, lease)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => warn!(error = %Chain(&e), "The registration goes with its lease."),
             Err(_) => warn!("The registration goes with its lease: the registry does not answer."),
@@ -135,7 +134,7 @@ impl Run<'_> {
         };
         let shown = program.to_string_lossy();
         let cannot = |e: io::Error| Failure::runtime(format!("starting {shown}: {e}"));
-        let mut child = Command::new(program).args(arguments).kill_on_drop(true).spawn().map_err(cannot)?;
+        let mut child = environment::inherited(program).args(arguments).kill_on_drop(true).spawn().map_err(cannot)?;
         info!(program = %shown, pid = child.id(), service = %self.args.service, address = %self.own.backend.address(), "Started.");
         let place = (self.args.check_host.clone(), self.local);
         let mut checks = Checks::start(&self.args.check, place, &self.args.checks);

@@ -38,6 +38,8 @@ pub fn settings(args: &DockerArgs, host_ip: Option<std::net::IpAddr>, node: &Nod
     Settings {
         host_ip,
         allow_loopback: args.allow_loopback,
+        no_address_labels: args.no_address_labels,
+        max_ports: args.max_ports,
         internal: args.internal,
         network: args.network.clone(),
         family: args.family,

@@ -2,7 +2,6 @@
 
 use common::lifecycle::Lifecycle;
 use common::model::{Host, Port, Status};
-use common::store::Store as _;
 use common::store::etcd::EtcdStore;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -10,10 +9,10 @@ use tracing::{info, warn};
 use super::{Failure, print};
 use crate::cli::PutArgs;
 use crate::own::health::Checks;
-use crate::own::{Registration, hold};
+use crate::own::{Registration, hold, leave};
 use crate::services::alone::Health;
 
-/// Registers until a signal comes, then deletes.
+/// Registers until a signal comes, then drains and deletes.
 ///
 /// # Errors
 /// Wrong arguments; at the end a registry that does not answer.
@@ -55,7 +54,7 @@ pub async fn put(args: &PutArgs) -> Result<(), Failure> {
     ended.map_err(Failure::runtime)?;
     let lease = *lease.borrow();
     match lease {
-        Some(lease) => store.revoke(lease).await.map_err(Failure::runtime),
+        Some(lease) => leave(&store, &own, lease).await.map_err(Failure::runtime),
         None => Ok(()),
     }
 }

@@ -11,7 +11,10 @@ use common::backoff::Backoff;
 use common::model::{
     Backend, BackendId, Host, Mode, NodeName, Port, Routes, ServiceName, SniNames, Status, ValueFormat, encode,
 };
-use common::store::{KeepAlive, LeaseId, Op, Store, StoreError};
+use common::store::{
+    Batch, Change, Compare, Entry, KeepAlive, Key, KeyWatch, LeaseId, Op, Position, Revision, Store, StoreError,
+    WatchStream,
+};
 use common::telemetry::Chain;
 use common::trouble::{News, Trouble};
 use tokio::sync::watch;
@@ -19,6 +22,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::cli::OwnArgs;
+use crate::publish::fights::Fights;
+use crate::publish::holders::Holders;
+use crate::publish::ledger::{Finding, Ledger};
 
 /// What is registered, and how.
 #[derive(Debug, Clone)]
@@ -155,34 +161,158 @@ async fn keep<S: Store>(
     key: &str,
     wanted: &mut watch::Receiver<Option<String>>,
     lease: LeaseId,
-    mut told: impl FnMut(Option<&str>),
+    told: impl FnMut(Option<&str>),
 ) -> Result<Infallible, StoreError> {
     let mut keeper = store.keep_alive(lease).await?;
     let mut next = Instant::now() + keeper.beat().await? / 3;
-    let mut there: Option<Option<String>> = None;
+    let mut place = Place::new(store, key, lease, told);
+    place.recall().await?;
+    let mut ears = store.watch_keys();
     loop {
         let value = wanted.borrow_and_update().clone();
-        if there.as_ref() != Some(&value) {
-            let op = match &value {
-                Some(value) => Op::put(key, value.as_bytes(), Some(lease)),
-                None => Op::delete(key),
-            };
-            // What was never there need not be deleted.
-            if value.is_some() || there.is_some() {
-                store.txn(Vec::new(), vec![op]).await?;
-                match &value {
-                    Some(value) => info!(%key, %value, %lease, "Registered."),
-                    None => info!(%key, "Withdrawn."),
-                }
-            }
-            told(value.as_deref());
-            there = Some(value);
+        place.bring_to(value.as_deref()).await?;
+        if let Some(known) = place.listens(&ears) {
+            ears.add(vec![known]).await?;
         }
+        let rest = place.fights.until(&place.key, Instant::now());
         tokio::select! {
             Ok(()) = wanted.changed() => {}
             () = sleep_until(next) => next = Instant::now() + keeper.beat().await? / 3,
+            () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {}
+            news = ears.next() => match news {
+                Ok(batch) => place.hear(&batch),
+                Err(_) => {
+                    // What stands there is read at the next beat; that says what ails the store, too.
+                    ears = store.watch_keys();
+                    place.look().await?;
+                }
+            },
         }
     }
+}
+
+/// The key of one registration, as it is in the registry.
+struct Place<'a, S, T> {
+    store: &'a S,
+    key: Key,
+    lease: LeaseId,
+    ledger: Ledger,
+    cluster: u64,
+    fights: Fights,
+    /// What [`hold`]'s caller knows.
+    said: Option<Option<String>>,
+    told: T,
+}
+
+impl<'a, S: Store, T: FnMut(Option<&str>)> Place<'a, S, T> {
+    fn new(store: &'a S, key: &str, lease: LeaseId, told: T) -> Self {
+        let ledger = Ledger::new(lease, Vec::new(), Revision::default());
+        Self { store, key: key.into(), lease, ledger, cluster: 0, fights: Fights::default(), said: None, told }
+    }
+
+    /// Writes or deletes the key where it is ours. Where it is somebody else's, it waits until he has left it.
+    async fn bring_to(&mut self, value: Option<&str>) -> Result<(), StoreError> {
+        self.ledger.want(|_| value.is_some());
+        loop {
+            if self.ledger.foreign().contains_key(&self.key) || self.fights.until(&self.key, Instant::now()).is_some() {
+                return Ok(());
+            }
+            let there = self.ledger.published().remove(&self.key);
+            let op = match (value, there) {
+                (Some(value), Some(there)) if *there == *value.as_bytes() => break,
+                (Some(value), _) => Op::put(self.key.clone(), value.as_bytes(), Some(self.lease)),
+                (None, Some(_)) => Op::delete(self.key.clone()),
+                (None, None) => break, // what was never there need not be deleted
+            };
+            let when = vec![self.ledger.guard(&op)];
+            self.ledger.begin(&op);
+            let outcome = self.store.txn(when, vec![op.clone()]).await?;
+            self.cluster = outcome.at.cluster;
+            if outcome.succeeded {
+                self.ledger.done(&op, outcome.at.revision);
+                match &value {
+                    Some(value) => info!(key = %self.key, %value, lease = %self.lease, "Registered."),
+                    None => info!(key = %self.key, "Withdrawn."),
+                }
+            } else {
+                self.see(outcome.found.first(), outcome.at.revision, false);
+            }
+        }
+        if self.said.as_ref().map(Option::as_deref) != Some(value) {
+            (self.told)(value);
+            self.said = Some(value.map(str::to_owned));
+        }
+        Ok(())
+    }
+
+    fn see(&mut self, entry: Option<&Entry>, at: Revision, whole: bool) {
+        let lease = entry.and_then(|entry| entry.lease);
+        match self.ledger.saw(&self.key.clone(), entry, at, whole) {
+            Finding::Same | Finding::Freed => {}
+            Finding::Taken => {
+                let holder = Holders::default().describe(lease);
+                warn!(key = %self.key, "Not registered: the key {holder}. It is registered once that one leaves it; another --id avoids it.");
+            }
+            Finding::Deleted | Finding::Changed(_) => {
+                let Some(pause) = self.fights.struck(&self.key, Instant::now()) else { return };
+                let pause_s = pause.as_secs();
+                let by = Holders::default().writer(lease);
+                warn!(key = %self.key, by, pause_s, "Somebody else changed or deleted this key; it is written again.");
+            }
+        }
+    }
+
+    /// What is to be listened to, if that is not done yet.
+    fn listens(&self, ears: &impl KeyWatch) -> Option<(Key, Position)> {
+        let (key, revision) = self.ledger.watched().next().filter(|(key, _)| !ears.has(key))?;
+        Some((key.clone(), Position { cluster: self.cluster, revision }))
+    }
+
+    fn hear(&mut self, batch: &Batch) {
+        for change in &batch.changes {
+            let entry = match change {
+                Change::Put(entry) => Some(entry),
+                Change::Delete { .. } => None,
+            };
+            self.see(entry, change.revision(), true);
+        }
+    }
+
+    /// Finds what a fault before left under this lease.
+    async fn recall(&mut self) -> Result<(), StoreError> {
+        let outcome = self.store.txn(vec![Compare::Absent(self.key.clone())], Vec::new()).await?;
+        if let Some(entry) = outcome.found.first().filter(|entry| entry.lease == Some(self.lease)) {
+            self.see(Some(entry), outcome.at.revision, false);
+        }
+        Ok(())
+    }
+
+    /// Reads back what was written.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let outcome = self.store.txn(self.ledger.intact(), Vec::new()).await?;
+        match (outcome.succeeded, self.ledger.intact().first()) {
+            (true, Some(condition)) => self.ledger.confirm(condition, outcome.at.revision),
+            (true, None) => {}
+            (false, _) => self.see(outcome.found.first(), outcome.at.revision, false),
+        }
+        Ok(())
+    }
+}
+
+/// Takes the registration back: it drains, it goes, and its lease ends. Nothing is touched that is not under `lease`.
+///
+/// Readers take keys that vanish with their lease for a holder that died.
+///
+/// # Errors
+/// A store that does not answer.
+pub async fn leave<S: Store>(store: &S, own: &Registration, lease: LeaseId) -> Result<(), StoreError> {
+    let key = Key::from(own.key.as_str());
+    let ours = || vec![Compare::LeaseIs(key.clone(), lease)];
+    if let Some(goodbye) = own.value(Status::Draining) {
+        store.txn(ours(), vec![Op::put(key.clone(), goodbye.as_bytes(), Some(lease))]).await?;
+    }
+    store.txn(ours(), vec![Op::delete(key.clone())]).await?;
+    store.revoke(lease).await
 }
 
 #[cfg(test)]

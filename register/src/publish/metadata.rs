@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use common::store::{Key, LeaseId, Op, Store, Value};
+use common::store::{Compare, Key, LeaseId, Op, Store, StoreError, Value};
 use common::telemetry::Chain;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -73,8 +73,13 @@ pub(super) async fn keep<S: Store>(store: &S, lease: LeaseId, key: Key, every: D
         if json == written {
             continue;
         }
-        match store.put_all(vec![Op::put(key.clone(), Value::from(json.as_slice()), Some(lease))]).await {
-            Ok(_) => (written, failed) = (json, false),
+        match put(store, lease, &key, &json).await {
+            Ok(true) => (written, failed) = (json, false),
+            Ok(false) if !failed => {
+                failed = true;
+                warn!(key = %key, "The key of the host's metadata belongs to somebody else; it is not written.");
+            }
+            Ok(false) => {}
             Err(error) if !failed => {
                 failed = true;
                 warn!(key = %key, error = %Chain(&error), "Writing the host's metadata failed; the next time tries again.");
@@ -82,6 +87,17 @@ pub(super) async fn keep<S: Store>(store: &S, lease: LeaseId, key: Key, every: D
             Err(_) => {}
         }
     }
+}
+
+/// Writes `key` if nobody has it, or we; returns whether that was so.
+async fn put<S: Store>(store: &S, lease: LeaseId, key: &Key, value: &[u8]) -> Result<bool, StoreError> {
+    for when in [Compare::LeaseIs(key.clone(), lease), Compare::Absent(key.clone())] {
+        let op = Op::put(key.clone(), Value::from(value), Some(lease));
+        if store.txn(vec![when], vec![op]).await?.succeeded {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -4,13 +4,20 @@
 //! |---|---|---|
 //! | `plan` | registrations → keys → the writes that are missing | no |
 //! | `numbers` | the keys of services without Docker | no |
+//! | `ledger` | which keys are ours, and which are somebody else's | no |
+//! | `fights` | pauses before a key is written once more that somebody goes on changing | no |
+//! | `holders` | names for those to whom other keys belong | store |
 //! | `registrar` | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
 //! | `publisher` | the task that owns the lease, and its beats | store |
 //! | `writer` | the writes under it; looks after what was written | store |
 //! | `report` | what the publisher tells the rest of the agent | no |
 //!
-//! The rule: a write happens because something changed, never to keep something alive.
+//! The rules: a write happens because something changed, never to keep something alive; and it touches no key that hangs on
+//! somebody else's lease.
 
+pub mod fights;
+pub mod holders;
+pub mod ledger;
 pub mod metadata;
 pub mod numbers;
 mod plan;
@@ -19,6 +26,7 @@ pub mod registrar;
 pub mod report;
 mod writer;
 
+pub use holders::Refusal;
 pub use plan::{Form, Keys, Registrations};
 pub use publisher::{PublishError, Publisher, PublisherSettings};
 pub use registrar::Identity;

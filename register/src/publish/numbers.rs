@@ -86,7 +86,7 @@ impl Numbers {
     /// What `published` holds of `wanted`.
     pub fn published(&self, wanted: &Wanted, published: &Keys) -> BTreeMap<Slot, Payload> {
         let of = |(slot, key): (&Slot, &Key)| {
-            let payload = std::str::from_utf8(published.get(key)?).ok()?;
+            let payload = std::str::from_utf8(published.get(key).filter(|value| !value.is_empty())?).ok()?;
             wanted.contains_key(slot).then(|| (slot.clone(), Payload::from(payload)))
         };
         self.keys.iter().filter_map(of).collect()

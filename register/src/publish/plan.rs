@@ -58,51 +58,28 @@ pub fn is_shared(key: &str) -> bool {
     key.ends_with("/port")
 }
 
-/// What to write, in this order.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Changes of existing keys (a drain among them), then new keys, then deletions: no pool is ever emptier on the
-    /// way than before or after.
-    pub ops: Vec<Op>,
-    /// New numbered keys, to be written before `ops`, and only where nobody else has them.
-    pub creates: Vec<(Key, Value)>,
-    /// Shared keys to delete only where they still hang on our own lease.
-    pub yields: Vec<Key>,
-}
-
-impl Plan {
-    /// Nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty() && self.creates.is_empty() && self.yields.is_empty()
-    }
-
-    /// What of it only takes away.
-    pub fn withdrawals(&self) -> Self {
-        let deletes = self.ops.iter().filter(|op| matches!(op, Op::Delete { .. }));
-        Self { ops: deletes.cloned().collect(), creates: Vec::new(), yields: self.yields.clone() }
-    }
-}
-
 /// The writes that turn `published` into `desired`; none where they are equal.
-pub fn plan(desired: &Keys, published: &Keys, lease: LeaseId) -> Plan {
+///
+/// Changes of existing keys come first (a drain among them), then new keys, then deletions: no pool is ever emptier on the
+/// way than before or after.
+pub fn plan(desired: &Keys, published: &Keys, lease: LeaseId) -> Vec<Op> {
     let put = |(key, value): (&Key, &Value)| Op::put(key.clone(), value.clone(), Some(lease));
     let changed = desired.iter().filter(|(key, value)| published.get(*key).is_some_and(|old| old != *value));
-    let (numbered, new): (Vec<_>, Vec<_>) =
-        desired.iter().filter(|(key, _)| !published.contains_key(*key)).partition(|(key, _)| is_numbered(key));
-    let creates = numbered.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let mut plan = Plan { ops: changed.chain(new).map(put).collect(), creates, yields: Vec::new() };
+    let new = desired.iter().filter(|(key, _)| !published.contains_key(*key));
+    let mut ops: Vec<Op> = changed.chain(new).map(put).collect();
     for (key, value) in published.iter().filter(|(key, _)| !desired.contains_key(*key)) {
-        if is_shared(key) {
-            plan.yields.push(key.clone());
-            continue;
-        }
-        // A service that fails is taken away on purpose: who reads must not take it for a lease that ran out.
+        // A service that fails is taken away on purpose: readers must not take it for a lease that ran out.
         if let Some(goodbye) = is_numbered(key).then(|| draining(value)).flatten() {
-            plan.ops.push(Op::put(key.clone(), goodbye, Some(lease)));
+            ops.push(Op::put(key.clone(), goodbye, Some(lease)));
         }
-        plan.ops.push(Op::delete(key.clone()));
+        ops.push(Op::delete(key.clone()));
     }
-    plan
+    ops
+}
+
+/// What of a plan only takes away.
+pub fn withdrawals(plan: &[Op]) -> Vec<Op> {
+    plan.iter().filter(|op| matches!(op, Op::Delete { .. })).cloned().collect()
 }
 
 #[cfg(test)]
@@ -153,8 +130,8 @@ mod tests {
         };
         let published = keys(&[("/a", "1"), ("/b/port", "1"), ("/c", "1")]);
         let plan = plan(&keys(&[("/0", "1"), ("/c", "2")]), &published, LeaseId(1));
-        let order: Vec<&str> = plan.ops.iter().map(|op| &**op.key()).collect();
-        assert_eq!((order, plan.yields), (vec!["/c", "/0", "/a"], vec![Key::from("/b/port")]));
+        let order: Vec<&str> = plan.iter().map(|op| &**op.key()).collect();
+        assert_eq!(order, ["/c", "/0", "/a", "/b/port"]);
     }
 
     fn any_keys() -> impl Strategy<Value = Keys> {
@@ -168,7 +145,7 @@ mod tests {
         fn the_plan_reaches_desired(old in any_keys(), new in any_keys()) {
             let plan_made = plan(&new, &old, LeaseId(7));
             let mut keys = old;
-            for op in plan_made.ops {
+            for op in plan_made {
                 match op {
                     Op::Put { key, value, lease } => {
                         prop_assert_eq!(lease, Some(LeaseId(7)));
@@ -176,9 +153,6 @@ mod tests {
                     }
                     Op::Delete { key } => prop_assert!(keys.remove(&key).is_some()),
                 }
-            }
-            for key in plan_made.yields {
-                prop_assert!(keys.remove(&key).is_some());
             }
             prop_assert_eq!(&keys, &new);
             prop_assert!(plan(&new, &keys, LeaseId(7)).is_empty());

@@ -105,6 +105,7 @@ impl<S: Store> Publisher<S> {
                 }
                 None => return Ok(()),
                 Some(End::Replaced(error)) => return Err(error.into()),
+                Some(End::Touched(why)) => warn!(%lease, why, "Claiming this host again."),
                 Some(End::Lost(why)) => {
                     self.report.metrics.lost.inc();
                     warn!(%lease, why, "Lease lost; publishing everything again under a new one.");

@@ -112,6 +112,8 @@ pub struct Claim {
 pub enum End {
     /// The lease is gone, or nothing is certain any more: claim again.
     Lost(&'static str),
+    /// A hand was at the registrar's key: claim again, under the same lease if that lives.
+    Touched(&'static str),
     /// Another agent has it now.
     Replaced(ClaimError),
 }
@@ -126,13 +128,16 @@ pub struct Registrar<S> {
     ttl: Duration,
     /// Whether the key was ours before: then another token in it is a successor, not a predecessor.
     held: bool,
+    /// The lease of our last claim, until it is known to be gone: the key of an agent whose lease lives was deleted or
+    /// changed by hand.
+    lease: Option<LeaseId>,
 }
 
 impl<S: Store> Registrar<S> {
     /// For the agent `me`, which writes under `prefix` with leases of `ttl`.
     pub fn new(store: S, me: Identity, prefix: Prefix, ttl: Duration) -> Self {
         let key = prefix.registrar(&me.node).into();
-        Self { store, me, prefix, key, ttl, held: false }
+        Self { store, me, prefix, key, ttl, held: false, lease: None }
     }
 
     /// Whether this agent ever held its claim.
@@ -149,7 +154,7 @@ impl<S: Store> Registrar<S> {
             let tried = self.attempt().await;
             match tried {
                 Ok(Some(claim)) => {
-                    self.held = true;
+                    (self.held, self.lease) = (true, Some(claim.lease));
                     return Ok(claim);
                 }
                 Ok(None) => sleep(CONTENDED).await,
@@ -159,14 +164,14 @@ impl<S: Store> Registrar<S> {
     }
 
     /// `None` where somebody changed the key meanwhile.
-    async fn attempt(&self) -> Result<Option<Claim>, ClaimError> {
+    async fn attempt(&mut self) -> Result<Option<Claim>, ClaimError> {
         let Some(entry) = self.store.get(&self.key).await.map_err(|e| self.failed(e))? else {
-            return self.fresh(Compare::Absent(self.key.clone())).await;
+            return self.again(Compare::Absent(self.key.clone())).await;
         };
         let unchanged = Compare::ModifiedAt(self.key.clone(), entry.modified);
         let Some(lease) = entry.lease else {
             warn!(key = %self.key, "The registrar key has no lease, so nobody keeps it; replacing it.");
-            return self.fresh(unchanged).await;
+            return self.again(unchanged).await;
         };
         let record = self.read(&entry);
         let ours = record.as_ref().is_some_and(|r| r.machine_id == self.me.machine);
@@ -183,7 +188,20 @@ impl<S: Store> Registrar<S> {
             // The keys under that prefix are not ours to keep alive any more; they go with their lease.
             return self.fresh(unchanged).await;
         }
-        self.adopt(lease, unchanged, record).await
+        self.adopt(lease, record.is_some().then_some(unchanged), record).await
+    }
+
+    /// Our own lease if it lives yet, or else a new one.
+    async fn again(&mut self, when: Compare) -> Result<Option<Claim>, ClaimError> {
+        let Some(lease) = self.lease else { return self.fresh(when).await };
+        match self.store.keep_alive(lease).await {
+            Ok(_) => self.adopt(lease, Some(when), None).await,
+            Err(e) if e.is_lease_lost() => {
+                self.lease = None;
+                self.fresh(when).await
+            }
+            Err(e) => Err(self.failed(e)),
+        }
     }
 
     /// A new lease, and the key under it if `when` holds.
@@ -201,15 +219,23 @@ impl<S: Store> Registrar<S> {
         }
     }
 
-    /// The lease that `former` left, or our own that we lost sight of.
-    async fn adopt(&self, lease: LeaseId, when: Compare, former: Option<Record>) -> Result<Option<Claim>, ClaimError> {
+    /// The lease that `former` left, or our own that we lost sight of; the key is written if `when` says so. `None` where the
+    /// lease is gone, or the key was changed meanwhile.
+    async fn adopt(
+        &self,
+        lease: LeaseId,
+        when: Option<Compare>,
+        former: Option<Record>,
+    ) -> Result<Option<Claim>, ClaimError> {
         let beat = async { self.store.keep_alive(lease).await?.beat().await };
         let ttl = match beat.await {
             Ok(ttl) => ttl,
             Err(e) if e.is_lease_lost() => return Ok(None),
             Err(e) => return Err(self.failed(e)),
         };
-        if former.is_some() && self.swap(when, lease).await?.is_none() {
+        if let Some(when) = when
+            && self.swap(when, lease).await?.is_none()
+        {
             return Ok(None);
         }
         let listing = self.store.list(&self.prefix.backends()).await.map_err(|e| self.failed(e))?;
@@ -307,11 +333,15 @@ impl<S: Store> Registrar<S> {
 
     fn judge(&self, change: &Change) -> Option<End> {
         match change {
+            // No agent writes such a value, or none without a lease.
+            Change::Put(entry) if entry.key == self.key && (entry.lease.is_none() || self.read(entry).is_none()) => {
+                Some(End::Touched("the registrar key was changed by hand"))
+            }
             Change::Put(entry) if entry.key == self.key && !self.is_mine(entry) => {
                 let started = self.read(entry).map_or_else(|| "at an unknown time".to_owned(), |r| r.started);
                 Some(End::Replaced(ClaimError::Replaced { key: self.key.to_string(), started }))
             }
-            Change::Delete { key, .. } if *key == self.key => Some(End::Lost("the registrar key was deleted")),
+            Change::Delete { key, .. } if *key == self.key => Some(End::Touched("the registrar key was deleted")),
             _ => None,
         }
     }

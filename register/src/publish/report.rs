@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use common::backoff::Backoff;
-use common::store::{Entry, LeaseId, Revision, StoreError};
+use common::store::{Entry, Key, LeaseId, Revision, StoreError};
 use common::telemetry::Chain;
 use common::trouble::{News, Trouble};
 use prometheus_client::metrics::counter::Counter;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Registrations;
+use super::{Refusal, Registrations};
 use crate::reporters::{Payload, Slot, Standing};
 
 /// How far the publisher is.
@@ -53,8 +53,10 @@ pub struct Publication {
     pub ttl: Duration,
     /// What the first claim found on the adopted lease; `None` until there was a claim.
     pub found: Option<Arc<[Entry]>>,
-    /// What was last written in full.
+    /// What was last written in full, without what is refused.
     pub published: Option<Arc<Registrations>>,
+    /// Wanted keys that belong to somebody else; what stands for them is not published.
+    pub refused: Arc<BTreeMap<Key, Refusal>>,
     /// What was last written of services without Docker.
     pub slots: Arc<BTreeMap<Slot, Payload>>,
     /// Why the store does not serve at present, and since when.
@@ -94,6 +96,8 @@ pub struct PublishMetrics {
     pub repairs: Counter,
     /// Keys that should be in the registry.
     pub keys: Gauge,
+    /// Wanted keys that belong to somebody else.
+    pub refused: Gauge,
     /// Whether the registry has no room.
     pub full: Gauge,
 }
@@ -109,6 +113,8 @@ impl PublishMetrics {
         registry.register("store_repairs", "Keys changed by somebody else and written again", self.repairs.clone());
         let full = "1 while the registry takes no writes for want of room (etcd's alarm NOSPACE)";
         registry.register("store_full", full, self.full.clone());
+        let refused = "Registrations that are not published, since their key belongs to somebody else";
+        registry.register("keys_refused", refused, self.refused.clone());
         registry.register("keys", "Keys that stand for the registrations", self.keys.clone());
     }
 }
@@ -152,6 +158,17 @@ impl Reporter {
 
     pub(super) fn update(&self, change: impl FnOnce(&mut Publication)) {
         self.out.send_modify(change);
+    }
+
+    /// The same, and nobody is woken where it is no news.
+    pub(super) fn update_if(&self, is_news: impl Fn(&Publication) -> bool, change: impl FnOnce(&mut Publication)) {
+        self.out.send_if_modified(|publication| {
+            let news = is_news(publication);
+            if news {
+                change(publication);
+            }
+            news
+        });
     }
 
     /// A change that nobody needs to be woken for.

@@ -1,57 +1,98 @@
-//! Writes changes under one lease, and looks after what was written.
+//! Writes changes under one lease, and hears of what others do to the keys that it wrote.
+//!
+//! Every write carries the condition that its key is ours ([`super::ledger`]). Where one does not hold, the store tells how
+//! the keys stand, and the rest of the batch goes out in the next one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::store::{Compare, Entry, Key, LeaseId, MAX_TXN_OPS, Op, Revision, Store, StoreError, Value};
+use common::backoff::Backoff;
+use common::store::{
+    Batch, Compare, Entry, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store, StoreError, TxnOutcome,
+    Value, WatchStream, chunks,
+};
 use common::telemetry::Chain;
+use common::trouble::{News, Trouble};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::fights::Fights;
+use super::holders::{Holders, Refusal};
+use super::ledger::{Finding, Ledger, unknown};
 use super::numbers::{Numbers, is_numbered};
-use super::plan::{Form, Keys, Plan, Registrations, is_shared, plan};
+use super::plan::{Form, Registrations, is_shared, plan, withdrawals};
 use super::registrar::{Claim, End};
-use super::report::{Phase, Reporter};
+use super::report::{Phase, Publication, Reporter};
 use crate::reporters::Wanted;
 
-/// How often docker-register's port keys are read back: they hang on the lease of the agent that wrote last, and go when
-/// that dies, while the others' backends live on.
-const SHARED: Duration = Duration::from_secs(2);
+/// What one hand does to many keys comes as many messages: they are gathered until none comes for so long.
+const GATHER: Duration = Duration::from_millis(20);
+/// The longest time that messages are gathered.
+const GATHER_MOST: Duration = Duration::from_millis(200);
+/// How often a plan is made anew because the registry was not as it was taken to be; then it waits for the next reason.
+const PLANS: usize = 16;
+/// How long to wait where several others write the same keys.
+const CROWDED: Duration = Duration::from_secs(1);
+/// How many keys of others are named in the log one by one; beyond that their number says it.
+const NAMED: usize = 10;
 
 /// Writes changes under one lease.
-pub(super) struct Writer<'a, S> {
+pub(super) struct Writer<'a, S: Store> {
     store: &'a S,
     form: &'a Form,
     report: &'a Reporter,
     lease: LeaseId,
     /// The agent's own key.
     registrar: Key,
-    /// What is in the registry as far as is known; an empty value stands for "perhaps something else".
-    published: Keys,
+    /// The store's cluster.
+    cluster: u64,
+    ledger: Ledger,
     /// Which numbered key stands for which service.
     numbers: Numbers,
-    /// Numbered keys that were to be made, and nobody knows whether they were.
-    open: BTreeMap<Key, Value>,
-    /// Keys still to be read back in this round.
-    doubtful: VecDeque<Key>,
+    /// Most operations that the store takes in one transaction.
+    most: usize,
+    ears: Ears<S::KeyWatch>,
+    fights: Fights,
+    /// When the first key that was left as it is may be written again.
+    rest: Option<Instant>,
+    /// What others did to our keys since that was last said: the lease that each key then had, and how long it is left so.
+    struck: BTreeMap<Key, (Option<LeaseId>, Duration)>,
+    /// Keys of others that were said to be refused.
+    told: BTreeMap<Key, Refusal>,
+}
+
+/// How the agent hears of its own keys.
+struct Ears<W> {
+    keys: W,
+    /// Something may have happened unheard: what was written is to be looked at.
+    unsure: bool,
+    backoff: Backoff,
+    trouble: Trouble,
 }
 
 impl<'a, S: Store> Writer<'a, S> {
     /// A writer under the lease of `claim`.
     pub fn new(store: &'a S, form: &'a Form, report: &'a Reporter, claim: Claim) -> Self {
         report.newest.set(claim.at.revision);
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
+        let ears = Ears { keys: store.watch_keys(), unsure: false, backoff, trouble: Trouble::default() };
         Self {
             store,
             form,
             report,
             lease: claim.lease,
             registrar: claim.key,
-            published: claim.entries.into_iter().map(|e| (e.key, e.value)).collect(),
+            cluster: claim.at.cluster,
+            ledger: Ledger::new(claim.lease, claim.entries, claim.at.revision),
             numbers: Numbers::default(),
-            open: BTreeMap::new(),
-            doubtful: VecDeque::new(),
+            most: MAX_TXN_OPS,
+            ears,
+            fights: Fights::default(),
+            rest: None,
+            struck: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -62,24 +103,20 @@ impl<'a, S: Store> Writer<'a, S> {
         slots: &mut watch::Receiver<Arc<Wanted>>,
         audit: Duration,
     ) -> End {
-        let rounds_of = |period: Duration| {
-            let mut rounds = interval_at(Instant::now() + period, period);
-            rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            rounds
-        };
-        let (mut rounds, mut shared) = (rounds_of(audit), rounds_of(SHARED.min(audit)));
+        let mut rounds = interval_at(Instant::now() + audit, audit);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let (wanted, services) = (desired.borrow_and_update().clone(), slots.borrow_and_update().clone());
-            let mut retry = None;
-            let brought = self.bring_to(wanted.as_ref(), &services).await;
-            let done = if brought.is_ok() { self.seek_room().await } else { brought };
-            match done {
-                Ok(()) => {}
+            let mut retry = match self.turn(wanted.as_ref(), &services).await {
+                Ok(true) => self.listen().await,
+                Ok(false) => Some(CROWDED),
                 Err(e) if e.is_lease_lost() => return End::Lost("a write was refused for it"),
-                Err(e) => retry = Some(self.report.away(&e)),
+                Err(e) => Some(self.report.away(&e)),
             }
+            .map(|pause| Instant::now() + pause);
             // Waits for a reason to write: a change, a failed write, or a key that is not as it was written.
             loop {
+                let rest = self.rest;
                 tokio::select! {
                     biased;
                     changed = desired.changed() => match changed {
@@ -87,57 +124,75 @@ impl<'a, S: Store> Writer<'a, S> {
                         Err(_) => std::future::pending().await, // the agent is ending; it stops us as well
                     },
                     Ok(()) = slots.changed() => break,
-                    () = sleep(retry.unwrap_or_default()), if retry.is_some() => break,
-                    found = Self::look(self.store, &self.doubtful), if !self.doubtful.is_empty() => {
-                        if self.judge(found) { break }
-                    }
-                    _ = rounds.tick() => self.doubtful = self.published.keys().cloned().collect(),
-                    _ = shared.tick(), if self.form.service_ports && self.doubtful.is_empty() => {
-                        self.doubtful = self.published.keys().filter(|key| is_shared(key)).cloned().collect();
+                    () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => break,
+                    () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => break,
+                    news = self.ears.keys.next() => match self.hear(news).await {
+                        Ok(true) => break,
+                        Ok(false) => {}
+                        Err(pause) => retry = Some(retry.unwrap_or_else(|| Instant::now() + pause)),
+                    },
+                    _ = rounds.tick() => {
+                        self.ears.unsure = true;
+                        break;
                     }
                 }
             }
         }
     }
 
-    /// `None`: what containers there are is not known yet, and their keys stay as they are.
-    async fn bring_to(&mut self, wanted: Option<&Arc<Registrations>>, services: &Wanted) -> Result<(), StoreError> {
-        self.settle_open().await?;
-        let containers = match wanted {
-            Some(wanted) => self.form.keys(wanted),
-            None => {
-                self.published.iter().filter(|(k, _)| !is_numbered(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
-            }
-        };
-        loop {
-            let mut keys = containers.clone();
-            keys.extend(self.numbers.keys(services, &self.published, self.report.newest.get()));
-            let plan = plan(&keys, &self.published, self.lease);
+    async fn turn(&mut self, wanted: Option<&Arc<Registrations>>, services: &Wanted) -> Result<bool, StoreError> {
+        if self.ears.unsure {
+            self.look().await?;
+            self.ears.unsure = false;
+        }
+        let brought = self.bring_to(wanted, services).await;
+        if !brought.as_ref().is_err_and(StoreError::is_lease_lost) {
+            self.tell(wanted, matches!(brought, Ok(true))).await;
+        }
+        let complete = brought?;
+        self.seek_room().await?;
+        Ok(complete)
+    }
+
+    /// `None`: what containers there are is not known yet, and their keys stay as they are. Returns whether all is written
+    /// that may be.
+    async fn bring_to(&mut self, wanted: Option<&Arc<Registrations>>, services: &Wanted) -> Result<bool, StoreError> {
+        let mut complete = false;
+        let containers = wanted.map(|wanted| self.form.keys(wanted));
+        for _ in 0..PLANS {
+            let mut published = self.ledger.published();
+            let as_they_are = || published.iter().filter(|(k, _)| !is_numbered(k)).map(|(k, v)| (k.clone(), v.clone()));
+            let mut keys = containers.clone().unwrap_or_else(|| as_they_are().collect());
+            keys.extend(self.numbers.keys(services, &published, self.report.newest.get()));
+            self.ledger.want(|key| keys.contains_key(key));
+            let now = Instant::now();
+            let left = |key: &Key| self.ledger.foreign().contains_key(key) || self.fights.until(key, now).is_some();
+            self.rest = keys.keys().filter_map(|key| self.fights.until(key, now)).min();
+            let left: BTreeSet<Key> = keys.keys().filter(|key| left(key)).cloned().collect();
+            keys.retain(|key, _| !left.contains(key));
+            published.retain(|key, _| !left.contains(key));
+            let plan = plan(&keys, &published, self.lease);
             if plan.is_empty() {
+                complete = true;
                 break;
             }
             self.report.update(|p| p.phase = Phase::Granted);
-            let complete = self.write(plan).await?;
+            complete = self.write(plan).await?;
             self.report.back();
             if complete {
                 break;
             }
         }
-        self.report.metrics.keys.set(i64::try_from(self.published.len()).unwrap_or(i64::MAX));
-        let slots = Arc::new(self.numbers.published(services, &self.published));
-        self.report.update(|p| {
-            p.slots = slots;
-            if let Some(wanted) = wanted {
-                (p.phase, p.published) = (Phase::Published, Some(Arc::clone(wanted)));
-            }
-        });
-        Ok(())
+        self.report.metrics.keys.set(i64::try_from(self.ledger.len()).unwrap_or(i64::MAX));
+        let slots = Arc::new(self.numbers.published(services, &self.ledger.published()));
+        self.report.update_if(|p| p.slots != slots, |p| p.slots = slots.clone());
+        Ok(complete)
     }
 
     /// Writes the plan. A store without room refuses a transaction for each put in it, and takes deletions alone: what is
     /// gone must not be routed to until somebody makes room.
-    async fn write(&mut self, plan: Plan) -> Result<bool, StoreError> {
-        let withdrawals = plan.withdrawals();
+    async fn write(&mut self, plan: Vec<Op>) -> Result<bool, StoreError> {
+        let withdrawals = withdrawals(&plan);
         match self.apply(plan).await {
             Err(full) if full.is_no_space() && !withdrawals.is_empty() => {
                 self.apply(withdrawals).await?;
@@ -159,122 +214,246 @@ impl<'a, S: Store> Writer<'a, S> {
         Ok(())
     }
 
-    /// Until the store has answered, a key that is being written may hold the old value or the new one: only an answer
-    /// makes it known. Returns whether all of it was done; otherwise a plan with other numbers follows.
-    async fn apply(&mut self, plan: Plan) -> Result<bool, StoreError> {
-        let complete = self.create(plan.creates).await?;
-        let gone: Vec<Key> =
-            plan.ops.iter().filter(|op| matches!(op, Op::Delete { .. })).map(|op| op.key().clone()).collect();
-        let puts = |op: &Op| match op {
-            Op::Put { key, value, .. } if !gone.contains(key) => Some((key.clone(), value.clone())),
-            _ => None,
-        };
-        let written: Vec<(Key, Value)> = plan.ops.iter().filter_map(puts).collect();
-        self.published.extend(written.iter().map(|(key, _)| (key.clone(), unknown())));
-        if let Some(at) = self.store.put_all(plan.ops).await? {
-            self.report.newest.raise(at.revision);
-        }
-        let metrics = &self.report.metrics;
-        metrics.puts.inc_by(written.len() as u64);
-        metrics.deletes.inc_by(gone.len() as u64);
-        for (key, value) in &written {
-            published(key, value);
-        }
-        for key in &gone {
-            info!(key = %key, "Withdrawn.");
-            self.published.remove(key);
-        }
-        self.published.extend(written);
-        for key in plan.yields {
-            let ours = vec![Compare::LeaseIs(key.clone(), self.lease)];
-            self.store.txn(ours, vec![Op::delete(key.clone())]).await?;
-            self.published.remove(&key);
-        }
-        Ok(complete)
-    }
-
-    /// Writes new numbered keys where nobody has them; returns whether that was so for all.
-    async fn create(&mut self, keys: Vec<(Key, Value)>) -> Result<bool, StoreError> {
+    /// Returns whether all of it was done; otherwise something was not as it was taken to be, and a new plan follows.
+    async fn apply(&mut self, plan: Vec<Op>) -> Result<bool, StoreError> {
         let mut complete = true;
-        for chunk in keys.chunks(MAX_TXN_OPS) {
-            let absent = chunk.iter().map(|(key, _)| Compare::Absent(key.clone())).collect();
-            let puts = chunk.iter().map(|(key, value)| Op::put(key.clone(), value.clone(), Some(self.lease))).collect();
-            self.open = chunk.iter().cloned().collect();
-            let outcome = self.store.txn(absent, puts).await?;
+        let mut waiting = VecDeque::from(chunks(plan, self.most));
+        while let Some(ops) = waiting.pop_front() {
+            let when: Vec<Compare> = ops.iter().map(|op| self.ledger.guard(op)).collect();
+            ops.iter().for_each(|op| self.ledger.begin(op));
+            let outcome = match self.store.txn(when.clone(), ops.clone()).await {
+                Err(e) if e.is_too_many_ops() && ops.len() > 1 => {
+                    self.halve(ops.len());
+                    waiting.push_front(ops);
+                    waiting = waiting.into_iter().flat_map(|ops| chunks(ops, self.most)).collect();
+                    continue;
+                }
+                outcome => outcome?,
+            };
             self.report.newest.raise(outcome.at.revision);
-            if !outcome.succeeded {
-                self.settle_open().await?;
+            if outcome.succeeded {
+                ops.iter().for_each(|op| self.done(op, outcome.at.revision));
+            } else {
                 complete = false;
-                continue;
-            }
-            self.open.clear();
-            self.report.metrics.puts.inc_by(chunk.len() as u64);
-            for (key, value) in chunk {
-                published(key, value);
-                self.published.insert(key.clone(), value.clone());
+                self.learn(&when, &outcome);
             }
         }
         Ok(complete)
     }
 
-    /// Finds out which of the keys that were to be made are there, and whose they are.
-    async fn settle_open(&mut self) -> Result<(), StoreError> {
-        while let Some((key, value)) = self.open.first_key_value() {
-            let (key, value) = (key.clone(), value.clone());
-            match self.store.get(&key).await? {
-                Some(entry) if entry.lease == Some(self.lease) && entry.value == value => {
-                    self.published.insert(key.clone(), value);
-                }
-                Some(_) => {
-                    warn!(key = %key, "Somebody else has this key; taking another number.");
-                    self.numbers.give_up(&key);
-                }
-                None => {}
+    fn done(&mut self, op: &Op, at: Revision) {
+        self.ledger.done(op, at);
+        let metrics = &self.report.metrics;
+        match op {
+            Op::Put { key, value, .. } => {
+                metrics.puts.inc();
+                published(key, value);
             }
-            self.open.remove(&key);
+            Op::Delete { key } => {
+                metrics.deletes.inc();
+                info!(key = %key, "Withdrawn.");
+            }
+        }
+    }
+
+    fn halve(&mut self, tried: usize) {
+        self.most = (tried / 2).max(1);
+        info!(most = self.most, "The registry takes no more operations in one transaction (etcd's --max-txn-ops).");
+    }
+
+    /// Reads back what was written, by conditions alone: a hundred keys cost one request.
+    async fn look(&mut self) -> Result<(), StoreError> {
+        let conditions = self.ledger.intact();
+        let mut rest = &conditions[..];
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(rest.len().min(self.most));
+            let outcome = match self.store.txn(some.to_vec(), Vec::new()).await {
+                Err(e) if e.is_too_many_ops() && some.len() > 1 => {
+                    self.halve(some.len());
+                    continue;
+                }
+                outcome => outcome?,
+            };
+            match outcome.succeeded {
+                true => some.iter().for_each(|condition| self.ledger.confirm(condition, outcome.at.revision)),
+                false => self.learn(some, &outcome),
+            }
+            rest = later;
         }
         Ok(())
     }
 
-    /// Reads the first doubtful key.
-    async fn look(store: &S, doubtful: &VecDeque<Key>) -> Result<Option<Entry>, StoreError> {
-        match doubtful.front() {
-            Some(key) => store.get(key).await,
-            None => std::future::pending().await,
+    /// Some of these conditions did not hold.
+    fn learn(&mut self, when: &[Compare], outcome: &TxnOutcome) {
+        let found: BTreeMap<&Key, &Entry> = outcome.found.iter().map(|entry| (&entry.key, entry)).collect();
+        for key in when.iter().map(Compare::key) {
+            let finding = self.ledger.saw(key, found.get(key).copied(), outcome.at.revision, false);
+            let lease = found.get(key).and_then(|entry| entry.lease);
+            self.note(key, finding, lease);
         }
     }
 
-    /// Whether the first doubtful key must be written again.
-    fn judge(&mut self, found: Result<Option<Entry>, StoreError>) -> bool {
-        let found = match found {
-            Ok(found) => found,
-            Err(e) => {
-                warn!(error = %Chain(&e), "Reading back what was published failed; the next round tries again.");
-                self.doubtful.clear();
-                return false;
+    /// Returns whether there is something to write.
+    fn note(&mut self, key: &Key, finding: Finding, lease: Option<LeaseId>) -> bool {
+        match finding {
+            Finding::Same => return false,
+            Finding::Freed => {}
+            Finding::Taken if is_numbered(key) => {
+                warn!(key = %key, "Somebody else has this key; taking another number.");
+                self.numbers.give_up(key);
+            }
+            Finding::Taken => {}
+            Finding::Deleted | Finding::Changed(_) if is_shared(key) => {} // it went with another agent's lease
+            Finding::Deleted | Finding::Changed(_) => {
+                let Some(pause) = self.fights.struck(key, Instant::now()) else { return false };
+                self.report.metrics.repairs.inc();
+                self.struck.insert(key.clone(), (lease, pause));
+            }
+        }
+        true
+    }
+
+    /// Listens to the keys that are ours, and to those that we wait for. Returns when to try again where that fails.
+    async fn listen(&mut self) -> Option<Duration> {
+        let Self { ledger, ears, cluster, .. } = self;
+        ears.keys.retain(|key| ledger.watches(key));
+        let missing = ledger.watched().filter(|(key, _)| !ears.keys.has(key));
+        let missing: Vec<_> =
+            missing.map(|(key, revision)| (key.clone(), Position { cluster: *cluster, revision })).collect();
+        if missing.is_empty() {
+            return None;
+        }
+        match ears.keys.add(missing).await {
+            Ok(()) => {
+                ears.trouble.end();
+                ears.backoff.succeeded();
+                None
+            }
+            Err(e) => Some(self.deaf(&e)),
+        }
+    }
+
+    fn deaf(&mut self, error: &StoreError) -> Duration {
+        let ears = &mut self.ears;
+        let chain = Chain(error).to_string();
+        // What keeps the store from serving is said by the others that use it.
+        if !error.needs_list() && ears.trouble.fail(&chain) == News::OtherReason {
+            warn!(error = %chain, "The agent's own keys cannot be watched; they are read back now and then.");
+        }
+        (ears.keys, ears.unsure) = (self.store.watch_keys(), true);
+        ears.backoff.next_delay()
+    }
+
+    /// Takes in what the watch brings, and what follows at once. Returns whether there is something to do; `Err` when to
+    /// watch again.
+    async fn hear(&mut self, news: Result<Batch, StoreError>) -> Result<bool, Duration> {
+        let end = Instant::now() + GATHER_MOST;
+        let (mut next, mut work) = (Some(news), false);
+        while let Some(news) = next {
+            match news {
+                Ok(batch) => work |= self.take(&batch),
+                Err(e) => return Err(self.deaf(&e)),
+            }
+            if !work || Instant::now() >= end {
+                break;
+            }
+            next = timeout(GATHER, self.ears.keys.next()).await.ok();
+        }
+        Ok(work)
+    }
+
+    fn take(&mut self, batch: &Batch) -> bool {
+        let mut work = false;
+        for change in &batch.changes {
+            let entry = match change {
+                common::store::Change::Put(entry) => Some(entry),
+                common::store::Change::Delete { .. } => None,
+            };
+            let finding = self.ledger.saw(change.key(), entry, change.revision(), true);
+            work |= self.note(change.key(), finding, entry.and_then(|entry| entry.lease));
+        }
+        work
+    }
+
+    /// Says what others did to our keys, and which keys are theirs.
+    async fn tell(&mut self, wanted: Option<&Arc<Registrations>>, complete: bool) {
+        let foreign = self.ledger.foreign();
+        let theirs = |(key, _): &(&Key, _)| !is_shared(key) && !is_numbered(key);
+        let mut refused = self.told.clone();
+        refused.retain(|key, refusal| foreign.get(key).is_some_and(|foreign| foreign.lease == refusal.lease));
+        let new: Vec<Key> =
+            foreign.iter().filter(theirs).map(|(key, _)| key).filter(|k| !refused.contains_key(*k)).cloned().collect();
+        let holders = match !new.is_empty()
+            || self.struck.values().any(|(lease, _)| lease.is_some_and(|lease| lease != self.lease))
+        {
+            true => Holders::read(self.store, &self.form.prefix).await,
+            false => Holders::default(),
+        };
+        if !new.is_empty() {
+            let ids = wanted.map(|wanted| self.ids(wanted)).unwrap_or_default();
+            for (key, foreign) in new.iter().filter_map(|key| Some((key, foreign.get(key)?))) {
+                let (registration, lease) = (ids.get(key).cloned(), foreign.lease);
+                refused.insert(key.clone(), Refusal { registration, lease, holder: holders.describe(lease) });
+            }
+            tell_of_refusals(&new.iter().filter_map(|key| refused.get_key_value(key)).collect::<Vec<_>>());
+        }
+        self.tell_of_changes(&holders);
+        self.report.metrics.refused.set(i64::try_from(refused.len()).unwrap_or(i64::MAX));
+        let there = |wanted: &Arc<Registrations>| match refused.is_empty() {
+            true => Arc::clone(wanted),
+            false => {
+                let out: BTreeSet<_> = refused.values().filter_map(|r| r.registration.as_ref()).collect();
+                let there = wanted.iter().filter(|(id, _)| !out.contains(id));
+                Arc::new(there.map(|(id, backend)| (id.clone(), backend.clone())).collect())
             }
         };
-        let Some(key) = self.doubtful.pop_front() else { return false };
-        let Some(published) = self.published.get(&key) else { return false };
-        if *published == unknown() {
-            return false; // it could not be written yet, and that is tried again
+        let published = wanted.filter(|_| complete).map(there);
+        let is_news = |p: &Publication| {
+            let same = |published: &_| p.published.as_ref().is_some_and(|old| Arc::ptr_eq(old, published));
+            *p.refused != refused || published.as_ref().is_some_and(|now| p.phase != Phase::Published || !same(now))
+        };
+        self.report.update_if(is_news, |p| {
+            p.refused = Arc::new(refused.clone());
+            if let Some(published) = &published {
+                (p.phase, p.published) = (Phase::Published, Some(Arc::clone(published)));
+            }
+        });
+        self.told = refused;
+    }
+
+    fn ids(&self, wanted: &Registrations) -> BTreeMap<Key, (common::model::ServiceName, common::model::BackendId)> {
+        let key = |service, id| Key::from(self.form.prefix.backend(self.form.layout, &self.form.node, service, id));
+        wanted.keys().map(|(service, id)| (key(service, id), (service.clone(), id.clone()))).collect()
+    }
+
+    fn tell_of_changes(&mut self, holders: &Holders) {
+        let (again, resting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.struck).into_iter().partition(|(_, (_, pause))| pause.is_zero());
+        if let Some((key, (lease, _))) = again.first() {
+            let by = holders.writer(*lease);
+            warn!(key = %key, keys = again.len(), by, "Somebody else changed or deleted keys of this agent; they are written again.");
         }
-        let intact = found
-            .is_some_and(|entry| is_shared(&key) || (entry.value == *published && entry.lease == Some(self.lease)));
-        if !intact {
-            warn!(key = %key, "Somebody else changed or deleted this key; writing it again.");
-            self.report.metrics.repairs.inc();
-            self.published.insert(key, unknown());
+        if let Some((key, (lease, pause))) = resting.first() {
+            let by = holders.writer(*lease);
+            warn!(key = %key, keys = resting.len(), by, pause_s = pause.as_secs(), "Somebody else goes on changing or deleting keys of this agent; leaving them so for a while.");
         }
-        !intact
+    }
+}
+
+fn tell_of_refusals(refusals: &[(&Key, &Refusal)]) {
+    if refusals.len() > NAMED {
+        let example = refusals.first().map(|(key, refusal)| format!("{key} {}", refusal.holder)).unwrap_or_default();
+        warn!(
+            keys = refusals.len(),
+            example, "Keys belong to others; these registrations are not published (see status)."
+        );
+        return;
+    }
+    for (key, Refusal { holder, .. }) in refusals.iter().copied() {
+        warn!(key = %key, "Not published: the key {holder}. Give one of the two another id, or stop the other one.");
     }
 }
 
 fn published(key: &Key, value: &Value) {
     info!(key = %key, value = %String::from_utf8_lossy(value), "Published.");
-}
-
-/// The value of a key that nobody knows: no value of ours is empty.
-fn unknown() -> Value {
-    Value::from([])
 }

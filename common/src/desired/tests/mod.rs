@@ -1,5 +1,6 @@
 //! The tables of naming and addressing; what a container says in labels and variables, and what rubbish there must not do.
 
+mod flood;
 mod many;
 mod rubbish;
 mod vocabulary;

@@ -15,6 +15,8 @@ pub(super) type News = Result<Batch, Fault>;
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) prefix: String,
+    /// Of one key: one of many that share `out`.
+    pub(super) exact: bool,
     /// What was known when it began.
     pub(super) from: Revision,
     /// Everything up to it was handed on.
@@ -51,6 +53,10 @@ impl Live {
 
     /// Tells its owner that all is well; `Err` where there is none any more.
     pub(super) fn live(&self) -> Result<(), ()> {
+        if self.exact {
+            // Thousands of them share one reader, whom their number would only wake.
+            return if self.out.is_closed() { Err(()) } else { Ok(()) };
+        }
         match self.out.try_send(Ok(Batch { changes: Vec::new(), at: self.seen })) {
             Err(TrySendError::Closed(_)) => Err(()),
             Ok(()) | Err(TrySendError::Full(_)) => Ok(()),

@@ -8,6 +8,7 @@
 //! | `fault` | from errors of etcd and gRPC to ours |
 //! | `identify` | what answers in etcd's place |
 //! | `watch`, `live`, `stream` | watches, and the one stream that carries all of a store |
+//! | `keys` | watches of single keys, on the same stream |
 //! | `keeper` | the stream that renews a lease |
 
 pub mod args;
@@ -15,16 +16,19 @@ pub mod config;
 mod fault;
 mod identify;
 mod keeper;
+mod keys;
 mod live;
 mod pool;
 mod stream;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
     CompareOp, GetOptions, GetResponse, KeyValue, LeaseTimeToLiveOptions, PutOptions, ResponseHeader, Txn, TxnOp,
+    TxnOpResponse,
 };
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -33,6 +37,7 @@ use tokio::time::timeout;
 pub use args::{EtcdArgs, EtcdArgsError};
 pub use config::{Credentials, Endpoint, EndpointError, EtcdConfig, Timeouts, Tls, parse_endpoints};
 pub use keeper::EtcdKeeper;
+pub use keys::EtcdKeys;
 pub use watch::EtcdWatch;
 
 use super::types::{subject, whole_seconds};
@@ -150,6 +155,7 @@ impl EtcdStore {
 
 impl Store for EtcdStore {
     type Watch = EtcdWatch;
+    type KeyWatch = EtcdKeys;
     type Keeper = EtcdKeeper;
 
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
@@ -184,6 +190,10 @@ impl Store for EtcdStore {
         watch::open(self, prefix, after).await
     }
 
+    fn watch_keys(&self) -> EtcdKeys {
+        EtcdKeys::new(self)
+    }
+
     async fn txn(&self, when: Vec<Compare>, ops: Vec<Op>) -> Result<TxnOutcome, StoreError> {
         let subject = subject(&when, &ops);
         let lease = ops.iter().find_map(|op| match op {
@@ -193,14 +203,23 @@ impl Store for EtcdStore {
         let retry = if when.is_empty() { Retry::Always } else { Retry::Unsent };
         let compares: Vec<_> = when.iter().map(condition).collect();
         let ops: Vec<_> = ops.iter().map(operation).collect();
-        let txn = Txn::new().when(compares).and_then(ops);
+        let keys: BTreeSet<&Key> = when.iter().map(Compare::key).collect();
+        let bare = |key: &Key| TxnOp::get(key.as_bytes(), Some(GetOptions::new().with_keys_only()));
+        let look: Vec<_> = keys.into_iter().map(bare).collect();
+        let txn = Txn::new().when(compares).and_then(ops).or_else(look);
         let work = |client: etcd_client::Client| {
             let txn = txn.clone();
             async move { client.kv_client().txn(txn).await }
         };
         let done = self.pool.call(Operation::Txn, &subject, retry, work).await;
         let (answer, _) = done.map_err(|error| lease.map_or(error.clone(), |lease| of_lease(error, lease)))?;
-        Ok(TxnOutcome { succeeded: answer.succeeded(), at: position(answer.header()) })
+        let succeeded = answer.succeeded();
+        let read = |response: TxnOpResponse| match response {
+            TxnOpResponse::Get(got) if !succeeded => got.kvs().first().map(entry),
+            _ => None,
+        };
+        let found = answer.op_responses().into_iter().filter_map(read).collect();
+        Ok(TxnOutcome { succeeded, at: position(answer.header()), found })
     }
 
     async fn grant(&self, ttl: Duration) -> Result<Lease, StoreError> {

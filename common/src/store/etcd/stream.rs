@@ -19,7 +19,7 @@ use super::live::{Live, News};
 use super::pool::Retry;
 use super::watch::{EtcdWatch, same_past};
 use super::{DECODE_LIMIT, EtcdStore, first_key, prefix_end};
-use crate::store::{Batch, Fault, Operation, Position, Revision, StoreError};
+use crate::store::{Fault, Operation, Position, Revision, StoreError};
 
 /// How many messages may wait for one slow reader; then all wait for it, and soon no longer.
 const QUEUE: usize = 4;
@@ -31,6 +31,8 @@ pub(super) struct Begin {
     pub(super) after: Position,
     /// The revision that the server is asked to begin with.
     pub(super) from: i64,
+    /// One key, and not all that begin so.
+    pub(super) exact: bool,
 }
 
 /// An open stream; dropped with its last watch, and closed thereby.
@@ -71,7 +73,7 @@ struct Asked {
 
 #[derive(Debug)]
 enum Ask {
-    Watch { prefix: String, from: i64 },
+    Watch { prefix: String, begin: Begin },
     Cancel(i64),
     Life,
 }
@@ -86,7 +88,7 @@ impl Stream {
         let told = |fault| StoreError::new(Operation::Watch, prefix, fault);
         let work = |client: etcd_client::Client| async move {
             let mut watch = client.watch_client().max_decoding_message_size(DECODE_LIMIT);
-            let opened = watch.watch(first_key(prefix), Some(options(prefix, begin.from))).await?;
+            let opened = watch.watch(first_key(prefix), Some(options(prefix, begin))).await?;
             let (asks, mut answers) = opened.split();
             let first = answers.message().await?; // says "created", and perhaps "canceled"
             Ok((asks, answers, first))
@@ -102,7 +104,8 @@ impl Stream {
             heard: AtomicU64::new(0),
             since: Instant::now(),
         });
-        let (batches, created) = shared.expect(&mut shared.watches(), prefix, begin.after);
+        let (out, batches) = mpsc::channel(QUEUE);
+        let created = shared.expect(&mut shared.watches(), prefix, begin, out);
         shared.created(&first);
         let created = created.await.unwrap_or_else(|_| Err(Fault::Ended("before it began".into())));
         let id = created.map_err(told)?;
@@ -116,19 +119,23 @@ impl Stream {
     ///
     /// Cancel-safe: a watch that nobody waited for is given up at its next message.
     pub(super) async fn watch(self: &Arc<Self>, prefix: &str, begin: Begin) -> Result<EtcdWatch, Fault> {
-        let (batches, created) = {
-            let mut watches = self.shared.watches();
-            if let Some(fault) = &watches.closed {
-                return Err(fault.clone());
-            }
-            let expected = self.shared.expect(&mut watches, prefix, begin.after);
-            self.shared.ask(Ask::Watch { prefix: prefix.to_owned(), from: begin.from });
-            expected
-        };
+        let (out, batches) = mpsc::channel(QUEUE);
+        let created = self.ask_for(prefix, begin, out)?;
         let late = |_| Fault::Ended("the server does not begin it".into());
         let created = timeout(self.shared.store.pool.config.timeouts.call, created).await.map_err(late)?;
         let id = created.map_err(|_| Fault::Ended("its stream ended".into()))??;
         Ok(EtcdWatch::new(prefix, id, batches, self))
+    }
+
+    /// Asks for one more watch, which tells its news on `out`. The server's number of it comes later.
+    pub(super) fn ask_for(&self, prefix: &str, begin: Begin, out: mpsc::Sender<News>) -> Result<Created, Fault> {
+        let mut watches = self.shared.watches();
+        if let Some(fault) = &watches.closed {
+            return Err(fault.clone());
+        }
+        let created = self.shared.expect(&mut watches, prefix, begin, out);
+        self.shared.ask(Ask::Watch { prefix: prefix.to_owned(), begin });
+        Ok(created)
     }
 
     /// Whether it may be joined: it works, at the endpoint that calls go to.
@@ -151,11 +158,13 @@ impl Stream {
 
 /// What is asked for. No fragments: etcd-client hides the mark of the last one. Without them a revision never spans two
 /// messages.
-fn options(prefix: &str, from: i64) -> WatchOptions {
-    WatchOptions::new().with_range(prefix_end(prefix)).with_start_revision(from)
+fn options(prefix: &str, begin: Begin) -> WatchOptions {
+    let options = WatchOptions::new().with_start_revision(begin.from);
+    if begin.exact { options } else { options.with_range(prefix_end(prefix)) }
 }
 
-type Expected = (mpsc::Receiver<News>, oneshot::Receiver<Result<i64, Fault>>);
+/// The server's number of a watch, once it has begun.
+pub(super) type Created = oneshot::Receiver<Result<i64, Fault>>;
 
 impl Shared {
     fn watches(&self) -> MutexGuard<'_, Watches> {
@@ -167,11 +176,12 @@ impl Shared {
     }
 
     /// Another watch is asked for next.
-    fn expect(&self, watches: &mut Watches, prefix: &str, after: Position) -> Expected {
-        let ((out, batches), (created, outcome)) = (mpsc::channel(QUEUE), oneshot::channel());
-        let watch = Live { prefix: prefix.to_owned(), from: after.revision, seen: after, out };
+    fn expect(&self, watches: &mut Watches, prefix: &str, begin: Begin, out: mpsc::Sender<News>) -> Created {
+        let (created, outcome) = oneshot::channel();
+        let Begin { after, exact, .. } = begin;
+        let watch = Live { prefix: prefix.to_owned(), exact, from: after.revision, seen: after, out };
         watches.asked.push_back(Asked { watch, created });
-        (batches, outcome)
+        outcome
     }
 
     async fn run(
@@ -208,7 +218,7 @@ impl Shared {
     async fn write(&self, mut sender: WatchRequestSender, mut queue: mpsc::UnboundedReceiver<Ask>) -> Failure {
         while let Some(ask) = queue.recv().await {
             let sent = match ask {
-                Ask::Watch { prefix, from } => sender.watch(first_key(&prefix), Some(options(&prefix, from))).await,
+                Ask::Watch { prefix, begin } => sender.watch(first_key(&prefix), Some(options(&prefix, begin))).await,
                 Ask::Cancel(id) => sender.cancel(id).await,
                 Ask::Life => sender.request_progress().await,
             };
@@ -270,8 +280,7 @@ impl Shared {
             return;
         }
         let id = message.watch_id();
-        let alive = Batch { changes: Vec::new(), at: watch.seen };
-        let _ = watch.out.try_send(Ok(alive)); // it is new: there is room
+        let _ = watch.live(); // one that has gone already is found out below
         watches.live.insert(id, watch);
         if created.send(Ok(id)).is_err() {
             watches.live.remove(&id);

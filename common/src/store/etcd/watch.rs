@@ -21,6 +21,11 @@ pub struct EtcdWatch {
     stream: Arc<Stream>,
 }
 
+/// The store's stream, opened where there is none that takes a watch of `key` after `after`.
+pub(super) async fn stream(store: &EtcdStore, key: &str, after: Position) -> Result<Arc<Stream>, StoreError> {
+    Ok(open(store, key, after).await?.stream.clone())
+}
+
 impl EtcdWatch {
     pub(super) fn new(prefix: &str, id: i64, batches: mpsc::Receiver<News>, stream: &Arc<Stream>) -> Self {
         Self { prefix: prefix.to_owned(), id, batches, over: None, stream: stream.clone() }
@@ -62,7 +67,7 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Position) -> Re
     // that it is compacted; what it tells of that one again is passed over. Where there is no such revision yet nothing can be
     // forgotten, and the watch is to be told at once: etcd catches up a watch that begins in the past every 100 ms only.
     let from = if now.revision == after.revision { after.revision.0 + 1 } else { after.revision.0.max(1) };
-    let begin = Begin { after, from };
+    let begin = Begin { after, from, exact: false };
     let mut refused: Weak<Stream> = Weak::new();
     loop {
         let patience = store.pool.config.timeouts.call;

@@ -35,6 +35,8 @@ pub(super) struct Data {
     last_lease: i64,
     /// Takes no writes, for want of room.
     pub(super) full: bool,
+    /// Most operations or conditions in one transaction.
+    pub(super) most_ops: usize,
 }
 
 impl Data {
@@ -49,6 +51,7 @@ impl Data {
             compacted: Revision(1),
             last_lease: 0x1000,
             full: false,
+            most_ops: MAX_TXN_OPS,
         }
     }
 
@@ -106,8 +109,8 @@ impl Data {
 
     pub(super) fn txn(&mut self, when: &[Compare], ops: Vec<Op>) -> Result<bool, Fault> {
         let refused = |why: String| Fault::Refused { endpoint: "fake".into(), why };
-        if ops.len() > MAX_TXN_OPS {
-            return Err(refused(format!("{} operations in one transaction", ops.len())));
+        if ops.len().max(when.len()) > self.most_ops {
+            return Err(refused(format!("too many operations in txn request: {}", ops.len())));
         }
         if let Some(key) = ops.iter().enumerate().find_map(|(n, op)| ops[..n].iter().find(|o| o.key() == op.key())) {
             return Err(refused(format!("duplicate key {:?} in one transaction", key.key())));
@@ -133,6 +136,13 @@ impl Data {
         let changes = ops.into_iter().filter_map(change).collect();
         self.commit(revision, changes);
         Ok(true)
+    }
+
+    /// The keys of conditions that did not all hold, without their values.
+    pub(super) fn found(&self, when: &[Compare]) -> Vec<Entry> {
+        let keys: std::collections::BTreeSet<&Key> = when.iter().map(Compare::key).collect();
+        let bare = |entry: &Entry| Entry { value: Vec::new().into(), ..entry.clone() };
+        keys.into_iter().filter_map(|key| self.get(key).map(bare)).collect()
     }
 
     fn holds(&self, compare: &Compare) -> bool {

@@ -7,6 +7,7 @@ mod data;
 mod link;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 pub use data::Snapshot;
 pub use link::{Counts, Cut};
-pub use stream::{FakeKeeper, FakeWatch};
+pub use stream::{FakeKeeper, FakeKeys, FakeWatch};
 
 use super::types::whole_seconds;
 use super::{
@@ -98,6 +99,18 @@ impl FakeStore {
     /// transaction with a put in it, whether its conditions hold or not.
     pub fn fill(&self, full: bool) {
         self.data(Instant::now()).full = full;
+    }
+
+    /// Takes no more than `most` operations or conditions in one transaction, as etcd with `--max-txn-ops`.
+    pub fn limit_txns(&self, most: usize) {
+        self.data(Instant::now()).most_ops = most;
+    }
+
+    /// Writes one key under `lease`, as another agent would: not counted, not subject to faults. Nothing where that lease
+    /// does not live.
+    pub fn put_under(&self, key: impl Into<Key>, value: impl Into<Value>, lease: LeaseId) {
+        let _ = self.data(Instant::now()).txn(&[], vec![Op::put(key, value, Some(lease))]);
+        self.ring();
     }
 
     /// Forgets everything before `at`, at most all but the newest revision.
@@ -221,6 +234,7 @@ impl FakeStore {
 
 impl Store for FakeStore {
     type Watch = FakeWatch;
+    type KeyWatch = FakeKeys;
     type Keeper = FakeKeeper;
 
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
@@ -243,6 +257,10 @@ impl Store for FakeStore {
         Ok(FakeWatch { store, prefix, at: after, epoch, canceled, heard, over: None })
     }
 
+    fn watch_keys(&self) -> FakeKeys {
+        FakeKeys { store: self.clone(), all: None, keys: BTreeMap::new(), missed: Vec::new() }
+    }
+
     async fn txn(&self, when: Vec<Compare>, ops: Vec<Op>) -> Result<TxnOutcome, StoreError> {
         let subject = super::types::subject(&when, &ops);
         let work = |data: &mut Data, _| {
@@ -252,7 +270,8 @@ impl Store for FakeStore {
             if succeeded {
                 self.link().counts.written(&ops);
             }
-            Ok(TxnOutcome { succeeded, at: data.position() })
+            let found = if succeeded { Vec::new() } else { data.found(&when) };
+            Ok(TxnOutcome { succeeded, at: data.position(), found })
         };
         self.call(Operation::Txn, subject, work).await
     }

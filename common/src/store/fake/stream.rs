@@ -1,12 +1,16 @@
 //! The fake's watches and beats.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use super::link::{Cut, refused};
 use super::{FakeStore, IDLE_DEADLINE, PROGRESS_PERIOD};
-use crate::store::{Batch, Fault, KeepAlive, LeaseId, Operation, Position, StoreError, WatchStream};
+use crate::store::{
+    Batch, Change, Fault, KeepAlive, Key, KeyWatch, LeaseId, Operation, Position, Revision, Store, StoreError,
+    WatchStream,
+};
 
 /// A watch of the fake.
 #[derive(Debug)]
@@ -81,6 +85,67 @@ impl WatchStream for FakeWatch {
                 () = sleep_until(self.wake_at()) => {}
             }
         }
+    }
+}
+
+/// A watch of single keys of the fake.
+#[derive(Debug)]
+pub struct FakeKeys {
+    pub(super) store: FakeStore,
+    /// The watch of all keys that it listens to.
+    pub(super) all: Option<FakeWatch>,
+    /// What of each key is known already.
+    pub(super) keys: BTreeMap<Key, Revision>,
+    /// What happened to keys that were added late.
+    pub(super) missed: Vec<Change>,
+}
+
+impl FakeKeys {
+    fn wants(&self, change: &Change) -> bool {
+        self.keys.get(change.key()).is_some_and(|after| change.revision() > *after)
+    }
+}
+
+impl KeyWatch for FakeKeys {
+    async fn add(&mut self, keys: Vec<(Key, Position)>) -> Result<(), StoreError> {
+        for (key, after) in keys {
+            if self.has(&key) {
+                continue;
+            }
+            let at = match &self.all {
+                Some(all) => all.at,
+                None => {
+                    let all = self.store.watch("", after).await?;
+                    self.all.insert(all).at
+                }
+            };
+            let told = |fault| StoreError::new(Operation::Watch, &*key, fault);
+            let (past, _) = self.store.data(Instant::now()).changes(&key, after).map_err(told)?;
+            let missed = |c: &Change| *c.key() == key && c.revision() > after.revision && c.revision() <= at.revision;
+            self.missed.extend(past.into_iter().filter(missed));
+            self.keys.insert(key, after.revision);
+        }
+        Ok(())
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Key) -> bool) {
+        self.keys.retain(|key, _| keep(key));
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+}
+
+impl WatchStream for FakeKeys {
+    async fn next(&mut self) -> Result<Batch, StoreError> {
+        let Some(all) = &mut self.all else { return std::future::pending().await };
+        if !self.missed.is_empty() {
+            return Ok(Batch { changes: std::mem::take(&mut self.missed), at: all.at });
+        }
+        let mut batch = all.next().await?;
+        batch.changes.retain(|change| self.wants(change));
+        Ok(batch)
     }
 }
 

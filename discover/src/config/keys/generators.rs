@@ -98,8 +98,8 @@ pub(super) const PROMETHEUS: &[Key] = &[
     ours(
         "label_prefix",
         Kind::Text,
-        "",
-        "Put before the names of the registrations' own labels.",
+        "label_",
+        "Put before the names of the registrations' own labels; what would then be a label of Prometheus' (`job`, `instance`) begins with `label_` in any case.",
         "prometheus_targets_carry_labels",
     ),
 ];

@@ -120,7 +120,7 @@ pub const HAPROXY: &[Key] = &[
         "allow_registry_options",
         Kind::Lines,
         "[]",
-        "Server keywords that registrations may use although they name files, other hosts or redirects.",
+        "Server keywords and first words of lines that a registry may use although they name files, other hosts or redirects; their arguments are plain words all the same.",
         "registry_options_that_reach_elsewhere_are_quarantined",
     ),
 ];

@@ -47,6 +47,13 @@ pub const ROOT: &[Key] = &[
         "Directory of further services, `NAME.json` or `NAME.yaml` each; one of the same name takes the place of the other.",
         "service_conf_dir_adds_and_replaces_services",
     ),
+    ours(
+        "backend_networks",
+        Kind::Lines,
+        "[]",
+        "Networks or addresses that backends may have; with `!` before it, that they may not. Without one that is listed: all but special ones, loopback among them.",
+        "backend_networks_say_which_addresses_count",
+    ),
     key("haproxy", Kind::Object(HAPROXY), "", "The haproxy generator.", "a_section_without_its_required_keys_is_named"),
     ours(
         "edge",
@@ -54,6 +61,13 @@ pub const ROOT: &[Key] = &[
         "",
         "The HTTP edge, routed by host and path.",
         "the_edge_is_read_from_its_section",
+    ),
+    ours(
+        "owners",
+        Kind::Map(&Kind::Lines),
+        "{}",
+        "Which nodes may register a service, by its name, `*` standing for anything: others, and keys without `@NODE` in their path, are left out. The most specific name counts. For `method: etcd`.",
+        "owners_are_read_and_only_their_nodes_registrations_count",
     ),
     key(
         "file_output",

@@ -1,6 +1,7 @@
 //! A value that the table of keys has made regular → the checked config: what the keys of one object mean together.
 
 mod edge;
+mod owners;
 mod registry;
 mod service;
 
@@ -39,6 +40,13 @@ impl Reader {
     /// The whole config, as far as it can be read, and what there is to say about it.
     pub fn config(mut self, root: &Map<String, Value>) -> (Config, Report) {
         let mut config = Config::default();
+        let networks = root.get("backend_networks").and_then(Value::as_array).into_iter().flatten();
+        for (n, network) in networks.enumerate() {
+            match network.as_str().unwrap_or_default().parse() {
+                Ok(rule) => config.backend_networks.push(rule),
+                Err(e) => self.report.error(&format!("backend_networks[{n}]"), e.to_string()),
+            }
+        }
         if let Some(value) = root.get("haproxy") {
             self.lines(value, HAPROXY, "haproxy");
             config.haproxy = self.read(value, "haproxy").map(Arc::new);
@@ -50,6 +58,7 @@ impl Reader {
             config.edge = Some(Arc::new(edge(section, "edge", &mut self.report)));
             self.require(config.haproxy.is_some(), "edge", "needs the section haproxy");
         }
+        config.owners = self.owners(root.get("owners"));
         if let Some(value) = root.get("file_output") {
             config.file_output = value["output_directory"].as_str().map(PathBuf::from);
             self.require(config.file_output.is_some(), "file_output.output_directory", "is required");
@@ -89,6 +98,7 @@ impl Reader {
             self.service(name, value, &mut config);
         }
         self.report.file = self.main.clone();
+        self.owned_have_nodes(&config);
         self.unique_sections(&config);
         (config, self.report)
     }

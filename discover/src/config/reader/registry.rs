@@ -1,10 +1,12 @@
 //! Sections that come from the registry (Synapse's `generator_config_path`): each takes the place of the service's own,
-//! whole or not at all. Whoever may write there is not the operator, so lines that name files, programs or other hosts,
-//! or that begin another section, are refused, as they are in a registration's options.
+//! whole or not at all. Whoever may write there is not the operator. So a line counts only if its directive is one that stays within
+//! the section and on this host, as a registration's options do; all else is refused.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use common::model::Mode;
 use serde_json::{Map, Value};
 
 use super::service::Sections;
@@ -12,71 +14,65 @@ use super::{Reader, each_line};
 use crate::config::keys::{SERVICE, SERVICE_HAPROXY, SERVICE_NGINX};
 use crate::config::types::Service;
 use crate::config::{ConfigError, Report, check};
-use crate::generators::haproxy::synapse::{lines, options};
+use crate::haproxy::words::options::{self, Place};
+use crate::haproxy::words::{lines, template};
 
 /// The generators whose sections a registry may hold.
 const GENERATORS: [&str; 3] = ["haproxy", "file_output", "nginx"];
 
-/// Words that begin a section of haproxy.cfg (configuration manual, up to 3.2).
-const TITLES: &[&str] = &[
-    "acme",
-    "backend",
-    "cache",
-    "crt-store",
-    "defaults",
-    "fcgi-app",
-    "frontend",
-    "global",
-    "http-errors",
-    "listen",
-    "log-forward",
-    "log-profile",
-    "mailers",
-    "namespace_list",
-    "peers",
-    "program",
-    "resolvers",
-    "ring",
-    "traces",
-    "userlist",
+/// nginx's directives that a registry may say in an upstream or a server: none names a file, a program or another host.
+const NGINX: &[&str] = &[
+    "add_header",
+    "client_body_buffer_size",
+    "client_body_timeout",
+    "client_header_timeout",
+    "client_max_body_size",
+    "expires",
+    "gzip",
+    "gzip_comp_level",
+    "gzip_min_length",
+    "gzip_proxied",
+    "gzip_types",
+    "gzip_vary",
+    "hash",
+    "ip_hash",
+    "keepalive",
+    "keepalive_requests",
+    "keepalive_timeout",
+    "least_conn",
+    "limit_rate",
+    "proxy_buffer_size",
+    "proxy_buffering",
+    "proxy_buffers",
+    "proxy_busy_buffers_size",
+    "proxy_connect_timeout",
+    "proxy_hide_header",
+    "proxy_http_version",
+    "proxy_ignore_client_abort",
+    "proxy_next_upstream",
+    "proxy_next_upstream_timeout",
+    "proxy_next_upstream_tries",
+    "proxy_pass_header",
+    "proxy_read_timeout",
+    "proxy_redirect",
+    "proxy_request_buffering",
+    "proxy_requests",
+    "proxy_responses",
+    "proxy_send_timeout",
+    "proxy_set_header",
+    "proxy_timeout",
+    "random",
+    "send_timeout",
+    "server_name",
+    "server_tokens",
+    "tcp_nodelay",
+    "tcp_nopush",
+    "zone",
 ];
 
-/// First words of lines that name a file, a program or another host.
-const ELSEWHERE: &[&str] = &[
-    "bind",
-    "dispatch",
-    "email-alert",
-    "errorfile",
-    "errorfiles",
-    "external-check",
-    "filter",
-    "http-error",
-    "load-server-state-from-file",
-    "server",
-    "server-template",
-    "source",
-    "use-fcgi-app",
-];
-
-/// Words that make a line name a file or another host.
-const REACHING: &[&str] = &["-f", "-M", "file", "lf-file", "errorfile", "errorfiles", "set-dst", "do-resolve"];
-
-/// First words of nginx's lines that name a file, a program or another host.
-const NGINX_ELSEWHERE: &[&str] = &[
-    "access_log",
-    "alias",
-    "auth_basic_user_file",
-    "error_log",
-    "error_page",
-    "include",
-    "proxy_pass",
-    "resolver",
-    "return",
-    "rewrite",
-    "root",
-    "server",
-    "try_files",
-];
+/// Words behind an address of a `bind` line: those that take nothing, and those with a number.
+const BIND_FLAGS: &[&str] = &["accept-proxy", "defer-accept", "tfo", "v4v6", "v6only"];
+const BIND_NUMBERS: &[&str] = &["backlog", "maxconn", "mss", "nice"];
 
 /// The service with the sections that the registry holds for it, an object of generator → section. `allowed` is
 /// `haproxy.allow_registry_options`. Generators that we do not know are passed over.
@@ -96,12 +92,15 @@ pub fn with_registry_sections(
     check::object(&mut own, SERVICE, &path, &mut report);
     let mut reader = Reader::new(report, HashMap::new());
     reader.untrusted(own.get("haproxy").unwrap_or(&Value::Null), &format!("{path}.haproxy"), allowed);
-    reader.untrusted_nginx(own.get("nginx").unwrap_or(&Value::Null), &format!("{path}.nginx"));
+    reader.untrusted_nginx(own.get("nginx").unwrap_or(&Value::Null), service.name.as_str(), &format!("{path}.nginx"));
     let mut raw = service.raw.clone();
     if let Some(raw) = raw.as_object_mut() {
         raw.extend(own);
     }
-    let Sections { haproxy, file_output_disabled, nginx, prometheus } = reader.sections(&raw, &path);
+    let Sections { mut haproxy, file_output_disabled, nginx, prometheus } = reader.sections(&raw, &path);
+    if sections.contains_key("haproxy") {
+        Arc::make_mut(&mut haproxy).from_registry = true;
+    }
     match reader.report.errors.is_empty() {
         true => Ok(Service { haproxy, file_output_disabled, nginx, prometheus, raw, ..service.clone() }),
         false => Err(ConfigError(reader.report.errors)),
@@ -111,35 +110,53 @@ pub fn with_registry_sections(
 impl Reader {
     fn untrusted(&mut self, haproxy: &Value, path: &str, allowed: &[String]) {
         for (at, line) in each_line(haproxy, SERVICE_HAPROXY, path) {
-            let in_listen = at.starts_with(&format!("{path}.listen["));
-            if let Some(why) = problem(line, in_listen, allowed) {
+            if let Some(why) = problem(line, allowed) {
                 self.report.error(&at, why);
             }
         }
-        for key in ["bind_options", "bind_address"] {
-            let unsafe_words = haproxy[key].as_str().is_some_and(|words| words.contains(['#', '"', '\'', '\\', '$']));
-            self.require(!unsafe_words, &format!("{path}.{key}"), "has a character that a registry may not use there");
+        let shared = haproxy["shared_frontend"].is_null();
+        self.require(
+            shared,
+            &format!("{path}.shared_frontend"),
+            "decides about other services' requests: a registry may not",
+        );
+        let address = haproxy["bind_address"].as_str().unwrap_or("*");
+        let good = address.bytes().all(|b| b.is_ascii_alphanumeric() || b"*._:[]-".contains(&b));
+        self.require(good, &format!("{path}.bind_address"), "is no host or address");
+        let mut words = haproxy["bind_options"].as_str().unwrap_or_default().split_ascii_whitespace();
+        while let Some(word) = words.next() {
+            let number = |text: &str| text.parse::<i32>().is_ok();
+            let good = BIND_FLAGS.contains(&word) || BIND_NUMBERS.contains(&word) && words.next().is_some_and(number);
+            let flags = [BIND_FLAGS, BIND_NUMBERS].concat().join(", ");
+            self.require(
+                good,
+                &format!("{path}.bind_options"),
+                &format!("{word:?} is none of {flags}, or has no number"),
+            );
         }
         if let Some(words) = haproxy["server_options"].as_str() {
-            let filled = options::fill(words, "host", "1", "name");
-            if let Err(why) = filled.and_then(|filled| options::check(&filled, allowed, &|_| true)) {
+            let place = Place { allowed, tracked: &|_| true, ..Place::of_mode(Mode::Http) };
+            if let Err(why) =
+                template::fill(words, "host", "1", "name").and_then(|filled| options::readable(&filled, &place))
+            {
                 self.report.error(&format!("{path}.server_options"), why);
             }
         }
     }
 
     /// Lines that end a block or a directive, and those that reach elsewhere.
-    fn untrusted_nginx(&mut self, nginx: &Value, path: &str) {
+    fn untrusted_nginx(&mut self, nginx: &Value, service: &str, path: &str) {
         for (at, line) in each_line(nginx, SERVICE_NGINX, path) {
-            let first = line.split_whitespace().next().unwrap_or_default();
-            let reaches = NGINX_ELSEWHERE.contains(&first) || first.starts_with("ssl_") || first.contains("_by_lua");
-            let good = !reaches && one_directive(line);
-            self.require(good, &at, "names a file, a program or another host, or is more than one directive");
+            let first = line.split_whitespace().next().unwrap_or_default().trim_end_matches(';');
+            let good = NGINX.contains(&first) && one_directive(line);
+            self.require(good, &at, "is no directive that a registry may say, or more than one");
         }
-        for key in ["listen_address", "listen_options", "server_options", "upstream_name"] {
-            let good = nginx[key].as_str().is_none_or(one_directive);
-            self.require(good, &format!("{path}.{key}"), "is more than words of one directive");
+        for key in ["listen_address", "listen_options", "server_options"] {
+            let good = nginx[key].as_str().is_none_or(|text| one_directive(text) && !text.contains(['/', '$', '\\']));
+            self.require(good, &format!("{path}.{key}"), "is more than plain words of one directive");
         }
+        let own = nginx["upstream_name"].as_str().is_none_or(|name| name == service);
+        self.require(own, &format!("{path}.upstream_name"), "is not the service's name");
     }
 }
 
@@ -148,74 +165,19 @@ fn one_directive(text: &str) -> bool {
 }
 
 /// What a line from the registry says that it may not say.
-fn problem(line: &str, in_listen: bool, allowed: &[String]) -> Option<String> {
+fn problem(line: &str, allowed: &[String]) -> Option<String> {
     let mut words = line.split_whitespace();
-    let first = words.next()?.to_lowercase();
-    let permitted = |word: &str| allowed.iter().any(|a| a == word);
-    let reaching = |word: &&str| {
-        (REACHING.contains(word) || word.contains("lua.") || word.contains("map(") || word.contains("map_"))
-            && !permitted(word)
-    };
-    if TITLES.contains(&first.as_str()) {
-        return Some(format!("{line:?} begins another section"));
-    }
-    if ELSEWHERE.contains(&first.as_str()) && !permitted(&first)
-        || first == "log" && words.clone().next() != Some("global")
-    {
-        return Some(format!("{line:?} names a file, a program or another host, which a registry may not"));
-    }
-    if let Some(word) = words.clone().find(reaching) {
-        return Some(format!("{line:?} names a file or another host ({word}), which a registry may not"));
-    }
-    if line.contains('"') && line.contains('$') {
-        return Some(format!("{line:?} would be filled in from HAProxy's environment"));
-    }
-    if first == "default-server" {
-        let words: Vec<&str> = words.collect();
-        return options::check(&words.join(" "), allowed, &|_| true).err();
-    }
-    (in_listen && lines::split(line).2).then(|| format!("{line:?} is no line that we know"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::problem;
-
-    #[test]
-    fn lines_from_the_registry_stay_within_their_section_and_this_host() {
-        for good in [
-            "mode http",
-            "option httpchk GET /health",
-            "timeout server 5s",
-            "log global",
-            "default-server inter 2s",
-            "http-request set-header X-A \"a b\"",
-            "acl a path_beg /a",
-            "balance leastconn",
-        ] {
-            assert_eq!(problem(good, true, &[]), None);
+    if words.next()?.eq_ignore_ascii_case("default-server") {
+        let words = words.collect::<Vec<_>>().join(" ");
+        // The line stays as it is, in a section whose mode is not known here.
+        for place in [Mode::Http, Mode::Tcp].map(|mode| Place { allowed, ..Place::of_mode(mode) }) {
+            match options::parse(&words, &place) {
+                Ok(read) if read.to_string() == words && read.id().is_none() => {}
+                Ok(read) => return Some(format!("{line:?}: write \"default-server {read}\", without id")),
+                Err(why) => return Some(format!("{line:?}: {why}")),
+            }
         }
-        for bad in [
-            "listen evil",
-            "  Backend evil",
-            "log-forward x",
-            "http-errors x",
-            "bind :1",
-            "server x 10.9.9.9:1",
-            "errorfile 503 /etc/shadow",
-            "http-request return status 200 file /etc/shadow",
-            "acl a src -f /etc/shadow",
-            "http-request set-header X %[path,map(/etc/shadow)]",
-            "http-request lua.x",
-            "http-request set-header X \"$HOME\"",
-            "log 10.9.9.9 local0",
-            "default-server crt /etc/x",
-            "quux",
-            ".notice x",
-        ] {
-            assert!(problem(bad, true, &[]).is_some(), "{bad}");
-        }
-        assert_eq!(problem("errorfile 503 /x", true, &["errorfile".to_owned()]), None);
-        assert_eq!(problem("quux", false, &[]), None, "such a line is left out of a list of its own");
+        return None;
     }
+    lines::problem(line, allowed)
 }

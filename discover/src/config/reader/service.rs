@@ -10,7 +10,7 @@ use super::Reader;
 use crate::config::keys::{DISCOVERY, SERVICE_HAPROXY};
 use crate::config::registration;
 use crate::config::types::{Config, Discovery, Service, ServiceHaproxy, ServiceNginx, ServicePrometheus};
-use crate::generators::haproxy::synapse::template_problem;
+use crate::haproxy::words::template::template_problem;
 
 /// A service's parts for the generators.
 pub(super) struct Sections {

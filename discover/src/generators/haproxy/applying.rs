@@ -1,7 +1,7 @@
 //! Carrying out a plan: the only I/O that changes anything. What HAProxy makes of it is known to the next plan.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,18 +15,23 @@ use super::connection::ConnectionError;
 use super::generator::{Haproxy, LOOK_EVERY};
 use super::layout::Layout;
 use super::plan::{Applied, Live, Plan, ReloadReason};
-use super::refused::take_words;
+use super::proving::search;
 use super::server::Server;
 use super::status::ReloadRecord;
 use super::steps::{Ran, StepError};
+use super::trial::Trial;
 use crate::edge::RuleMap;
 use crate::generators::Outcome;
+use crate::haproxy::blame::NoFinding;
+use crate::haproxy::check::deadline;
 use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
 
 /// Between two tries to delete busy servers: at first, and at most.
 const COLLECT_AFTER: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
-/// Times that a refused file is tried without some of its servers' words, in one turn; HAProxy names up to 20 each time.
-const TRIES: usize = 16;
+/// How long one turn may delete servers; further ones are left to the next.
+const COLLECT_FOR: Duration = Duration::from_millis(100);
+/// So many refused operations of one slice are told one by one.
+const MOST_TOLD: usize = 5;
 
 /// Why a turn could not be applied.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,8 @@ impl Haproxy {
     pub(super) async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
         let mut again = None;
         self.keep_state();
+        self.tell_waiting();
+        self.prove();
         if !matches!(plan, Plan::Reload { .. }) {
             self.note().waiting = None;
         }
@@ -74,8 +81,8 @@ impl Haproxy {
             Plan::Unchanged => {}
             Plan::Live(live) => {
                 let done = self.apply_live(live).await?;
-                // What was refused, or is not known to be done, is planned anew.
-                again = (!done).then(Instant::now);
+                // What was refused, or is not known to be done, is planned anew; so is what is left for the next turn.
+                again = (!done || !self.behind.is_empty()).then(Instant::now);
             }
             Plan::Reload { interim, layout, reasons } => {
                 if let Some(interim) =
@@ -83,12 +90,15 @@ impl Haproxy {
                 {
                     self.apply_live(interim).await?;
                 }
-                match self.pace.wait(Instant::now()) {
-                    Some(at) => {
-                        self.note().waiting = Some(reasons.iter().map(|r| r.to_string()).collect());
-                        again = Some(at);
+                let more = !self.behind.is_empty() && !reasons.contains(&ReloadReason::Refused);
+                let awaited = self.awaited_words(Instant::now()).map(|at| (at, None));
+                match self.reload_wait().await.or(awaited) {
+                    Some((at, why)) => {
+                        let words = reasons.iter().map(|r| r.to_string()).chain(why);
+                        self.note().waiting = Some(words.collect());
+                        again = Some(if more { Instant::now() } else { at });
                     }
-                    None => again = self.paced_reload(layout, reasons).await?,
+                    None => again = self.paced_reload(layout, reasons).await?.or(more.then(Instant::now)),
                 }
             }
         }
@@ -102,7 +112,8 @@ impl Haproxy {
         let written = self.writing.wait(now).filter(|_| self.unwritten);
         let (section, name, bind) = (self.lingering.next_end(now), self.names.next_due(), self.binds.next_due());
         let rule = self.edge.as_ref().and_then(|edge| edge.next_end(now));
-        let due = [again, collected, looked, written, section, rule, name, bind];
+        let structure = self.churn.next_due().filter(|at| *at > now);
+        let due = [again, collected, looked, written, section, rule, name, bind, structure];
         Ok(due.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
     }
 
@@ -111,8 +122,10 @@ impl Haproxy {
     async fn apply_live(&mut self, mut live: Live) -> Result<bool, HaproxyError> {
         self.delete_sections(&mut live).await;
         let written = self.write(&live.layout);
+        let began = Instant::now();
         let ran = self.connection.run(&live, &self.files.rules_name(), &self.metrics).await;
-        for step in &live.ops {
+        self.slices.took(live.steps().count(), began.elapsed());
+        for step in live.steps() {
             if let ServerChange::Retire(server) = &step.change {
                 let section = self.applied.lingering.entry(step.section.clone()).or_default();
                 section.insert(server.name.clone(), Server { maint: true, ..server.clone() });
@@ -133,8 +146,11 @@ impl Haproxy {
                 self.verify().await;
             }
             Ran::Refused(errors) => {
-                for error in &errors {
+                for error in errors.iter().take(MOST_TOLD) {
                     warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
+                }
+                if let Some(more @ 1..) = errors.len().checked_sub(MOST_TOLD) {
+                    warn!(more, "HAProxy refused further runtime operations; a reload will do them.");
                 }
                 if errors.iter().any(StepError::no_sections) {
                     self.makes_none = self.connection.version().cloned();
@@ -210,14 +226,10 @@ impl Haproxy {
     async fn load(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<Reloaded, HaproxyError> {
         let started = Instant::now();
         let candidate = self.files.write_candidate(&layout)?;
-        if let Err(error) = self.connection.check(&candidate).await {
-            return match self.blame(&layout, &error).await? {
+        if let Err(error) = self.check(&candidate, &layout).await {
+            return match self.blame(&layout, &error).await {
                 true => Ok(Reloaded::WithoutSome),
-                false => {
-                    // What was tried last is not what an operator wants to see there.
-                    self.files.write_candidate(&layout)?;
-                    Err(error.into())
-                }
+                false => Err(error.into()),
             };
         }
         self.try_new_binds(&layout)?;
@@ -247,30 +259,43 @@ impl Haproxy {
         }
     }
 
-    /// Finds the servers whose registrations brought what HAProxy refuses, and leaves them out from now on; false when
-    /// there are none, or what remains is refused as well.
-    async fn blame(&mut self, layout: &Layout, error: &ConnectionError) -> Result<bool, HaproxyError> {
-        let (mut probe, mut culprits) = (layout.clone(), Vec::new());
-        let mut said = error.said().map(str::to_owned);
-        for _ in 0..TRIES {
-            let Some(words) = said.take() else { return Ok(false) };
-            let Some(more) = take_words(&mut probe, &self.files.candidate(), &words) else { return Ok(false) };
-            culprits.extend(more);
-            let candidate = self.files.write_candidate(&probe)?;
-            match self.connection.check(&candidate).await {
-                Ok(()) => break,
-                Err(error) => said = error.said().map(str::to_owned),
+    async fn check(&self, candidate: &Path, layout: &Layout) -> Result<(), ConnectionError> {
+        let Some(checker) = self.connection.checker(&self.files) else { return Ok(()) };
+        let servers = layout.sections.iter().map(|section| section.servers.len()).sum();
+        self.metrics.config_checks.inc();
+        checker.admit(candidate, deadline(checker.timeout, servers)).await
+    }
+
+    /// Finds out which registrations HAProxy refuses the file for, and leaves them out from now on; false when the fault is not theirs.
+    async fn blame(&mut self, layout: &Layout, error: &ConnectionError) -> bool {
+        let Some(checker) = self.connection.checker(&self.files).filter(|_| error.verdict().is_some()) else {
+            return false;
+        };
+        let trial = Trial::of_all(layout, &self.applied.layout, self.samples(layout));
+        let probe = self.files.probe();
+        let found = search(&trial, &checker, &probe, &self.metrics.config_checks).await;
+        let _ = std::fs::remove_file(&probe); // only tidiness
+        match found {
+            Ok(finding) if finding.guilty.is_empty() && finding.undecided.is_empty() => false, // good now
+            Ok(finding) => {
+                let blamed = self.proofs.judged(&trial, finding, Instant::now());
+                self.tell_blamed(blamed);
+                if self.applied.unknown == Some(ReloadReason::Refused) {
+                    self.applied.unknown = None; // what was refused is not wanted any more
+                }
+                true
             }
+            Err(NoFinding::NotTheirs(why)) => {
+                warn!(why, "HAProxy refuses the operator's own text: the fault is no registration's.");
+                false
+            }
+            Err(NoFinding::Unknown) => false,
         }
-        for culprit in &culprits {
-            warn!(server = %culprit, why = culprit.why, "HAProxy refuses a registration's words; it is left out of haproxy.cfg.");
-        }
-        self.refused.add(culprits);
-        self.tell_quarantined();
-        if self.applied.unknown == Some(ReloadReason::Refused) {
-            self.applied.unknown = None; // what was refused is not wanted any more
-        }
-        Ok(true)
+    }
+
+    /// Until when a reload waits for words that are being judged, if it does.
+    fn awaited_words(&mut self, now: Instant) -> Option<Instant> {
+        if self.proving.judges_new() { self.proofs.hold(now) } else { None }
     }
 
     /// Deletes servers that were retired, where this version can and they are idle. Gives when to try again.
@@ -282,8 +307,14 @@ impl Haproxy {
         let (at, wait) = self.collect_at.unwrap_or((Instant::now(), COLLECT_AFTER[0]));
         self.collect_at = Some((at, wait));
         if at <= Instant::now() {
-            self.connection.delete_idle(&mut self.applied.lingering, &self.metrics).await;
-            self.collect_at = Some((Instant::now() + wait, COLLECT_AFTER[1].min(wait * 2)));
+            let until = Instant::now() + COLLECT_FOR;
+            let after = self.collected.take();
+            let lingering = &mut self.applied.lingering;
+            self.collected = self.connection.delete_idle(lingering, after.as_ref(), until, &self.metrics).await;
+            self.collect_at = Some(match self.collected {
+                Some(_) => (Instant::now(), wait),
+                None => (Instant::now() + wait, COLLECT_AFTER[1].min(wait * 2)),
+            });
         }
         self.collect_at.filter(|_| !self.applied.lingering.is_empty()).map(|(at, _)| at)
     }
@@ -293,6 +324,9 @@ impl Haproxy {
         layout: Layout,
         reasons: BTreeSet<ReloadReason>,
     ) -> Result<Option<Instant>, HaproxyError> {
+        let known = matches!(self.applied.unknown, None | Some(ReloadReason::Refused));
+        let before = known.then(|| self.applied.layout.clone());
+        self.proofs.release();
         let outcome = self.reload(layout, &reasons).await;
         let now = Instant::now();
         if let Ok(Reloaded::WithoutSome) = outcome {
@@ -304,6 +338,10 @@ impl Haproxy {
         match outcome {
             Ok(_) => {
                 self.pace.succeeded(now);
+                if let Some(before) = before {
+                    self.churn.loaded(&before, &self.applied.layout, &reasons, now);
+                }
+                self.count_workers().await;
                 Ok(None)
             }
             Err(error) => {

@@ -109,6 +109,23 @@ pub enum ServerChange {
 }
 
 impl ServerChange {
+    /// The server, as it will be; one that goes, as it is.
+    pub fn server(&self) -> &Server {
+        match self {
+            Self::Add(server) | Self::Retire(server) => server,
+            Self::Revive { now, .. } | Self::Alter { now, .. } | Self::Replace { now, .. } => now,
+        }
+    }
+
+    /// Whether a server that was sent requests is to get none any more.
+    pub fn is_dead(&self) -> bool {
+        match self {
+            Self::Retire(_) => true,
+            Self::Alter { was, now } | Self::Replace { was, now } => was.serves() && !now.serves(),
+            Self::Add(_) | Self::Revive { .. } => false,
+        }
+    }
+
     /// Changes of a lower number are made first.
     pub(super) fn urgency(&self) -> u8 {
         match self {

@@ -1,7 +1,7 @@
 //! Services as sections, in docker-discover's way: one `listen` for each, on its own port. Pure, and cached: a service
 //! whose pool did not change costs a pointer comparison.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,17 @@ use common::model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, St
 use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};
+use super::names::{self, section_name, server_name, service_of};
 use super::ports::Ports;
-use super::server::{Own, Server, server_name};
+use super::server::{Own, Server};
 use super::settings::HaproxySettings;
+use super::stats::StatsUser;
 use super::synapse::Quarantined;
-use super::synapse::options::{check, fill};
 use crate::haproxy::version::Capabilities;
+use crate::haproxy::words::options::{Place, parse};
+use crate::haproxy::words::template::fill;
 use crate::names::Resolved;
+use crate::seniority::mode;
 
 /// A template that cannot be read, parsed or rendered.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +52,13 @@ pub struct Composer {
     header: Arc<str>,
     /// The same without the stats page.
     header_without_stats: Arc<str>,
+    /// The names of the header's sections: no service's may be called so.
+    taken: BTreeSet<String>,
+    /// Services that are called so.
+    clashes: Vec<Quarantined>,
     cache: HashMap<ServiceName, Cached>,
+    /// The mode of each section, also from before a restart: no newcomer changes it.
+    modes: HashMap<ServiceName, Mode>,
     /// Sections rendered anew since the start.
     renders: u64,
 }
@@ -84,11 +94,28 @@ impl Composer {
                 .map_err(|source| TemplateError::Tera { name: shown, source: Box::new(source) })?;
         }
         let (header, cache): (Arc<str>, _) = ("".into(), HashMap::new());
-        let mut composer = Self { settings, tera, header_without_stats: header.clone(), header, cache, renders: 0 };
+        let (header_without_stats, taken, clashes) = (header.clone(), BTreeSet::new(), Vec::new());
+        let (modes, renders) = (HashMap::new(), 0);
+        let mut composer = Self { settings, tera, header_without_stats, header, taken, clashes, cache, modes, renders };
         composer.header = composer.render_header(composer.settings.stats_port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
+        composer.taken = names::of_proxies(&composer.header).map(str::to_owned).collect();
+        if !composer.settings.stats.users.is_empty() && !composer.header.contains("http_auth(") {
+            tracing::warn!(
+                "The template header.tera does not ask for the users of --stats-auth-file (stats_users): everybody may read the stats page."
+            );
+        }
         composer.skeleton("example", Port::MIN, Mode::Http)?;
         Ok(composer)
+    }
+
+    /// Takes over from before a restart in which mode each section is.
+    pub fn remember(&mut self, layout: &Layout) {
+        for section in &layout.sections {
+            if let (Some(service), Some(mode)) = (service_of(&section.name), mode_of(&section.skeleton)) {
+                self.modes.insert(service, mode);
+            }
+        }
     }
 
     /// Sections rendered anew since the start.
@@ -108,17 +135,19 @@ impl Composer {
 
     /// The registrations that the last turn left out.
     pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
-        self.cache.values().flat_map(|cached| &cached.quarantined)
+        self.cache.values().flat_map(|cached| &cached.quarantined).chain(&self.clashes)
     }
 
     fn render_header(&self, stats_port: Option<Port>) -> Result<String, TemplateError> {
         let s = &self.settings;
         let mut context = Context::new();
         context.insert("maxconn", &s.maxconn);
+        context.insert("listener_maxconn", &s.listener_maxconn);
         context.insert("socket", &s.socket);
         context.insert("user", &s.user.as_ref().map(|(user, _)| user));
         context.insert("group", &s.user.as_ref().map(|(_, group)| group));
-        context.insert("stats", &stats_port.map(|port| s.listen.binds(port)));
+        context.insert("stats", &stats_port.map(|port| s.listen_of(port).binds(port)));
+        context.insert("stats_users", &s.stats.users.iter().map(StatsUser::words).collect::<Vec<_>>());
         let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
         for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
             context.insert(name, &value);
@@ -130,6 +159,7 @@ impl Composer {
         let mut context = Context::new();
         context.insert("service", service);
         context.insert("port", &port);
+        context.insert("listener_maxconn", &self.settings.listener_maxconn);
         context.insert("binds", &self.settings.listen.binds(port));
         context.insert("mode", mode.as_str());
         self.render("section.tera", &context)
@@ -145,8 +175,13 @@ impl Composer {
     ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
+        let mut clashes = Vec::new();
         for (service, port) in &ports.listed {
             let Some(pool) = services.get(service) else { continue };
+            if !self.taken.is_empty() && self.taken.contains(&*section_name(service)) {
+                clashes.push(clash(service));
+                continue;
+            }
             let cached = self.cache.get(service);
             let same = |c: &&Cached| c.port == *port && c.generation == names.generation() && c.can == *can;
             if let Some(cached) = cached.filter(|c| Arc::ptr_eq(&c.pool, pool)).filter(same) {
@@ -168,6 +203,7 @@ impl Composer {
                         section: section.clone(),
                         quarantined,
                     };
+                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (service.clone(), mode)));
                     self.cache.insert(service.clone(), cached);
                     sections.push(section);
                 }
@@ -177,9 +213,26 @@ impl Composer {
                 }
             }
         }
+        self.renders += u64::from(clashes != self.clashes);
+        self.clashes = clashes;
         self.cache.retain(|service, _| ports.listed.contains_key(service));
+        self.modes.retain(|service, _| services.contains_key(service));
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
+    }
+
+    /// A section as every service's is made, under a name that no section of `layout` has.
+    pub fn sample(&self, layout: &Layout, can: &Capabilities) -> Option<Arc<Section>> {
+        let mut name = String::from("discover-sample");
+        while layout.sections.iter().any(|section| *section.name == *name) {
+            name.push('_');
+        }
+        let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
+        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
+        let server = Server { name: "sample".into(), address, params, weight: 1, maint: false, line: None, own };
+        let (name, inherited, text) = (name.into(), "".into(), Default::default());
+        Some(Arc::new(Section { name, skeleton, servers: vec![server], inherited, text }))
     }
 
     fn section(
@@ -190,14 +243,28 @@ impl Composer {
         names: &Resolved,
         can: &Capabilities,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
-        let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
-        let mode = backends().find_map(|b| b.mode).unwrap_or(self.settings.default_mode);
+        let name = section_name(service);
+        let mode = mode(pool, self.settings.default_mode, self.modes.get(service).copied());
         let params = params(&self.settings.check, self.settings.slow_start, can);
-        let (servers, quarantined) = servers(service, pool, &params, names);
-        let skeleton = self.skeleton(service.as_str(), port, mode)?.into();
-        let (name, inherited, text) = (service.as_str().into(), "".into(), Default::default());
+        let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
+        let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
+        let place = Place { http_checks, ..Place::of_mode(mode) };
+        let (servers, quarantined) = servers(service, pool, &params, names, &place);
+        let (inherited, text) = ("".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
+}
+
+/// A service whose section would have the name of one in the operator's header.
+fn clash(service: &ServiceName) -> Quarantined {
+    let server = section_name(service).to_string();
+    let reason = format!("the header has a section {server} already: call one of the two otherwise");
+    Quarantined { service: service.clone(), server, reason }
+}
+
+/// The mode that a section's own lines say.
+fn mode_of(skeleton: &str) -> Option<Mode> {
+    skeleton.lines().find_map(|line| line.trim_start().strip_prefix("mode ")?.trim().parse().ok())
 }
 
 /// What stands on every server's line.
@@ -218,13 +285,15 @@ pub(super) fn servers(
     pool: &Pool,
     params: &Arc<str>,
     names: &Resolved,
+    place: &Place<'_>,
 ) -> (Vec<Server>, Vec<Quarantined>) {
     let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
     // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
     let any_up = backends().any(|b| b.status == Status::Up);
     let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
+    let mut ids = HashSet::new();
     for backend in backends() {
-        match server(backend, any_up, params, names) {
+        match server(backend, any_up, params, names, place, &mut ids) {
             Ok(server) => servers.extend(server),
             Err(reason) => {
                 let server = backend.id.to_string();
@@ -239,12 +308,19 @@ pub(super) fn servers(
 ///
 /// # Errors
 /// What is wrong with the words that its registration asks for.
-fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) -> Result<Option<Server>, String> {
+fn server(
+    backend: &Backend,
+    any_up: bool,
+    params: &Arc<str>,
+    names: &Resolved,
+    place: &Place<'_>,
+    ids: &mut HashSet<u32>,
+) -> Result<Option<Server>, String> {
     let ip = match &backend.host {
         Host::Ip(ip) => *ip,
         Host::Name(name) => match names.get(name) {
             Some(ip) => ip,
-            None => return Ok(None),
+            None => return names.refused(name).map_or(Ok(None), |why| Err(why.to_owned())),
         },
     };
     let (name, address) = (server_name(backend.id.as_str()), SocketAddr::new(ip, backend.port.get()));
@@ -253,9 +329,13 @@ fn server(backend: &Backend, any_up: bool, params: &Arc<str>, names: &Resolved) 
             Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }
         }
         Some(options) => {
-            let words = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
-                .and_then(|words| check(&words, &[], &|_| false).map(|()| words))
+            let own = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
+                .and_then(|words| parse(&words, place))
                 .map_err(|why| format!("haproxy_server_options: {why}"))?;
+            if let Some(id) = own.id().filter(|id| !ids.insert(*id)) {
+                return Err(format!("haproxy_server_options: id {id} belongs to another registration"));
+            }
+            let words = own.to_string();
             let line = format!("server {name} {address} {params} {words}").into();
             Server { line: None, ..Server::of_line(name, address, line) }.with_own(&words)
         }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use common::model::ServiceName;
 
 use super::compose::{Composer, TemplateError};
-use super::layout::Layout;
+use super::layout::{Layout, Section};
 use super::ports::Ports;
 use super::synapse::{Quarantined, SynapseComposer};
 use crate::haproxy::version::Capabilities;
@@ -64,10 +65,19 @@ impl Composing {
         }
     }
 
+    /// A section of nobody's, as every service's is made, that is in no layout: `None` where each service's text is the operator's.
+    pub fn sample(&self, layout: &Layout, can: &Capabilities) -> Option<Arc<Section>> {
+        match self {
+            Self::Native(composer) => composer.sample(layout, can),
+            Self::Synapse(_) => None,
+        }
+    }
+
     /// Takes over what a file from before a restart says, so that the restart changes nothing.
     pub fn remember(&mut self, layout: &Layout) {
-        if let Self::Synapse(composer) = self {
-            composer.remember_ids(layout);
+        match self {
+            Self::Native(composer) => composer.remember(layout),
+            Self::Synapse(composer) => composer.remember_ids(layout),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The running HAProxy, however it is run: asked, changed, loaded.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::files::FileError;
@@ -8,12 +8,14 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::checker::Checker;
 use super::files::{ConfigFiles, OnDisk};
+use super::ids::Ids;
 use super::layout::Layout;
 use super::plan::Applied;
 use super::readback;
 use crate::generators::output::{OutputError, shell};
-use crate::haproxy::check::{self, CheckError};
+use crate::haproxy::check::{self, CHECK_TIMEOUT, CheckError, deadline};
 use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
 use crate::haproxy::process::{self, Launch, ProcessError, Running};
 use crate::haproxy::runtime::{Runtime, RuntimeError};
@@ -27,10 +29,10 @@ pub(super) const PATIENCE: Deadlines = Deadlines { connect: Duration::from_secs(
 /// How long somebody else may take to start HAProxy once there is a file for it.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a master that lives may be silent: 2.6 answers nobody while it executes itself.
-const MASTER_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const MASTER_PATIENCE: Duration = Duration::from_secs(5);
 /// The same for a master of which only the socket's file is known: often it is one of the past.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// Who runs HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -84,11 +86,11 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// What HAProxy said against a file, if that is what went wrong.
-    pub fn said(&self) -> Option<&str> {
+    /// What a check says against a file, in HAProxy's words or ours, if that is what went wrong.
+    pub fn verdict(&self) -> Option<String> {
         match self {
-            Self::Check(CheckError::Refused { output, .. }) => Some(output),
-            Self::Command(OutputError::Command { what: "check_command", why, .. }) => Some(why),
+            Self::Check(error) => error.verdict(),
+            Self::Command(OutputError::Command { what: "check_command", why, .. }) => Some(why.clone()),
             _ => None,
         }
     }
@@ -103,7 +105,7 @@ pub struct Connection {
     can: Capabilities,
     version: Option<Version>,
     /// It did not answer when it was asked last.
-    silent: bool,
+    pub(super) silent: bool,
     child: Option<Child>,
     /// The master's process, once seen. In external mode it may belong to another namespace and is not used.
     pub(super) master_pid: Option<i32>,
@@ -111,9 +113,12 @@ pub struct Connection {
     gone: bool,
     /// The worker that answers is a process of our own network: trying a port here says something.
     near: bool,
-    commands: Commands,
+    pub(super) commands: Commands,
     /// Further sockets, which get every operation that the first one gets.
     pub(super) others: Vec<Runtime>,
+    pub(super) ids: Ids,
+    /// How long a check of a small file may take.
+    check_timeout: Duration,
 }
 
 impl Connection {
@@ -125,10 +130,32 @@ impl Connection {
         // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
         let can = Capabilities::of(&Version::OLDEST);
         let master = launch.master();
-        let (commands, others) = (Commands::default(), Vec::new());
+        let (commands, others, ids) = (Commands::default(), Vec::new(), Ids::default());
         let (version, child, master_pid) = (None, None, None);
         let (silent, gone, near) = (false, false, false);
-        Self { mode, master, launch, runtime, can, version, silent, child, master_pid, gone, near, commands, others }
+        Self {
+            mode,
+            master,
+            launch,
+            runtime,
+            can,
+            version,
+            silent,
+            child,
+            master_pid,
+            gone,
+            near,
+            commands,
+            others,
+            ids,
+            check_timeout: CHECK_TIMEOUT,
+        }
+    }
+
+    /// With another deadline for checks of small files; large ones get more.
+    #[must_use]
+    pub fn with_check_timeout(self, check_timeout: Duration) -> Self {
+        Self { check_timeout, ..self }
     }
 
     /// A connection to a HAProxy that somebody else runs, in Synapse's way. `program` judges candidates, where it exists
@@ -220,6 +247,7 @@ impl Connection {
         };
         self.silent = answers.is_err();
         let (info, running) = answers?;
+        self.ids.seen(&running);
         if self.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
             for fault in info.version.known_faults() {
@@ -291,29 +319,23 @@ impl Connection {
         if self.mode != ProcessMode::Spawn || self.find_master().await?.is_some() || !ours {
             return Ok(());
         }
-        self.check(files.live()).await?;
+        if let Some(checker) = self.checker(files) {
+            checker.admit(files.live(), deadline(self.check_timeout, files.count_servers())).await?;
+        }
         self.start().await?;
         files.settle();
         Ok(())
     }
 
-    /// Validates a file with this HAProxy's program.
-    ///
-    /// # Errors
-    /// [`ConnectionError::Check`].
-    pub async fn check(&self, candidate: &Path) -> Result<(), ConnectionError> {
-        match self.mode {
-            // Its HAProxy is elsewhere and may be another version: whoever runs it validates.
-            ProcessMode::Files => Ok(()),
-            ProcessMode::Spawn | ProcessMode::External => Ok(check::check(&self.launch.program, candidate).await?),
-            ProcessMode::Commands => match &self.commands.check {
-                Some(command) => Ok(shell("check_command", command).await?),
-                None => match check::check(&self.launch.program, candidate).await {
-                    Err(CheckError::Run { .. }) => Ok(()), // no program here; whoever reloads it judges
-                    judged => Ok(judged?),
-                },
-            },
-        }
+    /// Who judges files. `None` in files mode: the HAProxy is elsewhere and may be another version, so whoever runs it judges.
+    pub fn checker(&self, files: &ConfigFiles) -> Option<Checker> {
+        (self.mode != ProcessMode::Files).then(|| Checker {
+            program: self.launch.program.clone(),
+            command: self.commands.check.clone(),
+            candidate: files.candidate(),
+            timeout: self.check_timeout,
+            may_lack_program: self.mode == ProcessMode::Commands,
+        })
     }
 
     /// Has HAProxy load the live file: a reload where it runs, a start where it does not. Gives what it said.
@@ -344,31 +366,6 @@ impl Connection {
                 Ok(log)
             }
             ReloadOutcome::Failed { log } => Err(ConnectionError::Refused(log)),
-        }
-    }
-
-    async fn reload_by_command(&mut self) -> Result<String, ConnectionError> {
-        let Some(command) = self.commands.reload.clone() else { return Ok(String::new()) };
-        let dead = if self.asks() && !self.silent { self.dead_servers().await } else { Vec::new() };
-        shell("reload_command", &command).await?;
-        self.runtime.reopen();
-        self.others.iter_mut().for_each(Runtime::reopen);
-        if self.asks() {
-            self.await_socket().await;
-        }
-        self.mark_dead(&dead).await;
-        Ok(String::new())
-    }
-
-    /// A command may return before the new worker answers. One that does not in time is found out by the next look.
-    async fn await_socket(&mut self) {
-        let began = Instant::now();
-        while began.elapsed() < MASTER_PATIENCE {
-            match self.runtime.info().await {
-                Ok(info) if !info.stopping => return,
-                _ => self.runtime.reopen(),
-            }
-            sleep(POLL).await;
         }
     }
 

@@ -148,6 +148,17 @@ impl ConfigFiles {
         Ok(OnDisk { layout, unknown })
     }
 
+    /// About how many servers the live file has.
+    pub fn count_servers(&self) -> usize {
+        let text = std::fs::read_to_string(&self.live).unwrap_or_default();
+        text.lines().filter(|line| line.trim_start().starts_with("server ")).count()
+    }
+
+    /// A file that registrants' words are judged with.
+    pub fn probe(&self) -> PathBuf {
+        crate::generators::output::beside(&self.candidate, ".probe")
+    }
+
     /// The texts of the live file and of the last good one, as far as they are there.
     pub fn texts(&self) -> Vec<String> {
         [self.live.clone(), self.last_good()].iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()

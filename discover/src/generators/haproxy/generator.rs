@@ -2,6 +2,7 @@
 //! the plan out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,25 +11,31 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::applying::HaproxyError;
-use super::binds::{Binds, Listening};
+use super::binds::Binds;
+use super::churn::Churn;
 use super::compose::{Composer, TemplateError};
 use super::composing::{Composing, Given};
-use super::connection::Connection;
+use super::connection::{Connection, ProcessMode};
 use super::edge::{EdgeComposer, Idle};
 use super::files::ConfigFiles;
 use super::layout::{Layout, Section};
 use super::lingering::Lingering;
+use super::loops::Loops;
 use super::plan::{Applied, Live, Plan, ReloadReason, plan};
-use super::readback::Retired;
-use super::refused::Refused;
+use super::proofs::{Blamed, Proofs};
+use super::proving::Proving;
+use super::readback::{Place, Retired};
 use super::reload::ReloadPace;
 use super::settings::HaproxySettings;
-use super::status::{HaproxyStatus, SniStatus};
+use super::slices::{Behind, Slices};
+use super::status::HaproxyStatus;
 use super::synapse::{Quarantined, SynapseComposer};
 use super::writing::WritePace;
+use crate::addresses::AddressPolicy;
 use crate::edge::frontend::{Frame, section_number};
-use crate::edge::{EdgeSettings, Lost, Routing, RuleMap, Way};
+use crate::edge::{EdgeSettings, Routing, RuleMap};
 use crate::generators::{Generator, Outcome};
+use crate::haproxy::blame::NoFinding;
 use crate::haproxy::shortage::is_shortage;
 use crate::haproxy::version::{Capabilities, Version};
 use crate::metrics::Metrics;
@@ -49,7 +56,7 @@ pub struct Haproxy {
     /// The HTTP edge, if there is one.
     pub(super) edge: Option<Box<EdgeComposer>>,
     /// What of the edge was told last.
-    routing: Arc<Routing>,
+    pub(super) routing: Arc<Routing>,
     /// The edge's rules as they are on disk, as far as is known.
     pub(super) rules_on_disk: Option<Arc<RuleMap>>,
     pub(super) connection: Connection,
@@ -57,34 +64,46 @@ pub struct Haproxy {
     pub(super) pace: ReloadPace,
     pub(super) names: Resolved,
     pub(super) binds: Binds,
+    /// Servers that would be HAProxy itself.
+    loops: Loops,
     /// HAProxy runs although its runtime socket does not answer.
-    runs_silently: bool,
+    pub(super) runs_silently: bool,
     /// When the file may be written.
     pub(super) writing: WritePace,
     /// The file is not yet what is applied, which is known from memory only.
     pub(super) unwritten: bool,
+    /// How often each service may cause a reload.
+    pub(super) churn: Churn,
+    /// How much one turn does.
+    pub(super) slices: Slices,
+    /// What the last plan leaves to the turns after it.
+    pub(super) behind: Behind,
     /// What HAProxy refused, not tried again before the reload that does it.
     pub(super) refused_ops: Option<Live>,
     /// The version that refused to make a section: the file has them all, as for older versions.
     pub(super) makes_none: Option<Version>,
     /// No empty section is deleted before this: one that HAProxy would not delete is tried again then.
     pub(super) delete_at: Option<Instant>,
-    /// Servers that HAProxy refuses even in the file.
-    pub(super) refused: Refused,
+    /// Which registrants' words HAProxy takes.
+    pub(super) proofs: Proofs,
+    /// Finds it out beside the turns.
+    pub(super) proving: Proving,
     /// The servers that linger, as noted on disk.
     pub(super) retired: Retired,
     /// When busy servers are tried again, and how long after that.
     pub(super) collect_at: Option<(Instant, Duration)>,
+    /// The last server whose deletion was tried, where others wait for the next turn.
+    pub(super) collected: Option<Place>,
     /// Services that are gone but whose sections stay, empty, for a while.
     pub(super) lingering: Lingering,
     pub(super) verify_at: Option<Instant>,
-    now: Instant,
+    pub(super) now: Instant,
     /// Seconds since 1970.
     unix_now: u64,
     /// What the composer left out last.
     quarantined: BTreeSet<Quarantined>,
     pub(super) metrics: Metrics,
-    status: Arc<Mutex<HaproxyStatus>>,
+    pub(super) status: Arc<Mutex<HaproxyStatus>>,
 }
 
 impl Haproxy {
@@ -142,15 +161,21 @@ impl Haproxy {
             pace,
             names: Resolved::default(),
             binds: Binds::default(),
+            loops: Loops::default(),
             runs_silently: false,
             writing: WritePace::default(),
             unwritten: false,
+            churn: Churn::default(),
+            slices: Slices::default(),
+            behind: Behind::new(),
             refused_ops: None,
             makes_none: None,
             delete_at: None,
-            refused: Refused::default(),
+            proofs: Proofs::default(),
+            proving: Proving::default(),
             retired: Retired::new(),
             collect_at: None,
+            collected: None,
             lingering: Lingering::default(),
             verify_at: None,
             now: Instant::now(),
@@ -160,6 +185,13 @@ impl Haproxy {
             metrics,
             status: Arc::new(Mutex::new(status)),
         }
+    }
+
+    /// With this policy for what host names resolve to, and where discover's own admin server listens.
+    #[must_use]
+    pub fn with_addresses(mut self, policy: AddressPolicy, admin: Option<SocketAddr>) -> Self {
+        (self.names, self.loops) = (Resolved::new(policy), Loops::new(admin));
+        self
     }
 
     /// What the last turns did, for status.
@@ -183,8 +215,12 @@ impl Haproxy {
                     self.metrics.repairs.inc();
                 }
                 self.believe(applied);
+                self.proofs.suit(self.connection.version());
                 self.verify_at = Some(Instant::now() + VERIFY_EVERY);
                 self.note().connected(&self.connection);
+                if self.note().old_workers.is_some_and(|old| old > 0) {
+                    self.count_workers().await;
+                }
             }
             // What cannot be looked at is not believed to be another than before.
             Err(error) if is_shortage(&error) => {
@@ -223,27 +259,6 @@ impl Haproxy {
         self.applied = applied;
     }
 
-    fn choose_ports(&mut self, desired: &Desired) {
-        let Some(settings) = self.settings.clone() else { return };
-        let texts;
-        let listening = match (self.connection.local(), self.applied.unknown) {
-            (false, _) => Listening::Elsewhere,
-            (true, None | Some(ReloadReason::Interrupted | ReloadReason::Refused)) => {
-                Listening::Layout(&self.applied.layout)
-            }
-            (true, Some(_)) if self.verify_at.is_some() || self.runs_silently => {
-                texts = self.files.texts();
-                Listening::Files(&texts)
-            }
-            (true, Some(_)) => Listening::Nothing,
-        };
-        self.binds.choose(&desired.services, &settings, &listening, self.now);
-        let chosen = self.binds.chosen();
-        let mut note = self.note();
-        note.unlisted = chosen.unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
-        note.stats_taken = chosen.stats_taken;
-    }
-
     /// What HAProxy can do, but for what it has refused.
     fn can(&self) -> Capabilities {
         let can = *self.connection.can();
@@ -263,27 +278,99 @@ impl Haproxy {
         if let Some(edge) = &mut self.edge {
             edge.compose(&mut layout, desired, &given, &self.applied, self.now, idle);
         }
-        self.refused.leave_out(&mut layout);
+        let judges = self.connection.checker(&self.files).is_some();
+        let others = judges && self.proofs.admit(&mut layout, &self.applied, self.now);
         let rendered = self.composing.renders() - rendered;
-        if rendered > 0 {
-            self.metrics.renders.inc_by(rendered);
-            self.tell_quarantined();
-        }
+        self.metrics.renders.inc_by(rendered);
         if let Some(settings) = &self.settings {
             let taken = |section: &Section| {
                 self.binds.wants_port_of(section, settings) || section_number(&section.name).is_some()
             };
             self.lingering.keep(&mut layout, &self.applied.layout, settings.section_linger, self.now, taken);
         }
+        // Where it is not known what is loaded, everything is loaded anyway.
+        if matches!(self.applied.unknown, None | Some(ReloadReason::Refused)) {
+            self.churn.hold(&mut layout, &self.applied.layout, self.now);
+        }
         if self.settings.is_some() && self.edge.is_some() {
             layout.sections.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        let loops = self.loops.leave_out(&mut layout, &self.applied.layout);
+        if rendered > 0 || others || loops {
+            self.tell_quarantined();
         }
         self.tell_edge();
         layout
     }
 
+    /// Begins to judge the words that wait for it, in a task of its own.
+    pub(super) fn prove(&mut self) {
+        let Some(checker) = self.connection.checker(&self.files).filter(|_| self.proving.is_free(self.now)) else {
+            return;
+        };
+        let Some(batch) = self.proofs.batch(self.now) else { return };
+        // The file names the rules' file, which must be there.
+        if !self.files.rules().exists()
+            && let Some(rules) = self.proofs.rules()
+            && let Err(error) = self.files.write_rules(rules)
+        {
+            warn!(error = %Chain(&error), "The edge's rules cannot be written.");
+        }
+        self.proving.begin(batch, checker, self.files.probe(), self.metrics.config_checks.clone());
+    }
+
+    /// How many servers wait for the judgement of their words.
+    pub fn unproved(&self) -> usize {
+        self.proofs.waiting()
+    }
+
+    /// Whether registrants' words are being judged, or wait for it.
+    pub fn is_proving(&self) -> bool {
+        self.proving.is_busy() || self.proofs.waiting() > 0
+    }
+
+    /// Takes down what was found out about registrants' words.
+    fn take_verdicts(&mut self) {
+        let Some((trial, found)) = self.proving.take() else { return };
+        match found {
+            Ok(finding) => {
+                let blamed = self.proofs.judged(&trial, finding, self.now);
+                self.tell_blamed(blamed);
+            }
+            // Whoever reloads judges.
+            Err(NoFinding::Unknown) if self.connection.mode == ProcessMode::Commands => {
+                self.proofs.trust(&trial, self.now)
+            }
+            Err(NoFinding::Unknown) => self.proofs.put_off(&trial, "haproxy -c cannot be run", self.now),
+            Err(NoFinding::NotTheirs(why)) => {
+                let why = format!("haproxy -c refuses the file without it, too, so that it cannot be judged: {why}");
+                self.proofs.put_off(&trial, &why, self.now);
+            }
+        }
+    }
+
+    /// Tells who is to blame.
+    pub(super) fn tell_blamed(&self, blamed: Vec<Blamed>) {
+        for Blamed { example, servers, words, why } in blamed {
+            match servers {
+                0 => {
+                    warn!(section = example, why, "HAProxy refuses a service's section: it is left out of haproxy.cfg.")
+                }
+                _ => {
+                    warn!(server = example, servers, %words, why, "HAProxy refuses words of a registration: the servers with them are left out of haproxy.cfg.")
+                }
+            }
+        }
+    }
+
+    /// Sections of nobody's: what HAProxy has against them, it has against the operator's text.
+    pub(super) fn samples(&self, layout: &Layout) -> Vec<Arc<Section>> {
+        self.composing.sample(layout, &self.can()).into_iter().collect()
+    }
+
     /// Takes over from the file what only it knows: the ids of servers.
     pub fn recall(&mut self) {
+        self.files.texts().first().into_iter().for_each(|text| self.binds.recall(text));
         if let Some(layout) = self.files.read().ok().and_then(|on_disk| on_disk.layout) {
             self.composing.remember(&layout);
             if let (Some(edge), Some(rules)) = (&mut self.edge, &layout.rules) {
@@ -301,39 +388,9 @@ impl Haproxy {
         }
         self.quarantined = quarantined;
         let composers = self.quarantined.iter().map(|q| (format!("{}/{}", q.service, q.server), q.reason.clone()));
-        let shown: BTreeMap<_, _> = composers.chain(self.refused.reasons()).collect();
-        self.note().quarantined = shown;
-    }
-
-    /// Tells what the edge has decided, where it is something else than before.
-    fn tell_edge(&mut self) {
-        let Some(edge) = &self.edge else { return };
-        let taken = self.binds.chosen().edge_taken;
-        let (sections, [spare, made]) = edge.sections(Way::Http).unwrap_or_default();
-        let passed = edge.sections(Way::Sni);
-        let routing = edge.routing().clone();
-        let mut note = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = note.edge.get_or_insert_default();
-        if !Arc::ptr_eq(&routing, &self.routing) {
-            for lost in routing.lost.difference(&self.routing.lost) {
-                warn!(service = %lost.service, place = %lost.place, why = %lost.why, "A place at the edge is not this service's.");
-            }
-            let line = |lost: &Lost| (format!("{} ({})", lost.place, lost.service), lost.why.to_string());
-            told.lost = routing.lost.iter().map(line).collect();
-            told.rules = routing.rules.len();
-            let names = routing.rules.iter().filter(|(place, _)| place.way == Way::Sni);
-            let names: BTreeMap<_, _> = names.map(|(at, rule)| (at.host.to_string(), rule.service.clone())).collect();
-            told.sni = passed.is_some().then(|| SniStatus { names, ..SniStatus::default() });
-            self.routing = routing;
-        }
-        match passed {
-            Some((sections, [spare, _])) => {
-                let sni = told.sni.get_or_insert_default();
-                (sni.sections, sni.spare) = (sections, spare);
-            }
-            None => told.sni = None,
-        }
-        (told.taken, told.sections, told.spare, told.made) = (taken, sections, spare, made);
+        let shown: BTreeMap<_, _> = composers.chain(self.proofs.reasons()).chain(self.loops.reasons()).collect();
+        let mut note = self.note();
+        (note.quarantined, note.unproved) = (shown, self.proofs.waiting());
     }
 
     /// The state file's path and text, if what is remembered has changed.
@@ -362,12 +419,14 @@ impl Generator for Haproxy {
 
     async fn prepare(&mut self, desired: &Desired) {
         self.now = Instant::now();
+        self.take_verdicts();
         self.unix_now = unix_seconds();
         self.names.refresh(&desired.services).await;
         if self.verify_at.is_none_or(|at| at <= self.now) || !self.connection.is_open() {
             self.verify().await;
         }
-        self.choose_ports(desired);
+        self.choose_ports(desired).await;
+        self.loops.look(self.connection.local(), self.now);
         self.note().unresolved = self.names.unresolved().map(str::to_owned).collect();
     }
 
@@ -375,7 +434,7 @@ impl Generator for Haproxy {
         let may_go = self.delete_at.is_none_or(|at| at <= self.now);
         let layout = self.compose(desired, if may_go { Idle::Go } else { Idle::Stay });
         let can = self.can();
-        match plan(&layout, &self.applied, &can) {
+        let plan = match plan(&layout, &self.applied, &can) {
             // A structure that is loaded anew has its full number of spare sections again.
             Plan::Reload { interim, reasons, .. } if self.edge.is_some() => {
                 Plan::Reload { interim, layout: self.compose(desired, Idle::Refill), reasons }
@@ -386,10 +445,21 @@ impl Generator for Haproxy {
                 Plan::Reload { interim: None, layout: live.layout, reasons }
             }
             plan => plan,
-        }
+        };
+        let (plan, behind) = if self.connection.live() && self.connection.asks() {
+            self.slices.cut(plan, &self.applied)
+        } else {
+            (plan, Behind::new())
+        };
+        self.behind = behind;
+        plan
     }
 
     async fn apply(&mut self, plan: Plan) -> Result<Outcome, HaproxyError> {
         self.carry_out(plan).await
+    }
+
+    async fn due(&mut self) {
+        self.proving.ended().await;
     }
 }

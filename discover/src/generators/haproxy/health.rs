@@ -1,7 +1,8 @@
 //! What a reload must take care of: what HAProxy's checks know, and workers that hang.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
+use common::model::ServiceName;
 use common::telemetry::Chain;
 use nix::sys::signal::Signal;
 use tracing::{debug, warn};
@@ -16,6 +17,26 @@ impl Connection {
     pub(super) async fn dead_servers(&mut self) -> Vec<ServerState> {
         let all = self.runtime.servers_state(None).await.unwrap_or_default();
         all.into_iter().filter(|s| s.oper == OperState::Stopped && s.check.enabled()).collect()
+    }
+
+    /// Of these services those in whose sections no server works. None, where HAProxy cannot be asked.
+    pub(super) async fn without_working_server(
+        &mut self,
+        mut services: BTreeSet<ServiceName>,
+    ) -> BTreeSet<ServiceName> {
+        match self.asks() {
+            true => match self.runtime.servers_state(None).await {
+                Ok(all) => {
+                    let working = |s: &&ServerState| s.oper != OperState::Stopped && !s.admin.in_maintenance();
+                    for server in all.iter().filter(working) {
+                        services.remove(&*server.section);
+                    }
+                    services
+                }
+                Err(_) => BTreeSet::new(),
+            },
+            false => BTreeSet::new(),
+        }
     }
 
     /// Tells a new worker which servers its predecessor had found dead, so that it sends them nothing before its own

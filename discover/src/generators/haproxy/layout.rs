@@ -120,18 +120,19 @@ impl Layout {
         pieces
     }
 
-    /// Whose line number `line` of the text is, counted from 1: a section and a server of it, by their places in the lists.
-    /// `None` for every line that is no server's.
-    pub fn server_at(&self, line: usize) -> Option<(usize, usize)> {
+    /// Whose line number `line` of the text is, counted from 1: a section, and a server of it if it is a server's line, by their places in
+    /// the lists. `None` for a line of no section.
+    pub fn place_at(&self, line: usize) -> Option<(usize, Option<usize>)> {
         let lines = |text: &str| text.bytes().filter(|b| *b == b'\n').count();
         let mut before = 1 + lines(&self.header);
         for (at, section) in self.sections.iter().enumerate() {
+            line.checked_sub(before + 1)?;
             before += 2 + lines(&section.skeleton) + 1; // a blank line and the name; then the servers' own mark
-            let nth = line.checked_sub(before + 1)?;
-            if nth < section.servers.len() {
-                return Some((at, nth));
+            match line.checked_sub(before + 1) {
+                None => return Some((at, None)),
+                Some(nth) if nth < section.servers.len() => return Some((at, Some(nth))),
+                Some(_) => before += section.servers.len(),
             }
-            before += section.servers.len();
         }
         None
     }
@@ -166,6 +167,11 @@ impl Section {
         let head = words.next() == Some("backend") && words.next() == Some(&*self.name) && words.next() == Some("from");
         let from = words.next().filter(|_| head && words.next().is_none());
         from.filter(|_| self.skeleton.lines().count() == 1)
+    }
+
+    /// Whether any server's registration brought words.
+    pub fn has_own_words(&self) -> bool {
+        self.servers.iter().any(|server| server.own_words().is_some())
     }
 
     /// Name, skeleton and servers as they stand in the file.
@@ -254,13 +260,21 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_known_to_be_a_servers() {
+    fn a_line_is_known_to_be_a_sections_or_a_servers() {
         let layout = layout();
         let text = layout.render();
-        let found: Vec<(&str, (usize, usize))> =
-            text.lines().enumerate().filter_map(|(n, line)| Some((line, layout.server_at(n + 1)?))).collect();
-        assert_eq!(found, [("\tserver a 127.0.0.1:80 check weight 7 disabled", (0, 0))]);
-        assert_eq!([0, 999].map(|n| layout.server_at(n)), [None, None]);
+        let places: Vec<_> = text.lines().enumerate().map(|(n, line)| (line, layout.place_at(n + 1))).collect();
+        let servers: Vec<_> = places.iter().filter(|(_, place)| place.is_some_and(|(_, nth)| nth.is_some())).collect();
+        assert_eq!(servers, [&("\tserver a 127.0.0.1:80 check weight 7 disabled", Some((0, Some(0))))]);
+        for (line, place) in &places {
+            match *line {
+                "global" | "\tmaxconn 9" | "frontend shared" | "\tbind *:1" => assert_eq!(*place, None, "{line}"),
+                "listen web" => assert_eq!(*place, Some((0, None))),
+                "listen empty" => assert_eq!(*place, Some((1, None))),
+                _ => {}
+            }
+        }
+        assert_eq!([0, 999].map(|n| layout.place_at(n)), [None, None]);
     }
 
     #[test]

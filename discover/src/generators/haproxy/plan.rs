@@ -103,6 +103,8 @@ pub struct Live {
     pub layout: Layout,
     /// Sections that come and go.
     pub sections: SectionChanges,
+    /// Servers that are known to be dead and wait for nothing; [`super::slices`] finds them.
+    pub first: Vec<Step>,
     /// In the order of their urgency.
     pub ops: Vec<Step>,
     /// What becomes of the edge's rules: after servers have come, and before others go.
@@ -112,12 +114,20 @@ pub struct Live {
 impl Live {
     /// Whether `other` gives HAProxy the same to do.
     pub fn same_work(&self, other: &Self) -> bool {
-        self.sections == other.sections && self.ops == other.ops && self.rules == other.rules
+        self.sections == other.sections
+            && self.first == other.first
+            && self.ops == other.ops
+            && self.rules == other.rules
+    }
+
+    /// Every change of a server, in the order in which they are made.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.first.iter().chain(&self.ops)
     }
 
     /// Whether HAProxy has nothing to do for it.
     pub fn is_idle(&self) -> bool {
-        self.sections.is_empty() && self.ops.is_empty() && self.rules.is_none()
+        self.sections.is_empty() && self.first.is_empty() && self.ops.is_empty() && self.rules.is_none()
     }
 }
 
@@ -178,11 +188,11 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     if !reasons.is_empty() {
         // After a refusal what runs was read back; after an interrupted reload the sections that run are in doubt.
         let known = matches!(applied.unknown, None | Some(ReloadReason::Refused));
-        let interim = Live { layout: interim, sections, ops, rules };
+        let interim = Live { layout: interim, sections, first: Vec::new(), ops, rules };
         let interim = (known && !interim.is_idle()).then_some(interim);
         return Plan::Reload { interim, layout: desired.clone(), reasons };
     }
-    let live = Live { layout: desired.clone(), sections, ops, rules };
+    let live = Live { layout: desired.clone(), sections, first: Vec::new(), ops, rules };
     if live.is_idle() && same_order(desired, &applied.layout) { Plan::Unchanged } else { Plan::Live(live) }
 }
 

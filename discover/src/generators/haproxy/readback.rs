@@ -12,6 +12,9 @@ use crate::haproxy::tables::ServerState;
 /// Servers that were taken out of the file and linger in HAProxy, by section and name.
 pub type Retired = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>;
 
+/// A section and a server of it.
+pub type Place = (Arc<str>, Arc<str>);
+
 /// Corrects what the file says by what HAProxy says: the file knows parameters and structure, HAProxy knows which
 /// servers there are, where they point, their weights and whether they are in maintenance.
 ///

@@ -77,21 +77,29 @@ impl Server {
         Self { name, address, params: params.into(), weight, maint, line: Some(line), own: Own::default() }
     }
 
-    /// Tells which of its words its registration brought.
+    /// Tells which of its words its registration brought. Weights and `disabled`, which every HAProxy knows, do not count.
     #[must_use]
     pub fn with_own(self, words: &str) -> Self {
-        Self { own: Own((!words.trim().is_empty()).then(|| words.into())), ..self }
+        if words.trim().is_empty() {
+            return Self { own: Own::default(), ..self };
+        }
+        let alone = format!("server own 0 {words}");
+        let mut own: Arc<str> = Self::of_line(self.name.clone(), self.address, alone.into()).params;
+        if own.contains("  ") || own.starts_with(' ') {
+            own = own.split_ascii_whitespace().collect::<Vec<_>>().join(" ").into();
+        }
+        Self { own: Own(Some(own).filter(|own| !own.is_empty())), ..self }
+    }
+
+    /// The words that its registration brought, without weights, one blank between two.
+    pub fn own_words(&self) -> Option<&Arc<str>> {
+        self.own.0.as_ref()
     }
 
     /// The same without the words that its registration brought; `None` where it brought none.
     pub fn bare(&self) -> Option<Self> {
-        let own = format!("server own 0 {}", self.own.0.as_deref()?);
-        let own = Self::of_line(self.name.clone(), self.address, own.into()).params;
-        let own: Vec<&str> = own.split_ascii_whitespace().collect();
+        let own: Vec<&str> = self.own.0.as_deref()?.split_ascii_whitespace().collect();
         let all: Vec<&str> = self.params.split_ascii_whitespace().collect();
-        if own.is_empty() {
-            return None; // a weight alone, which every HAProxy knows
-        }
         let at = all.windows(own.len()).rposition(|words| *words == own)?;
         let params = [&all[..at], &all[at + own.len()..]].concat().join(" ").into();
         Some(Self { params, line: None, own: Own::default(), ..self.clone() })
@@ -188,14 +196,6 @@ impl fmt::Display for Server {
     }
 }
 
-/// A backend's id as a server name. HAProxy refuses `@` there, so it is replaced, and a checksum keeps such names apart.
-pub fn server_name(id: &str) -> Arc<str> {
-    if !id.contains('@') {
-        return id.into();
-    }
-    format!("{}-{:04x}", id.replace('@', "."), checksum(id.as_bytes()) & 0xffff).into()
-}
-
 /// A checksum of much text, eight bytes at a step: stable across versions and machines, too, and ten times as fast. A change
 /// of one word always shows.
 pub fn checksum_of_text(text: &[u8]) -> u64 {
@@ -261,12 +261,5 @@ mod tests {
         assert_eq!(bare.to_string(), "server a 127.0.0.1:1 check maxconn 3 weight 5 disabled");
         assert_eq!(bare.bare(), None);
         assert_eq!(server.with_own("weight 5").bare(), None);
-    }
-
-    #[test]
-    fn names_that_haproxy_refuses_are_mapped_apart() {
-        assert_eq!(&*server_name("abc:80"), "abc:80");
-        assert_ne!(server_name("a@b"), server_name("a.b"));
-        assert!(!server_name("a@b").contains('@'));
     }
 }

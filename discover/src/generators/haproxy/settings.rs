@@ -1,6 +1,7 @@
 //! What the operator decides about HAProxy.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use common::model::{Mode, Port};
 
+use super::stats::Stats;
 use crate::edge::EdgeSettings;
 use crate::edge::frontend::Frame;
 
@@ -23,6 +25,8 @@ pub struct HaproxySettings {
     pub listen: ListenOn,
     /// The port of the stats page, if there is one.
     pub stats_port: Option<Port>,
+    /// Where it listens, and who may read it.
+    pub stats: Stats,
     /// Ports that services may open.
     pub service_ports: PortRanges,
     /// Ports that they may not, because discover or the edge listens there.
@@ -35,6 +39,8 @@ pub struct HaproxySettings {
     pub slow_start: Option<Duration>,
     /// `maxconn` of the process.
     pub maxconn: u32,
+    /// `maxconn` of each listener: what one of them uses up at most.
+    pub listener_maxconn: u32,
     /// `timeout connect`, `client` and `server`.
     pub timeouts: [Duration; 3],
     /// The user and group that HAProxy drops to, when it starts as root.
@@ -48,6 +54,12 @@ pub struct HaproxySettings {
 }
 
 impl HaproxySettings {
+    /// What listens on `port`: the stats page may have addresses of its own.
+    pub fn listen_of(&self, port: Port) -> &ListenOn {
+        let own = self.stats.listen.as_ref().filter(|_| self.stats_port == Some(port));
+        own.unwrap_or(&self.listen)
+    }
+
     /// What the edge has in common with the rest of the file.
     pub fn frame(&self) -> Frame {
         Frame {
@@ -57,7 +69,61 @@ impl HaproxySettings {
             slow_start: self.slow_start,
             default_mode: self.default_mode,
             linger: self.section_linger,
+            listener_maxconn: Some(self.listener_maxconn),
         }
+    }
+}
+
+/// The most connections that one listener has, as a share of the process's (`50%`) or as a number. What one service can use up is
+/// bounded, so that the others and the stats page answer; a share does not depend on how many services there are, which would be a
+/// reload for each new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerShare {
+    /// Of the process's `maxconn`, 1 to 100.
+    Percent(u8),
+    /// From 1.
+    Connections(u32),
+}
+
+/// A text that is no share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a share such as 50% (1% to 100%) nor a number of connections from 1")]
+pub struct ListenerShareError(String);
+
+impl ListenerShare {
+    /// As many connections, of `maxconn` in all.
+    pub fn of(self, maxconn: u32) -> u32 {
+        let most = match self {
+            Self::Percent(share) => u64::from(maxconn) * u64::from(share) / 100,
+            Self::Connections(number) => number.into(),
+        };
+        u32::try_from(most).unwrap_or(maxconn).clamp(1, maxconn.max(1))
+    }
+}
+
+impl Default for ListenerShare {
+    fn default() -> Self {
+        Self::Percent(50)
+    }
+}
+
+impl fmt::Display for ListenerShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(share) => write!(f, "{share}%"),
+            Self::Connections(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl FromStr for ListenerShare {
+    type Err = ListenerShareError;
+    fn from_str(text: &str) -> Result<Self, ListenerShareError> {
+        let read = match text.trim().strip_suffix('%') {
+            Some(share) => share.parse().ok().filter(|share| (1..=100).contains(share)).map(Self::Percent),
+            None => text.trim().parse().ok().filter(|number| *number > 0).map(Self::Connections),
+        };
+        read.ok_or_else(|| ListenerShareError(text.to_owned()))
     }
 }
 
@@ -154,12 +220,14 @@ pub(super) mod tests_support {
             socket: "haproxy.sock".into(),
             listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
             stats_port: None,
+            stats: Stats::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
             default_mode: Mode::Tcp,
             check: "check".into(),
             slow_start: None,
             maxconn: 100,
+            listener_maxconn: 50,
             timeouts: [Duration::from_secs(1); 3],
             user: None,
             templates: None,
@@ -181,6 +249,19 @@ mod tests {
         assert!("none".parse::<PortRanges>().unwrap().is_none() && !ranges.is_none());
         for bad in ["", "0", "9-8", "a", "1-70000", "1,,2", "none,80"] {
             assert!(bad.parse::<PortRanges>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_listeners_share_is_a_part_of_the_whole_and_never_nothing() {
+        let of = |text: &str, maxconn| text.parse::<ListenerShare>().unwrap().of(maxconn);
+        assert_eq!(
+            [of("50%", 4096), of("1%", 10), of("100%", 7), of("300", 4096), of("300", 200)],
+            [2048, 1, 7, 300, 200]
+        );
+        assert_eq!(ListenerShare::default().to_string().parse(), Ok(ListenerShare::default()));
+        for bad in ["", "0", "0%", "101%", "-1", "%", "a", "1.5"] {
+            assert!(bad.parse::<ListenerShare>().is_err(), "{bad}");
         }
     }
 

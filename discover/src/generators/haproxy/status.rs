@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::model::ServiceName;
 use serde::Serialize;
@@ -24,10 +24,18 @@ pub struct HaproxyStatus {
     pub error: Option<String>,
     /// Reasons of a reload that waits for its time.
     pub waiting: Option<Vec<String>>,
+    /// Workers that finish their sessions after a reload; none where HAProxy's master cannot be asked.
+    pub old_workers: Option<usize>,
+    /// How many changes of servers are left to the next turns, by section: one turn does a slice.
+    pub behind: BTreeMap<String, usize>,
+    /// Services whose structure changes too often: its next change waits.
+    pub paused: BTreeMap<String, PausedStatus>,
     /// The last reloads, newest first.
     pub reloads: VecDeque<ReloadRecord>,
     /// Services without a section, and why.
     pub unlisted: BTreeMap<ServiceName, String>,
+    /// Services whose registrations do not agree on their port, and what does not count.
+    pub disputed: BTreeMap<ServiceName, String>,
     /// Another program listens on the stats page's port: there is none for now.
     pub stats_taken: bool,
     /// The HTTP edge, if there is one.
@@ -36,6 +44,8 @@ pub struct HaproxyStatus {
     pub unresolved: Vec<String>,
     /// Registrations that are left out of the file, and why.
     pub quarantined: BTreeMap<String, String>,
+    /// How many servers wait until HAProxy has judged the words of their registrations.
+    pub unproved: usize,
 }
 
 /// What an operator wants to know about the edge.
@@ -69,6 +79,29 @@ pub struct SniStatus {
     pub spare: usize,
 }
 
+/// A service whose structure changes too often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PausedStatus {
+    /// Structural changes in a row.
+    pub changes: u32,
+    /// Until when the next one waits, in milliseconds since 1970.
+    pub until_unix_ms: u64,
+    /// The same in words.
+    pub reason: String,
+}
+
+impl PausedStatus {
+    /// The next change waits for so long from now.
+    pub fn new(changes: u32, wait: Duration) -> Self {
+        let reason = format!("its port, mode or options changed {changes} times in a row; the next change waits");
+        Self { changes, until_unix_ms: unix_ms(SystemTime::now() + wait), reason }
+    }
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// One reload.
 #[derive(Debug, Clone, Serialize)]
 pub struct ReloadRecord {
@@ -83,9 +116,8 @@ pub struct ReloadRecord {
 impl ReloadRecord {
     /// A reload that ended now.
     pub fn new(reasons: &BTreeSet<ReloadReason>, error: Option<String>) -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
-        Self { at_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX), reasons: words.join(", "), error }
+        Self { at_unix_ms: unix_ms(SystemTime::now()), reasons: words.join(", "), error }
     }
 }
 

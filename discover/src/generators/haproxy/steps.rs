@@ -1,16 +1,17 @@
 //! Runtime operations on the running HAProxy: carried out, judged, and retired servers deleted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use common::telemetry::Chain;
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::changes::{NewSection, ServerChange, Step};
+use super::changes::{NewSection, Step};
 use super::connection::{Connection, ConnectionError};
 use super::layout::Layout;
 use super::plan::Live;
-use super::server::Server;
+use super::readback::{Place, Retired};
 use crate::edge::RuleMap;
 use crate::edge::map::RuleChange;
 use crate::haproxy::command::CommandError;
@@ -102,14 +103,15 @@ impl Connection {
     /// Carries out `live`, but for the sections that go; the rules' map is `map`. Each operation is judged by its own reply.
     pub async fn run(&mut self, live: &Live, map: &str, metrics: &Metrics) -> Ran {
         let (new, steps, rules) = (&live.sections.come, &live.ops, live.rules.as_ref());
-        if !self.asks() || new.is_empty() && steps.is_empty() && rules.is_none() {
+        if !self.asks() || live.first.is_empty() && new.is_empty() && steps.is_empty() && rules.is_none() {
             return Ran::Done;
         }
         let (mut failures, mut broken) = (Vec::new(), None);
+        let dead: Vec<&Step> = live.first.iter().collect();
+        self.run_steps(&dead, metrics, &mut failures, &mut broken).await;
         self.run_sections(new, metrics, &mut failures, &mut broken).await;
         // What comes before what goes: where a newcomer is refused, those that it replaces stay until the reload.
-        let (go, come): (Vec<&Step>, Vec<&Step>) =
-            steps.iter().partition(|s| matches!(s.change, ServerChange::Retire(_)));
+        let (go, come): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|s| s.change.is_dead());
         let come = possible(come, &failures);
         self.run_steps(&come, metrics, &mut failures, &mut broken).await;
         if let Some(rules) = rules.filter(|_| broken.is_none()) {
@@ -219,6 +221,7 @@ impl Connection {
                 }
             }
         }
+        self.ids.give(&mut ops);
         let mut results = self.runtime.apply(&ops).await;
         for other in &mut self.others {
             for (result, of_other) in results.iter_mut().zip(other.apply(&ops).await) {
@@ -237,28 +240,43 @@ impl Connection {
         }
     }
 
-    /// Tries to delete each of these servers; those that are still busy stay.
-    pub async fn delete_idle(
+    /// Tries to delete these servers, in their order, those behind `after`; one that is still busy stays. Gives the last one that was tried
+    /// where `until` came before the end.
+    pub(super) async fn delete_idle(
         &mut self,
-        lingering: &mut BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>,
+        lingering: &mut Retired,
+        after: Option<&Place>,
+        until: Instant,
         metrics: &Metrics,
-    ) {
-        for (section, servers) in lingering.iter_mut() {
-            let mut gone = Vec::new();
-            for name in servers.keys() {
-                let Ok(server) = ServerRef::new(&**section, &**name) else { continue };
-                let outcome = self.runtime.del_server(server.clone()).await;
-                metrics.operation(&Op::DelServer(server), outcome.is_ok());
-                match outcome {
-                    Ok(DelOutcome::Deleted | DelOutcome::NotFound) => gone.push(name.clone()),
-                    Ok(DelOutcome::Busy) => {}
-                    Ok(other) => debug!(%section, %name, ?other, "Server stays in maintenance until the next reload."),
-                    Err(_) => return,
-                }
+    ) -> Option<Place> {
+        let (mut gone, mut stopped): (Vec<Place>, Option<Place>) = (Vec::new(), None);
+        let mut places: Vec<Place> = Vec::new();
+        for (section, servers) in lingering.iter() {
+            places.extend(servers.keys().map(|name| (section.clone(), name.clone())));
+        }
+        for place in places.into_iter().filter(|place| after.is_none_or(|after| place > after)) {
+            let (section, name) = &place;
+            let Ok(server) = ServerRef::new(&**section, &**name) else { continue };
+            let outcome = self.runtime.del_server(server.clone()).await;
+            metrics.operation(&Op::DelServer(server), outcome.is_ok());
+            match outcome {
+                Ok(DelOutcome::Deleted | DelOutcome::NotFound) => gone.push(place.clone()),
+                Ok(DelOutcome::Busy) => {}
+                Ok(other) => debug!(%section, %name, ?other, "Server stays in maintenance until the next reload."),
+                Err(_) => break,
             }
-            servers.retain(|name, _| !gone.contains(name));
+            if Instant::now() >= until {
+                stopped = Some(place);
+                break;
+            }
+        }
+        for (section, name) in &gone {
+            if let Some(servers) = lingering.get_mut(section) {
+                servers.remove(name);
+            }
         }
         lingering.retain(|_, servers| !servers.is_empty());
+        stopped
     }
 }
 

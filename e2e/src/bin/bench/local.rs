@@ -66,6 +66,7 @@ impl Local {
             check: "check inter 2s rise 3 fall 2".to_owned(),
             slow_start: None,
             maxconn: 4096,
+            listener_maxconn: 2048,
             timeouts: [Duration::from_secs(2), Duration::from_mins(1), Duration::from_mins(1)],
             user: None,
             templates: None,

@@ -3,6 +3,7 @@
 //! `bench [--write FILE] [ROW…]`: all rows, or those that are named. Each row is a file of its own, with a lab of its own,
 //! and is listed in [`ROWS`].
 
+mod beside;
 mod burst;
 mod catalogue;
 mod checks;
@@ -122,6 +123,11 @@ const ROWS: &[Row] = &[
         name: "large",
         about: "20,000 registrations in etcd: the first sync, and what they take of memory",
         measure: |lab, terminal| Box::pin(large::measure(lab, terminal)),
+    },
+    Row {
+        name: "beside",
+        about: "a change of one service while 10,000 backends arrive in another",
+        measure: |lab, terminal| Box::pin(beside::measure(lab, terminal)),
     },
     Row {
         name: "crowd",

@@ -1,5 +1,6 @@
 //! The publisher against the registry in memory, on a paused clock.
 
+mod own_keys;
 mod services;
 mod successors;
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::model::{Pool, ServiceMap, ServiceName, Transport};
+use common::model::{Mode, Pool, ServiceMap, ServiceName, Transport};
 use tokio::time::Instant;
 
 use self::plain::PlainDefaults;
@@ -26,6 +26,7 @@ use crate::edge::frontend::{self, Frame, Kind};
 use crate::edge::map::{Line, Target, is_sni};
 use crate::edge::{EdgeSettings, Place, Routing, RuleMap, Way, decide};
 use crate::haproxy::version::Capabilities;
+use crate::haproxy::words::options;
 use crate::reconcile::Desired;
 
 /// Composes the edge's part of the file.
@@ -317,8 +318,9 @@ impl EdgeComposer {
         }
         let before = self.sections.remove(&at).filter(|cached| cached.kind == kind);
         let params = params(&self.frame.check, self.frame.slow_start, &given.can);
+        let place = options::Place::of_mode(if at.0 == Way::Http { Mode::Http } else { Mode::Tcp });
         let (servers, quarantined) =
-            held.map(|(service, pool)| servers(service, pool, &params, given.names)).unwrap_or_default();
+            held.map(|(service, pool)| servers(service, pool, &params, given.names, &place)).unwrap_or_default();
         // The template was tried out when the composer was made.
         let skeleton = match &before {
             Some(cached) => cached.section.skeleton.clone(),

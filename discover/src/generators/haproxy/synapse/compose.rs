@@ -7,7 +7,6 @@ use common::model::{InOrder, Pool, ServiceMap, ServiceName};
 use serde_json::Value;
 
 use super::ids::Ids;
-use super::options;
 use super::order::Shuffle;
 use super::prepare::{self, Prepared, prepare};
 use super::section::{Quarantined, Turn};
@@ -180,7 +179,7 @@ impl SynapseComposer {
         for entry in &mut self.services {
             let Some(section) = sections.get(&*entry.prepared.section) else { continue };
             entry.ids.remember(section.servers.iter().filter_map(|s| {
-                let id = options::id(&s.params)??;
+                let id = id_of(&s.params)?;
                 Some((s.name.clone(), id))
             }));
         }
@@ -207,6 +206,11 @@ impl SynapseComposer {
         };
         Some(self.state.as_ref()?.render(&order, &raw, now))
     }
+}
+
+/// The number behind the word `id`.
+fn id_of(params: &str) -> Option<u32> {
+    params.split_ascii_whitespace().skip_while(|w| *w != "id").nth(1)?.parse().ok()
 }
 
 /// The same at every start of this host, another one on the next: so a fleet's clients do not all begin with one server.

@@ -6,7 +6,6 @@
 //! | [`section`] | one service's section |
 //! | [`prepare`] | what a section is like before it has servers |
 //! | [`server`] | one server's line |
-//! | [`options`] | templates, and what a registration may ask for |
 //! | [`lines`] | which lines belong into a frontend, which into a backend |
 //! | [`ids`], [`order`] | numeric ids; Ruby's seeded shuffle |
 //! | [`state`] | the state file |
@@ -15,7 +14,6 @@
 pub mod compose;
 pub mod ids;
 pub mod lines;
-pub mod options;
 pub mod order;
 pub mod prepare;
 pub mod section;
@@ -24,5 +22,4 @@ pub mod sha1;
 pub mod state;
 
 pub use compose::SynapseComposer;
-pub use options::template_problem;
 pub use section::Quarantined;

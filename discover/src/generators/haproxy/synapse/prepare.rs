@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use common::model::Mode;
+
 use super::lines::{self, Side};
 use crate::config::types::{Haproxy, Service, ServiceHaproxy};
 use crate::generators::haproxy::layout::inherited;
@@ -59,6 +61,10 @@ pub struct Prepared {
     pub inherited: Arc<str>,
     /// The cookie of each line.
     pub cookie: Cookie,
+    /// The mode of the section that holds the servers.
+    pub mode: Mode,
+    /// Its servers are checked by HTTP.
+    pub http_checks: bool,
     /// The order of the lines.
     pub order: Order,
     /// Lines that were left out or that only HAProxy can judge.
@@ -133,11 +139,35 @@ pub fn prepare(service: &Service, top: &Haproxy, header: &str) -> Prepared {
         _ => Cookie::Name,
     };
     let order = Order::of(own.backend_order.as_deref());
+    let mode = mode_of(&backend).or_else(|| mode_of(&top.defaults)).unwrap_or(Mode::Tcp);
+    let http_checks = says(&top.defaults, "option httpchk") || says(&backend, "option httpchk");
     let inherited = inherited(header, &skeleton);
     let rest = skeleton.strip_prefix(&format!("frontend {section}\n"));
     let apart = rest.map(|rest| format!("frontend {section}:frontend\n{rest}").into());
     let (section, skeleton) = (section.into(), skeleton.into());
-    Prepared { haproxy: own.clone(), section, skeleton, apart, shared, inherited, cookie, order, warnings }
+    Prepared {
+        haproxy: own.clone(),
+        section,
+        skeleton,
+        apart,
+        shared,
+        inherited,
+        cookie,
+        mode,
+        http_checks,
+        order,
+        warnings,
+    }
+}
+
+/// The last `mode` that the lines set.
+fn mode_of(lines: &[String]) -> Option<Mode> {
+    let mode = |line: &String| {
+        let mut words = line.split_ascii_whitespace();
+        words.next().filter(|w| *w == "mode")?;
+        Some(if words.next() == Some("http") { Mode::Http } else { Mode::Tcp })
+    };
+    lines.iter().rev().find_map(mode)
 }
 
 /// Where a service's frontend listens: `address:port`, or the address alone where the port is null.

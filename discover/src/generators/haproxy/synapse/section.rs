@@ -4,16 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use common::model::{Backend, Host, Pool, ServiceName, Status, Transport};
-use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use foldhash::{HashMap, HashMapExt, HashSet};
 
 use super::ids::{Ids, Wish};
-use super::options;
 use super::order::Shuffle;
 use super::prepare::{Order, Prepared};
 use super::server::{Name, Parts, server};
 use super::state::{Remembered, State};
 use crate::config::types::Haproxy;
 use crate::generators::haproxy::layout::Section;
+use crate::haproxy::words::options::{self, Options};
+use crate::haproxy::words::template::fill;
 use crate::names::Resolved;
 
 /// A registration that is left out of haproxy.cfg, and why.
@@ -32,14 +33,39 @@ struct Candidate {
     name: Name,
     backend: Arc<Backend>,
     address: SocketAddr,
-    /// Its own options, filled in.
-    options: Option<String>,
-    options_have_id: bool,
+    /// Its own options, read.
+    options: Option<Options>,
+    /// The config's, filled in.
+    configs: Option<String>,
     explicit: Option<u32>,
     remembered: Option<u32>,
     backup: bool,
     live: bool,
     seen: Option<u64>,
+}
+
+impl Candidate {
+    /// The id among its own options.
+    fn own_id(&self) -> Option<u32> {
+        self.options.as_ref().and_then(Options::id)
+    }
+
+    /// All words of its line that HAProxy reads one after the other.
+    fn words(&self, prepared: &Prepared) -> String {
+        let own = self.options.as_ref().map(Options::to_string).unwrap_or_default();
+        format!("{} {} {own}", prepared.inherited, self.configs.as_deref().unwrap_or_default())
+    }
+
+    /// Whether HAProxy checks it.
+    fn is_checked(&self, prepared: &Prepared) -> bool {
+        let words = self.words(prepared);
+        words.split_ascii_whitespace().rfind(|w| matches!(*w, "check" | "no-check")) == Some("check")
+    }
+
+    /// Whether it follows another.
+    fn tracks(&self, prepared: &Prepared) -> bool {
+        self.words(prepared).split_ascii_whitespace().any(|w| w == "track")
+    }
 }
 
 /// What composing one section needs beside the service's own things.
@@ -114,12 +140,13 @@ impl<'a> Turn<'a> {
         let any_up = candidates.iter().any(|c| c.live && c.backend.status == Status::Up);
         let servers = order.into_iter().map(|n| {
             let c = &candidates[n];
+            let own_options = c.options.as_ref().map(Options::to_string);
             let parts = Parts {
                 name: &c.name,
                 address: c.address,
-                id: ids[n].filter(|_| !c.options_have_id),
-                server_options: prepared.haproxy.server_options.as_deref(),
-                own_options: c.options.as_deref(),
+                id: ids[n].filter(|_| c.own_id().is_none()),
+                server_options: c.configs.as_deref(),
+                own_options: own_options.as_deref(),
                 weight: c.backend.weight.filter(|_| self.top.use_nerve_weights).map(|w| w.get()),
                 backup: c.backup,
                 disabled: !c.live || c.backend.status == Status::Down,
@@ -146,8 +173,8 @@ impl<'a> Turn<'a> {
         let remembered: Vec<Remembered> =
             self.state.as_ref().map(|s| s.of(service, self.now).cloned().collect()).unwrap_or_default();
         for r in remembered {
-            let Some(mut c) = self.candidate(&r.backend, None, &mut bad) else { continue };
-            (c.live, c.seen, c.remembered, c.explicit) = (false, r.seen, r.id, None);
+            let Some(mut c) = self.candidate(&r.backend, None, prepared, &mut bad) else { continue };
+            (c.live, c.seen, c.remembered, c.explicit) = (false, r.seen, r.id, c.own_id());
             index.insert(c.name.text.clone(), out.len());
             out.push(c);
         }
@@ -155,12 +182,18 @@ impl<'a> Turn<'a> {
         for backend in live.iter().filter(|b| b.transport == Transport::Tcp) {
             let copies = [None, prepared.haproxy.server_backup_port];
             for backup in copies.into_iter().take(1 + usize::from(copies[1].is_some())) {
-                let Some(c) = self.candidate(backend, backup, &mut bad) else { continue };
+                let Some(c) = self.candidate(backend, backup, prepared, &mut bad) else { continue };
                 match index.get(&c.name.text) {
                     Some(at) if !out[*at].live => {
                         out[*at] = Candidate { remembered: out[*at].remembered, ..c };
                     }
-                    Some(_) => bad.push((c.name.text.to_string(), "another registration has this server name".into())),
+                    Some(at) => {
+                        let first = &out[*at].backend.id;
+                        bad.push((
+                            c.name.text.to_string(),
+                            format!("the registration {first} has this server name already"),
+                        ));
+                    }
                     None => {
                         index.insert(c.name.text.clone(), out.len());
                         out.push(c);
@@ -168,37 +201,54 @@ impl<'a> Turn<'a> {
                 }
             }
         }
-        self.drop_impossible(&mut out, &index, &mut bad);
+        self.drop_impossible(&mut out, &index, prepared, &mut bad);
         let reasons = bad.into_iter().map(|(server, reason)| Quarantined { service: service.clone(), server, reason });
         self.quarantined.extend(reasons);
         out
     }
 
-    /// Options are judged when all servers are known (`track`), explicit ids against each other: the first one has it.
+    /// What is judged when all servers are known: explicit ids against each other, of which the first live one has it, and
+    /// whose state a server may follow.
     fn drop_impossible(
         &self,
         out: &mut Vec<Candidate>,
         index: &HashMap<Arc<str>, usize>,
+        prepared: &Prepared,
         bad: &mut Vec<(String, String)>,
     ) {
-        let mut taken: HashSet<u32> = HashSet::new();
-        let allowed = &self.top.allow_registry_options;
-        out.retain(|c| {
-            let judged =
-                c.options.as_deref().map_or(Ok(()), |o| options::check(o, allowed, &|s| index.contains_key(s)));
-            let judged = judged.and_then(|()| match c.explicit {
-                Some(id) if c.live && !taken.insert(id) => Err(format!("id {id} belongs to another registration")),
-                _ => Ok(()),
-            });
-            match judged {
-                Ok(()) => true,
-                Err(reason) => {
-                    if c.live {
-                        bad.push((c.name.text.to_string(), reason));
-                    }
-                    false
-                }
+        let mut taken: HashMap<u32, usize> = HashMap::new();
+        for live in [true, false] {
+            let with_id = out.iter().enumerate().filter(|(_, c)| c.live == live);
+            with_id.filter_map(|(n, c)| Some((c.explicit?, n))).for_each(|(id, n)| _ = taken.entry(id).or_insert(n));
+        }
+        let why_not = |n: usize, c: &Candidate| {
+            if let Some(id) = c.explicit.filter(|id| taken.get(id) != Some(&n)) {
+                return Some(format!("id {id} belongs to another registration"));
             }
+            let followed = c.options.as_ref().and_then(Options::tracks)?;
+            match index.get(followed).and_then(|at| out.get(*at)) {
+                // HAProxy follows checks, not followers, and takes no check of a follower's own.
+                Some(other) if other.tracks(prepared) || !other.is_checked(prepared) => {
+                    Some(format!("track {followed}: that server has no check of its own"))
+                }
+                Some(_) if c.is_checked(prepared) => Some(format!("track {followed}: it is checked itself")),
+                Some(_) => None,
+                None => Some(format!("track {followed}: no such server in this section")),
+            }
+        };
+        let judged: Vec<Option<String>> = out.iter().enumerate().map(|(n, c)| why_not(n, c)).collect();
+        // Who follows a server that is left out is left out, too.
+        let gone: HashSet<Arc<str>> =
+            out.iter().zip(&judged).filter(|(_, why)| why.is_some()).map(|(c, _)| c.name.text.clone()).collect();
+        let mut judged = judged.into_iter();
+        out.retain(|c| {
+            let followed = || c.options.as_ref().and_then(Options::tracks).filter(|name| gone.contains(*name));
+            let why = judged.next().flatten();
+            let why = why.or_else(|| followed().map(|name| format!("track {name}: that server is left out")));
+            if let Some(why) = why.as_ref().filter(|_| c.live) {
+                bad.push((c.name.text.to_string(), why.clone()));
+            }
+            why.is_none()
         });
     }
 
@@ -207,6 +257,7 @@ impl<'a> Turn<'a> {
         &mut self,
         backend: &Arc<Backend>,
         backup: Option<u16>,
+        prepared: &Prepared,
         bad: &mut Vec<(String, String)>,
     ) -> Option<Candidate> {
         let port = backup.unwrap_or(backend.port.get());
@@ -222,25 +273,37 @@ impl<'a> Turn<'a> {
             (Host::Ip(ip), _) => *ip,
             (Host::Name(name), Some(names)) => match names.get(name) {
                 Some(ip) => ip,
-                None => return refuse("its host name has no address".to_owned()),
+                None => return refuse(names.refused(name).unwrap_or("its host name has no address").to_owned()),
             },
             (Host::Name(_), None) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         };
         // An empty text counts as none, but leaves its blank in the line.
         let empty = || backend.raw.as_deref().filter(|raw| raw.contains("\"haproxy_server_options\":\"\"")).map(|_| "");
         let text = backend.haproxy_server_options.as_deref().or_else(empty);
-        let filled = text.map(|o| options::fill(o, server_name.host(), server_name.port(), &server_name.text));
-        let options = match filled {
-            None => None,
-            Some(Ok(options)) => Some(options),
-            Some(Err(why)) => return refuse(format!("haproxy_server_options: {why}")),
+        // Which servers there are is not known yet.
+        let place = options::Place {
+            mode: prepared.mode,
+            http_checks: prepared.http_checks,
+            allowed: &self.top.allow_registry_options,
+            tracked: &|_| true,
         };
-        let in_options = options.as_deref().and_then(options::id);
-        let explicit = match in_options {
-            Some(Some(id)) if id > 0 => Some(id),
-            Some(_) => return refuse("haproxy_server_options: id without a number from 1".to_owned()),
-            None => backend.haproxy_server_id,
+        let filled = |o: &str| fill(o, server_name.host(), server_name.port(), &server_name.text);
+        let read = text.map(|o| filled(o).and_then(|o| options::parse(&o, &place))).transpose();
+        let options = match read {
+            Ok(options) => options,
+            Err(why) => return refuse(format!("haproxy_server_options: {why}")),
         };
+        // The operator's own were tried when the config was read; those of a section from the registry are read as these are.
+        let configs = prepared.haproxy.server_options.as_deref().map(|o| match prepared.haproxy.from_registry {
+            true => filled(o).and_then(|o| options::parse(&o, &place)).map(|o| o.to_string()),
+            false => Ok(filled(o).unwrap_or_default()),
+        });
+        let configs = match configs.transpose() {
+            Ok(configs) => configs,
+            Err(why) => return refuse(format!("server_options: {why}")),
+        };
+        let in_options = options.as_ref().and_then(Options::id);
+        let explicit = in_options.or(backend.haproxy_server_id);
         // Its backup copy cannot have the same one.
         let explicit = explicit.filter(|_| backup.is_none());
         if backup.is_some() && in_options.is_some() {
@@ -251,7 +314,7 @@ impl<'a> Turn<'a> {
             backend: backend.clone(),
             address: SocketAddr::new(ip, port),
             options,
-            options_have_id: in_options.is_some(),
+            configs,
             explicit,
             remembered: None,
             backup: backup.is_some(),

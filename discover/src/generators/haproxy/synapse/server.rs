@@ -1,16 +1,15 @@
 //! One server's line, byte for byte as Synapse writes it.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::model::{Backend, Host};
 
-use super::options::{fill, without_weight};
 use super::prepare::{Cookie, Prepared};
 use super::sha1;
 use crate::generators::haproxy::server::Server;
+use crate::haproxy::words::template::without_weight;
 
 /// A server's name, `name_host:port` or `host:port`, with host and port as they were registered.
 #[derive(Debug, Clone)]
@@ -68,9 +67,9 @@ pub struct Parts<'a> {
     pub address: SocketAddr,
     /// Given by us; none where the registration's own options have one.
     pub id: Option<u32>,
-    /// The config's options, where they are a text.
+    /// The config's options, where they are a text, filled in.
     pub server_options: Option<&'a str>,
-    /// The registration's, filled in.
+    /// The registration's, in their normal form.
     pub own_options: Option<&'a str>,
     /// The registration's, where weights are used and it is a whole number.
     pub weight: Option<u16>,
@@ -102,18 +101,12 @@ pub fn server(parts: &Parts<'_>, prepared: &Prepared, scratch: &mut String) -> S
         Cookie::Name => line.extend([" cookie ", name]),
         Cookie::Hash => line.extend([" cookie ", &sha1::hex(name.as_bytes())]),
     }
-    // The config's template was tried when it was read.
-    let ours = parts.server_options.map(|o| match o.contains('%') {
-        true => Cow::Owned(fill(o, parts.name.host(), parts.name.port(), name).unwrap_or_default()),
-        false => Cow::Borrowed(o),
-    });
-    let own = parts.own_options.map(Cow::Borrowed);
     let weight = if parts.draining { Some(0) } else { parts.weight };
-    for options in [ours, own].into_iter().flatten() {
+    for options in [parts.server_options, parts.own_options].into_iter().flatten() {
         line.push(' ');
         match parts.weight {
-            Some(_) => line.push_str(&without_weight(&options)),
-            None => line.push_str(&options),
+            Some(_) => line.push_str(&without_weight(options)),
+            None => line.push_str(options),
         }
     }
     if let Some(weight) = weight {

@@ -1,0 +1,197 @@
+//! Which addresses backends may have. Pure.
+//!
+//! Writers of a registry are not the operator. Without a policy one key would make HAProxy serve what listens on this host's loopback
+//! alone, or a cloud's metadata service (169.254.169.254). The policy judges addresses, never their spelling: names are judged by what
+//! they resolve to ([`crate::names`]), and an IPv6 address also by the IPv4 address that it carries.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use clap::Args;
+use common::model::Host;
+
+use crate::edge::settings::{Network, Unreadable};
+
+/// The operator's flags.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Addresses of backends")]
+pub struct AddressArgs {
+    /// Networks or addresses that backends may have; with ! before it, that they may not, such as 10.0.0.0/8,!10.0.9.0/24 [default: all but special ones]
+    #[arg(long, env = "DISCOVER_BACKEND_NETWORKS", value_name = "NETWORKS", value_delimiter = ',')]
+    pub backend_networks: Vec<NetworkRule>,
+    /// Take backends at loopback addresses from the registry, too (for a demo on one host)
+    #[arg(long, env = "DISCOVER_ALLOW_LOOPBACK")]
+    pub allow_loopback: bool,
+}
+
+impl AddressArgs {
+    /// The policy of these flags. `own` says that backends come from this host itself or from the operator's own config, where
+    /// loopback is as good as any address.
+    pub fn policy(&self, own: bool) -> AddressPolicy {
+        AddressPolicy::new(self.backend_networks.clone(), self.allow_loopback, own)
+    }
+
+    /// The same for a Synapse config, whose `backend_networks` count where the flags name none.
+    pub fn policy_with(&self, configured: &[NetworkRule]) -> AddressPolicy {
+        let rules = if self.backend_networks.is_empty() { configured } else { &self.backend_networks };
+        AddressPolicy::new(rules.to_vec(), self.allow_loopback, true)
+    }
+}
+
+/// A network that backends may have their addresses in, or with `!` before it one that they may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkRule {
+    network: Network,
+    allowed: bool,
+}
+
+impl FromStr for NetworkRule {
+    type Err = Unreadable;
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let text = text.trim();
+        let (allowed, network) = text.strip_prefix('!').map_or((true, text), |network| (false, network.trim_start()));
+        Ok(Self { network: network.parse()?, allowed })
+    }
+}
+
+/// Which addresses backends may have. The default takes no loopback, and all else that can be a backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressPolicy {
+    rules: Vec<NetworkRule>,
+    loopback: bool,
+}
+
+/// Why an address is refused; says what would allow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// An address of no single host: unspecified, multicast or broadcast. Nothing allows it.
+    Nobody(&'static str),
+    /// 127.0.0.0/8, ::1.
+    Loopback,
+    /// 169.254.0.0/16, fe80::/10.
+    LinkLocal,
+    /// In a network that is excluded.
+    Excluded(Network),
+    /// In none of the networks that are listed.
+    NotListed,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody(kind) => write!(f, "{kind} address, at which no backend can be"),
+            Self::Loopback => f.write_str("a loopback address (--allow-loopback takes it)"),
+            Self::LinkLocal => f.write_str("a link-local address (--backend-networks takes it where it lists it)"),
+            Self::Excluded(network) => write!(f, "--backend-networks excludes {network}"),
+            Self::NotListed => f.write_str("not in --backend-networks"),
+        }
+    }
+}
+
+impl AddressPolicy {
+    /// The policy of these rules. Where they list no network, all of them are listed. Loopback counts with `allow_loopback`; with
+    /// `own` also where no network is listed.
+    pub fn new(rules: Vec<NetworkRule>, allow_loopback: bool, own: bool) -> Self {
+        let lists = rules.iter().any(|rule| rule.allowed);
+        Self { rules, loopback: allow_loopback || own && !lists }
+    }
+
+    /// Takes loopback addresses, and all else that can be a backend.
+    pub fn with_loopback() -> Self {
+        Self::new(Vec::new(), true, false)
+    }
+
+    /// Judges an address.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn judge(&self, ip: IpAddr) -> Result<(), Refusal> {
+        let ip = ip.to_canonical();
+        self.judge_kind(ip)?;
+        carried(ip).map_or(Ok(()), |v4| self.judge_kind(v4.into()))?;
+        let mut listed = self.rules.iter().filter(|rule| rule.allowed).peekable();
+        match listed.peek().is_none() || self.loopback && ip.is_loopback() || listed.any(|r| r.network.contains(ip)) {
+            true => Ok(()),
+            false => Err(Refusal::NotListed),
+        }
+    }
+
+    /// Judges a host, as far as it says where it is: names are judged again by what they resolve to.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn judge_host(&self, host: &Host) -> Result<(), Refusal> {
+        match host {
+            Host::Ip(ip) => self.judge(*ip),
+            Host::Name(name) => spelled(name).map_or(Ok(()), |ip| self.judge(ip)),
+        }
+    }
+
+    /// What kind of address it is, and whether its network is excluded.
+    fn judge_kind(&self, ip: IpAddr) -> Result<(), Refusal> {
+        let link_local = match ip {
+            IpAddr::V4(ip) if ip.octets()[0] == 0 => return Err(Refusal::Nobody("an unspecified")), // RFC 1122: 0.0.0.0/8
+            IpAddr::V4(Ipv4Addr::BROADCAST) => return Err(Refusal::Nobody("a broadcast")),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => return Err(Refusal::Nobody("an unspecified")),
+            _ if ip.is_multicast() => return Err(Refusal::Nobody("a multicast")),
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        if let Some(rule) = self.rules.iter().find(|rule| !rule.allowed && rule.network.contains(ip)) {
+            return Err(Refusal::Excluded(rule.network));
+        }
+        // A wide network such as 0.0.0.0/0 does not mean these; one that lies within them does.
+        let listed = |kinds: [&str; 2]| {
+            let kinds = kinds.map(|kind| kind.parse::<Network>());
+            let within = |network: &Network| kinds.iter().flatten().any(|kind| network.is_within(kind));
+            self.rules.iter().any(|r| r.allowed && r.network.contains(ip) && within(&r.network))
+        };
+        match () {
+            () if ip.is_loopback() && !self.loopback && !listed(["127.0.0.0/8", "::1"]) => Err(Refusal::Loopback),
+            () if link_local && !listed(["169.254.0.0/16", "fe80::/10"]) => Err(Refusal::LinkLocal),
+            () => Ok(()),
+        }
+    }
+}
+
+/// The IPv4 address that an IPv6 address carries: IPv4-compatible (RFC 4291), translated (RFC 2765, RFC 6052) or 6to4 (RFC 3056). Mapped ones
+/// are IPv4 addresses already.
+fn carried(ip: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(ip) = ip else { return None };
+    let of = |[high, low]: [u16; 2]| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None, // :: and ::1 are themselves
+        [0, 0, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => of([high, low]),
+        [0x64, 0xff9b, .., high, low] => of([high, low]),
+        [0x2002, high, low, ..] => of([high, low]),
+        _ => None,
+    }
+}
+
+/// The address that a name means to every resolver: a name for loopback (RFC 6761), or a number as `inet_aton` reads it (`0x7f000001`).
+fn spelled(name: &str) -> Option<IpAddr> {
+    let name = name.to_ascii_lowercase();
+    let top = name.rsplit('.').next().unwrap_or_default();
+    if top == "localhost" || name == "localhost.localdomain" || matches!(&*name, "ip6-localhost" | "ip6-loopback") {
+        return Some(Ipv4Addr::LOCALHOST.into());
+    }
+    let number = |part: &str| match part.strip_prefix("0x") {
+        Some(hex) if !hex.starts_with('+') => u64::from_str_radix(hex, 16).ok(),
+        None if part.starts_with('0') => u64::from_str_radix(part, 8).ok(),
+        None if part.bytes().all(|b| b.is_ascii_digit()) => part.parse().ok(),
+        _ => None,
+    };
+    let parts: Vec<u64> = name.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last().filter(|(_, first)| first.len() < 4)?;
+    let rest = 8 * (4 - first.len());
+    if first.iter().any(|part| *part > 255) || *last >> rest != 0 {
+        return None;
+    }
+    let high = first.iter().fold(0, |all, part| all << 8 | part) << rest;
+    Some(Ipv4Addr::from_bits(u32::try_from(high | last).ok()?).into())
+}
+
+#[cfg(test)]
+#[path = "addresses_tests.rs"]
+mod tests;

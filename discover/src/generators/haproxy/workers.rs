@@ -1,0 +1,49 @@
+//! Old workers: those that finish their sessions after a reload. They are counted, and where there are too many a reload waits.
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::connection::{Connection, ProcessMode};
+use super::generator::Haproxy;
+
+impl Connection {
+    /// How many old workers HAProxy has; `None` where its master cannot be asked.
+    pub(super) async fn old_workers(&self) -> Option<usize> {
+        match self.mode {
+            ProcessMode::Spawn | ProcessMode::External => {
+                self.master.show_proc().await.ok().map(|procs| procs.retiring())
+            }
+            ProcessMode::Files | ProcessMode::Commands => None,
+        }
+    }
+}
+
+impl Haproxy {
+    /// When the next reload may begin, if not at once, and what it waits for beside its time.
+    pub(super) async fn reload_wait(&mut self) -> Option<(Instant, Option<String>)> {
+        let now = Instant::now();
+        if let Some(at) = self.pace.wait(now) {
+            return Some((at, None));
+        }
+        let old = self.count_workers().await;
+        let at = self.pace.wait_for_workers(old, now)?;
+        let why = format!("{old} old workers still have sessions (--max-old-workers {})", self.pace.most_old());
+        if self.note().waiting.as_ref().is_none_or(|waiting| !waiting.iter().any(|w| w.contains("old workers"))) {
+            warn!(
+                old,
+                most = self.pace.most_old(),
+                "Too many old workers of HAProxy still have sessions; reloads wait longer."
+            );
+        }
+        Some((at, Some(why)))
+    }
+
+    /// Counts the old workers, for status and metrics, too.
+    pub(super) async fn count_workers(&mut self) -> usize {
+        let old = self.connection.old_workers().await;
+        let count = old.unwrap_or_default();
+        self.metrics.old_workers.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.note().old_workers = old;
+        count
+    }
+}

@@ -1,0 +1,106 @@
+//! A change of one service while 10,000 backends arrive in another: from the put to the first answer, and from the delete to the last.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use e2e::agents::Discover;
+use e2e::figures::{Figure, Times};
+use e2e::scene::{PATIENCE, routed};
+use e2e::server::Server;
+use e2e::terminal::Terminal;
+use e2e::traffic::first_answer;
+use e2e::{Context, Etcd, Lab, LabError, Result, free_port, haproxy};
+use etcd_client::{Txn, TxnOp};
+
+const ARRIVING: usize = 10_000;
+/// Keys in one transaction.
+const BATCH: usize = 100;
+
+/// Put → first answer and delete → last answer, again and again until all have arrived.
+pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
+    let haproxy = haproxy::newest()?;
+    let etcd = Etcd::start();
+    let agent = Discover::new("discover", &haproxy).args(&["--check", "check inter 60s"]).start(lab, &etcd).await?;
+    let (stays, comes) = (Server::start("stays").await?, Server::start("comes").await?);
+    let (to, crowd) = (SocketAddr::from(([127, 0, 0, 1], free_port())), free_port());
+    let value = |address: SocketAddr| {
+        format!(r#"{{"host":"{}","port":{},"service_port":{},"mode":"http"}}"#, address.ip(), address.port(), to.port())
+    };
+    let mut client = etcd.operator().await;
+    client.put("/backends/web/stays", value(stays.address), None).await.during("putting into etcd")?;
+    routed(to, &stays.name).await?;
+    let member = |n: usize| {
+        let host = format!("127.{}.{}.{}", 100 + n / 50_000, n / 200 % 250, n % 200 + 1);
+        (format!("/backends/crowd/n{n}"), format!(r#"{{"host":"{host}","port":9,"service_port":{crowd},"mode":"http"}}"#))
+    };
+    let (first, value_of_first) = member(0);
+    client.put(first, value_of_first, None).await.during("putting into etcd")?;
+    let (turns, operations) = counted(&agent).await?;
+
+    let mut filler = etcd.operator().await;
+    let filling = tokio::spawn(async move {
+        for from in (1..ARRIVING).step_by(BATCH) {
+            let puts = (from..ARRIVING.min(from + BATCH)).map(member).map(|(key, value)| TxnOp::put(key, value, None));
+            filler.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await.during("filling etcd")?;
+        }
+        Result::Ok(())
+    });
+    let (mut puts, mut deletes) = (Times::default(), Times::default());
+    let (began, second) = (SystemTime::now(), value(comes.address));
+    let measuring = async {
+        let mut n = 0;
+        while !filling.is_finished() || agent.metric("discover_changes_waiting").await? > 0.0 {
+            n += 1;
+            let (key, name) = (format!("/backends/web/comes-{n}"), comes.name.clone());
+            let probe = tokio::spawn(async move { first_answer(to, true, &name, PATIENCE).await });
+            let put = SystemTime::now();
+            client.put(key.as_str(), second.clone(), None).await.during("putting into etcd")?;
+            let first = probe.await.during("asking for the newcomer")??;
+            puts.push(first.at.duration_since(put).unwrap_or_default());
+            let deleted = SystemTime::now();
+            client.delete(key.as_str(), None).await.during("deleting from etcd")?;
+            deletes.push(last_answer(to, &comes.name).await?.duration_since(deleted).unwrap_or_default());
+        }
+        Result::Ok(())
+    };
+    terminal.while_waiting("10,000 backends arrive", measuring).await?;
+    filling.await.during("filling etcd")??;
+    let took = began.elapsed().unwrap_or_default();
+    let (turns, operations) = { let now = counted(&agent).await?; (now.0 - turns, now.1 - operations) };
+    let conditions = format!(
+        "one after the other while {ARRIVING} backends arrive in another service ({:.1} s until all are in HAProxy {}); {:.0} operations \
+         a turn in {turns:.0} turns",
+        took.as_secs_f64(), haproxy.version, operations / turns.max(1.0),
+    );
+    let figure = |what: &str, times: &Times| Figure {
+        what: what.to_owned(),
+        value: times.to_string(),
+        goal: "max ≤ 1 s".to_owned(),
+        conditions: conditions.clone(),
+    };
+    Ok(vec![
+        figure("beside 10,000 that arrive: etcd put sent → HAProxy routes to it", &puts),
+        figure("beside 10,000 that arrive: etcd delete sent → last request to it", &deletes),
+    ])
+}
+
+async fn counted(agent: &e2e::agents::Agent) -> Result<(f64, f64)> {
+    Ok((agent.metric("discover_turns_total").await?, agent.metric("discover_runtime_operations_total").await?))
+}
+
+/// When `name` answered last, once it has been silent for a while.
+async fn last_answer(to: SocketAddr, name: &str) -> Result<SystemTime> {
+    const QUIET: Duration = Duration::from_millis(200);
+    let mut http = e2e::http::Client::new(to, true, PATIENCE);
+    let mut last = SystemTime::now();
+    while last.elapsed().unwrap_or_default() < QUIET {
+        let reply = http.get("/").await.during("asking after a delete")?;
+        if reply.status != 200 {
+            return Err(LabError::new(format!("status {} after a delete", reply.status)));
+        }
+        if reply.name() == name {
+            last = SystemTime::now();
+        }
+    }
+    Ok(last)
+}
