@@ -93,11 +93,12 @@ async fn every_word_that_a_registration_may_say_is_taken_or_refused_with_its_ser
                 let Err(error) = check::check(&program, &lab.launch.config).await else { break };
                 let CheckError::Refused { output, .. } = error else { panic!("{error}") };
                 let lines: Vec<&str> = text.lines().collect();
-                let named = |marker: &str| -> Vec<usize> {
-                    let numbers = output.split(marker).skip(1).filter_map(|rest| rest.split(']').next()?.parse().ok());
-                    numbers.collect()
-                };
-                let guilty = named("haproxy.cfg:");
+                // Warnings name lines, too.
+                let alerts = output.lines().filter(|line| line.contains("[ALERT]"));
+                let guilty: Vec<usize> = alerts
+                    .flat_map(|line| line.split("haproxy.cfg:").skip(1))
+                    .filter_map(|rest| rest.split(']').next()?.parse().ok())
+                    .collect();
                 let words: Vec<&str> = guilty
                     .iter()
                     .filter_map(|n| lines.get(n - 1)?.split_once("check inter 2s "))

@@ -49,23 +49,6 @@ impl Candidate {
     fn own_id(&self) -> Option<u32> {
         self.options.as_ref().and_then(Options::id)
     }
-
-    /// All words of its line that HAProxy reads one after the other.
-    fn words(&self, prepared: &Prepared) -> String {
-        let own = self.options.as_ref().map(Options::to_string).unwrap_or_default();
-        format!("{} {} {own}", prepared.inherited, self.configs.as_deref().unwrap_or_default())
-    }
-
-    /// Whether HAProxy checks it.
-    fn is_checked(&self, prepared: &Prepared) -> bool {
-        let words = self.words(prepared);
-        words.split_ascii_whitespace().rfind(|w| matches!(*w, "check" | "no-check")) == Some("check")
-    }
-
-    /// Whether it follows another.
-    fn tracks(&self, prepared: &Prepared) -> bool {
-        self.words(prepared).split_ascii_whitespace().any(|w| w == "track")
-    }
 }
 
 /// What composing one section needs beside the service's own things.
@@ -201,55 +184,10 @@ impl<'a> Turn<'a> {
                 }
             }
         }
-        self.drop_impossible(&mut out, &index, prepared, &mut bad);
+        drop_impossible(&mut out, &mut bad);
         let reasons = bad.into_iter().map(|(server, reason)| Quarantined { service: service.clone(), server, reason });
         self.quarantined.extend(reasons);
         out
-    }
-
-    /// What is judged when all servers are known: explicit ids against each other, of which the first live one has it, and
-    /// whose state a server may follow.
-    fn drop_impossible(
-        &self,
-        out: &mut Vec<Candidate>,
-        index: &HashMap<Arc<str>, usize>,
-        prepared: &Prepared,
-        bad: &mut Vec<(String, String)>,
-    ) {
-        let mut taken: HashMap<u32, usize> = HashMap::new();
-        for live in [true, false] {
-            let with_id = out.iter().enumerate().filter(|(_, c)| c.live == live);
-            with_id.filter_map(|(n, c)| Some((c.explicit?, n))).for_each(|(id, n)| _ = taken.entry(id).or_insert(n));
-        }
-        let why_not = |n: usize, c: &Candidate| {
-            if let Some(id) = c.explicit.filter(|id| taken.get(id) != Some(&n)) {
-                return Some(format!("id {id} belongs to another registration"));
-            }
-            let followed = c.options.as_ref().and_then(Options::tracks)?;
-            match index.get(followed).and_then(|at| out.get(*at)) {
-                // HAProxy follows checks, not followers, and takes no check of a follower's own.
-                Some(other) if other.tracks(prepared) || !other.is_checked(prepared) => {
-                    Some(format!("track {followed}: that server has no check of its own"))
-                }
-                Some(_) if c.is_checked(prepared) => Some(format!("track {followed}: it is checked itself")),
-                Some(_) => None,
-                None => Some(format!("track {followed}: no such server in this section")),
-            }
-        };
-        let judged: Vec<Option<String>> = out.iter().enumerate().map(|(n, c)| why_not(n, c)).collect();
-        // Who follows a server that is left out is left out, too.
-        let gone: HashSet<Arc<str>> =
-            out.iter().zip(&judged).filter(|(_, why)| why.is_some()).map(|(c, _)| c.name.text.clone()).collect();
-        let mut judged = judged.into_iter();
-        out.retain(|c| {
-            let followed = || c.options.as_ref().and_then(Options::tracks).filter(|name| gone.contains(*name));
-            let why = judged.next().flatten();
-            let why = why.or_else(|| followed().map(|name| format!("track {name}: that server is left out")));
-            if let Some(why) = why.as_ref().filter(|_| c.live) {
-                bad.push((c.name.text.to_string(), why.clone()));
-            }
-            why.is_none()
-        });
     }
 
     /// A registration as a server, or why not.
@@ -321,5 +259,42 @@ impl<'a> Turn<'a> {
             live: true,
             seen: None,
         })
+    }
+}
+
+/// What is judged when all servers are known: explicit ids against each other, of which the first live one has it, and whom a server may
+/// track.
+fn drop_impossible(out: &mut Vec<Candidate>, bad: &mut Vec<(String, String)>) {
+    let mut taken: HashMap<u32, Arc<str>> = HashMap::new();
+    for live in [true, false] {
+        for c in out.iter().filter(|c| c.live == live) {
+            let Some(id) = c.explicit else { continue };
+            taken.entry(id).or_insert_with(|| c.name.text.clone());
+        }
+    }
+    let mut drop = |out: &mut Vec<Candidate>, why_not: &dyn Fn(&Candidate) -> Option<String>| {
+        let before = out.len();
+        out.retain(|c| {
+            let why = why_not(c);
+            bad.extend(why.iter().filter(|_| c.live).map(|why| (c.name.text.to_string(), why.clone())));
+            why.is_none()
+        });
+        out.len() < before
+    };
+    drop(out, &|c| {
+        let id = c.explicit.filter(|id| taken.get(id) != Some(&c.name.text))?;
+        Some(format!("id {id} belongs to another registration"))
+    });
+    // Who tracks a server that is left out is left out, too.
+    let tracks = |c: &Candidate| c.options.as_ref().is_some_and(|o| o.tracks().is_some());
+    while out.iter().any(tracks) {
+        let names: HashSet<Arc<str>> = out.iter().map(|c| c.name.text.clone()).collect();
+        let dropped = drop(out, &|c| {
+            let name = c.options.as_ref()?.tracks().filter(|name| !names.contains(*name))?;
+            Some(format!("track {name}: no such server in this section"))
+        });
+        if !dropped {
+            break;
+        }
     }
 }
