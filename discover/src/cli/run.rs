@@ -94,7 +94,7 @@ pub(super) struct ProcessArgs {
     /// haproxy.cfg [default: in --dir]
     #[arg(long, env = "DISCOVER_HAPROXY_CONFIG", value_name = "FILE")]
     haproxy_config: Option<PathBuf>,
-    /// How long haproxy -c may take for a config, and 1s more for each 5,000 servers; what takes longer is refused
+    /// How long haproxy -c may take for a config, and 1s more for each 1,000 servers; what takes longer is refused
     #[arg(long, env = "DISCOVER_CHECK_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(super) check_timeout: Duration,
     /// HAProxy's master CLI [default: in --run-dir]

@@ -33,7 +33,7 @@ pub struct SuperviseArgs {
     /// With --file: least time between two reloads of HAProxy; what changes meanwhile is loaded together
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub reload_interval: Duration,
-    /// With --file: how long a check of the config may take, and 1s more for each 5,000 servers
+    /// With --file: how long a check of the config may take, and 1s more for each 1,000 servers
     #[arg(long, env = "DISCOVER_CHECK_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub check_timeout: Duration,
     /// HAProxy and its arguments; -W and -S are added where they are missing

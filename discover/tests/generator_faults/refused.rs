@@ -77,12 +77,25 @@ async fn a_word_of_the_operators_own_is_blamed_on_no_registration() {
     for program in innocent() {
         let mut world = World::with(&program, |s| s.check = format!("check {UNKNOWN}"));
         let (port, http) = (free_port(), HttpBackend::start("b0").await);
-        world.want("web", vec![asking(backend("b0", http.address, port), "maxconn 50")]);
-        let error = world.turn().await.unwrap_err();
-        assert!(error.contains("idle-ping"), "{error}");
-        assert!(status(&world).quarantined.is_empty());
+        let plain = backend("b1", http.address, port);
+        world.want("web", vec![asking(backend("b0", http.address, port), "maxconn 50"), plain]);
+        let mut error = None;
+        world
+            .turns_until("a turn fails", async |w| {
+                error = w.turn().await.err();
+                error.is_some()
+            })
+            .await;
+        assert!(error.as_ref().unwrap().contains("idle-ping"), "{error:?}");
+        world.turns_until("it is told why", async |w| !status(w).quarantined.is_empty()).await;
+        let quarantined = status(&world).quarantined;
+        let why = &quarantined["web/b0"];
+        assert!(
+            quarantined.len() == 1 && why.contains("without it, too"),
+            "it waits, and is not blamed: {quarantined:?}"
+        );
         let candidate = std::fs::read_to_string(world.path("haproxy.cfg.candidate")).unwrap();
-        let whole = candidate.contains(UNKNOWN) && candidate.contains("maxconn 50");
+        let whole = candidate.contains(UNKNOWN) && candidate.contains("server b1");
         assert!(whole, "the operator sees what was refused: {candidate}");
     }
 }

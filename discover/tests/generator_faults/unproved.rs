@@ -14,8 +14,8 @@ use super::support::{free_port, get};
 
 /// Words that every HAProxy takes, but not the one of [`fussy`]: it hangs, complains without a line, or crashes.
 const MARKS: [(&str, &str); 3] = [("maxconn 7001", "longer than"), ("maxconn 7002", "odd"), ("maxconn 7003", "signal")];
-/// What an innocent change may wait.
-const SOON: Duration = Duration::from_secs(3);
+/// What an innocent change may wait: 3 s, and 2 s more where all tests share two cores. No check's deadline fits in.
+const SOON: Duration = Duration::from_secs(5);
 
 /// A HAProxy whose `-c` fails for the words of [`MARKS`], each in its own form.
 fn fussy(program: &Path, dir: &Path) -> PathBuf {
@@ -58,10 +58,8 @@ async fn routed(world: &mut World, port: u16, body: &str) -> Duration {
 
 /// The file that HAProxy would start with now passes its check.
 fn live_file_passes(world: &World) {
-    let check =
-        std::process::Command::new(&world.lab.launch.program).arg("-c").arg("-f").arg(&world.settings.config_file);
-    let mut check = check;
-    let output = check.output().unwrap();
+    let mut check = std::process::Command::new(&world.lab.launch.program);
+    let output = check.arg("-c").arg("-f").arg(&world.settings.config_file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -134,12 +132,9 @@ async fn a_section_that_haproxy_refuses_is_left_out_alone() {
     for program in each() {
         for fresh in [true, false] {
             let templates = tempfile::tempdir().unwrap();
-            let header = super::HEADER.to_owned() + "\nfrontend taken\n\tbind 127.0.0.1:{{ maxconn }}\n";
+            let header = format!("{}\nfrontend taken\n\tbind 127.0.0.1:{}\n", super::HEADER, free_port());
             std::fs::write(templates.path().join("header.tera"), header).unwrap();
-            let port = free_port();
-            let mut world = World::with(&program, |s| {
-                (s.templates, s.maxconn) = (Some(templates.path().to_owned()), u32::from(port));
-            });
+            let mut world = World::with(&program, |s| s.templates = Some(templates.path().to_owned()));
             let http = HttpBackend::start("web").await;
             let [a, b, web, taken] = [(); 4].map(|()| free_port());
             if !fresh {
@@ -192,7 +187,7 @@ async fn many_refused_words_keep_no_innocent_change_waiting() {
         println!(
             "{many} refused, distinct {distinct}: section {took:?}, server {server:?}, {checks}, slowest turn {slowest:?}"
         );
-        assert!(took < SOON && server < Duration::from_secs(1), "section {took:?}, server {server:?}");
+        assert!(took < SOON && server < Duration::from_secs(2), "section {took:?}, server {server:?}");
         live_file_passes(&world);
     }
 }

@@ -343,6 +343,10 @@ impl Haproxy {
             }
             Err(NoFinding::Unknown) => self.proofs.put_off(&trial, "haproxy -c cannot be run", self.now),
             Err(NoFinding::NotTheirs(why)) => {
+                warn!(
+                    why,
+                    "HAProxy refuses the operator's own text: the fault is no registration's, and no new words can be judged."
+                );
                 let why = format!("haproxy -c refuses the file without it, too, so that it cannot be judged: {why}");
                 self.proofs.put_off(&trial, &why, self.now);
             }

@@ -15,7 +15,7 @@
 //! The ledger also knows the sections whose structure HAProxy refused: a new one is left out, one that runs keeps its form.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const REFUSED_FOR: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs
 /// The same for words on which the tries of one search did not suffice.
 const UNDECIDED_FOR: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
 /// How long a reload waits for new words that are being judged, so that it takes them in.
-const HOLD: Duration = Duration::from_secs(1);
+const HOLD: Duration = Duration::from_millis(500);
 /// Words that nobody uses are kept up to this number.
 const KEPT: usize = 4096;
 
@@ -108,6 +108,8 @@ pub struct Batch {
 pub struct Proofs {
     words: HashMap<Words, Entry>,
     misfits: BTreeMap<Arc<str>, Misfit>,
+    /// Those of them that are left out, or kept in an older form.
+    out: BTreeSet<Arc<str>>,
     seen: Vec<Seen>,
     /// What was composed last, with the words that wait.
     composed: Layout,
@@ -128,7 +130,9 @@ impl Proofs {
             self.words.values_mut().for_each(|entry| entry.again.due = now);
             self.misfits.values_mut().for_each(|misfit| misfit.again.due = now);
         }
-        self.leave_out_misfits(layout, applied, now);
+        let out = self.leave_out_misfits(layout, applied, now);
+        let mut changed = std::mem::replace(&mut self.told, self.generation) != self.generation || out != self.out;
+        self.out = out;
         self.composed = layout.clone();
         let running = OnceCell::new();
         let running = || {
@@ -137,7 +141,6 @@ impl Proofs {
             })
         };
         let mut before = std::mem::take(&mut self.seen).into_iter();
-        let mut changed = std::mem::replace(&mut self.told, self.generation) != self.generation;
         for section in &mut layout.sections {
             let seen = match before.next() {
                 Some(seen) if Arc::ptr_eq(&seen.section, section) && seen.generation == self.generation => seen,
@@ -151,6 +154,7 @@ impl Proofs {
             *section = seen.admitted.clone();
             self.seen.push(seen);
         }
+        changed |= before.any(|gone| !gone.held.is_empty());
         changed
     }
 
@@ -234,6 +238,9 @@ impl Proofs {
     }
 
     fn forget_unused(&mut self) {
+        if self.misfits.len() > KEPT {
+            self.misfits.retain(|name, _| self.out.contains(name));
+        }
         if self.words.len() <= KEPT {
             return;
         }
@@ -345,17 +352,20 @@ impl Proofs {
         self.held_since = None;
     }
 
-    fn leave_out_misfits(&self, layout: &mut Layout, applied: &Applied, now: Instant) {
+    fn leave_out_misfits(&self, layout: &mut Layout, applied: &Applied, now: Instant) -> BTreeSet<Arc<str>> {
+        let mut out = BTreeSet::new();
         if self.misfits.is_empty() {
-            return;
+            return out;
         }
         layout.sections.retain_mut(|section| {
             let misfit = self.misfits.get(&section.name).filter(|misfit| misfit.skeleton == section.skeleton);
             let Some(misfit) = misfit.filter(|misfit| misfit.again.due > now) else { return true };
+            out.insert(section.name.clone());
             let before = applied.layout.sections.iter().find(|before| before.name == section.name);
             let before = before.or(misfit.instead.as_ref());
             before.map(|before| *section = in_form_of(section, before)).is_some()
         });
+        out
     }
 
     /// What is left out, and why: `section/server`, or a section.
@@ -367,7 +377,8 @@ impl Proofs {
             }
             _ => None,
         });
-        refused.chain(self.misfits.iter().map(|(name, misfit)| (name.to_string(), misfit.why.clone())))
+        let misfits = self.out.iter().filter_map(|name| Some((name.to_string(), self.misfits.get(name)?.why.clone())));
+        refused.chain(misfits)
     }
 
     /// How many servers wait for the first judgement of their words.

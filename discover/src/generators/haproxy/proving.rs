@@ -131,8 +131,12 @@ impl Judge for Tries<'_> {
             }
             Err(error) => {
                 let said = error.verdict()?;
+                // The probe is gone when somebody reads this.
+                let probe = self.probe.display().to_string();
+                let shown = |why: String| why.replace(&probe, "haproxy.cfg");
                 let named = self.trial.named(&layout, suspects, self.probe, &said);
-                Some(Verdict::Bad { why: gist(&said), named })
+                let named = named.into_iter().map(|(suspect, why)| (suspect, shown(why))).collect();
+                Some(Verdict::Bad { why: shown(gist(&said)), named })
             }
         }
     }
