@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::gather::{Gathered, gather};
 use super::owners::Owners;
-use crate::model::{Backend, BackendId, Decoded, Host, ParsedKey, Port, Prefix, ServiceMap, ServiceName, Status, decode};
+use crate::model::{
+    Backend, BackendId, Decoded, Host, ParsedKey, Port, Prefix, ServiceMap, ServiceName, Status, decode,
+};
 use crate::store::{Batch, Change, Entry, Key, LeaseId, Listing, Revision};
 
 /// How many departures are remembered; the oldest are forgotten first.
@@ -314,8 +316,7 @@ impl Table {
     /// What a service's keys come to, if there are any.
     fn gather(&mut self, service: &ServiceName) -> Option<Gathered> {
         let keys = self.services.get(service).filter(|keys| !keys.is_empty())?;
-        let all: Vec<(&Key, &Known)> =
-            keys.iter().filter_map(|(_, key)| self.known.get_key_value(key)).collect();
+        let all: Vec<(&Key, &Known)> = keys.iter().filter_map(|(_, key)| self.known.get_key_value(key)).collect();
         let named = all.iter().find_map(|(key, known)| match known.said {
             Said::ServicePort(port) => Some(LastPort { key: (*key).clone(), port, gone: false }),
             _ => None,
