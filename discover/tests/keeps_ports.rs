@@ -33,7 +33,7 @@ async fn nobody_who_comes_later_takes_the_port_of_who_serves() {
             let (mut world, port) = (World::new(&program), free_port());
             world.want("web", vec![created(5, "m", &web, port)]);
             world.settle().await;
-            let mut serves = async |world: &mut World, when: &str| {
+            let serves = async |world: &mut World, when: &str| {
                 world.settle().await;
                 assert_eq!(get(port).await, "web", "HAProxy {}: {name} {when}", world.version());
             };
