@@ -148,7 +148,7 @@ impl Docker {
 
     /// All that the daemon says of a container, unread; `None`: there is none of this id any more.
     pub(super) async fn describe(&self, id: &ContainerId) -> Result<Option<Value>, DockerError> {
-        match self.json(Method::GET, &format!("/containers/{id}/json"), None).await {
+        match self.json(Method::GET, &format!("/containers/{}/json", id.as_str()), None).await {
             Ok(described) => Ok(Some(described)),
             Err(DockerError::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),

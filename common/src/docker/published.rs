@@ -74,7 +74,9 @@ impl PublishedSource {
     ) {
         let (mut backoff, mut trouble) = (Backoff::new(Duration::from_millis(200), RESYNC), Trouble::default());
         loop {
-            let Some(error) = cancel.run_until_cancelled(self.follow(&out, &changed, &mut trouble)).await else { return };
+            let Some(error) = cancel.run_until_cancelled(self.follow(&out, &changed, &mut trouble)).await else {
+                return;
+            };
             let chain = Chain(&error).to_string();
             if let News::Begins = trouble.fail(&chain) {
                 warn!(error = %chain, "Docker does not tell which ports containers publish; what it said last counts.");
@@ -133,7 +135,8 @@ fn of_container(described: &Value) -> PublishedPorts {
                 continue;
             }
             for binding in bindings.as_array().into_iter().flatten() {
-                let port = binding["HostPort"].as_str().and_then(|port| port.parse::<u16>().ok()).filter(|port| *port != 0);
+                let port =
+                    binding["HostPort"].as_str().and_then(|port| port.parse::<u16>().ok()).filter(|port| *port != 0);
                 let ip = match binding["HostIp"].as_str().unwrap_or_default() {
                     "" => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
                     ip => ip.parse().ok(),
@@ -176,7 +179,10 @@ mod tests {
         let has = json!({"90/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}], "99/tcp": null});
         let published = of_container(&publishing(1, "running", &asked, &has));
         assert_eq!(shown(&published), ["0.0.0.0:49153 c1", "127.0.0.1:8081 c1", "[::]:8080 c1"]);
-        assert!(of_container(&json!({})).is_empty() && of_container(&publishing(1, "created", &json!(null), &json!(null))).is_empty());
+        assert!(
+            of_container(&json!({})).is_empty()
+                && of_container(&publishing(1, "created", &json!(null), &json!(null))).is_empty()
+        );
     }
 
     #[tokio::test]
@@ -193,7 +199,12 @@ mod tests {
         until(&mut told, &["[::]:8080 c1"]).await;
         api.go_away();
         api.listen();
-        api.put(publishing(2, "created", &json!({"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8081"}]}), &json!({})));
+        api.put(publishing(
+            2,
+            "created",
+            &json!({"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8081"}]}),
+            &json!({}),
+        ));
         until(&mut told, &["127.0.0.1:8081 c2", "[::]:8080 c1"]).await;
         api.remove(1);
         api.emit(&[event(1, "destroy")]);

@@ -30,11 +30,14 @@ fn ports(table: &Table, service: &str) -> Vec<Option<u16>> {
 fn the_last_good_port_counts_while_backends_live_whatever_becomes_of_its_key() {
     for bad in [None, Some(""), Some("abc"), Some("0"), Some("70000")] {
         let mut table = Table::new(Prefix::default());
-        put(&mut table, &[
-            entry("/backends/web/port", "80", 1, 0),
-            entry("/backends/web/a", "h1:1", 2, 7),
-            entry("/backends/web/b", "h2", 3, 7),
-        ]);
+        put(
+            &mut table,
+            &[
+                entry("/backends/web/port", "80", 1, 0),
+                entry("/backends/web/a", "h1:1", 2, 7),
+                entry("/backends/web/b", "h2", 3, 7),
+            ],
+        );
         match bad {
             None => delete(&mut table, "/backends/web/port", 4),
             Some(value) => put(&mut table, &[entry("/backends/web/port", value, 4, 0)]),
@@ -103,14 +106,17 @@ fn an_id_belongs_to_the_older_key_under_a_lease_and_the_other_is_shown() {
 fn what_an_owned_service_says_counts_from_its_nodes_alone_its_port_too() {
     let owners = ["pay-*=a,b", "*=z"].map(|e| e.parse::<Owned>().unwrap());
     let mut table = Table::new(Prefix::default()).with_owners(Owners::new(owners));
-    put(&mut table, &[
-        entry("/backends/@evil/pay-web/port", "22", 1, 0),
-        entry("/backends/@evil/pay-web/x", "evil:1", 2, 7),
-        entry("/backends/pay-web/y", r#"{"host":"flat","port":1,"node":"a","labels":{"node":"a"}}"#, 3, 7),
-        entry("/backends/@a/pay-web/port", "80", 4, 0),
-        entry("/backends/@a/pay-web/x", "good:1", 5, 7),
-        entry("/backends/@b/pay-web/z", "good:2", 6, 7),
-    ]);
+    put(
+        &mut table,
+        &[
+            entry("/backends/@evil/pay-web/port", "22", 1, 0),
+            entry("/backends/@evil/pay-web/x", "evil:1", 2, 7),
+            entry("/backends/pay-web/y", r#"{"host":"flat","port":1,"node":"a","labels":{"node":"a"}}"#, 3, 7),
+            entry("/backends/@a/pay-web/port", "80", 4, 0),
+            entry("/backends/@a/pay-web/x", "good:1", 5, 7),
+            entry("/backends/@b/pay-web/z", "good:2", 6, 7),
+        ],
+    );
     assert_eq!(addresses(&table, "pay-web"), ["good:1", "good:2"]);
     assert_eq!(ports(&table, "pay-web"), [Some(80); 2]);
     let shown = table.snapshot().quarantined.clone();

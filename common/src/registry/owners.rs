@@ -133,9 +133,8 @@ mod tests {
     fn the_most_specific_entry_decides_and_what_no_entry_covers_is_anybodys() {
         let entries = ["pay-*=a,b", "pay-admin=c", "*=a, b, c", "*-eu=b", "pay-=z"];
         let owners = Owners::new(entries.iter().map(|e| e.parse::<Owned>().unwrap()));
-        let allowed = |service: &str, node: &str| {
-            owners.check(&service.parse().unwrap(), Some(&node.parse().unwrap())).is_ok()
-        };
+        let allowed =
+            |service: &str, node: &str| owners.check(&service.parse().unwrap(), Some(&node.parse().unwrap())).is_ok();
         assert!(allowed("pay-web", "a") && allowed("pay-web", "b") && !allowed("pay-web", "c"));
         assert!(allowed("pay-admin", "c") && !allowed("pay-admin", "a"), "the name itself comes before all patterns");
         assert!(allowed("web", "c") && !allowed("web", "z"));

@@ -320,8 +320,7 @@ impl Table {
     /// What a service's keys come to, if there are any.
     fn gather(&mut self, service: &ServiceName) -> Option<Gathered> {
         let keys = self.services.get(service).filter(|keys| !keys.is_empty())?;
-        let all: Vec<(&Key, &Known)> =
-            keys.iter().filter_map(|(_, key)| self.known.get_key_value(key)).collect();
+        let all: Vec<(&Key, &Known)> = keys.iter().filter_map(|(_, key)| self.known.get_key_value(key)).collect();
         let named = all.iter().find_map(|(key, known)| match known.said {
             Said::ServicePort(port) => Some(LastPort { key: (*key).clone(), port, gone: false }),
             _ => None,

@@ -92,11 +92,13 @@ fn a_departure_is_orderly_when_it_drained_or_its_agent_answers_for_it() {
 }
 
 proptest! {
-    /// Whatever order changes come in, the table equals one made from a listing of the result.
+    /// Whatever order changes come in, the table equals one made from a listing of the result, in which the last good port of a
+    /// service with backends stands in for one that is gone or no good.
     #[test]
     fn watching_reaches_what_listing_shows(steps in prop::collection::vec((0u8..3, 0u8..4, prop::option::of(0u16..3)), 1..40)) {
         let mut live: BTreeMap<String, Entry> = BTreeMap::new();
         let mut table = Table::new(Prefix::default());
+        let mut last_good: BTreeMap<String, Entry> = BTreeMap::new();
         for (n, (service, id, value)) in steps.into_iter().enumerate() {
             let revision = n as i64 + 10;
             let name = ["x", "y", "z", "port"][usize::from(id)];
@@ -115,12 +117,28 @@ proptest! {
                 }
             };
             table.apply(&Batch { changes: vec![change], at: at(revision) }, &HashSet::new());
-            let mut entries: Vec<Entry> = live.values().cloned().collect();
+            let mut expected = live.clone();
+            let mut no_good: BTreeSet<Key> = BTreeSet::new();
+            for service in 0..3 {
+                let (below, port) = (format!("/backends/s{service}/"), format!("/backends/s{service}/port"));
+                let good = |e: &Entry| &*e.value != b"0" && !e.value.ends_with(b":0");
+                let has_backends = live.iter().any(|(key, e)| key.starts_with(&below) && *key != port && good(e));
+                match live.get(&port).filter(|e| good(e)) {
+                    Some(now) => _ = last_good.insert(port, now.clone()),
+                    None if !has_backends => _ = last_good.remove(&port),
+                    None => if let Some(last) = last_good.get(&port) {
+                        no_good.insert(port.as_str().into());
+                        expected.insert(port, last.clone());
+                    },
+                }
+            }
+            let mut entries: Vec<Entry> = expected.values().cloned().collect();
             entries.sort_by_key(|e| (e.created, e.key.clone()));
             let fresh = listed(&entries).snapshot();
             let snapshot = table.snapshot();
             prop_assert_eq!(&snapshot.services, &fresh.services);
-            prop_assert_eq!(snapshot.quarantined.keys().collect::<Vec<_>>(), fresh.quarantined.keys().collect::<Vec<_>>());
+            no_good.extend(fresh.quarantined.keys().cloned());
+            prop_assert_eq!(snapshot.quarantined.keys().collect::<Vec<_>>(), no_good.iter().collect::<Vec<_>>());
         }
     }
 }

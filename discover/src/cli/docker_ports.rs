@@ -88,7 +88,7 @@ impl DockerPortsArgs {
 /// discover in a container with a network of its own sees none, and its ports are not the host's.
 fn is_here(endpoint: &Endpoint) -> bool {
     let Endpoint::Unix(socket) = endpoint else { return false };
-    let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let may_ask = || UnixStream::connect(socket).err().is_none_or(|e| e.kind() != ErrorKind::PermissionDenied);
-    socket.exists() && may_ask() && interfaces.into_iter().any(|interface| interface.path().join("bridge").exists())
+    socket.exists() && may_ask() && interfaces.any(|interface| interface.path().join("bridge").exists())
 }

@@ -9,6 +9,7 @@ mod composing;
 mod edge;
 mod generators;
 mod keys;
+mod owners;
 mod policies;
 mod reading;
 mod registry;

@@ -70,12 +70,12 @@ impl Binds {
     }
 
     /// Of these services those whose port another one wants in vain.
-    pub fn in_the_way<'a>(&self, services: &'a BTreeSet<ServiceName>) -> impl Iterator<Item = &'a ServiceName> {
-        let winners: BTreeSet<&ServiceName> = match services.is_empty() {
-            true => BTreeSet::new(),
-            false => self.chosen.unlisted.values().filter_map(Unlisted::winner).collect(),
-        };
-        services.iter().filter(move |service| winners.contains(service)).collect::<Vec<_>>().into_iter()
+    pub fn in_the_way(&self, services: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+        if services.is_empty() {
+            return BTreeSet::new();
+        }
+        let winners = self.chosen.unlisted.values().filter_map(Unlisted::winner);
+        winners.filter(|winner| services.contains(*winner)).cloned().collect()
     }
 
     /// Gives each service its port. `absent` are those without a backend that is registered or works.
@@ -168,10 +168,7 @@ impl Binds {
 
     /// When a port that was taken is to be tried again.
     pub fn next_due(&self) -> Option<Instant> {
-        let wanted = |port: Port| {
-            let ports = self.chosen.unlisted.values().filter_map(Unlisted::wanted_in_vain);
-            ports.into_iter().any(|wanted| wanted == port)
-        };
+        let wanted = |port: Port| self.chosen.unlisted.values().any(|why| why.wanted_in_vain() == Some(port));
         let tenants = self.tenants.next_end(wanted);
         self.taken.values().copied().chain(self.edge_taken).chain(self.ask_at).chain(tenants).min()
     }

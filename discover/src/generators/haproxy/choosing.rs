@@ -38,8 +38,7 @@ impl Haproxy {
     /// Services that are in another's way and have no backend that is registered or works. Where HAProxy cannot be asked, a held
     /// backend is taken to work.
     async fn absent(&mut self, desired: &Desired) -> BTreeSet<ServiceName> {
-        let unregistered = desired.unregistered();
-        let in_the_way: BTreeSet<ServiceName> = self.binds.in_the_way(&unregistered).cloned().collect();
+        let in_the_way = self.binds.in_the_way(&desired.unregistered());
         self.binds.ask_again(!in_the_way.is_empty(), self.now);
         match in_the_way.is_empty() {
             true => in_the_way,

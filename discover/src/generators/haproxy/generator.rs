@@ -374,7 +374,9 @@ impl Haproxy {
 
     /// Takes over from the file what only it knows: the ids of servers.
     pub fn recall(&mut self) {
-        self.files.texts().first().into_iter().for_each(|text| self.binds.recall(text));
+        if let Some(text) = self.files.texts().first() {
+            self.binds.recall(text);
+        }
         if let Some(layout) = self.files.read().ok().and_then(|on_disk| on_disk.layout) {
             self.composing.remember(&layout);
             if let (Some(edge), Some(rules)) = (&mut self.edge, &layout.rules) {

@@ -4,7 +4,10 @@
 //! |---|---|---|
 //! | [`settings`] | what the operator decides | no |
 //! | [`ports`] | which service listens on which port | no |
+//! | [`tenants`] | who has which port, over restarts too | no |
+//! | [`published`] | the ports that containers of this host publish | no |
 //! | [`binds`] | which of those ports can be opened | test-binds only |
+//! | `choosing` | a turn's choice of ports | asks only |
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
