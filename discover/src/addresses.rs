@@ -155,6 +155,13 @@ impl AddressPolicy {
     }
 }
 
+/// The host as an address, where its name means one to every resolver. For hosts that the operator's own
+/// settings name: what is an address is not resolved, so no answer is held against the policy.
+pub fn literal(host: Host) -> Host {
+    let meant = if let Host::Name(name) = &host { spelled(name) } else { None };
+    meant.map_or(host, Host::Ip)
+}
+
 /// The IPv4 address that an IPv6 address carries: IPv4-compatible (RFC 4291), translated (RFC 2765, RFC 6052) or 6to4 (RFC 3056). Mapped ones
 /// are IPv4 addresses already.
 fn carried(ip: IpAddr) -> Option<Ipv4Addr> {

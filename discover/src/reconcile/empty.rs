@@ -6,6 +6,7 @@ use std::sync::Arc;
 use common::model::{Backend, Host, Pool, Port, ServiceMap, ServiceName, Status};
 
 use super::Desired;
+use crate::addresses::literal;
 
 /// What becomes of a service without backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -40,7 +41,7 @@ impl FromStr for DefaultServer {
             let (service, place) = text.split_once('=')?;
             let (host, port) = place.rsplit_once(':')?;
             let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-            Some(Self { service: service.parse().ok()?, host: host.parse().ok()?, port: port.parse().ok()? })
+            Some(Self { service: service.parse().ok()?, host: literal(host.parse().ok()?), port: port.parse().ok()? })
         };
         read().ok_or_else(|| DefaultServerError(text.to_owned()))
     }
@@ -190,6 +191,12 @@ mod tests {
         let (pool, kept) = places(&mut first);
         assert!(Arc::ptr_eq(&pool, &places(&mut first).0), "nothing is made anew");
         places(&mut Emptied::new(OnEmpty::Defaults, kept).with_defaults(defaults()));
+    }
+
+    #[test]
+    fn a_default_server_on_this_host_needs_no_resolver() {
+        let local: DefaultServer = "web=localhost:81".parse().unwrap();
+        assert_eq!(local, "web=127.0.0.1:81".parse().unwrap());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use common::model::ServiceMap;
 use common::registry::GeneratorConfigs;
+use discover::addresses::AddressArgs;
 use discover::config::load::load_with;
 use discover::config::types::Service;
 use discover::config::{Config, ConfigError, Loaded};

@@ -12,6 +12,26 @@ fn services_keep_the_order_of_the_file() {
 }
 
 #[test]
+fn backend_networks_say_which_addresses_count() {
+    let judged = |networks: &[&str], allow_loopback: bool, host: &str| {
+        let config = load(&json!({"backend_networks": networks, "services": {}})).unwrap().config;
+        let flags = AddressArgs { allow_loopback, ..AddressArgs::default() };
+        flags.policy_with(&config.backend_networks).judge_host(&host.parse().unwrap()).is_ok()
+    };
+    assert!(judged(&[], false, "127.0.0.1") && judged(&[], false, "localhost"), "as Synapse has it");
+    assert!(!judged(&[], false, "169.254.169.254"));
+    assert!(!judged(&["10.0.0.0/8"], false, "127.0.0.1") && judged(&["10.0.0.0/8"], true, "127.0.0.1"));
+    assert!(judged(&["10.0.0.0/8", "127.0.0.0/8"], false, "127.0.0.1"));
+    assert!(judged(&["!10.0.9.0/24"], false, "10.0.8.1") && !judged(&["!10.0.9.0/24"], false, "10.0.9.1"));
+    let flags = AddressArgs { backend_networks: vec!["11.0.0.1".parse().unwrap()], ..AddressArgs::default() };
+    let of_config = ["10.0.0.0/8".parse().unwrap()];
+    assert!(flags.policy_with(&of_config).judge("10.0.0.1".parse().unwrap()).is_err(), "flags come before the config");
+    let wrong = errors(json!({"backend_networks": ["10.0.0.0/8", "10.0.0.0/99"], "services": {}}));
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].starts_with("backend_networks[1]: "), "{wrong:?}");
+}
+
+#[test]
 fn service_conf_dir_adds_and_replaces_services() {
     let dir = tempfile::tempdir().unwrap();
     let conf = dir.path().join("conf.d");

@@ -9,6 +9,7 @@
 mod backup;
 mod edge;
 mod killing;
+mod loops;
 mod nginx;
 #[path = "../support/mod.rs"]
 mod support;

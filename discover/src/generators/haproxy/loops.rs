@@ -224,7 +224,7 @@ fn place_of(text: &str) -> Option<Vec<(u16, u16, At)>> {
         Some(("ipv6" | "tcp6" | "mptcp6", rest)) => (true, rest),
         Some(_) => return None, // unix@, abns@, fd@, udp@, quic4@ …
     };
-    let (host, ports) = text.rsplit_once(':').filter(|_| !text.starts_with('/'))?;
+    let (host, ports) = text.rsplit_once(':').filter(|_| !text.contains('/'))?;
     let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
     let (low, high) = (low.parse().ok()?, high.parse().ok()?);
     let host = host.trim_start_matches('[').trim_end_matches(']');
