@@ -100,6 +100,14 @@ impl MasterCli {
         self.show_proc_within(self.deadlines).await
     }
 
+    /// The same, but hastily: for what can be done without.
+    ///
+    /// # Errors
+    /// [`MasterError`].
+    pub async fn glance(&self) -> Result<Procs, MasterError> {
+        self.show_proc_within(Deadlines { connect: LOOK, reply: LOOK }).await
+    }
+
     async fn show_proc_within(&self, deadlines: Deadlines) -> Result<Procs, MasterError> {
         let command = Command::new(["show", "proc"])?;
         let reply = one_shot(&self.endpoint(), Prefix::None, &command, deadlines).await?;
@@ -156,9 +164,8 @@ impl MasterCli {
         };
         let log =
             || log.clone().unwrap_or_else(|| self.log.as_deref().map_or_else(String::new, |l| log_since(l, log_from)));
-        let hasty = Deadlines { connect: LOOK, reply: LOOK };
         while Instant::now() < deadline {
-            if let Ok(now) = self.show_proc_within(hasty).await {
+            if let Ok(now) = self.glance().await {
                 if let Some(fresh) = now.workers.iter().find(|w| !before.has_worker(w.pid)) {
                     return Ok(ReloadOutcome::Loaded { worker: fresh.pid, log: log() });
                 }

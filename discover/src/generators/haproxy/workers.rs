@@ -10,10 +10,11 @@ impl Connection {
     /// How many old workers HAProxy has; `None` where its master cannot be asked.
     pub(super) async fn old_workers(&self) -> Option<usize> {
         match self.mode {
-            ProcessMode::Spawn | ProcessMode::External => {
-                self.master.show_proc().await.ok().map(|procs| procs.retiring())
+            // One that hangs is not waited for twice.
+            ProcessMode::Spawn | ProcessMode::External if !self.silent => {
+                self.master.glance().await.ok().map(|procs| procs.retiring())
             }
-            ProcessMode::Files | ProcessMode::Commands => None,
+            _ => None,
         }
     }
 }
