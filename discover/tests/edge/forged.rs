@@ -333,7 +333,6 @@ async fn only_a_host_that_is_one_as_a_whole_reaches_a_backend() {
                 "a.example|x",
                 "a.example=",
                 "sni=a.example",
-                "edge:1",
                 "${HOST}",
                 "<script>.w.example",
             ]
