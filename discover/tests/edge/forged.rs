@@ -333,7 +333,6 @@ async fn only_a_host_that_is_one_as_a_whole_reaches_a_backend() {
                 "a.example|x",
                 "a.example=",
                 "sni=a.example",
-                "edge:1",
                 "${HOST}",
                 "<script>.w.example",
             ]
@@ -367,7 +366,7 @@ async fn only_a_host_that_is_one_as_a_whole_reaches_a_backend() {
             let line = answer.body.lines().nth(1).unwrap_or_default();
             assert!(status != 200 || line.starts_with("GET /"), "the backend gets a path alone: {line}");
         }
-        // HTTP/2: what is called `:authority` there.
+        // HTTP/2: what is called `:authority` there. An empty port HAProxy takes away itself.
         let over_http2 = async |host: &str| {
             let curl = tokio::process::Command::new("curl")
                 .args([
@@ -385,15 +384,9 @@ async fn only_a_host_that_is_one_as_a_whole_reaches_a_backend() {
             String::from_utf8_lossy(&curl.await.unwrap().stdout).into_owned()
         };
         assert_eq!(over_http2("a.example:80").await, "200", "HAProxy {}", world.version());
-        for host in [
-            "a.example:abc",
-            "a.example:",
-            "a.example:0",
-            "a.example:\"<x>",
-            "user@a.example",
-            "a.example:@evil.com",
-            "a.example/x",
-        ] {
+        for host in
+            ["a.example:abc", "a.example:0", "a.example:\"<x>", "user@a.example", "a.example:@evil.com", "a.example/x"]
+        {
             // A stream that HAProxy itself refuses has no status.
             let status = over_http2(host).await;
             assert!(status == "400" || status == "000", "{host}: {status}, HAProxy {}", world.version());
