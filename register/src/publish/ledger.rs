@@ -78,6 +78,11 @@ impl Ledger {
         Self { lease, keys: entries.into_iter().map(known).collect(), foreign: BTreeMap::new() }
     }
 
+    /// The lease of ours.
+    pub fn lease(&self) -> LeaseId {
+        self.lease
+    }
+
     /// What is in the registry of ours; [`unknown`] where it must be written again.
     pub fn published(&self) -> Keys {
         self.keys.iter().map(|(key, known)| (key.clone(), known.value.clone())).collect()
@@ -89,7 +94,7 @@ impl Ledger {
     }
 
     /// How many keys are ours.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.keys.len()
     }
 

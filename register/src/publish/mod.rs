@@ -10,6 +10,7 @@
 //! | `registrar` | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
 //! | `publisher` | the task that owns the lease, and its beats | store |
 //! | `writer` | the writes under it; looks after what was written | store |
+//! | `teller` | what others do to our keys, for people | store |
 //! | `report` | what the publisher tells the rest of the agent | no |
 //!
 //! The rules: a write happens because something changed, never to keep something alive; and it touches no key that hangs on
@@ -24,6 +25,7 @@ mod plan;
 pub mod publisher;
 pub mod registrar;
 pub mod report;
+mod teller;
 mod writer;
 
 pub use holders::Refusal;

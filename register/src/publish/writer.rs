@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use common::backoff::Backoff;
 use common::store::{
-    Batch, Compare, Entry, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store, StoreError, TxnOutcome,
-    Value, WatchStream, chunks,
+    Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store, StoreError,
+    TxnOutcome, Value, WatchStream, chunks,
 };
 use common::telemetry::Chain;
 use common::trouble::{News, Trouble};
@@ -19,12 +19,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use tracing::{info, warn};
 
 use super::fights::Fights;
-use super::holders::{Holders, Refusal};
 use super::ledger::{Finding, Ledger, unknown};
 use super::numbers::{Numbers, is_numbered};
 use super::plan::{Form, Registrations, is_shared, plan, withdrawals};
 use super::registrar::{Claim, End};
-use super::report::{Phase, Publication, Reporter};
+use super::report::{Phase, Reporter};
+use super::teller::Teller;
 use crate::reporters::Wanted;
 
 /// What one hand does to many keys comes as many messages: they are gathered until none comes for so long.
@@ -35,15 +35,12 @@ const GATHER_MOST: Duration = Duration::from_millis(200);
 const PLANS: usize = 16;
 /// How long to wait where several others write the same keys.
 const CROWDED: Duration = Duration::from_secs(1);
-/// How many keys of others are named in the log one by one; beyond that their number says it.
-const NAMED: usize = 10;
 
 /// Writes changes under one lease.
 pub(super) struct Writer<'a, S: Store> {
     store: &'a S,
     form: &'a Form,
     report: &'a Reporter,
-    lease: LeaseId,
     /// The agent's own key.
     registrar: Key,
     /// The store's cluster.
@@ -57,10 +54,7 @@ pub(super) struct Writer<'a, S: Store> {
     fights: Fights,
     /// When the first key that was left as it is may be written again.
     rest: Option<Instant>,
-    /// What others did to our keys since that was last said: the lease that each key then had, and how long it is left so.
-    struck: BTreeMap<Key, (Option<LeaseId>, Duration)>,
-    /// Keys of others that were said to be refused.
-    told: BTreeMap<Key, Refusal>,
+    teller: Teller,
 }
 
 /// How the agent hears of its own keys.
@@ -82,7 +76,6 @@ impl<'a, S: Store> Writer<'a, S> {
             store,
             form,
             report,
-            lease: claim.lease,
             registrar: claim.key,
             cluster: claim.at.cluster,
             ledger: Ledger::new(claim.lease, claim.entries, claim.at.revision),
@@ -91,8 +84,7 @@ impl<'a, S: Store> Writer<'a, S> {
             ears,
             fights: Fights::default(),
             rest: None,
-            struck: BTreeMap::new(),
-            told: BTreeMap::new(),
+            teller: Teller::default(),
         }
     }
 
@@ -147,7 +139,8 @@ impl<'a, S: Store> Writer<'a, S> {
         }
         let brought = self.bring_to(wanted, services).await;
         if !brought.as_ref().is_err_and(StoreError::is_lease_lost) {
-            self.tell(wanted, matches!(brought, Ok(true))).await;
+            let complete = matches!(brought, Ok(true));
+            self.teller.tell(self.store, self.form, self.report, &self.ledger, wanted.filter(|_| complete)).await;
         }
         let complete = brought?;
         self.seek_room().await?;
@@ -171,7 +164,7 @@ impl<'a, S: Store> Writer<'a, S> {
             let left: BTreeSet<Key> = keys.keys().filter(|key| left(key)).cloned().collect();
             keys.retain(|key, _| !left.contains(key));
             published.retain(|key, _| !left.contains(key));
-            let plan = plan(&keys, &published, self.lease);
+            let plan = plan(&keys, &published, self.ledger.lease());
             if plan.is_empty() {
                 complete = true;
                 break;
@@ -183,7 +176,7 @@ impl<'a, S: Store> Writer<'a, S> {
                 break;
             }
         }
-        self.report.metrics.keys.set(i64::try_from(self.ledger.len()).unwrap_or(i64::MAX));
+        self.report.metrics.keys.set(i64::try_from(self.ledger.size()).unwrap_or(i64::MAX));
         let slots = Arc::new(self.numbers.published(services, &self.ledger.published()));
         self.report.update_if(|p| p.slots != slots, |p| p.slots = slots.clone());
         Ok(complete)
@@ -207,7 +200,7 @@ impl<'a, S: Store> Writer<'a, S> {
     async fn seek_room(&self) -> Result<(), StoreError> {
         if self.report.is_full() {
             let never = Compare::ModifiedAt(self.registrar.clone(), Revision(-1));
-            let put = Op::put(self.registrar.clone(), unknown(), Some(self.lease));
+            let put = Op::put(self.registrar.clone(), unknown(), Some(self.ledger.lease()));
             self.store.txn(vec![never], vec![put]).await?;
             self.report.room();
         }
@@ -307,7 +300,7 @@ impl<'a, S: Store> Writer<'a, S> {
             Finding::Deleted | Finding::Changed(_) => {
                 let Some(pause) = self.fights.struck(key, Instant::now()) else { return false };
                 self.report.metrics.repairs.inc();
-                self.struck.insert(key.clone(), (lease, pause));
+                self.teller.struck(key, lease, pause);
             }
         }
         true
@@ -366,91 +359,13 @@ impl<'a, S: Store> Writer<'a, S> {
         let mut work = false;
         for change in &batch.changes {
             let entry = match change {
-                common::store::Change::Put(entry) => Some(entry),
-                common::store::Change::Delete { .. } => None,
+                Change::Put(entry) => Some(entry),
+                Change::Delete { .. } => None,
             };
             let finding = self.ledger.saw(change.key(), entry, change.revision(), true);
             work |= self.note(change.key(), finding, entry.and_then(|entry| entry.lease));
         }
         work
-    }
-
-    /// Says what others did to our keys, and which keys are theirs.
-    async fn tell(&mut self, wanted: Option<&Arc<Registrations>>, complete: bool) {
-        let foreign = self.ledger.foreign();
-        let theirs = |(key, _): &(&Key, _)| !is_shared(key) && !is_numbered(key);
-        let mut refused = self.told.clone();
-        refused.retain(|key, refusal| foreign.get(key).is_some_and(|foreign| foreign.lease == refusal.lease));
-        let new: Vec<Key> =
-            foreign.iter().filter(theirs).map(|(key, _)| key).filter(|k| !refused.contains_key(*k)).cloned().collect();
-        let holders = match !new.is_empty()
-            || self.struck.values().any(|(lease, _)| lease.is_some_and(|lease| lease != self.lease))
-        {
-            true => Holders::read(self.store, &self.form.prefix).await,
-            false => Holders::default(),
-        };
-        if !new.is_empty() {
-            let ids = wanted.map(|wanted| self.ids(wanted)).unwrap_or_default();
-            for (key, foreign) in new.iter().filter_map(|key| Some((key, foreign.get(key)?))) {
-                let (registration, lease) = (ids.get(key).cloned(), foreign.lease);
-                refused.insert(key.clone(), Refusal { registration, lease, holder: holders.describe(lease) });
-            }
-            tell_of_refusals(&new.iter().filter_map(|key| refused.get_key_value(key)).collect::<Vec<_>>());
-        }
-        self.tell_of_changes(&holders);
-        self.report.metrics.refused.set(i64::try_from(refused.len()).unwrap_or(i64::MAX));
-        let there = |wanted: &Arc<Registrations>| match refused.is_empty() {
-            true => Arc::clone(wanted),
-            false => {
-                let out: BTreeSet<_> = refused.values().filter_map(|r| r.registration.as_ref()).collect();
-                let there = wanted.iter().filter(|(id, _)| !out.contains(id));
-                Arc::new(there.map(|(id, backend)| (id.clone(), backend.clone())).collect())
-            }
-        };
-        let published = wanted.filter(|_| complete).map(there);
-        let is_news = |p: &Publication| {
-            let same = |published: &_| p.published.as_ref().is_some_and(|old| Arc::ptr_eq(old, published));
-            *p.refused != refused || published.as_ref().is_some_and(|now| p.phase != Phase::Published || !same(now))
-        };
-        self.report.update_if(is_news, |p| {
-            p.refused = Arc::new(refused.clone());
-            if let Some(published) = &published {
-                (p.phase, p.published) = (Phase::Published, Some(Arc::clone(published)));
-            }
-        });
-        self.told = refused;
-    }
-
-    fn ids(&self, wanted: &Registrations) -> BTreeMap<Key, (common::model::ServiceName, common::model::BackendId)> {
-        let key = |service, id| Key::from(self.form.prefix.backend(self.form.layout, &self.form.node, service, id));
-        wanted.keys().map(|(service, id)| (key(service, id), (service.clone(), id.clone()))).collect()
-    }
-
-    fn tell_of_changes(&mut self, holders: &Holders) {
-        let (again, resting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.struck).into_iter().partition(|(_, (_, pause))| pause.is_zero());
-        if let Some((key, (lease, _))) = again.first() {
-            let by = holders.writer(*lease);
-            warn!(key = %key, keys = again.len(), by, "Somebody else changed or deleted keys of this agent; they are written again.");
-        }
-        if let Some((key, (lease, pause))) = resting.first() {
-            let by = holders.writer(*lease);
-            warn!(key = %key, keys = resting.len(), by, pause_s = pause.as_secs(), "Somebody else goes on changing or deleting keys of this agent; leaving them so for a while.");
-        }
-    }
-}
-
-fn tell_of_refusals(refusals: &[(&Key, &Refusal)]) {
-    if refusals.len() > NAMED {
-        let example = refusals.first().map(|(key, refusal)| format!("{key} {}", refusal.holder)).unwrap_or_default();
-        warn!(
-            keys = refusals.len(),
-            example, "Keys belong to others; these registrations are not published (see status)."
-        );
-        return;
-    }
-    for (key, Refusal { holder, .. }) in refusals.iter().copied() {
-        warn!(key = %key, "Not published: the key {holder}. Give one of the two another id, or stop the other one.");
     }
 }
 
