@@ -82,7 +82,7 @@ mod tests {
             "NOTIFY_SOCKET",
             "HOMEX",
         ];
-        let all = all.into_iter().map(|name| (name.into(), "x".into()));
+        let all = all.into_iter().map(|name| (OsString::from(name), OsString::from("x")));
         let names: Vec<OsString> = chosen(all, &["SITE".to_owned()]).map(|(name, _)| name).collect();
         assert_eq!(names, ["PATH", "LC_ALL", "SITE", "LD_PRELOAD"]);
     }

@@ -231,6 +231,10 @@ fn fits(options: &Options, place: &Place<'_>) -> Result<(), String> {
         }
         _ => {}
     }
+    // HAProxy goes on without it, with an alert that would be taken for the cause of another's failure.
+    if place.mode == Mode::Tcp && options.argument("observe") == Some("layer7") {
+        return Err("observe layer7 needs a service of mode http".to_owned());
+    }
     match (place.http_checks, options.argument("check-proto")) {
         (true, Some("none")) | (false, Some("h1" | "h2")) => {
             return Err(

@@ -167,7 +167,9 @@ fn words_that_reach_elsewhere_or_that_haproxy_never_takes_are_refused() {
     ] {
         assert!(read(bad).is_err(), "{bad}");
     }
-    assert!(parse("proto h2", &place(Mode::Tcp, &[])).is_err());
+    for bad in ["proto h2", "proto h1", "observe layer7"] {
+        assert!(parse(bad, &place(Mode::Tcp, &[])).is_err(), "{bad}");
+    }
     assert!(read(&"check-ssl ".repeat(33)).is_err());
     assert!(read(&format!("cookie {}", "x".repeat(257))).is_err());
 }
