@@ -47,6 +47,9 @@ pub enum Suspect {
     Section(Arc<str>),
 }
 
+/// A server's place in its section, its suspect if it has one, and its form without the words.
+type Bare = (usize, Option<usize>, Server);
+
 /// A file with suspects.
 #[derive(Debug)]
 pub struct Trial {
@@ -56,13 +59,13 @@ pub struct Trial {
     suspects: Vec<Suspect>,
     /// Servers with words, by section: their places in it, their suspect, and their form without the words. Without a suspect they are bare
     /// in each try.
-    bare: HashMap<Arc<str>, Vec<(usize, Option<usize>, Server)>>,
+    bare: HashMap<Arc<str>, Vec<Bare>>,
     /// Sections that are suspects, and what takes their place.
     sections: HashMap<Arc<str>, (usize, Option<Arc<Section>>)>,
 }
 
 impl Trial {
-    /// The words of `layout` that `is_suspect` says; those that `is_known` says stay, and all others are bare in each try.
+    /// A file whose suspects are words. Words that `is_known` says stay in each try; those that are neither are in none.
     pub fn of_words(layout: Layout, suspects: Vec<Words>, is_known: impl Fn(&Words) -> bool) -> Self {
         let numbers: HashMap<&Words, usize> = suspects.iter().enumerate().map(|(n, words)| (words, n)).collect();
         let mut bare: HashMap<Arc<str>, Vec<_>> = HashMap::new();
