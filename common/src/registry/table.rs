@@ -204,8 +204,9 @@ impl Table {
             }
             Err(mut reason) => {
                 if entry.key.ends_with("/port")
-                    && let Some(last) = self.ports.values().find(|last| last.key == entry.key)
+                    && let Some(last) = self.ports.values_mut().find(|last| last.key == entry.key)
                 {
+                    last.gone = false;
                     reason = format!("{reason}; the last good one, {}, counts while backends live", last.port);
                 }
                 self.quarantine(entry.key.clone(), Quarantined { reason, revision: entry.modified });
