@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::gather::{Gathered, gather};
+use super::gather::{Gathered, LastPort, gather};
 use super::owners::Owners;
 use crate::model::{
     Backend, BackendId, Decoded, Host, ParsedKey, Port, Prefix, ServiceMap, ServiceName, Status, decode,
@@ -78,15 +78,6 @@ pub(super) struct Known {
     pub(super) modified: Revision,
     pub(super) lease: Option<LeaseId>,
     pub(super) said: Said,
-}
-
-/// The last good `port` key of a service: it counts for as long as there are backends.
-#[derive(Debug)]
-struct LastPort {
-    key: Key,
-    port: Port,
-    /// The key is no more.
-    gone: bool,
 }
 
 /// The registry's keys under one prefix, kept as pools.
@@ -377,17 +368,6 @@ impl Table {
                 Said::Backend(backend) => backend.left_out.is_none() && shadowed_before.contains(key),
                 Said::ServicePort(_) => false,
             })
-    }
-}
-
-impl Said {
-    /// The backend's id.
-    pub(super) fn id(&self) -> Option<&BackendId> {
-        match self {
-            Self::Backend(backend) => Some(&backend.id),
-            Self::Portless(id, _) => Some(id),
-            Self::ServicePort(_) => None,
-        }
     }
 }
 
