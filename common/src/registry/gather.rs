@@ -4,8 +4,28 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::table::{Known, Said};
-use crate::model::{Backend, Pool, Port};
+use crate::model::{Backend, BackendId, Pool, Port};
 use crate::store::{Key, Revision};
+
+/// The last good `port` key of a service: it counts for as long as there are backends.
+#[derive(Debug)]
+pub(super) struct LastPort {
+    pub(super) key: Key,
+    pub(super) port: Port,
+    /// The key is no more.
+    pub(super) gone: bool,
+}
+
+impl Said {
+    /// The backend's id.
+    pub(super) fn id(&self) -> Option<&BackendId> {
+        match self {
+            Self::Backend(backend) => Some(&backend.id),
+            Self::Portless(id, _) => Some(id),
+            Self::ServicePort(_) => None,
+        }
+    }
+}
 
 /// What the keys of a service come to.
 pub(super) struct Gathered {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 
-use super::gather::{Gathered, gather};
+use super::gather::{Gathered, LastPort, gather};
 use super::owners::Owners;
 use super::told::Told;
 use crate::model::{
@@ -80,15 +80,6 @@ pub(super) struct Known {
     pub(super) modified: Revision,
     pub(super) lease: Option<LeaseId>,
     pub(super) said: Said,
-}
-
-/// The last good `port` key of a service: it counts for as long as there are backends.
-#[derive(Debug)]
-struct LastPort {
-    key: Key,
-    port: Port,
-    /// The key is no more.
-    gone: bool,
 }
 
 /// The registry's keys under one prefix, kept as pools.
@@ -208,8 +199,9 @@ impl Table {
             }
             Err(mut reason) => {
                 if entry.key.ends_with("/port")
-                    && let Some(last) = self.ports.values().find(|last| last.key == entry.key)
+                    && let Some(last) = self.ports.values_mut().find(|last| last.key == entry.key)
                 {
+                    last.gone = false;
                     reason = format!("{reason}; the last good one, {}, counts while backends live", last.port);
                 }
                 self.quarantine(entry.key.clone(), Quarantined { reason, revision: entry.modified });
@@ -381,17 +373,6 @@ impl Table {
                 Said::Backend(backend) => backend.left_out.is_none() && shadowed_before.contains(key),
                 Said::ServicePort(_) => false,
             })
-    }
-}
-
-impl Said {
-    /// The backend's id.
-    pub(super) fn id(&self) -> Option<&BackendId> {
-        match self {
-            Self::Backend(backend) => Some(&backend.id),
-            Self::Portless(id, _) => Some(id),
-            Self::ServicePort(_) => None,
-        }
     }
 }
 
