@@ -151,7 +151,10 @@ async fn a_service_that_changes_its_port_all_the_time_waits_longer_each_time_and
 #[tokio::test]
 async fn with_too_many_old_workers_a_reload_waits_and_says_so() {
     for program in each() {
-        let (mut world, http, steady) = (World::new(&program), HttpBackend::start("b0").await, free_port());
+        // Sessions that outlive the test.
+        let long = Duration::from_secs(600);
+        let world = World::with(&program, |s| (s.timeouts[1], s.timeouts[2]) = (long, long));
+        let (mut world, http, steady) = (world, HttpBackend::start("b0").await, free_port());
         world.want("calm", vec![tcp("b0", http.address, steady)]);
         world.settle().await;
         let mut sessions = Vec::new();

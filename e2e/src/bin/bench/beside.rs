@@ -31,7 +31,10 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     routed(to, &stays.name).await?;
     let member = |n: usize| {
         let host = format!("127.{}.{}.{}", 100 + n / 50_000, n / 200 % 250, n % 200 + 1);
-        (format!("/backends/crowd/n{n}"), format!(r#"{{"host":"{host}","port":9,"service_port":{crowd},"mode":"http"}}"#))
+        (
+            format!("/backends/crowd/n{n}"),
+            format!(r#"{{"host":"{host}","port":9,"service_port":{crowd},"mode":"http"}}"#),
+        )
     };
     let (first, value_of_first) = member(0);
     client.put(first, value_of_first, None).await.during("putting into etcd")?;
@@ -66,11 +69,16 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     terminal.while_waiting("10,000 backends arrive", measuring).await?;
     filling.await.during("filling etcd")??;
     let took = began.elapsed().unwrap_or_default();
-    let (turns, operations) = { let now = counted(&agent).await?; (now.0 - turns, now.1 - operations) };
+    let (turns, operations) = {
+        let now = counted(&agent).await?;
+        (now.0 - turns, now.1 - operations)
+    };
     let conditions = format!(
         "one after the other while {ARRIVING} backends arrive in another service ({:.1} s until all are in HAProxy {}); {:.0} operations \
          a turn in {turns:.0} turns",
-        took.as_secs_f64(), haproxy.version, operations / turns.max(1.0),
+        took.as_secs_f64(),
+        haproxy.version,
+        operations / turns.max(1.0),
     );
     let figure = |what: &str, times: &Times| Figure {
         what: what.to_owned(),
