@@ -9,7 +9,7 @@
 
 /// Names that a header of this kind begins with; `-` stands for any characters that are neither letters nor digits.
 ///
-/// Sources: RFC 7239 (`Forwarded`), RFC 9440 (`Client-Cert`), the manuals of nginx, Apache's mod_ssl, IIS (ARR), Envoy, Traefik, WebLogic,
+/// Sources: RFC 7239 (`Forwarded`), RFC 9440 (`Client-Cert`), the manuals of nginx, Apache's `mod_ssl`, IIS (ARR), Envoy, Traefik, `WebLogic`,
 /// Cloudflare, Fastly, Akamai, Azure and App Engine, and the headers that frameworks believe: Symfony and IIS (`X-Original-URL`,
 /// `X-Rewrite-URL`), Rails (`Client-IP`), Django's and Grafana's logins by a proxy (`Remote-User`, `X-WebAuth-User`).
 const BEGINNINGS: &[&str] = &[
