@@ -6,7 +6,7 @@ cd "$ROOT" || exit
 
 status=0
 # The end to end tests start the agents as programs; a test run by itself builds only its own package's.
-cargo build --workspace --bins --locked || exit
+cargo build --workspace --all-targets --locked || exit
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked --no-fail-fast || status=$?
 else

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Failure;
-use super::run::{ProcessArgs, RunArgs, lock};
+use super::run::{RunArgs, lock};
 use super::serve::{Offer, serve};
 use crate::agent::{Agent, Turn};
 use crate::certificates::Keeper;

@@ -14,7 +14,7 @@ use super::ids::Ids;
 use super::layout::Layout;
 use super::plan::Applied;
 use super::readback;
-use crate::generators::output::{OutputError, shell};
+use crate::generators::output::OutputError;
 use crate::haproxy::check::{self, CHECK_TIMEOUT, CheckError, deadline};
 use crate::haproxy::master::{MasterCli, MasterError, ReloadOutcome};
 use crate::haproxy::process::{self, Launch, ProcessError, Running};
