@@ -51,8 +51,8 @@ impl Limits {
     /// Cuts `services` down to the limits. Of a service the first backends stay, in the order of its source, and what
     /// `served` had of it comes before all that is new. `served` is asked for only where something is beyond a limit.
     pub fn cut(&self, services: &mut ServiceMap, served: impl FnOnce() -> ServiceMap) -> LeftOut {
-        let beyond = |kind| {
-            let pools = || services.values().filter(|pool| Kind::of(pool) == kind);
+        let beyond = |kind: Kind| {
+            let pools = || services.values().filter(move |pool| Kind::of(pool) == kind);
             pools().count() > self.max_services || pools().map(|p| p.len()).sum::<usize>() > self.max_all_backends
         };
         let one = services.values().any(|pool| pool.len() > self.max_backends);
@@ -84,7 +84,7 @@ impl Limits {
     fn share_out(&self, services: &ServiceMap, served: &ServiceMap, kind: Kind) -> BTreeMap<ServiceName, usize> {
         let mut taken = BTreeMap::new();
         let mut room = self.max_all_backends;
-        let of_kind = || services.iter().filter(|(_, pool)| Kind::of(pool) == kind);
+        let of_kind = || services.iter().filter(move |(_, pool)| Kind::of(pool) == kind);
         for (name, pool) in of_kind() {
             if let Some(before) = served.get(name).filter(|_| taken.len() < self.max_services) {
                 let kept = pool.len().min(before.len()).min(self.max_backends).min(room);
