@@ -12,8 +12,8 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 mod turns;
-mod words;
 mod unproved;
+mod words;
 
 use support::traffic::HttpBackend;
 use support::world::{World, backend};

@@ -127,6 +127,7 @@ impl Client {
             generators: vec![Box::new(Note(self.routed.clone()))],
             guard: guard.clone(),
             limits: discover::reconcile::Limits::default(),
+            admission: discover::reconcile::Admission::default(),
             emptied: Emptied::default(),
             state: None,
             debounce: Debounce::new(Duration::from_millis(1), Duration::from_millis(20)),
