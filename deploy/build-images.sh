@@ -53,7 +53,8 @@ if [ ${#packages[@]} -gt 0 ]; then
     say "building the binaries, profile $profile (some minutes the first time)"
     case $profile in
         release) cargo build --release --locked "${packages[@]}" ;;
-        # Of the whole workspace: else cargo would compile the dependencies once more, with other features, for the programs of e2e.
+        # As deploy/test.sh does: with another set of targets cargo would compile the dependencies once more, with other features.
+        dev) cargo build --workspace --all-targets --locked ;;
         *) cargo build --profile "$profile" --workspace --locked "${bins[@]}" ;;
     esac
     for program in "${programs[@]}"; do

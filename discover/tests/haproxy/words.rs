@@ -90,7 +90,7 @@ async fn every_word_that_a_registration_may_say_is_taken_or_refused_with_its_ser
                 let body: String = left.iter().enumerate().map(section).collect();
                 let lab = Lab::new(&program, &body);
                 let text = std::fs::read_to_string(&lab.launch.config).unwrap();
-                let Err(error) = check::check(&program, &lab.launch.config).await else { break };
+                let Err(error) = check::check(&program, &lab.launch.config, check::CHECK_TIMEOUT).await else { break };
                 let CheckError::Refused { output, .. } = error else { panic!("{error}") };
                 let lines: Vec<&str> = text.lines().collect();
                 // Warnings name lines, too.

@@ -29,7 +29,7 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     let mut client = etcd.operator().await;
     client.put("/backends/web/stays", value(stays.address), None).await.during("putting into etcd")?;
     routed(to, &stays.name).await?;
-    let member = |n: usize| {
+    let member = move |n: usize| {
         let host = format!("127.{}.{}.{}", 100 + n / 50_000, n / 200 % 250, n % 200 + 1);
         (
             format!("/backends/crowd/n{n}"),

@@ -60,6 +60,7 @@ impl Local {
             socket: socket.clone(),
             listen: ListenOn::These(vec![Ipv4Addr::LOCALHOST.into()]),
             stats_port: None,
+            stats: Default::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
             default_mode: Mode::Http,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::files::{Replace, replace};
-use discover::haproxy::check::check;
+use discover::haproxy::check::{CHECK_TIMEOUT, check};
 use discover::haproxy::master::{MasterCli, ReloadOutcome};
 use discover::haproxy::process::await_master;
 use e2e::haproxy::Haproxy;
@@ -45,7 +45,7 @@ impl Plain {
         let began = Instant::now();
         let candidate = self.config.with_extension("candidate");
         replace(&candidate, text(sections).as_bytes(), Replace::default()).during("writing a config")?;
-        check(&self.program, &candidate).await.during("checking a config")?;
+        check(&self.program, &candidate, CHECK_TIMEOUT).await.during("checking a config")?;
         std::fs::rename(&candidate, &self.config).during("replacing a config")?;
         self.reload().await?;
         Ok(began.elapsed())
