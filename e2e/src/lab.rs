@@ -59,9 +59,9 @@ impl Lab {
         Ok(Self { mark, dir })
     }
 
-    /// The mark's variable, for the environment of a child.
-    pub fn environment(&self) -> (&'static str, &str) {
-        (MARK_ENV, &self.mark)
+    /// The mark's variable for the environment of a child, and the one by which discover passes it on to HAProxy.
+    pub fn environment(&self) -> [(&'static str, &str); 2] {
+        [(MARK_ENV, &self.mark), ("DISCOVER_PASS_ENV", MARK_ENV)]
     }
 
     /// What this run's containers are labelled with, under [`MARK`].

@@ -37,8 +37,7 @@ impl Process {
     ) -> Result<Self> {
         let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
         let mut environment: Vec<_> = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let (key, mark) = lab.environment();
-        environment.push((key.to_owned(), mark.to_owned()));
+        environment.extend(lab.environment().map(|(key, value)| (key.to_owned(), value.to_owned())));
         let log = lab.dir().join(format!("{name}.log"));
         let child = start(program, &args, &environment, &log)?;
         Ok(Self { name: name.to_owned(), program: program.to_owned(), args, environment, log, child })

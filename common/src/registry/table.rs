@@ -129,21 +129,23 @@ impl Table {
         self.known.is_empty()
     }
 
-    /// Whether `batch` takes away a backend that was not draining: only then does [`Table::apply`] ask about leases.
-    pub fn takes_undrained(&self, batch: &Batch) -> bool {
-        batch.changes.iter().any(|change| match change {
-            Change::Put(_) => false,
-            Change::Delete { key, .. } => self.known.get(key).is_some_and(Known::is_undrained),
-        })
+    /// The leases of backends that `batch` takes away although they were not draining: [`Table::apply`] must know which of them live.
+    pub fn leases_in_doubt(&self, batch: &Batch) -> BTreeSet<LeaseId> {
+        let lease = |change: &Change| match change {
+            Change::Put(_) => None,
+            Change::Delete { key, .. } => self.known.get(key).filter(|known| known.is_undrained())?.lease,
+        };
+        batch.changes.iter().filter_map(lease).collect()
     }
 
-    /// Takes in what a watch brought. `answered_for` are the leases of the agents that were alive after the batch.
+    /// Takes in what a watch brought. `answered_for` are leases that lived on after the batch: what went away under one of them did not
+    /// expire. Nor did a key without a lease.
     pub fn apply(&mut self, batch: &Batch, answered_for: &HashSet<LeaseId>) {
         let mut dirty = BTreeSet::new();
         for change in &batch.changes {
             match change {
                 Change::Put(entry) => self.put(entry, &mut dirty),
-                Change::Delete { key, revision } => self.delete(key, *revision, answered_for, &mut dirty),
+                Change::Delete { key, revision } => self.delete(key, *revision, Some(answered_for), &mut dirty),
             }
         }
         self.settle(dirty, batch.at.revision);
@@ -156,7 +158,8 @@ impl Table {
         let listed: HashSet<&str> = listing.entries.iter().map(|e| &*e.key).collect();
         let gone: Vec<Key> = self.known.keys().filter(|key| !listed.contains(&***key)).cloned().collect();
         for key in gone {
-            self.delete(&key, listing.at.revision, answered_for, &mut dirty);
+            // What another cluster or an older snapshot misses, nobody took away.
+            self.delete(&key, listing.at.revision, (!anew).then_some(answered_for), &mut dirty);
         }
         Arc::make_mut(&mut self.snapshot.quarantined).retain(|key, _| listed.contains(&**key));
         for (service, last) in self.ports.iter_mut().filter(|(_, last)| !listed.contains(&*last.key)) {
@@ -257,7 +260,7 @@ impl Table {
         &mut self,
         key: &Key,
         revision: Revision,
-        answered_for: &HashSet<LeaseId>,
+        answered_for: Option<&HashSet<LeaseId>>,
         dirty: &mut BTreeSet<ServiceName>,
     ) {
         self.release(key);
@@ -269,7 +272,8 @@ impl Table {
         }
         let Some(known) = self.unlink(key, dirty) else { return };
         let Some(place) = known.place() else { return };
-        let orderly = !known.is_undrained() || known.lease.is_some_and(|lease| answered_for.contains(&lease));
+        let answered = |living: &HashSet<LeaseId>| known.lease.is_none_or(|lease| living.contains(&lease));
+        let orderly = !known.is_undrained() || answered_for.is_some_and(answered);
         let cause = if orderly { DepartureCause::Orderly } else { DepartureCause::Expiry };
         let departed = Arc::make_mut(&mut self.snapshot.departed);
         departed.insert(place, Departure { cause, revision });

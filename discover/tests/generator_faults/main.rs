@@ -20,6 +20,7 @@ use support::world::{World, backend};
 use support::{free_port, get};
 
 const HEADER: &str = include_str!("../../src/generators/haproxy/templates/header.tera");
+const SECTION: &str = include_str!("../../src/generators/haproxy/templates/section.tera");
 
 /// One service with one backend, running.
 async fn one_service(mut world: World) -> (World, u16, HttpBackend) {

@@ -51,7 +51,7 @@ struct Inner {
     name: String,
     address: Ipv4Addr,
     dir: PathBuf,
-    mark: String,
+    mark: [String; 2],
     holder: Holder,
 }
 
@@ -61,8 +61,7 @@ pub struct Host(Arc<Inner>);
 
 impl Host {
     pub(super) fn new(lab: &Lab, holder: Holder, name: &str, address: Ipv4Addr) -> Self {
-        let (key, value) = lab.environment();
-        let mark = format!("{key}={value}");
+        let mark = lab.environment().map(|(key, value)| format!("{key}={value}"));
         Self(Arc::new(Inner { name: name.to_owned(), address, dir: lab.dir().to_owned(), mark, holder }))
     }
 
@@ -114,7 +113,7 @@ impl Host {
 
     /// This host as a place for a node of etcd's.
     pub fn site(&self) -> Site {
-        let enter = self.0.holder.enter().into_iter().chain(["env".to_owned(), self.0.mark.clone()]);
+        let enter = self.0.holder.enter().into_iter().chain(["env".to_owned()]).chain(self.0.mark.clone());
         Site { address: self.address().into(), enter: enter.collect(), directory: self.0.dir.clone() }
     }
 

@@ -20,7 +20,8 @@ use crate::edge::frontend::addresses;
 use crate::haproxy::ports::{bindable, tcp_binds};
 
 /// How long a port that was found taken is not tried again.
-const TAKEN_FOR: Duration = Duration::from_secs(5);
+/// Short, since a worker outlives its master by a moment.
+const TAKEN_FOR: Duration = Duration::from_secs(1);
 /// How often HAProxy is asked whether any backend works of a service that is held and has a port which another wants.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
