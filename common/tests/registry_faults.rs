@@ -108,7 +108,11 @@ async fn departures_are_told_apart<S: Store>(store: S) {
     store.put_all(vec![deletion("p1")]).await.unwrap();
     assert_eq!(cause(&watching.sees(2).await, "p1"), Some(Orderly), "a hand took it away: its lease lives");
     store.revoke(alone).await.unwrap();
-    assert_eq!(cause(&watching.sees(1).await, "p2"), Some(Expiry), "it went with its lease, and no agent answers for it");
+    assert_eq!(
+        cause(&watching.sees(1).await, "p2"),
+        Some(Expiry),
+        "it went with its lease, and no agent answers for it"
+    );
     watching.end().await;
 }
 

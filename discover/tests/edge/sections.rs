@@ -70,7 +70,10 @@ async fn a_service_with_a_port_has_both_and_one_without_is_at_the_edge_alone() {
             assert_eq!(who(port, host, "/").await, expected, "{host}");
         }
         assert!(plain(own).await.starts_with('a'), "on its own port, too");
-        assert!(plain(like_ours).await.starts_with('b'), "a service called like a section of ours is served as any other");
+        assert!(
+            plain(like_ours).await.starts_with('b'),
+            "a service called like a section of ours is served as any other"
+        );
         world.assert_disk_is_what_runs().await;
     }
 }

@@ -132,7 +132,8 @@ async fn a_section_that_haproxy_refuses_is_left_out_alone() {
     for program in each() {
         for fresh in [true, false] {
             let templates = tempfile::tempdir().unwrap();
-            let section = format!("{}\n{{%- if service == \"taken\" %}}\n\tquux\n{{%- endif %}}\n", super::SECTION.trim_end());
+            let section =
+                format!("{}\n{{%- if service == \"taken\" %}}\n\tquux\n{{%- endif %}}\n", super::SECTION.trim_end());
             std::fs::write(templates.path().join("section.tera"), section).unwrap();
             let mut world = World::with(&program, |s| s.templates = Some(templates.path().to_owned()));
             let http = HttpBackend::start("web").await;

@@ -72,7 +72,8 @@ async fn beside(lab: &Lab, terminal: Terminal, arriving: Crowd) -> Result<Vec<Fi
     let mut filler = etcd.operator().await;
     let filling = tokio::spawn(async move {
         for from in (1..arriving.size).step_by(BATCH) {
-            let puts = (from..arriving.size.min(from + BATCH)).map(member).map(|(key, value)| TxnOp::put(key, value, None));
+            let puts =
+                (from..arriving.size.min(from + BATCH)).map(member).map(|(key, value)| TxnOp::put(key, value, None));
             filler.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await.during("filling etcd")?;
         }
         Result::Ok(())
