@@ -95,7 +95,7 @@ fn say_refusals(refusals: &[(&Key, &Refusal)]) {
         warn!(keys, example, "Keys belong to others; these registrations are not published (see status).");
         return;
     }
-    for (key, Refusal { holder, .. }) in refusals.iter().copied() {
+    for (key, Refusal { holder, .. }) in refusals {
         warn!(key = %key, "Not published: the key {holder}. Give one of the two another id, or stop the other one.");
     }
 }

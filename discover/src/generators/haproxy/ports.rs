@@ -209,11 +209,14 @@ struct Wish {
     disputed: Option<Disputed>,
 }
 
+/// Of two backends of a service the lower one's wish counts: whether it asks for another port than the service has, its age, its id.
+type Rank<'a> = (bool, Option<u64>, &'a BackendId);
+
 /// What the backends of a service ask for: the port that it `has`, as long as one of them does, else what the oldest one asks for.
 /// A backend that names none asks for the port that its service has: such a one lost its `port` key, which is no wish.
 fn wish(pool: &Pool, has: Option<Port>) -> Result<Wish, Unlisted> {
     let asks = |backend: &Backend| backend.service_port.or(has);
-    let mut first: Option<((bool, Option<u64>, &BackendId), Port)> = None;
+    let mut first: Option<(Rank<'_>, Port)> = None;
     let mut other: Option<(&BackendId, Port)> = None;
     let (mut tcp, mut named) = (false, false);
     for backend in pool.backends().iter().filter(|b| b.transport == Transport::Tcp) {

@@ -98,8 +98,8 @@ async fn two_thousand_keys_are_back_within_three_seconds_and_an_idle_agent_asks_
 async fn a_key_of_another_agent_is_never_written_or_deleted_whoever_came_first_by_name() {
     for turned in [false, true] {
         let store = FakeStore::new();
-        let (first, second): (fn(&mut PublisherSettings), fn(&mut PublisherSettings)) =
-            if turned { (other_host, |_| {}) } else { (|_| {}, other_host) };
+        let [first, second]: [fn(&mut PublisherSettings); 2] =
+            if turned { [other_host, |_| {}] } else { [|_| {}, other_host] };
         let mut a = Agent::start_as(&store, "m1", first);
         a.publish(registrations([1])).await;
         let before = store.entries("/backends/");
