@@ -26,7 +26,6 @@
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
-//! | [`refused`] | servers that HAProxy refuses for their registrations' words | no |
 //! | [`ids`] | numbers of servers that are added at run time | no |
 //! | [`loops`] | servers that would be HAProxy itself | own addresses only |
 //! | [`proofs`] | the ledger of registrants' words: nothing of them goes live unproved | no |
