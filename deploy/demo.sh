@@ -78,7 +78,9 @@ case ${1:-} in
     show)
         # Whoever interrupts it has seen enough.
         trap 'abandon interrupted; exit 130' INT TERM
-        if [ -n "${DEMO_BIN:-}" ]; then "$DEMO_BIN" "$which"; else cargo run --profile demo --locked -q -p e2e --bin demo -- "$which"; fi
+        program=${DEMO_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/demo/demo}
+        [ -x "$program" ] || die "the program that shows is missing: run PROFILE=demo deploy/build-images.sh (make demo)"
+        "$program" "$which"
         ;;
     down)
         say "stopping and removing the demo"

@@ -102,17 +102,6 @@ async fn departures_are_told_apart<S: Store>(store: S) {
     assert_eq!(cause(&watching.sees(2).await, "a3"), None, "it is back");
     store.put_all(vec![deletion("a3")]).await.unwrap();
     assert_eq!(cause(&watching.sees(1).await, "a3"), Some(Orderly), "a key without a lease cannot expire");
-    let alone = store.grant(secs(600)).await.unwrap().id;
-    store.put_all(vec![backend("p1", Some(alone)), backend("p2", Some(alone))]).await.unwrap();
-    watching.sees(3).await;
-    store.put_all(vec![deletion("p1")]).await.unwrap();
-    assert_eq!(cause(&watching.sees(2).await, "p1"), Some(Orderly), "a hand took it away: its lease lives");
-    store.revoke(alone).await.unwrap();
-    assert_eq!(
-        cause(&watching.sees(1).await, "p2"),
-        Some(Expiry),
-        "it went with its lease, and no agent answers for it"
-    );
     watching.end().await;
 }
 

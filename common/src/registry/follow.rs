@@ -1,6 +1,6 @@
 //! Follows a store's keys step by step: list at R, watch from R+1, list again only when there is no other way.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use tracing::info;
 
@@ -8,9 +8,6 @@ use super::owners::Owners;
 use super::table::{Snapshot, Table};
 use crate::model::Prefix;
 use crate::store::{Batch, Fault, LeaseId, Listing, Position, Revision, Store, StoreError, WatchStream};
-
-/// So many leases of no living agent are asked for one by one. Where more end at once, a hand is not the reason.
-const MOST_ASKED: usize = 8;
 
 /// A [`Table`] that follows one prefix of a store, driven by whoever wants its news.
 pub struct Follower<S: Store> {
@@ -128,13 +125,10 @@ impl<S: Store> Follower<S> {
 
     async fn take_brought(&mut self) -> Result<News, StoreError> {
         let Some(batch) = self.brought.front() else { return Ok(News::None { heard: true }) };
-        let mut in_doubt = self.table.leases_in_doubt(batch);
-        let mut answering = HashSet::new();
-        if !self.each_revision && !in_doubt.is_empty() {
-            answering = Box::pin(answered_for(&self.store, &self.prefix, batch.at)).await?;
-            in_doubt.retain(|lease| !answering.contains(lease));
-            answering.extend(Box::pin(living(&self.store, in_doubt)).await);
-        }
+        let answering = match !self.each_revision && self.table.may_have_expired(batch) {
+            true => Box::pin(answered_for(&self.store, &self.prefix, batch.at)).await?,
+            false => HashSet::new(),
+        };
         let Some(batch) = self.brought.pop_front() else { return Ok(News::None { heard: true }) };
         if let Step::Watching(_, at) = &mut self.step {
             *at = batch.at;
@@ -176,20 +170,6 @@ async fn answered_for<S: Store>(store: &S, prefix: &Prefix, at: Position) -> Res
         other => other?,
     };
     Ok(listing.entries.iter().filter_map(|e| e.lease).collect())
-}
-
-/// Those of the leases that live: a hand took the keys away, or whoever holds the lease. A store that does not tell leaves the
-/// others in doubt.
-async fn living<S: Store>(store: &S, leases: BTreeSet<LeaseId>) -> Vec<LeaseId> {
-    let mut living = Vec::new();
-    for lease in leases.into_iter().take(MOST_ASKED) {
-        match store.time_to_live(lease).await {
-            Ok(Some(_)) => living.push(lease),
-            Ok(None) => {}
-            Err(_) => break,
-        }
-    }
-    living
 }
 
 /// A batch as one for each of its revisions.

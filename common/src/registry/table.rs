@@ -129,17 +129,16 @@ impl Table {
         self.known.is_empty()
     }
 
-    /// The leases of backends that `batch` takes away although they were not draining: [`Table::apply`] must know which of them live.
-    pub fn leases_in_doubt(&self, batch: &Batch) -> BTreeSet<LeaseId> {
-        let lease = |change: &Change| match change {
-            Change::Put(_) => None,
-            Change::Delete { key, .. } => self.known.get(key).filter(|known| known.is_undrained())?.lease,
-        };
-        batch.changes.iter().filter_map(lease).collect()
+    /// Whether `batch` takes away a backend under a lease that was not draining: only then does [`Table::apply`] ask about leases.
+    pub fn may_have_expired(&self, batch: &Batch) -> bool {
+        batch.changes.iter().any(|change| match change {
+            Change::Put(_) => false,
+            Change::Delete { key, .. } => self.known.get(key).is_some_and(|k| k.is_undrained() && k.lease.is_some()),
+        })
     }
 
-    /// Takes in what a watch brought. `answered_for` are leases that lived on after the batch: what went away under one of them did not
-    /// expire. Nor did a key without a lease.
+    /// Takes in what a watch brought. `answered_for` are the leases of the agents that were alive after the batch: what went away
+    /// under one of them did not expire. Nor did a key without a lease.
     pub fn apply(&mut self, batch: &Batch, answered_for: &HashSet<LeaseId>) {
         let mut dirty = BTreeSet::new();
         for change in &batch.changes {
