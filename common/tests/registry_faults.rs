@@ -102,6 +102,15 @@ async fn departures_are_told_apart<S: Store>(store: S) {
     assert_eq!(cause(&watching.sees(2).await, "a3"), None, "it is back");
     store.put_all(vec![deletion("a3")]).await.unwrap();
     assert_eq!(cause(&watching.sees(1).await, "a3"), Some(Orderly), "a key without a lease cannot expire");
+    let stranger = store.grant(secs(600)).await.unwrap().id;
+    store.put_all(vec![backend("c1", Some(stranger)), backend("c2", Some(stranger))]).await.unwrap();
+    watching.sees(3).await;
+    store.put_all(vec![deletion("c1")]).await.unwrap();
+    assert_eq!(cause(&watching.sees(2).await, "c1"), Some(Orderly), "its lease lives, and was never an agent's");
+    store.revoke(stranger).await.unwrap();
+    assert_eq!(cause(&watching.sees(1).await, "c2"), Some(Expiry), "its lease ended");
+    store.put_all(vec![Op::delete("/registrars/h2"), deletion("b1")]).await.unwrap();
+    assert_eq!(cause(&watching.sees(0).await, "b1"), Some(Expiry), "the registrar was wiped with it, though its lease lives");
     watching.end().await;
 }
 

@@ -4,10 +4,11 @@ use std::collections::{HashSet, VecDeque};
 
 use tracing::info;
 
+use super::lost;
 use super::owners::Owners;
 use super::table::{Snapshot, Table};
 use crate::model::Prefix;
-use crate::store::{Batch, Fault, LeaseId, Listing, Position, Revision, Store, StoreError, WatchStream};
+use crate::store::{Batch, Change, Fault, LeaseId, Listing, Position, Revision, Store, StoreError, WatchStream};
 
 /// A [`Table`] that follows one prefix of a store, driven by whoever wants its news.
 pub struct Follower<S: Store> {
@@ -99,11 +100,11 @@ impl<S: Store> Follower<S> {
             Step::List { anew } => {
                 let anew = *anew;
                 let listing = Box::pin(self.store.list(&backends)).await?;
-                let answering = match anew || self.table.is_empty() {
-                    true => HashSet::new(),
-                    false => Box::pin(answered_for(&self.store, &self.prefix, listing.at)).await?,
-                };
-                Ok(self.take_listing(&listing, &answering, anew))
+                let gone = if anew { HashSet::new() } else { self.table.leases_missing(&listing) };
+                let before = self.table.revision();
+                let orderly = lost::orderly(&self.store, &self.prefix, before, listing.at, &gone);
+                let orderly = Box::pin(orderly).await?;
+                Ok(self.take_listing(&listing, &orderly, anew))
             }
             Step::Resume(at) => {
                 let watch = Box::pin(self.store.watch(&backends, *at)).await?;
@@ -125,10 +126,10 @@ impl<S: Store> Follower<S> {
 
     async fn take_brought(&mut self) -> Result<News, StoreError> {
         let Some(batch) = self.brought.front() else { return Ok(News::None { heard: true }) };
-        let answering = match !self.each_revision && self.table.may_have_expired(batch) {
-            true => Box::pin(answered_for(&self.store, &self.prefix, batch.at)).await?,
-            false => HashSet::new(),
-        };
+        let gone = if self.each_revision { HashSet::new() } else { self.table.leases_taken(batch) };
+        let first = batch.changes.first().map_or(batch.at.revision, Change::revision);
+        let orderly = lost::orderly(&self.store, &self.prefix, Revision(first.0 - 1), batch.at, &gone);
+        let orderly = Box::pin(orderly).await?;
         let Some(batch) = self.brought.pop_front() else { return Ok(News::None { heard: true }) };
         if let Step::Watching(_, at) = &mut self.step {
             *at = batch.at;
@@ -136,12 +137,12 @@ impl<S: Store> Follower<S> {
         if batch.changes.is_empty() {
             return Ok(News::None { heard: true });
         }
-        self.table.apply(&batch, &answering);
+        self.table.apply(&batch, &orderly);
         Ok(News::Changed)
     }
 
-    fn take_listing(&mut self, listing: &Listing, answered_for: &HashSet<LeaseId>, anew: bool) -> News {
-        self.table.replace(listing, answered_for, anew);
+    fn take_listing(&mut self, listing: &Listing, orderly: &HashSet<LeaseId>, anew: bool) -> News {
+        self.table.replace(listing, orderly, anew);
         let (services, keys) = (self.table.snapshot().services.len(), listing.entries.len());
         info!(prefix = %self.prefix, services, keys, revision = %listing.at.revision, "Registry listed.");
         self.step = Step::Resume(listing.at);
@@ -160,16 +161,6 @@ impl<S: Store> Follower<S> {
             other => other,
         };
     }
-}
-
-/// The leases of the agents that were alive at a position: whoever still answers for its backends.
-async fn answered_for<S: Store>(store: &S, prefix: &Prefix, at: Position) -> Result<HashSet<LeaseId>, StoreError> {
-    let registrars = prefix.registrars();
-    let listing = match store.list_at(&registrars, at.revision).await {
-        Err(e) if e.needs_list() => store.list(&registrars).await?,
-        other => other?,
-    };
-    Ok(listing.entries.iter().filter_map(|e| e.lease).collect())
 }
 
 /// A batch as one for each of its revisions.

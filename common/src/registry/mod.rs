@@ -6,6 +6,7 @@
 
 mod follow;
 mod gather;
+mod lost;
 mod owners;
 mod table;
 mod told;

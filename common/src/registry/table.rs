@@ -124,27 +124,34 @@ impl Table {
         self.snapshot.clone()
     }
 
-    /// Whether no key is known.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+    /// The revision up to which everything is known.
+    pub fn revision(&self) -> Revision {
+        Revision(self.snapshot.revision)
     }
 
-    /// Whether `batch` takes away a backend under a lease that was not draining: only then does [`Table::apply`] ask about leases.
-    pub fn may_have_expired(&self, batch: &Batch) -> bool {
-        batch.changes.iter().any(|change| match change {
-            Change::Put(_) => false,
-            Change::Delete { key, .. } => self.known.get(key).is_some_and(|k| k.is_undrained() && k.lease.is_some()),
-        })
+    /// The leases of the undrained backends that `batch` takes away.
+    pub fn leases_taken(&self, batch: &Batch) -> HashSet<LeaseId> {
+        let gone = batch.changes.iter().filter_map(|change| match change {
+            Change::Put(_) => None,
+            Change::Delete { key, .. } => self.known.get(key),
+        });
+        gone.filter(|known| known.is_undrained()).filter_map(|known| known.lease).collect()
     }
 
-    /// Takes in what a watch brought. `answered_for` are the leases of the agents that were alive after the batch: what went away
-    /// under one of them did not expire. Nor did a key without a lease.
-    pub fn apply(&mut self, batch: &Batch, answered_for: &HashSet<LeaseId>) {
+    /// The leases of the undrained backends that are known and that `listing` misses.
+    pub fn leases_missing(&self, listing: &Listing) -> HashSet<LeaseId> {
+        let listed: HashSet<&str> = listing.entries.iter().map(|e| &*e.key).collect();
+        let gone = self.known.iter().filter(|(key, known)| known.is_undrained() && !listed.contains(&***key));
+        gone.filter_map(|(_, known)| known.lease).collect()
+    }
+
+    /// Takes in what a watch brought. A key that went away under one of the leases in `orderly`, or without a lease, did not expire.
+    pub fn apply(&mut self, batch: &Batch, orderly: &HashSet<LeaseId>) {
         let mut dirty = BTreeSet::new();
         for change in &batch.changes {
             match change {
                 Change::Put(entry) => self.put(entry, &mut dirty),
-                Change::Delete { key, revision } => self.delete(key, *revision, Some(answered_for), &mut dirty),
+                Change::Delete { key, revision } => self.delete(key, *revision, Some(orderly), &mut dirty),
             }
         }
         self.settle(dirty, batch.at.revision);
@@ -152,13 +159,13 @@ impl Table {
 
     /// Replaces everything by a listing, as after a compaction; what is missing in it has departed. `anew` says that the
     /// listing's revisions do not continue those known (another cluster, a restored snapshot).
-    pub fn replace(&mut self, listing: &Listing, answered_for: &HashSet<LeaseId>, anew: bool) {
+    pub fn replace(&mut self, listing: &Listing, orderly: &HashSet<LeaseId>, anew: bool) {
         let mut dirty = BTreeSet::new();
         let listed: HashSet<&str> = listing.entries.iter().map(|e| &*e.key).collect();
         let gone: Vec<Key> = self.known.keys().filter(|key| !listed.contains(&***key)).cloned().collect();
         for key in gone {
             // What another cluster or an older snapshot misses, nobody took away.
-            self.delete(&key, listing.at.revision, (!anew).then_some(answered_for), &mut dirty);
+            self.delete(&key, listing.at.revision, (!anew).then_some(orderly), &mut dirty);
         }
         Arc::make_mut(&mut self.snapshot.quarantined).retain(|key, _| listed.contains(&**key));
         for (service, last) in self.ports.iter_mut().filter(|(_, last)| !listed.contains(&*last.key)) {
@@ -259,7 +266,7 @@ impl Table {
         &mut self,
         key: &Key,
         revision: Revision,
-        answered_for: Option<&HashSet<LeaseId>>,
+        orderly: Option<&HashSet<LeaseId>>,
         dirty: &mut BTreeSet<ServiceName>,
     ) {
         self.release(key);
@@ -271,9 +278,12 @@ impl Table {
         }
         let Some(known) = self.unlink(key, dirty) else { return };
         let Some(place) = known.place() else { return };
-        let answered = |living: &HashSet<LeaseId>| known.lease.is_none_or(|lease| living.contains(&lease));
-        let orderly = !known.is_undrained() || answered_for.is_some_and(answered);
-        let cause = if orderly { DepartureCause::Orderly } else { DepartureCause::Expiry };
+        let under = |leases: &HashSet<LeaseId>| known.lease.is_none_or(|lease| leases.contains(&lease));
+        let cause = if !known.is_undrained() || orderly.is_some_and(under) {
+            DepartureCause::Orderly
+        } else {
+            DepartureCause::Expiry
+        };
         let departed = Arc::make_mut(&mut self.snapshot.departed);
         departed.insert(place, Departure { cause, revision });
         if departed.len() > MOST_DEPARTURES {
