@@ -40,12 +40,17 @@ pub(super) async fn orderly<S: Store>(
     if others.is_empty() || others.len() > MOST_ASKED {
         return Ok(orderly);
     }
-    let Ok(then) = store.list_at(&registrars, before).await else { return Ok(orderly) };
-    let agents: HashSet<LeaseId> = then.entries.iter().filter_map(|e| e.lease).collect();
-    for lease in others.into_iter().filter(|lease| !agents.contains(lease)) {
+    let mut living = Vec::new();
+    for lease in others {
         if matches!(store.time_to_live(lease).await, Ok(Some(_))) {
-            orderly.insert(lease);
+            living.push(lease);
         }
     }
+    if living.is_empty() {
+        return Ok(orderly);
+    }
+    let Ok(then) = store.list_at(&registrars, before).await else { return Ok(orderly) };
+    let agents: HashSet<LeaseId> = then.entries.iter().filter_map(|e| e.lease).collect();
+    orderly.extend(living.into_iter().filter(|lease| !agents.contains(lease)));
     Ok(orderly)
 }
