@@ -13,8 +13,11 @@ pub mod gate;
 pub mod marathon;
 pub mod process;
 pub mod served;
+mod skip;
 pub mod watch_contract;
 pub mod zookeeper;
+
+pub use skip::skipped;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -29,7 +29,7 @@ struct Visit {
 #[test]
 fn a_browser_finds_cookies_redirects_sockets_and_pages_as_they_should_be() -> Result<()> {
     if let Some(why) = missing() {
-        eprintln!("SKIPPED: {why}");
+        common::testing::skipped(why);
         return Ok(());
     }
     in_lab(async |lab| {
