@@ -323,5 +323,14 @@ async fn auth_is_obeyed_and_its_errors_are_clear() {
         sees(&mut watch, "/mine/l").await;
         agent.put_all(put("/mine/m")).await.unwrap();
         sees(&mut watch, "/mine/m").await;
+
+        // Switched off again: a token that nobody knows any more is dropped, even for what may not be sent twice.
+        let root = Some(etcd_client::ConnectOptions::new().with_user("root", "right"));
+        let mut root = etcd_client::Client::connect([etcd.endpoint().authority()], root).await.unwrap();
+        root.auth_disable().await.unwrap();
+        let absent = vec![Compare::Absent("/mine/n".into())];
+        assert!(agent.txn(absent, put("/mine/n")).await.unwrap().succeeded);
+        let mut watch = agent.watch("/mine/", at).await.unwrap();
+        sees(&mut watch, "/mine/l").await;
     }
 }

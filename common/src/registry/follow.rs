@@ -1,8 +1,9 @@
 //! Follows a store's keys step by step: list at R, watch from R+1, list again only when there is no other way.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
-use tracing::info;
+use tracing::{debug, info};
 
 use super::lost;
 use super::owners::Owners;
@@ -113,7 +114,12 @@ impl<S: Store> Follower<S> {
             }
             Step::Watching(watch, _) => {
                 if self.brought.is_empty() {
-                    let batch = watch.next().await?;
+                    let batch = match watch.next().await {
+                        Ok(batch) => batch,
+                        // The store answers, the stream does not: some proxies of etcd pass no signs of life on.
+                        Err(StoreError { fault: Fault::Idle(quiet), .. }) => return Ok(self.watch_anew(quiet)),
+                        Err(error) => return Err(error),
+                    };
                     match self.each_revision {
                         true => self.brought.extend(revisions(batch)),
                         false => self.brought.push_back(batch),
@@ -122,6 +128,14 @@ impl<S: Store> Follower<S> {
                 self.take_brought().await
             }
         }
+    }
+
+    fn watch_anew(&mut self, quiet: Duration) -> News {
+        debug!(prefix = %self.prefix, ?quiet, "The watch is silent; opening it anew.");
+        if let Step::Watching(_, at) = &self.step {
+            self.step = Step::Resume(*at);
+        }
+        News::None { heard: false }
     }
 
     async fn take_brought(&mut self) -> Result<News, StoreError> {

@@ -44,6 +44,9 @@ pub struct EtcdArgs {
     /// Name that the server's certificate must carry, where it is not the host given
     #[arg(long, env = "ETCD_SERVER_NAME", value_name = "NAME")]
     pub etcd_server_name: Option<String>,
+    /// Use also the members of the cluster that --etcd-host does not name, by their advertised client URLs
+    #[arg(long, env = "ETCD_DISCOVER_MEMBERS")]
+    pub etcd_discover_members: bool,
 }
 
 /// Why the flags make no connection.
@@ -85,7 +88,8 @@ impl EtcdArgs {
             (None, None) => None,
         };
         let credentials = self.etcd_user.clone().zip(password).map(|(user, password)| Credentials { user, password });
-        Ok(EtcdConfig { credentials, tls, ..EtcdConfig::new(endpoints) })
+        let discover_members = self.etcd_discover_members;
+        Ok(EtcdConfig { credentials, tls, discover_members, ..EtcdConfig::new(endpoints) })
     }
 
     /// As [`Self::config`], for an agent whose lease lives `ttl`: no call may take longer than the time between beats.

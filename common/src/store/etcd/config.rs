@@ -1,7 +1,7 @@
 //! Where etcd is and how to talk to it.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub struct EtcdConfig {
     pub timeouts: Timeouts,
     /// The most that a listing may take in memory, in bytes; one above it fails, and what was known stays.
     pub listing_limit: usize,
+    /// Whether members of the cluster that `endpoints` does not name are endpoints, too.
+    pub discover_members: bool,
 }
 
 /// For the default of [`EtcdConfig::listing_limit`]: half a million backends with plenty of labels.
@@ -38,6 +40,7 @@ impl EtcdConfig {
             tls: Tls::default(),
             timeouts: Timeouts::default(),
             listing_limit: LISTING_LIMIT,
+            discover_members: false,
         }
     }
 }
@@ -62,6 +65,11 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// Whether it is of this host itself, and only from there.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+
     /// `host:port`, an IPv6 address in brackets.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
@@ -118,16 +126,17 @@ pub struct Timeouts {
     pub ping_interval: Duration,
     /// For the answer to a ping.
     pub ping: Duration,
-    /// How long a watch may be quiet before it is asked for a sign of life, and the store for its position.
+    /// How long a stream of watches may be quiet before it is asked for a sign of life, and the store for its position: two
+    /// requests. HTTP/2 pings find out sooner, and for nothing, that a server or the way to it is dead.
     pub probe: Duration,
-    /// How long a watch may be silent, asked or not, before it counts as dead.
+    /// How long such a stream may be silent, asked or not, before it is opened anew.
     pub idle: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let secs = Duration::from_secs;
-        Self { call: secs(2), ping_interval: secs(5), ping: secs(2), probe: secs(5), idle: secs(10) }
+        Self { call: secs(2), ping_interval: secs(5), ping: secs(2), probe: secs(30), idle: secs(35) }
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) fn of_reason(endpoint: &str, reason: &str) -> Failure {
     if reason.contains("permission denied") {
         return Failure::of(Fault::Denied { endpoint });
     }
-    if reason.contains("invalid auth token") || reason.contains("no leader") {
+    if ["invalid auth token", "authentication is not enabled", "no leader"].iter().any(|text| reason.contains(text)) {
         return Failure::of(Fault::Unavailable { endpoint, why: reason.to_owned() });
     }
     Failure::of(Fault::Ended(if reason.is_empty() { "canceled by the server" } else { reason }.to_owned()))
@@ -76,6 +76,8 @@ fn of_status(endpoint: String, code: i32, message: &str, status: &(dyn StdError 
         _ if has("authentication failed") || has("user name is empty") => Fault::Unauthenticated { endpoint, why },
         // The token went with a restart, or rights were changed: a new connection brings a new token.
         16 => Fault::Unavailable { endpoint, why },
+        // Authentication was switched off while we held a token: a new connection goes without.
+        _ if has("authentication is not enabled") => Fault::Unavailable { endpoint, why },
         _ if has("revision of auth store is old") => Fault::Unavailable { endpoint, why },
         8 if has("database space exceeded") => Fault::NoSpace { endpoint, why },
         12 => Fault::NotV3 { endpoint, why: format!("the call is not implemented there ({why})") },

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::EtcdStore;
 use super::fault::{Failure, classify};
 use super::pool::Retry;
-use crate::store::{Fault, KeepAlive, LeaseId, Operation, StoreError};
+use crate::store::{Fault, KeepAlive, LeaseId, Operation, Store, StoreError};
 
 /// The renewal of one of etcd's leases.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct EtcdKeeper {
     store: EtcdStore,
     lease: LeaseId,
     stream: Option<Stream>,
+    /// When the lease ends, as the last answer had it.
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -51,11 +53,11 @@ pub(super) fn of_lease(error: StoreError, lease: LeaseId) -> StoreError {
 impl EtcdKeeper {
     pub(super) async fn open(store: &EtcdStore, lease: LeaseId) -> Result<Self, StoreError> {
         let stream = bounded(store, lease, Box::pin(Stream::open(store, lease))).await?;
-        Ok(Self { store: store.clone(), lease, stream: Some(stream) })
+        Ok(Self { store: store.clone(), lease, stream: Some(stream), until: Instant::now() })
     }
 
     async fn try_beat(&mut self, mut stream: Stream) -> Result<Duration, Failure> {
-        let (after, endpoint) = (self.store.pool.config.timeouts.call, self.store.pool.name(stream.index).to_owned());
+        let (after, endpoint) = (self.store.pool.config.timeouts.call, self.store.pool.name(stream.index));
         let failure = match timeout(after, stream.beat()).await {
             Ok(Ok(ttl)) if ttl > 0 => {
                 self.stream = Some(stream);
@@ -73,7 +75,9 @@ impl EtcdKeeper {
 impl KeepAlive for EtcdKeeper {
     async fn beat(&mut self) -> Result<Duration, StoreError> {
         let (store, lease) = (self.store.clone(), self.lease);
-        bounded(&store, lease, Box::pin(self.beat_twice())).await
+        let ttl = bounded(&store, lease, Box::pin(self.beat_twice())).await?;
+        self.until = Instant::now() + ttl;
+        Ok(ttl)
     }
 }
 
@@ -92,7 +96,18 @@ async fn bounded<T>(
     })
 }
 
+/// What a renewal's second may hide: etcd tells a lease's time in whole ones.
+const SECOND: Duration = Duration::from_secs(1);
+
 impl EtcdKeeper {
+    /// How long the lease lives, where somebody else has renewed it since the last answer: `etcd grpc-proxy` renews at a pace of its
+    /// own, and answers then.
+    async fn renewed_by_another(&self) -> Option<Duration> {
+        let patience = self.store.pool.config.timeouts.call / 4;
+        let ttl = timeout(patience, self.store.time_to_live(self.lease)).await.ok()?.ok()??;
+        (Instant::now() + ttl > self.until + SECOND).then_some(ttl)
+    }
+
     async fn beat_twice(&mut self) -> Result<Duration, StoreError> {
         let lease = self.lease;
         let told = |fault| StoreError::new(Operation::KeepAlive, lease.to_string(), fault);
@@ -108,6 +123,11 @@ impl EtcdKeeper {
                 Ok(ttl) => return Ok(ttl),
                 Err(failure) if matches!(failure.fault, Fault::LeaseLost(_)) => return Err(told(failure.fault)),
                 Err(failure) => last = Some(failure.fault),
+            }
+            if matches!(last, Some(Fault::Timeout { .. }))
+                && let Some(ttl) = self.renewed_by_another().await
+            {
+                return Ok(ttl);
             }
         }
         Err(told(last.unwrap_or_else(|| Fault::Ended("no beat was possible".into()))))

@@ -6,6 +6,7 @@
 //! | [`config`] | where etcd is and how to talk to it |
 //! | `pool` | one client for each endpoint; retries and rotation |
 //! | `fault` | from errors of etcd and gRPC to ours |
+//! | `members` | endpoints that the cluster itself names |
 //! | `identify` | what answers in etcd's place |
 //! | `watch`, `live`, `stream` | watches, and the one stream that carries all of a store |
 //! | `keys` | watches of single keys, on the same stream |
@@ -18,6 +19,7 @@ mod identify;
 mod keeper;
 mod keys;
 mod live;
+mod members;
 mod pool;
 mod stream;
 mod watch;
@@ -68,12 +70,14 @@ pub struct EtcdStore {
     watches: Arc<watch::Current>,
     /// Who may begin to read now.
     reads: Arc<Semaphore>,
+    members: Arc<members::Members>,
 }
 
 impl EtcdStore {
     /// A store by its settings; does no I/O. Without endpoints every call fails with [`Fault::BadConfig`].
     pub fn new(config: EtcdConfig) -> Self {
-        Self { pool: Arc::new(Pool::new(config)), watches: Arc::default(), reads: Arc::new(Semaphore::new(READS)) }
+        let pool = Arc::new(Pool::new(config));
+        Self { pool, watches: Arc::default(), reads: Arc::new(Semaphore::new(READS)), members: Arc::default() }
     }
 
     /// The store's position, by a linearizable read of `prefix` itself, for `operation`.
@@ -81,6 +85,7 @@ impl EtcdStore {
         let key = first_key(prefix);
         let options = || GetOptions::new().with_count_only();
         let answer = self.get_range(operation, prefix, &key, options).await?;
+        self.members.learn(&self.pool).await;
         Ok(position(answer.header()))
     }
 

@@ -5,12 +5,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use tokio::net::lookup_host;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::config::{Credentials, Endpoint, EtcdConfig};
 use super::fault::{Failure, classify};
@@ -19,6 +21,8 @@ use crate::store::{Fault, Operation, StoreError};
 
 /// Least number of attempts of one call; with more endpoints than this, each gets one.
 const ATTEMPTS: usize = 3;
+/// Most endpoints, those that a cluster names included.
+const MOST_ENDPOINTS: usize = 64;
 /// Longest pause before the second attempt; before later ones that many times more.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,7 +38,8 @@ pub(super) enum Retry {
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) config: EtcdConfig,
-    slots: Vec<Slot>,
+    /// Those of the settings, then those that the cluster named. None is ever taken out, so that an index stays what it is.
+    slots: RwLock<Vec<Arc<Slot>>>,
     current: AtomicUsize,
 }
 
@@ -42,6 +47,30 @@ struct Slot {
     endpoint: Endpoint,
     name: String,
     client: Mutex<Option<Client>>,
+    /// How often its connection was given up.
+    left: AtomicUsize,
+}
+
+impl Slot {
+    fn new(endpoint: &Endpoint) -> Arc<Self> {
+        let name = endpoint.to_string();
+        Arc::new(Self { endpoint: endpoint.clone(), name, client: Mutex::new(None), left: AtomicUsize::new(0) })
+    }
+
+    /// Where to connect. By name at first: then the system takes the first of the name's addresses that accepts, and stays there
+    /// though it be silent. So after each connection that was given up the next address is taken, and the name again after the last.
+    async fn url(&self) -> String {
+        let Endpoint { https, host, port } = &self.endpoint;
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return self.name.clone();
+        }
+        let all: Vec<_> = lookup_host((host.as_str(), *port)).await.map(Iterator::collect).unwrap_or_default();
+        match left.checked_rem(all.len()).filter(|which| *which > 0).and_then(|which| all.get(which)) {
+            Some(address) => Endpoint { https: *https, host: address.ip().to_string(), port: *port }.to_string(),
+            None => self.name.clone(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Slot {
@@ -52,21 +81,39 @@ impl std::fmt::Debug for Slot {
 
 impl Pool {
     pub(super) fn new(config: EtcdConfig) -> Self {
-        let slot = |e: &Endpoint| Slot { endpoint: e.clone(), name: e.to_string(), client: Mutex::new(None) };
-        let slots: Vec<_> = config.endpoints.iter().map(slot).collect();
+        let slots: Vec<_> = config.endpoints.iter().map(Slot::new).collect();
         // Many agents with the same list should not all begin at its head.
         let current = AtomicUsize::new(rand::random_range(0..slots.len().max(1)));
-        Self { config, slots, current }
+        Self { config, slots: RwLock::new(slots), current }
+    }
+
+    fn slots(&self) -> Vec<Arc<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn slot(&self, index: usize) -> Option<Arc<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
     /// The endpoint by its number, for errors.
-    pub(super) fn name(&self, index: usize) -> &str {
-        self.slots.get(index).map_or("no endpoint", |slot| &slot.name)
+    pub(super) fn name(&self, index: usize) -> String {
+        self.slot(index).map_or_else(|| "no endpoint".to_owned(), |slot| slot.name.clone())
     }
 
     /// All endpoints, for errors that are not about one of them.
     pub(super) fn names(&self) -> String {
-        self.slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(",")
+        self.slots().iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Goes to these endpoints too from now on, up to [`MOST_ENDPOINTS`].
+    pub(super) fn add(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        for endpoint in endpoints {
+            if slots.len() < MOST_ENDPOINTS && !slots.iter().any(|slot| slot.endpoint == endpoint) {
+                info!(%endpoint, "The cluster has a member that was not named; it is an endpoint, too.");
+                slots.push(Slot::new(&endpoint));
+            }
+        }
     }
 
     /// Whether calls go to this endpoint now.
@@ -87,7 +134,7 @@ impl Pool {
         F: Fn(Client) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, Error>> + Send,
     {
-        let attempts = self.slots.len().max(ATTEMPTS);
+        let attempts = self.slots().len().max(ATTEMPTS);
         let mut attempt = 1;
         loop {
             let index = self.current.load(Ordering::Relaxed);
@@ -101,7 +148,7 @@ impl Pool {
             if !failure.moves_on || attempt == attempts || (retry == Retry::Unsent && !failure.unsent) {
                 return Err(StoreError::new(operation, subject, self.explain(index, failure).await));
             }
-            debug!(endpoint = self.name(index), why = %failure.fault, attempt, "Store call failed; trying again.");
+            debug!(endpoint = %self.name(index), why = %failure.fault, attempt, "Store call failed; trying again.");
             sleep(PAUSE.mul_f64(rand::random::<f64>()) * u32::try_from(attempt).unwrap_or(1)).await;
             attempt += 1;
         }
@@ -112,12 +159,12 @@ impl Pool {
         F: Fn(Client) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, Error>> + Send,
     {
-        let Some(slot) = self.slots.get(index) else {
+        let Some(slot) = self.slot(index) else {
             return Err(Failure::bad_config("no endpoint is set".into()));
         };
         let after = self.config.timeouts.call;
         let whole = async {
-            let client = self.client(slot).await?;
+            let client = self.client(&slot).await?;
             work(client).await.map_err(|error| self.judge(&slot.name, &error))
         };
         let late = |_| Failure::of(Fault::Timeout { endpoint: slot.name.clone(), after });
@@ -127,9 +174,10 @@ impl Pool {
     fn judge(&self, endpoint: &str, error: &Error) -> Failure {
         let failure = classify(endpoint, error);
         match failure.fault {
-            // Connected before the store began to ask for passwords: connect anew, with ours.
-            Fault::Unauthenticated { endpoint, why }
-                if self.config.credentials.is_some() && why.contains("user name is empty") =>
+            // Connected before the store began to ask for passwords, or ceased to: connect anew, as it asks now.
+            Fault::Unauthenticated { endpoint, why } | Fault::Unavailable { endpoint, why }
+                if self.config.credentials.is_some()
+                    && (why.contains("user name is empty") || why.contains("authentication is not enabled")) =>
             {
                 Failure { unsent: true, ..Failure::of(Fault::Unavailable { endpoint, why }) }
             }
@@ -139,15 +187,15 @@ impl Pool {
 
     /// Gives up the connection to an endpoint and, if it is the current one, goes on to the next.
     pub(super) fn leave(&self, index: usize) {
-        let next = (index + 1) % self.slots.len().max(1);
+        let next = (index + 1) % self.slots().len().max(1);
         // Of several callers that fail at once, one moves on.
         let moved = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         // Where the client is locked, somebody connects anew already.
-        if moved
-            && let Some(slot) = self.slots.get(index)
-            && let Ok(mut client) = slot.client.try_lock()
-        {
-            *client = None;
+        if moved && let Some(slot) = self.slot(index) {
+            slot.left.fetch_add(1, Ordering::Relaxed);
+            if let Ok(mut client) = slot.client.try_lock() {
+                *client = None;
+            }
         }
     }
 
@@ -170,9 +218,10 @@ impl Pool {
             .with_auto_token_refresh(true)
             .with_require_leader(true);
         if slot.endpoint.https {
-            options = options.with_tls(self.tls().await.map_err(Failure::bad_config)?);
+            options = options.with_tls(self.tls(&slot.endpoint).await.map_err(Failure::bad_config)?);
         }
-        let connect = |options| Client::connect([slot.name.as_str()], Some(options));
+        let url = slot.url().await;
+        let connect = |options| Client::connect([url.as_str()], Some(options));
         let told = |error: Error| classify(&slot.name, &error);
         let Some(Credentials { user, password }) = &self.config.credentials else {
             return connect(options).await.map_err(told);
@@ -186,7 +235,7 @@ impl Pool {
         }
     }
 
-    async fn tls(&self) -> Result<TlsOptions, String> {
+    async fn tls(&self, endpoint: &Endpoint) -> Result<TlsOptions, String> {
         let tls = &self.config.tls;
         let read = async |path: &Path| {
             tokio::fs::read(path).await.map_err(|error| format!("cannot read {}: {error}", path.display()))
@@ -202,15 +251,13 @@ impl Pool {
             (None, None) => {}
             _ => return Err("a client certificate needs its key, and a key its certificate".into()),
         }
-        if let Some(name) = &tls.server_name {
-            options = options.domain_name(name);
-        }
-        Ok(options)
+        // Also where one of the name's addresses is connected to.
+        Ok(options.domain_name(tls.server_name.as_ref().unwrap_or(&endpoint.host).clone()))
     }
 
     /// An endpoint that took the connection and then spoke no HTTP/2 may be something else.
     async fn explain(&self, index: usize, failure: Failure) -> Fault {
-        let (slot, why) = match (self.slots.get(index), failure.fault) {
+        let (slot, why) = match (self.slot(index), failure.fault) {
             (Some(slot), Fault::Unavailable { why, .. }) if !failure.unsent => (slot, why),
             (_, fault) => return fault,
         };

@@ -223,7 +223,7 @@ impl Shared {
                 Ask::Life => sender.request_progress().await,
             };
             if let Err(error) = sent {
-                return classify(self.store.pool.name(self.index), &error);
+                return classify(&self.store.pool.name(self.index), &error);
             }
         }
         Failure::of(Fault::Ended("nobody asks any more".into())) // never: the queue's other end is in `self`
@@ -234,7 +234,7 @@ impl Shared {
             match answers.message().await {
                 Ok(Some(message)) => self.take(&message).await,
                 Ok(None) => return Failure::of(Fault::Ended("closed by the server".into())),
-                Err(error) => return classify(self.store.pool.name(self.index), &error),
+                Err(error) => return classify(&self.store.pool.name(self.index), &error),
             }
             self.hear();
         }
@@ -315,7 +315,7 @@ impl Shared {
         match (message.canceled(), message.compact_revision()) {
             (false, _) => Ok(()),
             // A compaction comes without a reason, and the stream stays open.
-            (true, 0) => Err(of_reason(self.store.pool.name(self.index), message.cancel_reason())),
+            (true, 0) => Err(of_reason(&self.store.pool.name(self.index), message.cancel_reason())),
             (true, at) => Err(Failure::of(Fault::Compacted { at: Revision(at) })),
         }
     }
@@ -337,30 +337,38 @@ impl Shared {
         let times = self.store.pool.config.timeouts;
         let mut last = i64::MIN;
         loop {
-            sleep(times.probe).await;
-            let quiet = (self.since + Duration::from_millis(self.heard.load(Ordering::Relaxed))).elapsed();
-            // That somebody of ours is slow to take messages is no silence of the stream: that takes less.
+            let quiet = self.quiet();
+            // That one of our readers is slow is no silence of the stream: that takes less.
             if quiet >= times.idle {
                 return Failure::of(Fault::Idle(quiet));
             }
             if quiet < times.probe {
+                sleep(times.probe - quiet).await;
                 continue;
             }
             self.ask(Ask::Life);
-            // Each watch's turn comes, lest it have lost its rights.
-            let next = {
-                let watches = self.watches();
-                let after = watches.live.range((Excluded(last), Unbounded)).next();
-                after.or(watches.live.iter().next()).map(|(id, watch)| (*id, watch.prefix.clone()))
-            };
-            let Some((id, prefix)) = next else { continue };
-            last = id;
-            match self.store.newest(Operation::Watch, &prefix).await {
-                Ok(now) => self.compare(now),
-                Err(StoreError { fault: fault @ Fault::Denied { .. }, .. }) => self.end(&[id], |_| fault.clone()),
-                Err(error) => return Failure::of(error.fault),
+            if let Some((id, prefix)) = self.after(last) {
+                last = id;
+                match self.store.newest(Operation::Watch, &prefix).await {
+                    Ok(now) => self.compare(now),
+                    Err(StoreError { fault: fault @ Fault::Denied { .. }, .. }) => self.end(&[id], |_| fault.clone()),
+                    Err(error) => return Failure::of(error.fault),
+                }
             }
+            sleep(times.idle.saturating_sub(times.probe)).await;
         }
+    }
+
+    /// The watch after that one, and its prefix. Each has its turn, as it may have lost its rights.
+    fn after(&self, last: i64) -> Option<(i64, String)> {
+        let watches = self.watches();
+        let after = watches.live.range((Excluded(last), Unbounded)).next();
+        after.or(watches.live.iter().next()).map(|(id, watch)| (*id, watch.prefix.clone()))
+    }
+
+    /// How long the stream has said nothing.
+    fn quiet(&self) -> Duration {
+        (self.since + Duration::from_millis(self.heard.load(Ordering::Relaxed))).elapsed()
     }
 
     /// Ends the watches whose past is not the store's.
