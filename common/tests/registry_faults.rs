@@ -110,7 +110,11 @@ async fn departures_are_told_apart<S: Store>(store: S) {
     store.revoke(stranger).await.unwrap();
     assert_eq!(cause(&watching.sees(1).await, "c2"), Some(Expiry), "its lease ended");
     store.put_all(vec![Op::delete("/registrars/h2"), deletion("b1")]).await.unwrap();
-    assert_eq!(cause(&watching.sees(0).await, "b1"), Some(Expiry), "the registrar was wiped with it, though its lease lives");
+    assert_eq!(
+        cause(&watching.sees(0).await, "b1"),
+        Some(Expiry),
+        "the registrar was wiped with it, though its lease lives"
+    );
     watching.end().await;
 }
 
