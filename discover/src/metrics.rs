@@ -11,8 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::generators::haproxy::plan::ReloadReason;
-use crate::haproxy::ops::Op;
+use crate::generators::haproxy::turn::plan::ReloadReason;
+use crate::haproxy::api::ops::Op;
 
 /// All of discover's metrics; clones share their values.
 #[derive(Debug, Clone)]

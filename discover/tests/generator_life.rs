@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use common::model::Status;
-use discover::haproxy::ops::{Op, ServerParams, ServerRef};
+use discover::haproxy::api::ops::{Op, ServerParams, ServerRef};
 use support::traffic::{HttpBackend, Load};
 use support::world::{World, backend, being, each, weighing};
 use support::{eventually, free_port, get};
@@ -253,7 +253,7 @@ async fn what_is_changed_by_hand_is_repaired_and_what_is_not_ours_is_left_alone(
             tempfile::tempdir().unwrap(),
             "listen theirs\n\tmode http\n\tbind 127.0.0.1:{{ 0 + FOREIGN }}\n\tserver t1 127.0.0.1:9 weight 3\n",
         );
-        let header = include_str!("../src/generators/haproxy/templates/header.tera");
+        let header = include_str!("../src/generators/haproxy/file/templates/header.tera");
         let foreign = foreign.replace("FOREIGN", &free_port().to_string());
         std::fs::write(templates.path().join("header.tera"), format!("{header}\n{foreign}")).unwrap();
         let mut world = World::with(&program, |s| s.templates = Some(templates.path().to_owned()));
@@ -278,7 +278,7 @@ async fn what_is_changed_by_hand_is_repaired_and_what_is_not_ours_is_left_alone(
         }
         if world.can().del_server {
             eventually("it is deleted", async || {
-                api.del_server(at("b1")).await.unwrap() == discover::haproxy::runtime::DelOutcome::Deleted
+                api.del_server(at("b1")).await.unwrap() == discover::haproxy::api::runtime::DelOutcome::Deleted
             })
             .await;
         }

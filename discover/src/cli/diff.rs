@@ -9,10 +9,10 @@ use super::Failure;
 use super::configured::of_config;
 use super::first::ask;
 use super::run::RunArgs;
-use crate::edge::map::RuleChange;
 use crate::generators::Generator;
-use crate::generators::haproxy::changes::ServerChange;
-use crate::generators::haproxy::plan::{Live, Plan};
+use crate::generators::haproxy::file::edge::map::RuleChange;
+use crate::generators::haproxy::turn::changes::ServerChange;
+use crate::generators::haproxy::turn::plan::{Live, Plan};
 use crate::metrics::Metrics;
 use crate::reconcile::{Admission, Desired, Policies};
 

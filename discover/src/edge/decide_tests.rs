@@ -161,7 +161,12 @@ fn a_wildcard_of_tls_catches_no_host_that_has_routes_or_an_owner() {
         passing("db", None, &["*.example", "c.example"]),
     ]
     .concat();
-    let map = super::super::RuleMap::of(&decide(&all, &settings, |_| None), &settings, [], |_, _| None);
+    let map = crate::generators::haproxy::file::edge::RuleMap::of(
+        &decide(&all, &settings, |_| None),
+        &settings,
+        [],
+        |_, _| None,
+    );
     let of_tls: Vec<String> =
         map.entries().map(|(k, v)| format!("{k} {v}")).filter(|l| l.starts_with("sni=")).collect();
     assert_eq!(
@@ -209,7 +214,7 @@ proptest! {
         prop_assert_eq!(of_owned(&with), of_owned(&without));
         prop_assert!(of_owned(&with).iter().all(|(_, rule)| rule.service == owner));
         // In the map a host that is owned answers for itself, so that no wildcard gets its requests.
-        let map = super::super::RuleMap::of(&with, &settings, [], |_, _| None);
+        let map = crate::generators::haproxy::file::edge::RuleMap::of(&with, &settings, [], |_, _| None);
         for host in owned {
             for root in [format!("{host}/"), format!("sni={host}/")] {
                 prop_assert!(map.entries().any(|(key, _)| **key == *root));

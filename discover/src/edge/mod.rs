@@ -5,9 +5,6 @@
 //! | [`settings`] | what the operator decides: owners of hosts, rules of the config's own, automatic names |
 //! | [`claims`] | what one service asks for |
 //! | [`mod@decide`] | who gets what, and what the others are told |
-//! | [`map`] | the rules as HAProxy's map has them, and what leads from one map to another |
-//! | [`frontend`] | the frontend and the sections behind it, as text |
-//! | [`told`] | the headers about clients that the edge removes |
 //!
 //! A request's host is looked up first: the very name, else the longest wildcard above it. Within that host the longest path
 //! counts. So whoever has a rule for a host has nothing to fear from a wildcard, and a host that the config gives to an owner
@@ -16,13 +13,9 @@
 
 pub mod claims;
 pub mod decide;
-pub mod frontend;
-pub mod map;
 pub mod settings;
-pub mod told;
 
 pub use decide::{Lost, Routing, Rule, decide};
-pub use map::RuleMap;
 pub use settings::EdgeSettings;
 
 use std::fmt;

@@ -11,7 +11,7 @@ use common::model::ServiceMap;
 use tokio::time::timeout;
 
 use crate::config::types::Service;
-use crate::haproxy::check::Group;
+use crate::haproxy::process::check::Group;
 use crate::reconcile::Desired;
 
 /// How long a check or a reload may take.

@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use crate::config::types::{Haproxy, Service};
 use crate::config::{Config, with_registry_sections};
-use crate::edge::frontend::is_reserved;
-use crate::generators::haproxy::synapse::prepare::bind_place;
+use crate::generators::haproxy::file::edge::frontend::is_reserved;
+use crate::generators::haproxy::file::synapse::prepare::bind_place;
 
 /// The services of a config, each with what counts for it now.
 #[derive(Debug)]

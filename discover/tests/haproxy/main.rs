@@ -14,15 +14,15 @@ mod words;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use discover::haproxy::check::{self, CheckError};
-use discover::haproxy::command::Command;
-use discover::haproxy::master::{MasterCli, ReloadOutcome};
-use discover::haproxy::ops::{Op, RefusalKind, SectionName, ServerParams, ServerRef};
-use discover::haproxy::ports::{BindReason, bindable};
-use discover::haproxy::process::{self, ProcessError, adopt};
-use discover::haproxy::runtime::DelOutcome;
-use discover::haproxy::tables::{OperState, ServerState};
-use discover::haproxy::version::Capabilities;
+use discover::haproxy::api::command::Command;
+use discover::haproxy::api::ops::{Op, RefusalKind, SectionName, ServerParams, ServerRef};
+use discover::haproxy::api::runtime::DelOutcome;
+use discover::haproxy::api::tables::{OperState, ServerState};
+use discover::haproxy::api::version::Capabilities;
+use discover::haproxy::process::check::{self, CheckError};
+use discover::haproxy::process::launch::{self as process, ProcessError, adopt};
+use discover::haproxy::process::master::{MasterCli, ReloadOutcome};
+use discover::haproxy::process::ports::{BindReason, bindable};
 use support::{Lab, eventually, free_port, get, http_server, making, programs};
 
 const EMPTY: &str = "backend b\n    balance roundrobin\n";

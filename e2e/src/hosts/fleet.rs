@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use discover::haproxy::runtime::Runtime;
-use discover::haproxy::tables::StatKind;
+use discover::haproxy::api::runtime::Runtime;
+use discover::haproxy::api::tables::StatKind;
 use futures_util::future::join_all;
 
 use super::{Dockerd, Host, Network};
