@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::x509::{self, Facts};
-use crate::generators::output::beside;
+use common::files::beside;
 
 /// The largest file read: no certificate with its chain and key comes near it.
 const MAX_BYTES: u64 = 256 * 1024;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::Failure;
@@ -12,8 +11,8 @@ use super::run::RunArgs;
 use crate::generators::Generator;
 use crate::generators::haproxy::file::edge::map::RuleChange;
 use crate::generators::haproxy::turn::changes::ServerChange;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::generators::haproxy::turn::plan::{Live, Plan};
-use crate::metrics::Metrics;
 use crate::reconcile::{Admission, Desired, Policies};
 
 /// How long the registry may take to answer.
@@ -31,7 +30,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
         Some(config) => args.addresses.policy_with(&config.backend_networks),
     };
     Admission::new(policy).admit(&mut desired.services);
-    let metrics = Metrics::new(&mut Registry::default());
+    let metrics = HaproxyMetrics::default();
     let mut haproxy = match &config {
         None => args.haproxy(metrics)?,
         Some(config) => {

@@ -5,14 +5,16 @@
 //! | [`settings`] | what the operator decides: owners of hosts, rules of the config's own, automatic names |
 //! | [`claims`] | what one service asks for |
 //! | [`mod@decide`] | who gets what, and what the others are told |
+//! | [`sections`] | the names of its sections in haproxy.cfg |
 //!
 //! A request's host is looked up first: the very name, else the longest wildcard above it. Within that host the longest path
-//! counts. So whoever has a rule for a host has nothing to fear from a wildcard, and a host that the config gives to an owner
-//! is nobody else's even while the owner has no rule for it. The same goes for names of TLS that is passed through ([`Way::Sni`]),
-//! which share the hosts' owners.
+//! counts. So a wildcard takes nothing from a host that has a rule of its own. A host that the config gives to an owner stays
+//! that owner's, even while it has no rule. Names of TLS that is passed through ([`Way::Sni`]) follow the same rules and share
+//! the hosts' owners.
 
 pub mod claims;
 pub mod decide;
+pub mod sections;
 pub mod settings;
 
 pub use decide::{Lost, Routing, Rule, decide};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::environment;
-use common::files::{FileError, Replace, replace, write_if_changed};
+use common::files::{FileError, Replace, beside, replace, write_if_changed};
 use common::model::ServiceMap;
 use tokio::time::timeout;
 
@@ -138,11 +138,4 @@ impl MadeFrom {
     pub fn settle(&mut self) {
         self.applied = true;
     }
-}
-
-/// A path with something behind its name.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.to_owned().into_os_string();
-    name.push(suffix);
-    name.into()
 }

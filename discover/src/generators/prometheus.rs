@@ -10,11 +10,8 @@ use serde_json::{Map, Value, json};
 use super::output::{MadeFrom, Output, OutputError};
 use super::{Generator, Outcome};
 use crate::config::Config;
-use crate::config::types::Prometheus as Settings;
+use crate::config::types::{Prometheus as Settings, REGISTERED};
 use crate::reconcile::Desired;
-
-/// What the names of labels from registrations begin with, unless the config says otherwise.
-pub const REGISTERED: &str = "label_";
 
 /// Prometheus' targets as a generator.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use discover::haproxy::api::runtime::Runtime;
 use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use discover::haproxy::api::tables::{self, StatRow};
 use discover::haproxy::api::version::Version;
 use discover::haproxy::process::launch::{Launch, Output, Running};
 
@@ -114,6 +115,17 @@ impl Drop for Lab {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
         }
     }
+}
+
+/// `show stat`.
+pub async fn stat(api: &mut Runtime) -> Vec<StatRow> {
+    api.show(["show", "stat"], tables::stat).await.unwrap()
+}
+
+/// Drains a server by hand: `section/server`.
+pub async fn drain(api: &mut Runtime, server: &str) {
+    let said = api.show(["set", "server", server, "state", "drain"], |said| Ok(said.to_owned())).await;
+    assert_eq!(said.unwrap(), "");
 }
 
 /// A port on 127.0.0.1 that nobody listens on now. It is below those that the system gives out by itself (32768 and up), and test programs that

@@ -12,6 +12,7 @@ use discover::generators::haproxy::Haproxy;
 use discover::generators::haproxy::file::layout::Layout;
 use discover::generators::haproxy::file::settings::{HaproxySettings, ListenOn, PortRanges};
 use discover::generators::haproxy::turn::connection::{Connection, ProcessMode};
+use discover::generators::haproxy::turn::metrics::HaproxyMetrics;
 use discover::generators::haproxy::turn::plan::Plan;
 use discover::generators::{Generator, Outcome};
 use discover::haproxy::api::runtime::Runtime;
@@ -20,7 +21,6 @@ use discover::haproxy::api::tables::ServerState;
 use discover::haproxy::api::version::{Capabilities, Version};
 use discover::haproxy::process::launch::Launch;
 use discover::haproxy::process::pace::ReloadPace;
-use discover::metrics::Metrics;
 use discover::reconcile::Desired;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
@@ -266,7 +266,7 @@ fn generator(
 ) -> Haproxy {
     let connection = Connection::new(mode, launch.clone(), socket.to_owned());
     let pace = ReloadPace::new(interval, 0.0);
-    let haproxy = Haproxy::new(settings.clone(), connection, pace, Metrics::new(registry)).unwrap();
+    let haproxy = Haproxy::new(settings.clone(), connection, pace, HaproxyMetrics::new(registry)).unwrap();
     haproxy.with_addresses(AddressPolicy::with_loopback(), None)
 }
 

@@ -110,12 +110,8 @@ pub enum Op {
     DelServer(ServerRef),
     /// Starts its checks; for servers added with `check` only.
     EnableHealth(ServerRef),
-    /// Starts its agent checks.
-    EnableAgent(ServerRef),
     /// Takes traffic again, out of drain or maintenance.
     Ready(ServerRef),
-    /// No new sessions but those that persistence sends; the running ones go on.
-    Drain(ServerRef),
     /// No new sessions at all and no checks; requests in flight are finished.
     Maint(ServerRef),
     /// What the checks think of it, set by hand: down until they find it up again. For servers with checks only.
@@ -124,8 +120,6 @@ pub enum Op {
     SetWeight(ServerRef, u16),
     /// The address and port.
     SetAddr(ServerRef, SocketAddr),
-    /// Cuts the sessions of the server: requests in flight fail.
-    ShutdownSessions(ServerRef),
     /// Adds an unpublished section that inherits all from a named `defaults` section (3.4 and later).
     AddSection {
         /// Its name.
@@ -212,9 +206,7 @@ impl Op {
             }
             Self::DelServer(s) => Command::new(["del", "server", &s.to_string()]),
             Self::EnableHealth(s) => Command::new(["enable", "health", &s.to_string()]),
-            Self::EnableAgent(s) => Command::new(["enable", "agent", &s.to_string()]),
             Self::Ready(s) => Command::new(["set", "server", &s.to_string(), "state", "ready"]),
-            Self::Drain(s) => Command::new(["set", "server", &s.to_string(), "state", "drain"]),
             Self::Maint(s) => Command::new(["set", "server", &s.to_string(), "state", "maint"]),
             Self::HealthDown(s) => Command::new(["set", "server", &s.to_string(), "health", "down"]),
             Self::SetWeight(s, weight) => {
@@ -224,7 +216,6 @@ impl Op {
                 let (ip, port) = (to.ip().to_string(), to.port().to_string());
                 Command::new(["set", "server", &s.to_string(), "addr", &ip, "port", &port])
             }
-            Self::ShutdownSessions(s) => Command::new(["shutdown", "sessions", "server", &s.to_string()]),
             Self::AddSection { name, defaults } => Command::new(["add", "backend", &name.0, "from", &defaults.0]),
             Self::PublishSection(name) => Command::new(["publish", "backend", &name.0]),
             Self::UnpublishSection(name) => Command::new(["unpublish", "backend", &name.0]),
@@ -242,14 +233,11 @@ impl Op {
             Self::AddServer(..) => "add_server",
             Self::DelServer(_) => "del_server",
             Self::EnableHealth(_) => "enable_health",
-            Self::EnableAgent(_) => "enable_agent",
             Self::Ready(_) => "ready",
-            Self::Drain(_) => "drain",
             Self::Maint(_) => "maint",
             Self::HealthDown(_) => "health_down",
             Self::SetWeight(..) => "set_weight",
             Self::SetAddr(..) => "set_addr",
-            Self::ShutdownSessions(_) => "shutdown_sessions",
             Self::RefreshCookies(_) => "refresh_cookies",
             Self::MapAdd { .. } => "map_add",
             Self::MapSet { .. } => "map_set",

@@ -63,7 +63,7 @@ fn only_known_replies_are_a_success() {
     assert_eq!(judge(&del, "Only servers in maintenance mode can be deleted."), Err(NotInMaintenance));
     assert_eq!(judge(&Op::Ready(s()), "\n"), Ok(()));
     assert_eq!(judge(&Op::Ready(s()), "Proxy is disabled.\n"), Err(StoppedWorker));
-    assert_eq!(judge(&Op::Drain(s()), "Permission denied\n"), Err(Other));
+    assert_eq!(judge(&Op::Maint(s()), "Permission denied\n"), Err(Other));
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! Typed operations over HAProxy's runtime socket.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use super::command::{Command, CommandError, MAX_COMMAND};
-use super::ops::{Op, Refusal, RefusalKind, SectionName, ServerParams, ServerRef, map_key, map_name};
+use super::ops::{Op, Refusal, RefusalKind, SectionName, ServerRef, map_key, map_name};
 use super::socket::{Reply, RuntimeSocket, SocketError};
-use super::tables::{self, Info, ServerState, StatRow, TableError};
-use super::version::Version;
+use super::tables::{self, Info, ServerState, TableError};
 
 /// Why an operation did not happen, or is not known to have happened.
 #[derive(Debug, thiserror::Error)]
@@ -119,19 +117,6 @@ impl Runtime {
         self.apply(&[op]).await.into_iter().collect()
     }
 
-    /// Adds a server; it is in maintenance until [`Op::Ready`].
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
-    pub async fn add_server(
-        &mut self,
-        server: ServerRef,
-        at: SocketAddr,
-        params: ServerParams,
-    ) -> Result<(), RuntimeError> {
-        self.run(Op::AddServer(server, at, params)).await
-    }
-
     /// Deletes a server.
     ///
     /// # Errors
@@ -156,40 +141,12 @@ impl Runtime {
         self.show(["show", "servers", "state"].into_iter().chain(section), tables::servers_state).await
     }
 
-    /// `show stat`.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
-    pub async fn stat(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
-        self.show(["show", "stat"], tables::stat).await
-    }
-
     /// `show info`.
     ///
     /// # Errors
     /// [`RuntimeError`].
     pub async fn info(&mut self) -> Result<Info, RuntimeError> {
         self.show(["show", "info"], tables::info).await
-    }
-
-    /// The version of the worker that answers.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
-    pub async fn version(&mut self) -> Result<Version, RuntimeError> {
-        Ok(self.info().await?.version)
-    }
-
-    /// The sections that can hold servers, from `show backend`.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
-    pub async fn sections(&mut self) -> Result<Vec<String>, RuntimeError> {
-        let (command, reply) = self.ask(["show", "backend"]).await?;
-        match reply.text().strip_prefix("# name") {
-            Some(names) => Ok(names.split_whitespace().map(str::to_owned).collect()),
-            None => Err(RuntimeError::refused(&command, &reply)),
-        }
     }
 
     /// The sections that can hold servers and take traffic: those that were published (3.4 and later).
@@ -274,7 +231,11 @@ impl Runtime {
         Ok((command, reply))
     }
 
-    async fn show<'a, T>(
+    /// Sends a command that only shows something, and has the answer read.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn show<'a, T>(
         &mut self,
         words: impl IntoIterator<Item = &'a str>,
         read: fn(&str) -> Result<T, TableError>,

@@ -4,7 +4,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 
 use super::*;
-use crate::haproxy::api::ops::SectionName;
+use crate::haproxy::api::ops::{SectionName, ServerParams};
 use crate::haproxy::api::socket::{Deadlines, Endpoint};
 
 /// Answers as 3.4.3 and 3.4.7 do, in their own words: for machines that have neither.

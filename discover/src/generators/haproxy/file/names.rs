@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use common::model::ServiceName;
 
-use super::edge::frontend::is_reserved;
+use crate::edge::sections::is_reserved;
 
 /// What a service's section has behind its name where the name alone would be one of ours.
 const APART: &str = ":service";
@@ -52,7 +52,7 @@ mod tests {
 
     use super::*;
     use crate::edge::Way;
-    use crate::generators::haproxy::file::edge::frontend::{PLAIN, empty, section_name as edge_section};
+    use crate::edge::sections::{PLAIN, empty, section_name as edge_section};
     use proptest::prelude::*;
 
     fn section(name: &str) -> String {

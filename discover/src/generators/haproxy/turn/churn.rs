@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::plan::ReloadReason;
-use crate::generators::haproxy::file::edge::frontend::section_number;
+use crate::edge::sections::section_number;
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::process::ports::tcp_binds;

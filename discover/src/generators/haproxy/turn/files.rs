@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::files::{FileError, Replace, replace, replace_with};
+use common::files::{FileError, Replace, beside, replace, replace_with};
 
 use super::plan::ReloadReason;
 use super::readback::Retired;
@@ -32,7 +32,7 @@ pub struct OnDisk {
 impl ConfigFiles {
     /// The files around this haproxy.cfg.
     pub fn new(live: PathBuf) -> Self {
-        let candidate = crate::generators::output::beside(&live, ".candidate");
+        let candidate = beside(&live, ".candidate");
         Self { live, candidate }
     }
 
@@ -44,7 +44,7 @@ impl ConfigFiles {
 
     /// The rules of the edge, a map file that haproxy.cfg names.
     pub fn rules(&self) -> PathBuf {
-        self.beside(".edge.map")
+        beside(&self.live, ".edge.map")
     }
 
     /// The same as HAProxy knows it: by the file's name in haproxy.cfg.
@@ -70,12 +70,6 @@ impl ConfigFiles {
         Ok(text.len())
     }
 
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.live.clone().into_os_string();
-        name.push(suffix);
-        name.into()
-    }
-
     /// haproxy.cfg itself.
     pub fn live(&self) -> &Path {
         &self.live
@@ -88,12 +82,12 @@ impl ConfigFiles {
 
     /// The last file that HAProxy loaded.
     pub fn last_good(&self) -> PathBuf {
-        self.beside(".last-good")
+        beside(&self.live, ".last-good")
     }
 
     /// The servers that linger in HAProxy, a section and a server's line each.
     fn retired(&self) -> PathBuf {
-        self.beside(".retired")
+        beside(&self.live, ".retired")
     }
 
     /// Notes the servers that linger: their parameters cannot be asked of HAProxy.
@@ -124,7 +118,7 @@ impl ConfigFiles {
 
     /// Exists from before a reload until its outcome is known: what runs is in doubt as long as it is there.
     fn mark(&self) -> PathBuf {
-        self.beside(".reloading")
+        beside(&self.live, ".reloading")
     }
 
     /// Reads what is there.
@@ -156,7 +150,7 @@ impl ConfigFiles {
 
     /// A file that registrants' words are judged with.
     pub fn probe(&self) -> PathBuf {
-        crate::generators::output::beside(&self.candidate, ".probe")
+        beside(&self.candidate, ".probe")
     }
 
     /// The texts of the live file and of the last good one, as far as they are there.

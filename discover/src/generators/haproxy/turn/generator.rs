@@ -14,6 +14,7 @@ use super::applying::HaproxyError;
 use super::churn::Churn;
 use super::connection::{Connection, ProcessMode};
 use super::files::ConfigFiles;
+use super::metrics::HaproxyMetrics;
 use super::plan::{Applied, Live, Plan, ReloadReason, plan};
 use super::prove::proofs::{Blamed, Proofs};
 use super::prove::proving::Proving;
@@ -22,12 +23,13 @@ use super::slices::{Behind, Slices};
 use super::status::HaproxyStatus;
 use super::writing::WritePace;
 use crate::addresses::AddressPolicy;
+use crate::edge::sections::section_number;
 use crate::edge::{EdgeSettings, Routing};
 use crate::generators::haproxy::file::binds::Binds;
 use crate::generators::haproxy::file::compose::{Composer, TemplateError};
 use crate::generators::haproxy::file::composing::{Composing, Given};
 use crate::generators::haproxy::file::edge::RuleMap;
-use crate::generators::haproxy::file::edge::frontend::{Frame, section_number};
+use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::edge::{EdgeComposer, Idle};
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::generators::haproxy::file::lingering::Lingering;
@@ -39,7 +41,6 @@ use crate::haproxy::api::version::{Capabilities, Version};
 use crate::haproxy::process::blame::NoFinding;
 use crate::haproxy::process::pace::ReloadPace;
 use crate::haproxy::process::shortage::is_shortage;
-use crate::metrics::Metrics;
 use crate::names::Resolved;
 use crate::reconcile::Desired;
 
@@ -103,7 +104,7 @@ pub struct Haproxy {
     unix_now: u64,
     /// What the composer left out last.
     quarantined: BTreeSet<Quarantined>,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: HaproxyMetrics,
     pub(super) status: Arc<Mutex<HaproxyStatus>>,
 }
 
@@ -116,7 +117,7 @@ impl Haproxy {
         settings: HaproxySettings,
         connection: Connection,
         pace: ReloadPace,
-        metrics: Metrics,
+        metrics: HaproxyMetrics,
     ) -> Result<Self, TemplateError> {
         let settings = Arc::new(settings);
         let files = ConfigFiles::new(settings.config_file.clone());
@@ -133,7 +134,7 @@ impl Haproxy {
         files: ConfigFiles,
         connection: Connection,
         pace: ReloadPace,
-        metrics: Metrics,
+        metrics: HaproxyMetrics,
     ) -> Self {
         // Its templates are ours and were tried out.
         let edge = edge.and_then(|edge| EdgeComposer::new(edge, Frame::default(), &files.rules_name()).ok());
@@ -148,7 +149,7 @@ impl Haproxy {
         settings: Option<Arc<HaproxySettings>>,
         connection: Connection,
         pace: ReloadPace,
-        metrics: Metrics,
+        metrics: HaproxyMetrics,
     ) -> Self {
         let status = HaproxyStatus { config_file: files.live().to_owned(), ..HaproxyStatus::default() };
         Self {

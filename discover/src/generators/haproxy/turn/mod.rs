@@ -19,6 +19,7 @@
 //! | `workers` | old workers counted, reloads that wait for them | asks only |
 //! | `by_command` | a reload by an operator's command | yes |
 //! | `telling` | what a turn tells an operator | no |
+//! | [`metrics`] | the generator's metrics | no |
 //! | [`status`] | what an operator wants to know | no |
 
 pub mod applying;
@@ -31,6 +32,7 @@ pub mod files;
 pub mod generator;
 mod health;
 pub mod ids;
+pub mod metrics;
 pub mod plan;
 pub mod prove;
 pub mod readback;

@@ -8,7 +8,7 @@ use foldhash::{HashMap, HashSet};
 
 use super::changes::{NewSection, SectionChanges, ServerChange, Step};
 use crate::edge::Way;
-use crate::generators::haproxy::file::edge::frontend::empty;
+use crate::edge::sections::empty;
 use crate::generators::haproxy::file::edge::map::RuleChange;
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::generators::haproxy::file::server::Server;
@@ -48,8 +48,6 @@ pub enum ReloadReason {
     Refused,
     /// Too many servers linger in maintenance, and this version cannot delete them.
     Lingering,
-    /// Somebody asked for it.
-    Asked,
 }
 
 impl ReloadReason {
@@ -66,7 +64,6 @@ impl ReloadReason {
             Self::ServerChanged => "server_changed",
             Self::Refused => "refused",
             Self::Lingering => "lingering",
-            Self::Asked => "asked",
         }
     }
 }

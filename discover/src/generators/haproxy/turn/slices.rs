@@ -13,7 +13,7 @@ use foldhash::{HashMap, HashSet};
 use super::changes::{ServerChange, Step};
 use super::plan::{Applied, Live, Plan, ReloadReason};
 use crate::edge::Way;
-use crate::generators::haproxy::file::edge::frontend::empty;
+use crate::edge::sections::empty;
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::generators::haproxy::file::server::Server;
 

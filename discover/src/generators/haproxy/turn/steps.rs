@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::changes::{NewSection, Step};
 use super::connection::{Connection, ConnectionError};
+use super::metrics::HaproxyMetrics;
 use super::plan::Live;
 use super::readback::{Place, Retired};
 use crate::generators::haproxy::file::edge::RuleMap;
@@ -17,7 +18,6 @@ use crate::generators::haproxy::file::layout::Layout;
 use crate::haproxy::api::command::CommandError;
 use crate::haproxy::api::ops::{Op, RefusalKind, SectionName, ServerRef};
 use crate::haproxy::api::runtime::{DelOutcome, Runtime, RuntimeError};
-use crate::metrics::Metrics;
 
 /// An operation that HAProxy did not do.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +101,7 @@ impl Connection {
     }
 
     /// Carries out `live`, but for the sections that go; the rules' map is `map`. Each operation is judged by its own reply.
-    pub async fn run(&mut self, live: &Live, map: &str, metrics: &Metrics) -> Ran {
+    pub async fn run(&mut self, live: &Live, map: &str, metrics: &HaproxyMetrics) -> Ran {
         let (new, steps, rules) = (&live.sections.come, &live.ops, live.rules.as_ref());
         if !self.asks() || live.first.is_empty() && new.is_empty() && steps.is_empty() && rules.is_none() {
             return Ran::Done;
@@ -134,7 +134,7 @@ impl Connection {
     async fn run_sections(
         &mut self,
         new: &[NewSection],
-        metrics: &Metrics,
+        metrics: &HaproxyMetrics,
         failures: &mut Vec<StepError>,
         broken: &mut Option<String>,
     ) {
@@ -164,7 +164,7 @@ impl Connection {
     }
 
     /// Deletes this empty section in every HAProxy that we speak to; tells whether it is gone from all of them.
-    pub async fn delete_section(&mut self, section: &str, metrics: &Metrics) -> bool {
+    pub async fn delete_section(&mut self, section: &str, metrics: &HaproxyMetrics) -> bool {
         let Ok(name) = SectionName::new(section) else { return false };
         let mut gone = true;
         for runtime in std::iter::once(&mut self.runtime).chain(&mut self.others) {
@@ -184,7 +184,7 @@ impl Connection {
         &mut self,
         rules: &RuleChange,
         map: &str,
-        metrics: &Metrics,
+        metrics: &HaproxyMetrics,
         failures: &mut Vec<StepError>,
         broken: &mut Option<String>,
     ) {
@@ -200,7 +200,7 @@ impl Connection {
     async fn run_steps(
         &mut self,
         steps: &[&Step],
-        metrics: &Metrics,
+        metrics: &HaproxyMetrics,
         failures: &mut Vec<StepError>,
         broken: &mut Option<String>,
     ) {
@@ -247,7 +247,7 @@ impl Connection {
         lingering: &mut Retired,
         after: Option<&Place>,
         until: Instant,
-        metrics: &Metrics,
+        metrics: &HaproxyMetrics,
     ) -> Option<Place> {
         let (mut gone, mut stopped): (Vec<Place>, Option<Place>) = (Vec::new(), None);
         let mut places: Vec<Place> = Vec::new();
@@ -290,7 +290,7 @@ async fn change_rules(
     runtime: &mut Runtime,
     rules: &RuleChange,
     map: &str,
-    metrics: &Metrics,
+    metrics: &HaproxyMetrics,
 ) -> Result<(), RuntimeError> {
     let ops = match rules {
         RuleChange::Keys(_) => rules.ops(map).unwrap_or_default(),

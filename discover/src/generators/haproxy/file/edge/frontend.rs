@@ -14,31 +14,11 @@ use super::told::forged;
 use crate::certificates::keeper::{bind_words, names};
 use crate::edge::Way;
 use crate::edge::decide::MOST_STRIPPED;
+use crate::edge::sections::{PLAIN, empty, section_name};
 use crate::edge::settings::EdgeSettings;
 use crate::generators::haproxy::file::server::checksum_of_text;
 use crate::generators::haproxy::file::settings::ListenOn;
 
-/// What the names of the edge's sections begin with.
-const RESERVED: &str = "edge:";
-
-/// The section without servers: for a service that has no section yet, or no backend.
-pub const fn empty(way: Way) -> &'static str {
-    match way {
-        Way::Http => "edge:none",
-        Way::Sni => "edge:sni:none",
-    }
-}
-
-/// What the names of the sections for services begin with; a number follows.
-const fn prefix(way: Way) -> &'static str {
-    match way {
-        Way::Http => RESERVED,
-        Way::Sni => "edge:sni:",
-    }
-}
-
-/// The `defaults` section that plain sections are made from.
-pub const PLAIN: &str = "edge-plain";
 /// How many labels of a host a wildcard may stand for.
 const MOST_LABELS: usize = 8;
 
@@ -110,22 +90,6 @@ impl Default for Frame {
             listener_maxconn: None,
         }
     }
-}
-
-/// The name of the section of that number.
-pub fn section_name(way: Way, number: u32) -> String {
-    format!("{}{number}", prefix(way))
-}
-
-/// Of an edge's section for a service what it is for, and its number, by its name.
-pub fn section_number(name: &str) -> Option<(Way, u32)> {
-    let number = |way| Some((way, name.strip_prefix(prefix(way))?.parse().ok()?));
-    number(Way::Sni).or_else(|| number(Way::Http))
-}
-
-/// Whether a section of that name may be the edge's, so that no service's is called so.
-pub fn is_reserved(name: &str) -> bool {
-    name == "edge" || name == PLAIN || name.starts_with(RESERVED)
 }
 
 /// The addresses on which the edge listens.

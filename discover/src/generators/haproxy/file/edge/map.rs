@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use common::model::{HostPattern, PathPrefix, ServiceName};
 
-use super::frontend;
 use crate::edge::decide::{Routing, Rule};
+use crate::edge::sections::empty;
 use crate::edge::settings::EdgeSettings;
 use crate::edge::{Place, Way};
 use crate::haproxy::api::ops::Op;
@@ -105,7 +105,7 @@ fn flags(rule: &Rule) -> String {
 
 impl RuleMap {
     /// The map of these rules, and of the `kept` lines of services that are gone. `section_of` says which section holds a service's
-    /// servers; a service without one is answered by [`frontend::empty`]. Hosts that the settings give to an owner, and have no rule,
+    /// servers; a service without one is answered by [`empty`]. Hosts that the settings give to an owner, and have no rule,
     /// are nobody's.
     pub fn of(
         routing: &Routing,
@@ -131,8 +131,8 @@ impl RuleMap {
                 floor(&place.host, Way::Http);
             }
             let section = sections.entry((place.way, &rule.service));
-            let empty = || frontend::empty(place.way).into();
-            let section = section.or_insert_with(|| section_of(place.way, &rule.service).unwrap_or_else(empty));
+            let none = || empty(place.way).into();
+            let section = section.or_insert_with(|| section_of(place.way, &rule.service).unwrap_or_else(none));
             let value = format!("{section}|{}|{}", flags(rule), rule.service);
             entries.insert(key(place).into(), value.into());
         }
@@ -292,69 +292,5 @@ impl RuleChange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    prop_compose! {
-        fn any_map()(raw in prop::collection::btree_map("[a-c](/[a-b]){0,2}/", "edge:[1-3]\\|[-s]\\|[x-z]|nobody", 0..6)) -> RuleMap {
-            RuleMap::of_entries(raw)
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_change_leads_to_the_other_map_and_equal_maps_need_none(old in any_map(), new in any_map()) {
-            let new = Arc::new(new);
-            prop_assert_eq!(new.change_to(&new), None);
-            let mut replayed = old.entries.clone();
-            match old.change_to(&new) {
-                None => {}
-                Some(RuleChange::Swap(_)) => prop_assert!(false, "few changes"),
-                Some(RuleChange::Keys(keys)) => for (key, value, is_new) in keys {
-                    prop_assert_eq!(is_new, value.is_some() && !replayed.contains_key(&key));
-                    match value {
-                        Some(value) => _ = replayed.insert(key, value),
-                        None => prop_assert!(replayed.remove(&key).is_some()),
-                    }
-                },
-            }
-            prop_assert_eq!(&replayed, &new.entries);
-        }
-
-        #[test]
-        fn a_file_is_read_back_as_it_was_written(map in any_map()) {
-            prop_assert_eq!(RuleMap::parse(&map.render()), map);
-        }
-
-        #[test]
-        fn a_key_is_read_back_as_its_place(host in "(\\*\\.)?[a-z]{1,5}\\.example", path in "(/[a-z%2]{1,3}){0,3}") {
-            let name = Place::sni(host.parse().unwrap());
-            prop_assert_eq!(place(&key(&name)), Some(name));
-            if let Ok(path) = format!("{path}/").parse() {
-                let at = Place::http(host.parse().unwrap(), path);
-                prop_assert_eq!(place(&key(&at)), Some(at));
-            }
-        }
-    }
-
-    #[test]
-    fn a_key_that_haproxy_has_twice_has_the_whole_map_replaced() {
-        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let map = RuleMap::of_entries([pair("a/", "edge:1|-|a"), pair("a/", "edge:2|-|b")]);
-        let to = Arc::new(RuleMap::of_entries([pair("a/", "edge:2|-|b")]));
-        assert_eq!(map.change_to(&to), Some(RuleChange::Swap(to.clone())));
-        let many = Arc::new(RuleMap::of_entries((0..600).map(|n| pair(&format!("h{n}/"), "edge:1|-|a"))));
-        assert!(matches!(to.change_to(&many), Some(RuleChange::Swap(_))));
-    }
-
-    #[test]
-    fn what_points_to_a_section_that_does_not_run_stays_as_it_is_until_it_does() {
-        let map = |to: [&str; 2]| {
-            let keys = ["a/", "b/"].map(str::to_owned);
-            RuleMap::of_entries(keys.into_iter().zip(to.map(|section| format!("{section}|-|x"))))
-        };
-        let within = map(["edge:2", "edge:1"]).within(&map(["edge:1", "edge:3"]), |section| section == "edge:1");
-        assert_eq!(within, map(["edge:1", "edge:1"]));
-    }
-}
+#[path = "map_tests.rs"]
+mod tests;

@@ -27,6 +27,7 @@ use super::composing::Given;
 use super::layout::{Layout, Section};
 use super::synapse::Quarantined;
 use crate::edge::claims::{Claim, of_config, of_service};
+use crate::edge::sections::{section_name, section_number};
 use crate::edge::{EdgeSettings, Place, Routing, Way, decide};
 use crate::generators::haproxy::turn::plan::{Applied, is_idle};
 use crate::haproxy::api::version::Capabilities;
@@ -118,7 +119,7 @@ impl EdgeComposer {
     pub fn remember(&mut self, rules: &RuleMap) {
         self.slots.clear();
         for ((way, service), section) in rules.sections() {
-            if let Some((_, number)) = frontend::section_number(&section).filter(|(kind, _)| *kind == way) {
+            if let Some((_, number)) = section_number(&section).filter(|(kind, _)| *kind == way) {
                 self.slots.entry(way).or_default().of.insert(service, number);
             }
         }
@@ -137,7 +138,7 @@ impl EdgeComposer {
     /// The section of each service that is reached this way; how many are spare, and how many are plain. `None`: nobody is reached so.
     pub fn sections(&self, way: Way) -> Option<(BTreeMap<ServiceName, String>, [usize; 2])> {
         let slots = self.slots.get(&way)?;
-        let of = slots.of.iter().map(|(service, number)| (service.clone(), frontend::section_name(way, *number)));
+        let of = slots.of.iter().map(|(service, number)| (service.clone(), section_name(way, *number)));
         Some((of.collect(), [slots.spare(), slots.plain()]))
     }
 
@@ -276,7 +277,7 @@ impl EdgeComposer {
             }
         }
         let number_of = |section: &Arc<Section>| {
-            frontend::section_number(&section.name).filter(|(of, _)| *of == way).map(|(_, number)| number)
+            section_number(&section.name).filter(|(of, _)| *of == way).map(|(_, number)| number)
         };
         let numbered = |section: &Arc<Section>| {
             let kind = if adds && section.made_from().is_some() { Kind::Plain } else { Kind::Whole };
@@ -330,7 +331,7 @@ impl EdgeComposer {
             Some(cached) => cached.section.skeleton.clone(),
             None => frontend::section(&self.settings, &self.frame, at.0, at.1, kind).unwrap_or_default().into(),
         };
-        let name = frontend::section_name(at.0, at.1).into();
+        let name = section_name(at.0, at.1).into();
         let section = Section { name, skeleton, servers, inherited: "".into(), text: Default::default() };
         let section = match before {
             Some(cached) if *cached.section == section => cached.section,
@@ -353,7 +354,7 @@ impl EdgeComposer {
             return last.rules.clone();
         }
         let section_of = |way: Way, service: &ServiceName| {
-            slots.get(&way)?.of.get(service).map(|number| frontend::section_name(way, *number).into())
+            slots.get(&way)?.of.get(service).map(|number| section_name(way, *number).into())
         };
         let rules = RuleMap::of(&self.routing, &self.settings, kept.iter().cloned(), section_of);
         let known = [applied.rules.as_ref(), self.last.as_ref().map(|last| &last.rules)];

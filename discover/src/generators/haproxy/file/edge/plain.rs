@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::frontend::PLAIN;
+use crate::edge::sections::PLAIN;
 
 /// What a word at the beginning of a line would do to every section: what plain sections cannot be without, or may not have.
 const NOT_FOR_PLAIN: [&str; 3] = ["cookie", "dynamic-cookie-key", "persist"];

@@ -119,7 +119,7 @@ pub fn prepare(service: &Service, top: &Haproxy, header: &str) -> Prepared {
     let name = service.name.as_str();
     let section = service.haproxy_section();
     let mut skeleton = String::new();
-    if let Some(place) = bind_place(own, top) {
+    if let Some(place) = own.bind_place(top) {
         let bind =
             [Some(place.as_str()), own.bind_options.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ");
         push(
@@ -168,13 +168,6 @@ fn mode_of(lines: &[String]) -> Option<Mode> {
         Some(if words.next() == Some("http") { Mode::Http } else { Mode::Tcp })
     };
     lines.iter().rev().find_map(mode)
-}
-
-/// Where a service's frontend listens: `address:port`, or the address alone where the port is null.
-pub fn bind_place(own: &ServiceHaproxy, top: &Haproxy) -> Option<String> {
-    let port = own.port.as_ref()?;
-    let address = own.bind_address.as_deref().or(top.bind_address.as_deref()).unwrap_or("localhost");
-    Some([Some(address), port.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(":"))
 }
 
 /// A section's title and its lines, each with a tab before it.
