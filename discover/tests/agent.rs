@@ -37,7 +37,7 @@ impl Generator for Note {
     type Error = Infallible;
     async fn resume(&mut self) {}
     async fn prepare(&mut self, _: &Desired) {}
-    fn plan(&mut self, desired: &Desired) -> ServiceMap {
+    fn plan(&self, desired: &Desired, _: Instant) -> ServiceMap {
         desired.services.clone()
     }
     async fn apply(&mut self, plan: ServiceMap) -> Result<Outcome, Infallible> {
@@ -54,7 +54,7 @@ impl Generator for Hung {
     type Error = Infallible;
     async fn resume(&mut self) {}
     async fn prepare(&mut self, _: &Desired) {}
-    fn plan(&mut self, _: &Desired) {}
+    fn plan(&self, _: &Desired, _: Instant) {}
     async fn apply(&mut self, (): ()) -> Result<Outcome, Infallible> {
         std::future::pending().await
     }

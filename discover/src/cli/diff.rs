@@ -45,7 +45,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     };
     haproxy.recall();
     haproxy.prepare(&desired).await;
-    let plan = haproxy.plan(&desired);
+    let plan = haproxy.plan(&desired, Instant::now()).plan;
     let unproved = haproxy.unproved();
     if unproved > 0 {
         println!("servers with words that HAProxy has yet to judge, not shown here: {unproved}");

@@ -139,10 +139,12 @@ impl Generator for Nginx {
 
     async fn resume(&mut self) {}
 
-    async fn prepare(&mut self, _: &Desired) {}
+    async fn prepare(&mut self, desired: &Desired) {
+        self.made_from.see(desired);
+    }
 
-    fn plan(&mut self, desired: &Desired) -> Option<String> {
-        (!self.made_from.is_applied(desired)).then(|| self.text(desired))
+    fn plan(&self, desired: &Desired, _: Instant) -> Option<String> {
+        (!self.made_from.is_applied()).then(|| self.text(desired))
     }
 
     async fn apply(&mut self, plan: Option<String>) -> Result<Outcome, OutputError> {

@@ -120,8 +120,8 @@ pub struct MadeFrom {
 }
 
 impl MadeFrom {
-    /// Whether what is made of `desired` is applied already; if not, it is to be.
-    pub fn is_applied(&mut self, desired: &Desired) -> bool {
+    /// This is desired now.
+    pub fn see(&mut self, desired: &Desired) {
         let same_pools = || self.services.values().zip(desired.services.values()).all(|(a, b)| Arc::ptr_eq(a, b));
         let same = Arc::ptr_eq(&self.configured, &desired.configured)
             && self.services.len() == desired.services.len()
@@ -131,6 +131,10 @@ impl MadeFrom {
             (self.services, self.configured) = (desired.services.clone(), desired.configured.clone());
             self.applied = false;
         }
+    }
+
+    /// Whether what is made of it is applied already.
+    pub fn is_applied(&self) -> bool {
         self.applied
     }
 

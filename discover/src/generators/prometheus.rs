@@ -6,6 +6,7 @@
 use common::files::Replace;
 use common::model::Status;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::output::{MadeFrom, Output, OutputError};
 use super::{Generator, Outcome};
@@ -86,10 +87,12 @@ impl Generator for Prometheus {
 
     async fn resume(&mut self) {}
 
-    async fn prepare(&mut self, _: &Desired) {}
+    async fn prepare(&mut self, desired: &Desired) {
+        self.made_from.see(desired);
+    }
 
-    fn plan(&mut self, desired: &Desired) -> Option<String> {
-        (!self.made_from.is_applied(desired)).then(|| self.text(desired))
+    fn plan(&self, desired: &Desired, _: Instant) -> Option<String> {
+        (!self.made_from.is_applied()).then(|| self.text(desired))
     }
 
     async fn apply(&mut self, plan: Option<String>) -> Result<Outcome, OutputError> {

@@ -178,30 +178,27 @@ fn ids(name: &str, owner: &str) -> Result<(u32, u32), TemplateError> {
 }
 
 impl Generator for Template {
-    /// The text to write, if it is another one; or why there is none.
+    /// The text, if it is made of something new; or why there is none.
     type Plan = Option<Result<String, TemplateError>>;
     type Error = TemplateError;
 
     async fn resume(&mut self) {}
 
-    async fn prepare(&mut self, _: &Desired) {}
+    async fn prepare(&mut self, desired: &Desired) {
+        self.made_from.see(desired);
+    }
 
-    fn plan(&mut self, desired: &Desired) -> Self::Plan {
-        if self.made_from.is_applied(desired) {
-            return None;
-        }
-        match self.text(desired) {
-            Ok(text) if self.written.as_ref() == Some(&text) && !self.reload_due => {
-                self.waiting = None;
-                self.made_from.settle();
-                None
-            }
-            other => Some(other),
-        }
+    fn plan(&self, desired: &Desired, _: Instant) -> Self::Plan {
+        (!self.made_from.is_applied()).then(|| self.text(desired))
     }
 
     async fn apply(&mut self, plan: Self::Plan) -> Result<Outcome, TemplateError> {
         let Some(text) = plan.transpose()? else { return Ok(Outcome::Done) };
+        if self.written.as_ref() == Some(&text) && !self.reload_due {
+            self.waiting = None;
+            self.made_from.settle();
+            return Ok(Outcome::Done);
+        }
         let now = Instant::now();
         if self.settings.quiet > 0.0 && self.written.is_some() {
             let quiet = Duration::from_secs_f64(self.settings.quiet.min(86_400.0));

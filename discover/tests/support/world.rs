@@ -128,7 +128,7 @@ impl World {
         }
         let began = Instant::now();
         self.haproxy.prepare(&self.desired).await;
-        let plan = self.haproxy.plan(&self.desired);
+        let plan = self.haproxy.plan(&self.desired, Instant::now());
         let outcome = self.haproxy.apply(plan).await.map_err(|e| common::telemetry::Chain(&e).to_string());
         self.turns.push(began.elapsed());
         outcome
@@ -142,7 +142,9 @@ impl World {
             match self.turn().await {
                 Ok(Outcome::Again(at)) if at > Instant::now() => {
                     self.haproxy.prepare(&self.desired).await;
-                    if self.haproxy.plan(&self.desired) == Plan::Unchanged && !self.haproxy.is_proving() {
+                    if self.haproxy.plan(&self.desired, Instant::now()).plan == Plan::Unchanged
+                        && !self.haproxy.is_proving()
+                    {
                         return;
                     }
                     tokio::time::sleep_until(at.min(Instant::now() + Duration::from_millis(50))).await;

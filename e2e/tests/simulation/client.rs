@@ -39,7 +39,7 @@ impl Generator for Note {
     type Error = Infallible;
     async fn resume(&mut self) {}
     async fn prepare(&mut self, _: &Desired) {}
-    fn plan(&mut self, desired: &Desired) -> Desired {
+    fn plan(&self, desired: &Desired, _: Instant) -> Desired {
         desired.clone()
     }
     async fn apply(&mut self, desired: Desired) -> Result<Outcome, Infallible> {

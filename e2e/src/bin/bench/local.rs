@@ -142,7 +142,7 @@ fn last_reload(generator: &Generator) -> Option<u64> {
 
 async fn turn(generator: &mut Generator, desired: &Desired) -> Result<Outcome> {
     generator.prepare(desired).await;
-    let plan = generator.plan(desired);
+    let plan = generator.plan(desired, tokio::time::Instant::now());
     generator.apply(plan).await.during("taking a turn")
 }
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::model::ServiceName;
+use tokio::time::Instant;
 
 use super::compose::{Composer, TemplateError};
-use super::layout::{Layout, Section};
+use super::layout::{Layout, Retired, Section};
 use super::ports::Ports;
 use super::synapse::{Quarantined, SynapseComposer};
 use crate::haproxy::api::version::Capabilities;
@@ -23,7 +24,13 @@ pub struct Given<'a> {
     pub names: &'a Resolved,
     /// What HAProxy can do.
     pub can: Capabilities,
-    /// Seconds since 1970.
+    /// What runs: who has a place there keeps it.
+    pub running: &'a Layout,
+    /// Servers that wait for their deletion.
+    pub retired: &'a Retired,
+    /// The time.
+    pub now: Instant,
+    /// The same in seconds since 1970.
     pub unix_now: u64,
 }
 

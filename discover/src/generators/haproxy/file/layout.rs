@@ -1,7 +1,7 @@
 //! haproxy.cfg as a value: a header, then sections, each a skeleton with its servers at its end, then a footer.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use super::edge::RuleMap;
@@ -44,6 +44,9 @@ pub struct Section {
     /// Made when it is first asked for.
     pub text: Text,
 }
+
+/// Servers that were taken out of the file and linger in HAProxy, by section and name.
+pub type Retired = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>;
 
 /// A section's text and its checksum, made once: writing the file again costs what changed, and a copy of the rest.
 /// It says nothing that the section's other fields do not say, so it takes no part in comparisons, and a copy that may
@@ -161,6 +164,11 @@ fn total(header: u64, sections: impl Iterator<Item = u64>, footer: &str) -> u64 
 }
 
 impl Section {
+    /// Whether it has no server, not even one that waits for its deletion.
+    pub fn is_idle(&self, retired: &Retired) -> bool {
+        self.servers.is_empty() && !retired.contains_key(&self.name)
+    }
+
     /// The `defaults` section that this one is made from, if it says nothing of its own: what `add backend` makes, and no more.
     pub fn made_from(&self) -> Option<&str> {
         let mut words = self.skeleton.lines().next()?.split(' ');

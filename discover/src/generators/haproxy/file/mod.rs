@@ -7,6 +7,7 @@
 //! | [`tenants`] | who has which port, over restarts too | no |
 //! | [`published`] | the ports that containers of this host publish | no |
 //! | [`binds`] | which of those ports can be opened | test-binds only |
+//! | [`desk`] | everything that a file is composed with | look-ups, test-binds |
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
@@ -19,6 +20,7 @@
 pub mod binds;
 pub mod compose;
 pub mod composing;
+pub mod desk;
 pub mod edge;
 pub mod layout;
 pub mod lingering;

@@ -2,7 +2,8 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::connection::{Connection, ConnectionError, MASTER_PATIENCE, POLL};
+use super::connection::{Connection, ConnectionError};
+use super::process::{MASTER_PATIENCE, POLL};
 use crate::generators::output::shell;
 use crate::haproxy::api::runtime::Runtime;
 
@@ -10,7 +11,7 @@ impl Connection {
     /// Runs the command; without one nobody reloads. Gives nothing of what HAProxy said.
     pub(super) async fn reload_by_command(&mut self) -> Result<String, ConnectionError> {
         let Some(command) = self.commands.reload.clone() else { return Ok(String::new()) };
-        let dead = if self.asks() && !self.silent { self.dead_servers().await } else { Vec::new() };
+        let dead = if self.asks() && !self.worker.silent { self.dead_servers().await } else { Vec::new() };
         shell("reload_command", &command).await?;
         self.runtime.reopen();
         self.others.iter_mut().for_each(Runtime::reopen);

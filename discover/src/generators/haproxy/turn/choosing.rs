@@ -3,32 +3,34 @@
 use std::collections::BTreeSet;
 
 use common::model::ServiceName;
+use tokio::time::Instant;
 
 use super::generator::Haproxy;
-use super::plan::ReloadReason;
+use super::state::HaproxyState;
 use crate::generators::haproxy::file::binds::Listening;
-use crate::generators::haproxy::file::published::Published;
 use crate::reconcile::Desired;
 
 impl Haproxy {
     /// Gives each service its port.
-    pub(super) async fn choose_ports(&mut self, desired: &Desired) {
-        let Some(settings) = self.settings.clone() else { return };
-        let absent = self.absent(desired).await;
+    pub(super) async fn choose_ports(&mut self, desired: &Desired, now: Instant) {
+        if !self.desk.chooses_ports() {
+            return;
+        }
+        let absent = self.absent(desired, now).await;
         let texts;
-        let listening = match (self.connection.local(), self.applied.unknown) {
-            (false, _) => Listening::Elsewhere,
-            (true, None | Some(ReloadReason::Interrupted | ReloadReason::Refused)) => {
-                Listening::Layout(&self.applied.layout)
-            }
-            (true, Some(_)) if self.verify_at.is_some() || self.runs_silently => {
-                texts = self.files.texts();
+        let listening = match self.applied.state {
+            _ if !self.connection.local() => Listening::Elsewhere,
+            HaproxyState::Away => Listening::Nothing,
+            HaproxyState::Silent | HaproxyState::Strange | HaproxyState::Edited => {
+                texts = self.disk.files.texts();
                 Listening::Files(&texts)
             }
-            (true, Some(_)) => Listening::Nothing,
+            HaproxyState::Interrupted | HaproxyState::Loaded | HaproxyState::Known | HaproxyState::Refused => {
+                Listening::Layout(&self.applied.layout)
+            }
         };
-        self.binds.choose(&desired.services, &settings, &listening, &absent, self.now);
-        let chosen = self.binds.chosen();
+        self.desk.choose_ports(desired, &listening, &absent, now);
+        let chosen = self.desk.ports();
         let mut note = self.note();
         note.unlisted = chosen.unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
         note.disputed = chosen.disputed.iter().map(|(s, what)| (s.clone(), what.to_string())).collect();
@@ -37,17 +39,11 @@ impl Haproxy {
 
     /// Services that are in another's way and have no backend that is registered or works. Where HAProxy cannot be asked, a held
     /// backend is taken to work.
-    async fn absent(&mut self, desired: &Desired) -> BTreeSet<ServiceName> {
-        let in_the_way = self.binds.in_the_way(&desired.unregistered());
-        self.binds.ask_again(!in_the_way.is_empty(), self.now);
+    async fn absent(&mut self, desired: &Desired, now: Instant) -> BTreeSet<ServiceName> {
+        let in_the_way = self.desk.in_the_way(desired, now);
         match in_the_way.is_empty() {
             true => in_the_way,
             false => self.connection.without_working_server(in_the_way).await,
         }
-    }
-
-    /// Keeps off the ports that containers of this host publish.
-    pub fn keep_off(&mut self, published: Published) {
-        self.binds.keep_off(published);
     }
 }

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::files::FileError;
-use tokio::process::Child;
-use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::files::{ConfigFiles, OnDisk};
 use super::ids::Ids;
 use super::plan::Applied;
+use super::process::Process;
 use super::prove::checker::Checker;
 use super::readback;
+use super::state::HaproxyState;
 use crate::generators::haproxy::file::layout::Layout;
 use crate::generators::output::OutputError;
 use crate::haproxy::api::runtime::{Runtime, RuntimeError};
@@ -20,20 +20,12 @@ use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::haproxy::api::tables::{Info, ServerState};
 use crate::haproxy::api::version::{Capabilities, Version};
 use crate::haproxy::process::check::{self, CHECK_TIMEOUT, CheckError, deadline};
-use crate::haproxy::process::launch::{self as process, Launch, ProcessError, Running};
-use crate::haproxy::process::master::{MasterCli, MasterError, ReloadOutcome};
+use crate::haproxy::process::launch::{self, Launch, ProcessError};
+use crate::haproxy::process::master::{MasterError, ReloadOutcome};
 
 /// HAProxy answers in microseconds, and lists 40,000 servers within a second: one that takes longer than this hangs. A turn
 /// asks a few times, and must end all the same.
 pub(super) const PATIENCE: Deadlines = Deadlines { connect: Duration::from_secs(1), reply: Duration::from_secs(2) };
-/// How long somebody else may take to start HAProxy once there is a file for it.
-const START_PATIENCE: Duration = Duration::from_secs(20);
-/// How long a master that lives may be silent: 2.6 answers nobody while it executes itself.
-pub(super) const MASTER_PATIENCE: Duration = Duration::from_secs(5);
-/// The same for a master of which only the socket's file is known: often it is one of the past.
-const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
-pub(super) const POLL: Duration = Duration::from_millis(20);
-
 /// Who runs HAProxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ProcessMode {
@@ -99,26 +91,25 @@ impl ConnectionError {
 /// One HAProxy.
 pub struct Connection {
     pub(super) mode: ProcessMode,
-    launch: Launch,
-    pub(super) master: MasterCli,
+    pub(super) process: Process,
     pub(super) runtime: Runtime,
-    can: Capabilities,
-    version: Option<Version>,
-    /// It did not answer when it was asked last.
-    pub(super) silent: bool,
-    child: Option<Child>,
-    /// The master's process, once seen. In external mode it may belong to another namespace and is not used.
-    pub(super) master_pid: Option<i32>,
-    /// There is none for certain: what its socket's file says is of the past.
-    gone: bool,
-    /// The worker that answers is a process of our own network: trying a port here says something.
-    near: bool,
-    pub(super) commands: Commands,
     /// Further sockets, which get every operation that the first one gets.
     pub(super) others: Vec<Runtime>,
+    pub(super) worker: Worker,
+    pub(super) commands: Commands,
     pub(super) ids: Ids,
     /// How long a check of a small file may take.
     check_timeout: Duration,
+}
+
+/// What is known of the worker that answers.
+pub(super) struct Worker {
+    can: Capabilities,
+    version: Option<Version>,
+    /// It is a process of our own network: trying a port here says something.
+    near: bool,
+    /// It did not answer when it was asked last.
+    pub(super) silent: bool,
 }
 
 impl Connection {
@@ -126,28 +117,16 @@ impl Connection {
     pub fn new(mode: ProcessMode, launch: Launch, socket: PathBuf) -> Self {
         let through = Endpoint::Unix(launch.master_socket.clone());
         let socket = RuntimeSocket::new(Endpoint::Unix(socket), PATIENCE).with_master(through);
-        let runtime = Runtime::new(socket);
         // Until it has said which version it is, nothing is taken for granted but the oldest supported one's abilities.
         let can = Capabilities::of(&Version::OLDEST);
-        let master = launch.master();
-        let (commands, others, ids) = (Commands::default(), Vec::new(), Ids::default());
-        let (version, child, master_pid) = (None, None, None);
-        let (silent, gone, near) = (false, false, false);
         Self {
             mode,
-            master,
-            launch,
-            runtime,
-            can,
-            version,
-            silent,
-            child,
-            master_pid,
-            gone,
-            near,
-            commands,
-            others,
-            ids,
+            process: Process::new(launch, mode == ProcessMode::Spawn),
+            runtime: Runtime::new(socket),
+            others: Vec::new(),
+            worker: Worker { can, version: None, near: false, silent: false },
+            commands: Commands::default(),
+            ids: Ids::default(),
             check_timeout: CHECK_TIMEOUT,
         }
     }
@@ -164,7 +143,7 @@ impl Connection {
         let open = |socket: &PathBuf| Runtime::new(RuntimeSocket::new(Endpoint::Unix(socket.clone()), PATIENCE));
         let first = open(&commands.sockets.first().cloned().unwrap_or_default());
         let others = commands.sockets.iter().skip(1).map(open).collect();
-        let output = process::Output::Inherit;
+        let output = launch::Output::Inherit;
         let launch = Launch { program, config, master_socket: PathBuf::new(), args: Vec::new(), output };
         Self { commands, others, runtime: first, ..Self::new(ProcessMode::Commands, launch, PathBuf::new()) }
     }
@@ -185,12 +164,12 @@ impl Connection {
 
     /// What the running version can do.
     pub fn can(&self) -> &Capabilities {
-        &self.can
+        &self.worker.can
     }
 
     /// The running version, once known.
     pub fn version(&self) -> Option<&Version> {
-        self.version.as_ref()
+        self.worker.version.as_ref()
     }
 
     /// Whether HAProxy shares our network, so that trying a port here says something.
@@ -198,7 +177,7 @@ impl Connection {
         match self.mode {
             ProcessMode::Spawn | ProcessMode::External => true,
             ProcessMode::Files => false,
-            ProcessMode::Commands => self.near,
+            ProcessMode::Commands => self.worker.near,
         }
     }
 
@@ -209,13 +188,7 @@ impl Connection {
 
     /// Whether a HAProxy of ours runs, whatever its runtime socket says.
     pub async fn runs(&mut self) -> bool {
-        if matches!(self.mode, ProcessMode::Files | ProcessMode::Commands) {
-            return false;
-        }
-        // One that hangs answers nobody, and is there.
-        let seen = self.master_pid.filter(|_| self.mode == ProcessMode::Spawn);
-        seen.is_some_and(|pid| process::is_program(pid, &self.launch.program))
-            || !matches!(self.find_master().await, Ok(None))
+        !matches!(self.mode, ProcessMode::Files | ProcessMode::Commands) && self.process.runs().await
     }
 
     /// What runs now: from the file that it loaded and from its own words. `unwritten` stands for the file where that
@@ -229,14 +202,14 @@ impl Connection {
         unwritten: Option<&Layout>,
     ) -> Result<Applied, ConnectionError> {
         let on_disk = match unwritten {
-            Some(layout) => OnDisk { layout: Some(layout.clone()), unknown: None },
+            Some(layout) => OnDisk { layout: Some(layout.clone()), state: HaproxyState::Known },
             None => files.read()?,
         };
         let mut layout = on_disk.layout.unwrap_or_default();
         if !self.asks() {
-            return Ok(Applied { layout, unknown: on_disk.unknown, ..Applied::default() });
+            return Ok(Applied { layout, state: on_disk.state, ..Applied::default() });
         }
-        self.reap();
+        self.process.reap();
         let old_session = self.runtime.is_open();
         let answers = match self.ask().await {
             // A session to a worker that is being replaced tells about that one, and one to a worker that has ended
@@ -245,23 +218,23 @@ impl Connection {
             Err(_) if old_session => self.ask_anew().await,
             answers => answers,
         };
-        self.silent = answers.is_err();
+        self.worker.silent = answers.is_err();
         let (info, running) = answers?;
         self.ids.seen(&running);
-        if self.version.as_ref() != Some(&info.version) {
+        if self.worker.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
             for fault in info.version.known_faults() {
                 warn!(version = %info.version, fault, "This version of HAProxy has a known fault.");
             }
-            self.can = Capabilities::of(&info.version);
-            self.version = Some(info.version);
+            self.worker.can = Capabilities::of(&info.version);
+            self.worker.version = Some(info.version);
         }
-        self.near = process::shares_our_network(info.pid);
+        self.worker.near = launch::shares_our_network(info.pid);
         if layout.rules.is_some() {
             layout.rules = self.read_rules(&files.rules_name()).await?;
         }
         self.leave_out_unmade(&mut layout).await?;
-        Ok(readback::applied(layout, on_disk.unknown, &files.read_retired(), &running))
+        Ok(readback::applied(layout, on_disk.state, &files.read_retired(), &running))
     }
 
     async fn ask(&mut self) -> Result<(Info, Vec<ServerState>), RuntimeError> {
@@ -273,56 +246,24 @@ impl Connection {
         self.ask().await
     }
 
-    /// The master, if there is one. One that lives but is silent is waited for: while 2.6 reloads it answers nobody, and
-    /// a second HAProxy beside it would share its ports and never be found again.
-    async fn find_master(&mut self) -> Result<Option<Running>, ConnectionError> {
-        let began = Instant::now();
-        loop {
-            if let Some(running) = process::adopt(&self.master).await? {
-                (self.master_pid, self.gone) = (Some(running.master), false);
-                return Ok(Some(running));
-            }
-            self.reap();
-            let silent = began.elapsed();
-            match self.master_pid.filter(|_| self.mode == ProcessMode::Spawn) {
-                Some(pid) if process::is_program(pid, &self.launch.program) => {
-                    if silent > MASTER_PATIENCE {
-                        let (socket, log) =
-                            (self.master.path().to_owned(), format!("process {pid} lives but is silent"));
-                        return Err(ProcessError::Silent { socket, after: silent, log }.into());
-                    }
-                }
-                Some(_) => {
-                    (self.master_pid, self.gone) = (None, true);
-                    return Ok(None);
-                }
-                None if !self.gone && silent < STRANGER_PATIENCE && self.master.path().exists() => {}
-                None => {
-                    self.gone = self.mode == ProcessMode::Spawn;
-                    return Ok(None);
-                }
-            }
-            sleep(POLL).await;
-        }
-    }
-
     /// Starts HAProxy with the file that it ran last, where starting it is ours to do and it does not run.
     ///
     /// # Errors
     /// [`ConnectionError`]; there is no file of ours, or HAProxy does not take it any more.
     pub async fn resume(&mut self, files: &ConfigFiles) -> Result<(), ConnectionError> {
-        if self.mode != ProcessMode::Files && self.version.is_none() {
+        if self.mode != ProcessMode::Files && self.worker.version.is_none() {
             // Its program says as much before it runs; in external mode it may be another one, which then says so itself.
-            self.can = check::version(&self.launch.program).await.map_or(self.can, |v| Capabilities::of(&v));
+            let version = check::version(&self.process.launch.program).await;
+            self.worker.can = version.map_or(self.worker.can, |version| Capabilities::of(&version));
         }
         let ours = files.read()?.layout.is_some();
-        if self.mode != ProcessMode::Spawn || self.find_master().await?.is_some() || !ours {
+        if self.mode != ProcessMode::Spawn || self.process.find().await?.is_some() || !ours {
             return Ok(());
         }
         if let Some(checker) = self.checker(files) {
             checker.admit(files.live(), deadline(self.check_timeout, files.count_servers())).await?;
         }
-        self.start().await?;
+        self.process.start().await?;
         files.settle();
         Ok(())
     }
@@ -330,7 +271,7 @@ impl Connection {
     /// Who judges files. `None` in files mode: the HAProxy is elsewhere and may be another version, so whoever runs it judges.
     pub fn checker(&self, files: &ConfigFiles) -> Option<Checker> {
         (self.mode != ProcessMode::Files).then(|| Checker {
-            program: self.launch.program.clone(),
+            program: self.process.launch.program.clone(),
             command: self.commands.check.clone(),
             candidate: files.candidate(),
             timeout: self.check_timeout,
@@ -349,46 +290,26 @@ impl Connection {
         if self.mode == ProcessMode::Commands {
             return self.reload_by_command().await;
         }
-        let running = self.find_master().await?;
-        let hung = running.as_ref().and_then(|r| r.procs.current_worker()).filter(|_| self.silent);
-        let dead = if running.is_some() && !self.silent { self.dead_servers().await } else { Vec::new() };
-        let outcome = match running {
-            Some(_) => self.master.reload().await?,
-            None => self.start().await?,
+        let running = self.process.find().await?;
+        let silent = self.worker.silent;
+        let hung = running.as_ref().and_then(|r| r.procs.current_worker()).filter(|_| silent);
+        let dead = if running.is_some() && !silent { self.dead_servers().await } else { Vec::new() };
+        let log = match running {
+            Some(_) => match self.process.master.reload().await? {
+                ReloadOutcome::Loaded { log, .. } => Ok(log),
+                ReloadOutcome::Failed { log } => Err(ConnectionError::Refused(log)),
+            },
+            None => {
+                self.process.start().await?;
+                Ok(String::new())
+            }
         };
         self.runtime.reopen();
-        match outcome {
-            ReloadOutcome::Loaded { log, .. } => {
-                if let Some(worker) = hung {
-                    self.end_if_hung(worker).await;
-                }
-                self.mark_dead(&dead).await;
-                Ok(log)
-            }
-            ReloadOutcome::Failed { log } => Err(ConnectionError::Refused(log)),
+        let log = log?;
+        if let Some(worker) = hung {
+            self.end_if_hung(worker).await;
         }
-    }
-
-    async fn start(&mut self) -> Result<ReloadOutcome, ConnectionError> {
-        if self.mode == ProcessMode::External {
-            // Whoever runs it starts it as soon as there is a file.
-            let running = process::await_master(&self.master, START_PATIENCE).await?;
-            let worker = running.procs.current_worker().unwrap_or_default();
-            return Ok(ReloadOutcome::Loaded { worker, log: String::new() });
-        }
-        let running = self.launch.spawn().await?;
-        info!(master = running.master, "HAProxy started.");
-        (self.master_pid, self.gone) = (Some(running.master), false);
-        self.child = running.child;
-        Ok(ReloadOutcome::Loaded { worker: running.procs.current_worker().unwrap_or_default(), log: String::new() })
-    }
-
-    fn reap(&mut self) {
-        if let Some(child) = &mut self.child
-            && let Ok(Some(status)) = child.try_wait()
-        {
-            warn!(%status, "HAProxy has ended.");
-            self.child = None;
-        }
+        self.mark_dead(&dead).await;
+        Ok(log)
     }
 }

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use common::files::{FileError, Replace, beside, replace, replace_with};
 
-use super::plan::ReloadReason;
-use super::readback::Retired;
+use super::state::HaproxyState;
 use crate::generators::haproxy::file::edge::RuleMap;
-use crate::generators::haproxy::file::layout::Layout;
+use crate::generators::haproxy::file::layout::{Layout, Retired};
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::process::shortage::is_shortage;
 
@@ -25,8 +24,8 @@ pub struct ConfigFiles {
 pub struct OnDisk {
     /// The file, where it is one of ours and was not edited.
     pub layout: Option<Layout>,
-    /// Why that is not what runs, if so.
-    pub unknown: Option<ReloadReason>,
+    /// Whether that is what runs.
+    pub state: HaproxyState,
 }
 
 impl ConfigFiles {
@@ -133,13 +132,13 @@ impl ConfigFiles {
         {
             layout.rules = self.read_rules()?.map(Arc::new);
         }
-        let unknown = match (&layout, text) {
-            _ if self.mark().exists() => Some(ReloadReason::Interrupted),
-            (Some(_), _) => None,
-            (None, Some(_)) => Some(ReloadReason::EditedByHand),
-            (None, None) => Some(ReloadReason::Start),
+        let state = match (&layout, text) {
+            _ if self.mark().exists() => HaproxyState::Interrupted,
+            (Some(_), _) => HaproxyState::Known,
+            (None, Some(_)) => HaproxyState::Edited,
+            (None, None) => HaproxyState::Strange,
         };
-        Ok(OnDisk { layout, unknown })
+        Ok(OnDisk { layout, state })
     }
 
     /// About how many servers the live file has.

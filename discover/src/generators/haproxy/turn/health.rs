@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use super::connection::{Connection, PATIENCE};
 use crate::haproxy::api::ops::{Op, ServerRef};
 use crate::haproxy::api::tables::{OperState, ServerState};
-use crate::haproxy::process::launch as process;
+use crate::haproxy::process::launch;
 
 impl Connection {
     /// Servers that the checks found dead. A new worker starts every server up (dataplane.md section 1.8).
@@ -61,12 +61,12 @@ impl Connection {
     /// Ends a worker that answered nobody and still does not, now that another serves: a reload cannot take its listeners
     /// over, so it would keep its share of new connections waiting for ever. Only a child of our own master is touched.
     pub(super) async fn end_if_hung(&self, worker: i32) {
-        let Some(master) = self.master_pid else { return };
-        if process::parent(worker) != Some(master) || self.master.process_answers(worker, PATIENCE).await {
+        let Some(master) = self.process.pid() else { return };
+        if launch::parent(worker) != Some(master) || self.process.master.process_answers(worker, PATIENCE).await {
             return;
         }
         warn!(worker, "A worker of HAProxy that has been replaced hangs; ending it.");
-        if let Err(error) = process::send(worker, Signal::SIGKILL) {
+        if let Err(error) = launch::send(worker, Signal::SIGKILL) {
             warn!(error = %Chain(&error), "It could not be ended.");
         }
     }

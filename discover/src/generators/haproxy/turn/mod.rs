@@ -9,16 +9,24 @@
 //! | [`churn`] | how often a service may cause a reload | no |
 //! | [`prove`] | registrants' words, judged before they go live | yes |
 //! | [`applying`] | a plan carried out | yes |
+//! | `loading` | a reload or a start | yes |
+//! | `looking` | finding out what runs | asks only |
+//! | [`state`] | how much is known of what runs: the states of the generator | no |
+//! | `refusals` | what HAProxy would not take | no |
+//! | `due` | when the next turn is due | no |
+//! | `collecting` | retired servers deleted | yes |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
+//! | [`disk`] | which of that is known to be what runs | yes |
 //! | [`writing`] | when the file may be written | no |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
+//! | [`process`] | HAProxy's processes, found and started | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
 //! | [`ids`] | numbers of servers that are added at run time | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | `workers` | old workers counted, reloads that wait for them | asks only |
 //! | `by_command` | a reload by an operator's command | yes |
-//! | `telling` | what a turn tells an operator | no |
+//! | `telling` | what a turn tells an operator | logs only |
 //! | [`metrics`] | the generator's metrics | no |
 //! | [`status`] | what an operator wants to know | no |
 
@@ -27,16 +35,24 @@ mod by_command;
 pub mod changes;
 mod choosing;
 pub mod churn;
+mod collecting;
 pub mod connection;
+pub mod disk;
+mod due;
 pub mod files;
 pub mod generator;
 mod health;
 pub mod ids;
+mod loading;
+mod looking;
 pub mod metrics;
 pub mod plan;
+pub mod process;
 pub mod prove;
 pub mod readback;
+mod refusals;
 pub mod slices;
+pub mod state;
 pub mod status;
 pub mod steps;
 mod telling;

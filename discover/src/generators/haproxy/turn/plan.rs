@@ -7,10 +7,11 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use super::changes::{NewSection, SectionChanges, ServerChange, Step};
+use super::state::HaproxyState;
 use crate::edge::Way;
 use crate::edge::sections::empty;
 use crate::generators::haproxy::file::edge::map::RuleChange;
-use crate::generators::haproxy::file::layout::{Layout, Section};
+use crate::generators::haproxy::file::layout::{Layout, Retired, Section};
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::api::version::Capabilities;
 
@@ -20,9 +21,9 @@ pub struct Applied {
     /// The structure that was loaded, and the servers that take traffic.
     pub layout: Layout,
     /// Servers in maintenance that wait for their deletion, by section: not in the file any more.
-    pub lingering: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>,
-    /// Why the structure on disk is not what runs, if so: only a reload helps.
-    pub unknown: Option<ReloadReason>,
+    pub lingering: Retired,
+    /// How much of that is known.
+    pub state: HaproxyState,
 }
 
 /// Why only a reload will do. The words are metric labels.
@@ -130,11 +131,11 @@ impl Live {
 
 /// Compares `desired` with what is `applied`. Costs a pointer comparison for each section that both share.
 pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
-    if applied.unknown.is_none() && applied.lingering.is_empty() && is_same(desired, &applied.layout) {
+    if applied.state.reason().is_none() && applied.lingering.is_empty() && is_same(desired, &applied.layout) {
         return Plan::Unchanged;
     }
-    let mut reasons: BTreeSet<ReloadReason> = applied.unknown.into_iter().collect();
-    if let Some(ReloadReason::Start | ReloadReason::EditedByHand) = applied.unknown {
+    let mut reasons: BTreeSet<ReloadReason> = applied.state.reason().into_iter().collect();
+    if let Some(ReloadReason::Start | ReloadReason::EditedByHand) = applied.state.reason() {
         // Nothing is known to compare with, so further reasons would be made up.
         return Plan::Reload { interim: None, layout: desired.clone(), reasons };
     }
@@ -155,7 +156,7 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
     let mut ops = Vec::new();
     for (section, wanted) in interim.sections.iter_mut().zip(counterparts) {
         let Some(wanted) = wanted else {
-            match can.add_backend && section.made_from().is_some() && is_idle(section, applied) {
+            match can.add_backend && section.made_from().is_some() && section.is_idle(&applied.lingering) {
                 true => sections.go.push(section.name.clone()),
                 false => _ = reasons.insert(ReloadReason::SectionRemoved),
             }
@@ -184,9 +185,8 @@ pub fn plan(desired: &Layout, applied: &Applied, can: &Capabilities) -> Plan {
 
     if !reasons.is_empty() {
         // After a refusal what runs was read back; after an interrupted reload the sections that run are in doubt.
-        let known = matches!(applied.unknown, None | Some(ReloadReason::Refused));
         let interim = Live { layout: interim, sections, first: Vec::new(), ops, rules };
-        let interim = (known && !interim.is_idle()).then_some(interim);
+        let interim = (applied.state.is_known() && !interim.is_idle()).then_some(interim);
         return Plan::Reload { interim, layout: desired.clone(), reasons };
     }
     let live = Live { layout: desired.clone(), sections, first: Vec::new(), ops, rules };
@@ -206,11 +206,6 @@ fn new_sections(running: &mut Layout, desired: &Layout, can: &Capabilities) -> V
         running.sections.push(Arc::new(Section { servers: Vec::new(), ..(**section).clone() }));
     }
     come
-}
-
-/// Whether a section has no server, not even one that waits for its deletion.
-pub(crate) fn is_idle(section: &Section, applied: &Applied) -> bool {
-    section.servers.is_empty() && !applied.lingering.contains_key(&section.name)
 }
 
 /// What becomes of the rules while the structure of `running` stays, which gets them. A rule whose section does not run yet

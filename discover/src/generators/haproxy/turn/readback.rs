@@ -1,16 +1,14 @@
 //! What runs, from HAProxy's own words and the file that it loaded. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::plan::{Applied, ReloadReason};
-use crate::generators::haproxy::file::layout::{Layout, Section};
+use super::plan::Applied;
+use super::state::HaproxyState;
+use crate::generators::haproxy::file::layout::{Layout, Retired, Section};
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::api::tables::ServerState;
-
-/// Servers that were taken out of the file and linger in HAProxy, by section and name.
-pub type Retired = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>>;
 
 /// A section and a server of it.
 pub type Place = (Arc<str>, Arc<str>);
@@ -20,12 +18,12 @@ pub type Place = (Arc<str>, Arc<str>);
 ///
 /// Servers in a section of ours that the file does not list are ours too (a change was interrupted), unless the
 /// section's own text has them. Of `retired` ones the parameters are known.
-pub fn applied(file: Layout, unknown: Option<ReloadReason>, retired: &Retired, running: &[ServerState]) -> Applied {
+pub fn applied(file: Layout, state: HaproxyState, retired: &Retired, running: &[ServerState]) -> Applied {
     let mut by_section: HashMap<&str, Vec<&ServerState>> = HashMap::new();
     for state in running {
         by_section.entry(&state.section).or_default().push(state);
     }
-    let mut lingering: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Server>> = BTreeMap::new();
+    let mut lingering = Retired::new();
     let mut layout = file;
     for section in &mut layout.sections {
         let states = by_section.remove(&*section.name).unwrap_or_default();
@@ -49,7 +47,7 @@ pub fn applied(file: Layout, unknown: Option<ReloadReason>, retired: &Retired, r
             *section = Arc::new(Section { servers, ..(**section).clone() });
         }
     }
-    Applied { layout, lingering, unknown }
+    Applied { layout, lingering, state }
 }
 
 fn as_server(state: &ServerState, known: Option<&Server>) -> Server {

@@ -24,6 +24,15 @@ const FEWEST: usize = 16;
 /// How long HAProxy may be busy with one slice.
 const TARGET: Duration = Duration::from_millis(200);
 
+/// What one turn does, and what it leaves to the next ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnPlan {
+    /// What is to be done now.
+    pub plan: Plan,
+    /// How many changes of servers are left, by section.
+    pub behind: Behind,
+}
+
 /// How many changes are still to be made, by section.
 pub type Behind = BTreeMap<Arc<str>, usize>;
 
@@ -51,12 +60,12 @@ impl Slices {
     }
 
     /// What of `plan` is to be done now, and what is not.
-    pub fn cut(&self, plan: Plan, applied: &Applied) -> (Plan, Behind) {
+    pub fn cut(&self, plan: Plan, applied: &Applied) -> TurnPlan {
         match plan {
-            Plan::Unchanged => (plan, Behind::new()),
+            Plan::Unchanged => TurnPlan { plan, behind: Behind::new() },
             Plan::Live(live) => {
                 let (live, behind) = slice(live, applied, self.most);
-                (Plan::Live(live), behind)
+                TurnPlan { plan: Plan::Live(live), behind }
             }
             Plan::Reload { interim, layout, reasons } => {
                 let (interim, mut behind) = match interim.map(|live| slice(live, applied, self.most)) {
@@ -65,7 +74,7 @@ impl Slices {
                 };
                 let (layout, later) = begin(layout, applied, &reasons);
                 behind.extend(later);
-                (Plan::Reload { interim, layout, reasons }, behind)
+                TurnPlan { plan: Plan::Reload { interim, layout, reasons }, behind }
             }
         }
     }

@@ -82,7 +82,7 @@ fn reach(mut applied: Applied, desired: &Layout, most: usize) -> usize {
         let mut told = applied.clone();
         tell(&mut told, &live, &both);
         assert_eq!(servers(&told.layout), servers(&live.layout), "the file is what runs");
-        applied = Applied { layout: live.layout, lingering: told.lingering, unknown: None };
+        applied = Applied { layout: live.layout, lingering: told.lingering, ..Applied::default() };
         if behind.is_empty() {
             // What was retired is deleted.
             applied.lingering.clear();

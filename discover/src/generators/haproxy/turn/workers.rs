@@ -11,8 +11,8 @@ impl Connection {
     pub(super) async fn old_workers(&self) -> Option<usize> {
         match self.mode {
             // One that hangs is not waited for twice.
-            ProcessMode::Spawn | ProcessMode::External if !self.silent => {
-                self.master.glance().await.ok().map(|procs| procs.retiring())
+            ProcessMode::Spawn | ProcessMode::External if !self.worker.silent => {
+                self.process.master.glance().await.ok().map(|procs| procs.retiring())
             }
             _ => None,
         }
@@ -23,16 +23,16 @@ impl Haproxy {
     /// When the next reload may begin, if not at once, and what it waits for beside its time.
     pub(super) async fn reload_wait(&mut self) -> Option<(Instant, Option<String>)> {
         let now = Instant::now();
-        if let Some(at) = self.pace.wait(now) {
+        if let Some(at) = self.due.pace.wait(now) {
             return Some((at, None));
         }
         let old = self.count_workers().await;
-        let at = self.pace.wait_for_workers(old, now)?;
-        let why = format!("{old} old workers still have sessions (--max-old-workers {})", self.pace.most_old());
+        let at = self.due.pace.wait_for_workers(old, now)?;
+        let why = format!("{old} old workers still have sessions (--max-old-workers {})", self.due.pace.most_old());
         if self.note().waiting.as_ref().is_none_or(|waiting| !waiting.iter().any(|w| w.contains("old workers"))) {
             warn!(
                 old,
-                most = self.pace.most_old(),
+                most = self.due.pace.most_old(),
                 "Too many old workers of HAProxy still have sessions; reloads wait longer."
             );
         }

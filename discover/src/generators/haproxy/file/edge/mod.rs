@@ -29,7 +29,6 @@ use super::synapse::Quarantined;
 use crate::edge::claims::{Claim, of_config, of_service};
 use crate::edge::sections::{section_name, section_number};
 use crate::edge::{EdgeSettings, Place, Routing, Way, decide};
-use crate::generators::haproxy::turn::plan::{Applied, is_idle};
 use crate::haproxy::api::version::Capabilities;
 use crate::haproxy::words::options;
 use crate::reconcile::Desired;
@@ -48,7 +47,9 @@ pub struct EdgeComposer {
     /// Rules of services that have no backend left, and until when they stay.
     lingering: HashMap<Arc<str>, Instant>,
     slots: ByWay,
-    sections: HashMap<(Way, u32), Cached>,
+    /// The same for a structure that is loaded anew: with the full number of spare sections, and without plain ones that nobody needs.
+    refilled: ByWay,
+    sections: HashMap<(Way, u32, Kind), Cached>,
     /// The last map, from what it was made, and when it must be made anew.
     last: Option<Last>,
 }
@@ -69,12 +70,9 @@ pub enum Idle {
     Stay,
     /// Plain ones go as soon as they are empty; whole ones stay.
     Go,
-    /// HAProxy loads its structure anew: plain ones go, and there is the full number of whole ones.
-    Refill,
 }
 
 struct Cached {
-    kind: Kind,
     pool: Option<Arc<Pool>>,
     generation: u64,
     can: Capabilities,
@@ -106,8 +104,21 @@ impl EdgeComposer {
         let (plain_lines, plain) =
             (frontend::plain_lines(&settings, &frame).map_err(failed)?, PlainDefaults::default());
         let (asked, sections, lingering) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (routing, slots, last) = (Arc::default(), ByWay::new(), None);
-        Ok(Self { settings, frame, footers, plain_lines, plain, asked, routing, lingering, slots, sections, last })
+        let (routing, slots, refilled, last) = (Arc::default(), ByWay::new(), ByWay::new(), None);
+        Ok(Self {
+            settings,
+            frame,
+            footers,
+            plain_lines,
+            plain,
+            asked,
+            routing,
+            lingering,
+            slots,
+            refilled,
+            sections,
+            last,
+        })
     }
 
     /// Where the edge listens.
@@ -136,8 +147,9 @@ impl EdgeComposer {
     }
 
     /// The section of each service that is reached this way; how many are spare, and how many are plain. `None`: nobody is reached so.
-    pub fn sections(&self, way: Way) -> Option<(BTreeMap<ServiceName, String>, [usize; 2])> {
-        let slots = self.slots.get(&way)?;
+    /// `refilled`: as of the [`refilled`](Self::refilled) layout.
+    pub fn sections(&self, way: Way, refilled: bool) -> Option<(BTreeMap<ServiceName, String>, [usize; 2])> {
+        let slots = if refilled { &self.refilled } else { &self.slots }.get(&way)?;
         let of = slots.of.iter().map(|(service, number)| (service.clone(), section_name(way, *number)));
         Some((of.collect(), [slots.spare(), slots.plain()]))
     }
@@ -147,38 +159,64 @@ impl EdgeComposer {
         self.lingering.values().filter(|at| **at > now).min().copied()
     }
 
-    /// Adds the edge to `layout`, with such sections of `applied` as nobody needs as `idle` says.
-    pub fn compose(
-        &mut self,
-        layout: &mut Layout,
-        desired: &Desired,
-        given: &Given<'_>,
-        applied: &Applied,
-        now: Instant,
-        idle: Idle,
-    ) {
+    /// Adds the edge to `layout`. `idle` says what becomes of running sections that nobody needs.
+    pub fn compose(&mut self, layout: &mut Layout, desired: &Desired, given: &Given<'_>, idle: Idle) {
         let services = &desired.services;
-        let changed = self.route(services, &applied.layout);
-        let (kept, until) = self.linger(services, &applied.layout, now, changed);
+        let changed = self.route(services, given.running);
+        let (kept, until) = self.linger(services, given, changed);
         let plain = self.plain.in_header(&layout.header, &self.plain_lines).filter(|_| given.can.add_backend);
         let assigned = |way: &Way| {
             // Sections in mode tcp are whole ones.
             let adds = plain.is_some() && *way == Way::Http;
-            (*way, self.assign(*way, services, &kept, applied, adds, idle))
+            (*way, self.assign(*way, services, &kept, given, adds, idle))
         };
         let slots: ByWay = self.settings.ways().iter().map(assigned).collect();
         layout.header = plain.unwrap_or_else(|| layout.header.clone());
-        self.sections.retain(|(way, number), _| slots.get(way).is_some_and(|slots| slots.all.contains_key(number)));
+        self.refilled =
+            slots.iter().map(|(way, of)| (*way, of.clone().refilled(self.settings.spare_sections))).collect();
+        let has = |of: &ByWay, (way, number, kind): &(Way, u32, Kind)| {
+            of.get(way).is_some_and(|slots| slots.all.get(number) == Some(kind))
+        };
+        self.sections.retain(|at, _| has(&slots, at) || has(&self.refilled, at));
         for (way, slots) in &slots {
             let by_number: HashMap<u32, &ServiceName> = slots.of.iter().map(|(s, number)| (*number, s)).collect();
             for (number, kind) in &slots.all {
                 let service = by_number.get(number).copied();
-                layout.sections.push(self.section((*way, *number), *kind, service, services, given));
+                layout.sections.push(self.section((*way, *number, *kind), service, services, given));
             }
         }
-        layout.rules = Some(self.rules(&slots, kept, &applied.layout, until));
+        for (way, number) in self.spares() {
+            self.section((way, number, Kind::Whole), None, services, given);
+        }
+        layout.rules = Some(self.rules(&slots, kept, given.running, until));
         layout.footer = format!("{}{}", layout.footer, self.footers[usize::from(given.ports.edge_taken)]).into();
         self.slots = slots;
+    }
+
+    /// The spare sections of the refilled layout.
+    fn spares(&self) -> Vec<(Way, u32)> {
+        let of = |(way, slots): (&Way, &Slots)| slots.spares().map(|number| (*way, number)).collect::<Vec<_>>();
+        self.refilled.iter().flat_map(of).collect()
+    }
+
+    /// `layout` with the full number of spare sections, and without plain ones that nobody needs: for when HAProxy loads its structure
+    /// anew. Pure: [`compose`](Self::compose) has made the sections.
+    pub fn refilled(&self, layout: &Layout) -> Layout {
+        let (edges, mut sections): (Vec<_>, Vec<_>) =
+            layout.sections.iter().cloned().partition(|section| section_number(&section.name).is_some());
+        let edges: HashMap<&str, &Arc<Section>> = edges.iter().map(|section| (&*section.name, section)).collect();
+        let spares: HashSet<(Way, u32)> = self.spares().into_iter().collect();
+        for (way, slots) in &self.refilled {
+            for number in slots.all.keys() {
+                let made = || self.sections.get(&(*way, *number, Kind::Whole)).map(|cached| &cached.section);
+                let section = match spares.contains(&(*way, *number)) {
+                    true => made(),
+                    false => edges.get(&*section_name(*way, *number)).copied(),
+                };
+                sections.extend(section.cloned());
+            }
+        }
+        Layout { sections, ..layout.clone() }
     }
 
     /// Decides anew where a service asks for something else than before; tells whether any service is another one at all.
@@ -220,16 +258,11 @@ impl EdgeComposer {
         true
     }
 
-    /// The lines of `applied` that stay although nobody asks for them: those of services that have lost their last backend. Such
+    /// The lines that run and stay although nobody asks for them: those of services that have lost their last backend. Such
     /// a host answers 503 for a while, and nothing must be made anew when a container comes back.
-    fn linger(
-        &mut self,
-        services: &ServiceMap,
-        applied: &Layout,
-        now: Instant,
-        changed: bool,
-    ) -> (Vec<Line>, Option<Instant>) {
-        let Some(running) = &applied.rules else { return (Vec::new(), None) };
+    fn linger(&mut self, services: &ServiceMap, given: &Given<'_>, changed: bool) -> (Vec<Line>, Option<Instant>) {
+        let Some(running) = &given.running.rules else { return (Vec::new(), None) };
+        let now = given.now;
         let same =
             |last: &&Last| !changed && Arc::ptr_eq(&last.rules, running) && last.until.is_none_or(|until| until > now);
         if let Some(last) = self.last.as_ref().filter(same) {
@@ -258,7 +291,7 @@ impl EdgeComposer {
         way: Way,
         services: &ServiceMap,
         kept: &[Line],
-        applied: &Applied,
+        given: &Given<'_>,
         adds: bool,
         idle: Idle,
     ) -> Slots {
@@ -283,27 +316,19 @@ impl EdgeComposer {
             let kind = if adds && section.made_from().is_some() { Kind::Plain } else { Kind::Whole };
             Some((number_of(section)?, kind))
         };
-        let running = applied.layout.sections.iter().filter_map(numbered).collect();
+        let running = given.running.sections.iter().filter_map(numbered).collect();
         let slots = Slots::assign(&needed, held, &running, adds);
-        let busy = || {
-            let full = applied.layout.sections.iter().filter(|section| !is_idle(section, applied));
-            full.filter_map(number_of).collect::<HashSet<u32>>()
-        };
-        match idle {
-            Idle::Stay => slots,
-            Idle::Go if !adds => slots,
-            Idle::Go => {
-                let busy = busy();
-                slots.without_idle(|number| busy.contains(&number))
-            }
-            Idle::Refill => slots.refilled(self.settings.spare_sections),
+        if idle == Idle::Stay || !adds {
+            return slots;
         }
+        let full = given.running.sections.iter().filter(|section| !section.is_idle(given.retired));
+        let busy: HashSet<u32> = full.filter_map(number_of).collect();
+        slots.without_idle(|number| busy.contains(&number))
     }
 
     fn section(
         &mut self,
-        at: (Way, u32),
-        kind: Kind,
+        at: (Way, u32, Kind),
         service: Option<&ServiceName>,
         services: &ServiceMap,
         given: &Given<'_>,
@@ -311,7 +336,7 @@ impl EdgeComposer {
         let held = service.and_then(|service| Some((service, services.get(service)?)));
         let same = |cached: &&Cached| {
             cached.generation == given.names.generation()
-                && (cached.kind, cached.can) == (kind, given.can)
+                && cached.can == given.can
                 && match (&cached.pool, held) {
                     (None, None) => true,
                     (Some(was), Some((_, pool))) => Arc::ptr_eq(was, pool),
@@ -321,7 +346,7 @@ impl EdgeComposer {
         if let Some(cached) = self.sections.get(&at).filter(same) {
             return cached.section.clone();
         }
-        let before = self.sections.remove(&at).filter(|cached| cached.kind == kind);
+        let before = self.sections.remove(&at);
         let params = params(&self.frame.check, self.frame.slow_start, &given.can);
         let place = options::Place::of_mode(if at.0 == Way::Http { Mode::Http } else { Mode::Tcp });
         let (servers, quarantined) =
@@ -329,7 +354,7 @@ impl EdgeComposer {
         // The template was tried out when the composer was made.
         let skeleton = match &before {
             Some(cached) => cached.section.skeleton.clone(),
-            None => frontend::section(&self.settings, &self.frame, at.0, at.1, kind).unwrap_or_default().into(),
+            None => frontend::section(&self.settings, &self.frame, at.0, at.1, at.2).unwrap_or_default().into(),
         };
         let name = section_name(at.0, at.1).into();
         let section = Section { name, skeleton, servers, inherited: "".into(), text: Default::default() };
@@ -338,7 +363,7 @@ impl EdgeComposer {
             _ => Arc::new(section),
         };
         let (generation, pool) = (given.names.generation(), held.map(|(_, pool)| pool.clone()));
-        let cached = Cached { kind, pool, generation, can: given.can, section: section.clone(), quarantined };
+        let cached = Cached { pool, generation, can: given.can, section: section.clone(), quarantined };
         self.sections.insert(at, cached);
         section
     }

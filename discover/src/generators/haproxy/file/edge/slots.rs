@@ -54,10 +54,16 @@ impl Slots {
         slots
     }
 
+    /// The spare sections.
+    pub fn spares(&self) -> impl Iterator<Item = u32> {
+        let taken: BTreeSet<u32> = self.of.values().copied().collect();
+        let whole = self.all.iter().filter(|(_, kind)| **kind == Kind::Whole);
+        whole.map(|(number, _)| *number).filter(move |number| !taken.contains(number))
+    }
+
     /// How many sections are spare.
     pub fn spare(&self) -> usize {
-        let taken: BTreeSet<u32> = self.of.values().copied().collect();
-        self.all.iter().filter(|(number, kind)| **kind == Kind::Whole && !taken.contains(number)).count()
+        self.spares().count()
     }
 
     /// How many sections are plain.

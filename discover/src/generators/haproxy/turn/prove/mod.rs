@@ -5,9 +5,11 @@
 //! | [`proofs`] | the ledger of words | no |
 //! | [`trial`] | a file with suspects, and without some of them | no |
 //! | [`proving`] | words judged beside the turns | yes |
+//! | [`prover`] | the ledger and that search as one | yes |
 //! | [`checker`] | who judges a file | yes |
 
 pub mod checker;
 pub mod proofs;
+pub mod prover;
 pub mod proving;
 pub mod trial;

@@ -25,7 +25,6 @@ use super::trial::{Suspect, Trial, Words, in_form_of, kind};
 use crate::generators::haproxy::file::edge::RuleMap;
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::generators::haproxy::file::server::Server;
-use crate::generators::haproxy::turn::plan::Applied;
 use crate::haproxy::api::version::Version;
 use crate::haproxy::process::blame::Finding;
 
@@ -124,20 +123,20 @@ pub struct Proofs {
 
 impl Proofs {
     /// Takes out of `layout` what is not proved; tells whether something else is out than the last time.
-    pub fn admit(&mut self, layout: &mut Layout, applied: &Applied, now: Instant) -> bool {
+    pub fn admit(&mut self, layout: &mut Layout, running: &Layout, now: Instant) -> bool {
         if self.header != layout.header {
             self.header = layout.header.clone();
             self.words.values_mut().for_each(|entry| entry.again.due = now);
             self.misfits.values_mut().for_each(|misfit| misfit.again.due = now);
         }
-        let out = self.leave_out_misfits(layout, applied, now);
+        let out = self.leave_out_misfits(layout, running, now);
         let mut changed = std::mem::replace(&mut self.told, self.generation) != self.generation || out != self.out;
         self.out = out;
         self.composed = layout.clone();
-        let running = OnceCell::new();
+        let by_name = OnceCell::new();
         let running = || {
-            running.get_or_init(|| {
-                applied.layout.sections.iter().map(|s| (&*s.name, s)).collect::<HashMap<&str, &Arc<Section>>>()
+            by_name.get_or_init(|| {
+                running.sections.iter().map(|s| (&*s.name, s)).collect::<HashMap<&str, &Arc<Section>>>()
             })
         };
         let mut before = std::mem::take(&mut self.seen).into_iter();
@@ -277,7 +276,7 @@ impl Proofs {
                     self.words.insert(words.clone(), Entry { standing, again });
                 }
                 Some(Suspect::Section(name)) => {
-                    let Some(section) = self.composed.sections.iter().find(|s| s.name == *name) else { continue };
+                    let Some(section) = trial.section(name) else { continue };
                     let known = self.misfits.get(name).filter(|misfit| misfit.skeleton == section.skeleton);
                     let again = known.map_or(Again::now(now), |misfit| misfit.again).later(now, REFUSED_FOR);
                     let why = why.unwrap_or_else(|| undecided.into());
@@ -352,7 +351,8 @@ impl Proofs {
         self.held_since = None;
     }
 
-    fn leave_out_misfits(&self, layout: &mut Layout, applied: &Applied, now: Instant) -> BTreeSet<Arc<str>> {
+    /// Takes out of `layout` the sections whose structure HAProxy refused, or puts their running form there; gives their names.
+    pub fn leave_out_misfits(&self, layout: &mut Layout, running: &Layout, now: Instant) -> BTreeSet<Arc<str>> {
         let mut out = BTreeSet::new();
         if self.misfits.is_empty() {
             return out;
@@ -361,7 +361,7 @@ impl Proofs {
             let misfit = self.misfits.get(&section.name).filter(|misfit| misfit.skeleton == section.skeleton);
             let Some(misfit) = misfit.filter(|misfit| misfit.again.due > now) else { return true };
             out.insert(section.name.clone());
-            let before = applied.layout.sections.iter().find(|before| before.name == section.name);
+            let before = running.sections.iter().find(|before| before.name == section.name);
             let before = before.or(misfit.instead.as_ref());
             before.map(|before| *section = in_form_of(section, before)).is_some()
         });

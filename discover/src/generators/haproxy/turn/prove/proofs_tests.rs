@@ -22,10 +22,6 @@ fn names(layout: &Layout) -> Vec<String> {
     layout.sections.iter().flat_map(lines).collect()
 }
 
-fn runs(layout: Layout) -> Applied {
-    Applied { layout, ..Applied::default() }
-}
-
 /// Judges all that is due: what has one of `bad` in its words is refused.
 fn judge(proofs: &mut Proofs, bad: &[&str], now: Instant) -> Vec<Blamed> {
     let Some(batch) = proofs.batch(now) else { return Vec::new() };
@@ -40,7 +36,7 @@ fn judge(proofs: &mut Proofs, bad: &[&str], now: Instant) -> Vec<Blamed> {
     proofs.judged(&batch.trial, finding, now)
 }
 
-fn admitted(proofs: &mut Proofs, wanted: &Layout, applied: &Applied, now: Instant) -> Layout {
+fn admitted(proofs: &mut Proofs, wanted: &Layout, applied: &Layout, now: Instant) -> Layout {
     let mut layout = wanted.clone();
     proofs.admit(&mut layout, applied, now);
     layout
@@ -48,7 +44,7 @@ fn admitted(proofs: &mut Proofs, wanted: &Layout, applied: &Applied, now: Instan
 
 #[tokio::test(start_paused = true)]
 async fn words_go_live_when_they_are_proved_and_what_is_refused_stays_out_alone() {
-    let (mut proofs, now, nothing) = (Proofs::default(), Instant::now(), Applied::default());
+    let (mut proofs, now, nothing) = (Proofs::default(), Instant::now(), Layout::default());
     let wanted = layout(vec![
         section("web", vec![server("a", ""), server("b", "odd 1"), server("w", "weight 7")]),
         section("api", vec![server("c", "maxconn 9"), server("d", "odd 1")]),
@@ -76,7 +72,7 @@ async fn a_restart_takes_nothing_out_and_a_server_keeps_its_form_until_newer_wor
     let (mut proofs, now) = (Proofs::default(), Instant::now());
     let old = layout(vec![section("web", vec![server("a", "maxconn 9"), server("b", "")])]);
     // What is read back from a file does not say whose the words are.
-    let applied = runs(Layout::parse(&old.render()).unwrap());
+    let applied = Layout::parse(&old.render()).unwrap();
     assert_eq!(admitted(&mut proofs, &old, &applied, now), old);
     assert!(proofs.batch(now).is_none(), "what runs is proved");
     let newer = layout(vec![section("web", vec![server("a", "odd 1"), server("b", ""), server("c", "odd 1")])]);
@@ -93,13 +89,13 @@ async fn a_restart_takes_nothing_out_and_a_server_keeps_its_form_until_newer_wor
 #[tokio::test(start_paused = true)]
 async fn words_that_could_not_be_judged_take_no_running_server_out() {
     let (mut proofs, now) = (Proofs::default(), Instant::now());
-    let applied = runs(layout(vec![section("web", vec![server("a", "maxconn 9")])]));
+    let applied = layout(vec![section("web", vec![server("a", "maxconn 9")])]);
     let newer = layout(vec![section("web", vec![server("a", "maxconn 8"), server("b", "maxconn 7")])]);
     admitted(&mut proofs, &newer, &applied, now);
     let batch = proofs.batch(now).unwrap();
     let undecided = (0..batch.trial.len()).collect();
     assert_eq!(proofs.judged(&batch.trial, Finding { undecided, ..Finding::default() }, now), []);
-    assert_eq!(admitted(&mut proofs, &newer, &applied, now), applied.layout);
+    assert_eq!(admitted(&mut proofs, &newer, &applied, now), applied);
     assert_eq!(proofs.reasons().count(), 2, "it is shown");
     assert!(proofs.batch(now).is_none());
     tokio::time::advance(UNDECIDED_FOR[0]).await;
@@ -108,7 +104,7 @@ async fn words_that_could_not_be_judged_take_no_running_server_out() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_words_are_tried_again_after_growing_pauses_and_at_once_by_another_version_or_header() {
-    let (mut proofs, nothing) = (Proofs::default(), Applied::default());
+    let (mut proofs, nothing) = (Proofs::default(), Layout::default());
     let wanted = layout(vec![section("web", vec![server("b", "odd 1")])]);
     for pause in [60, 120, 240] {
         admitted(&mut proofs, &wanted, &nothing, Instant::now());
@@ -137,14 +133,14 @@ async fn a_refused_section_keeps_the_form_in_which_it_runs_and_a_new_one_is_left
     let mut changed = (*section("web", vec![server("a", ""), server("b", "")])).clone();
     changed.skeleton = "listen web\n\tbind 127.0.0.1:99\n".into();
     let wanted = layout(vec![section("stats", vec![server("s", "")]), Arc::new(changed)]);
-    let applied = runs(old.clone());
+    let applied = old.clone();
     assert_eq!(admitted(&mut proofs, &wanted, &applied, now), wanted);
     let trial = Trial::of_all(&wanted, &old, Vec::new());
     assert_eq!(trial.len(), 2);
     assert_eq!(trial.with(&BTreeSet::new()).sections[0].skeleton, old.sections[0].skeleton, "not without it");
     let guilty = (0..2).map(|n| (n, "same name".to_owned())).collect();
     assert_eq!(proofs.judged(&trial, Finding { guilty, ..Finding::default() }, now).len(), 2);
-    for applied in [&applied, &Applied::default()] {
+    for applied in [&applied, &Layout::default()] {
         let left = admitted(&mut proofs, &wanted, applied, now);
         assert_eq!(names(&left), ["web/a", "web/b"]);
         assert_eq!(left.sections[0].skeleton, old.sections[0].skeleton);
@@ -158,7 +154,7 @@ async fn an_innocent_services_words_are_judged_in_the_first_batch_however_many_a
     let (mut proofs, now) = (Proofs::default(), Instant::now());
     let flood = (0..2000).map(|n| server(&format!("s{n}"), &format!("odd {n}"))).collect();
     let wanted = layout(vec![section("flood", flood), section("web", vec![server("a", "maxconn 9")])]);
-    admitted(&mut proofs, &wanted, &Applied::default(), now);
+    admitted(&mut proofs, &wanted, &Layout::default(), now);
     let batch = proofs.batch(now).unwrap();
     assert_eq!(batch.trial.len(), BATCH);
     let is_innocent = |n: usize| matches!(batch.trial.suspect(n), Some(Suspect::Words(w)) if &*w.text == "maxconn 9");
@@ -166,7 +162,7 @@ async fn an_innocent_services_words_are_judged_in_the_first_batch_however_many_a
     // All the same words of 2,000 servers are one suspect.
     let mut proofs = Proofs::default();
     let flood = (0..2000).map(|n| server(&format!("s{n}"), "odd")).collect();
-    admitted(&mut proofs, &layout(vec![section("flood", flood)]), &Applied::default(), now);
+    admitted(&mut proofs, &layout(vec![section("flood", flood)]), &Layout::default(), now);
     assert_eq!(proofs.batch(now).unwrap().trial.len(), 1);
 }
 

@@ -83,7 +83,7 @@ impl Trial {
 
     /// Everything in `layout` that is not the operator's or does not run yet: all words, and all sections that `runs` has in another form,
     /// or not at all. `samples` are sections of nobody's, which are there in each try: what fails with them is the operator's text.
-    pub fn of_all(layout: &Layout, runs: &Layout, samples: Vec<Arc<Section>>) -> Self {
+    pub fn of_all(layout: &Layout, runs: &Layout, samples: impl IntoIterator<Item = Arc<Section>>) -> Self {
         let mut words = BTreeSet::new();
         for section in layout.sections.iter().filter(|section| section.has_own_words()) {
             let kind = kind(section);
@@ -113,6 +113,11 @@ impl Trial {
         self.suspects.is_empty()
     }
 
+    /// A section of the file.
+    pub fn section(&self, name: &str) -> Option<&Arc<Section>> {
+        self.layout.sections.iter().find(|section| *section.name == *name)
+    }
+
     /// The form in which a section goes on that is a suspect.
     pub fn instead(&self, section: &str) -> Option<&Arc<Section>> {
         self.sections.get(section)?.1.as_ref()
@@ -131,11 +136,11 @@ impl Trial {
     /// The file with these suspects only.
     pub fn with(&self, there: &BTreeSet<usize>) -> Layout {
         let mut layout = self.layout.clone();
-        layout.sections = self.layout.sections.iter().filter_map(|section| self.section(section, there)).collect();
+        layout.sections = self.layout.sections.iter().filter_map(|section| self.form(section, there)).collect();
         layout
     }
 
-    fn section(&self, section: &Arc<Section>, there: &BTreeSet<usize>) -> Option<Arc<Section>> {
+    fn form(&self, section: &Arc<Section>, there: &BTreeSet<usize>) -> Option<Arc<Section>> {
         let mut section = match self.sections.get(&section.name) {
             Some((number, instead)) if !there.contains(number) => instead.clone()?,
             _ => section.clone(),
