@@ -171,7 +171,7 @@ pub struct Refusal {
     pub text: String,
 }
 
-/// What a refusal means to whoever asked.
+/// What a refusal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
     /// No such server, section, map or key.

@@ -4,8 +4,8 @@
 //! one to one, and many commands can be on the way at once. [`one_shot`] opens a connection for one command; the master CLI is used that way.
 //!
 //! **The trap of the session**: it belongs to the worker that accepted it. After a reload it stays with the *old* worker, which goes on
-//! answering "done" while nothing changes in the new one, and which cannot end while the session is open. Whoever reloads must call
-//! [`RuntimeSocket::reopen`].
+//! answering "done" while nothing changes in the new one, and which cannot end while the session is open. Call
+//! [`RuntimeSocket::reopen`] after each reload.
 
 use std::io;
 use std::time::Duration;
@@ -334,7 +334,7 @@ pub async fn one_shot(
 /// Which process a one-shot command is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefix {
-    /// Whoever listens.
+    /// The listener.
     None,
     /// The current worker, through the master (`@1`).
     CurrentWorker,

@@ -18,7 +18,7 @@ use crate::haproxy::api::version::{Version, VersionError};
 
 /// How long a check of a small config may take, unless the operator says otherwise.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-/// A check may take another second for each so many servers: HAProxy 3.0 needs 2.1 s for 9,990 in one section (measured), a busy machine much more.
+/// A check may take another second for each this many servers: HAProxy 3.0 needs 2.1 s for 9,990 in one section (measured), a busy machine much more.
 const SERVERS_A_SECOND: usize = 1_000;
 
 /// The deadline for a config with this many servers.

@@ -1,6 +1,6 @@
 //! Starting, adopting and stopping HAProxy.
 //!
-//! HAProxy outlives whoever starts it: it gets a process group of its own, its output goes to a file or to the inherited standard streams
+//! HAProxy outlives the program that starts it: it gets a process group of its own, its output goes to a file or to the inherited standard streams
 //! and never into a pipe of ours (a pipe whose reader is gone would stop it at the next log line), and dropping the handle ends nothing.
 
 use std::ffi::OsString;

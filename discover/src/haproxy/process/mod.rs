@@ -8,6 +8,7 @@
 //! | [`pace`] | when a reload may happen; no I/O |
 //! | [`check`] | `haproxy -c` and `-v` |
 //! | [`blame`] | who is to blame for a config that HAProxy does not take |
+//! | [`tries`] | the same over files that HAProxy is asked about |
 //! | [`ports`] | would HAProxy be able to bind this? |
 //! | [`shortage`] | errors that say nothing about HAProxy: the machine is short of something |
 
@@ -19,3 +20,4 @@ pub mod pace;
 pub mod ports;
 pub mod procs;
 pub mod shortage;
+pub mod tries;

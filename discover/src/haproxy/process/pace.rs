@@ -6,7 +6,7 @@ use common::backoff::Backoff;
 use rand::RngExt;
 use tokio::time::Instant;
 
-/// So many old workers may finish their sessions without a reload waiting for them.
+/// How many old workers may finish their sessions without a reload waiting for them.
 pub const MOST_OLD: usize = 16;
 /// How long a reload waits after the one before where there is one old worker too many; with each further one twice as long.
 const PAUSE: Duration = Duration::from_secs(4);
@@ -51,7 +51,7 @@ impl ReloadPace {
         self.most_old
     }
 
-    /// When the next reload may begin while so many old workers still have sessions, if not at once: the more there are, the later.
+    /// When the next reload may begin while `old` workers still have sessions, if not at once. More old workers mean a longer wait.
     pub fn wait_for_workers(&self, old: usize, now: Instant) -> Option<Instant> {
         let more = old.checked_sub(self.most_old + 1)?;
         let pause = PAUSE.saturating_mul(1 << more.min(8)).min(LONGEST);

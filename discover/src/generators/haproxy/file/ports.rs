@@ -1,4 +1,4 @@
-//! Which service listens on which port: whoever has one keeps it, then the oldest claim counts, then the lowest name. Pure.
+//! Which service listens on which port. A service keeps the port that it has; else the oldest claim counts, then the lowest name. Pure.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

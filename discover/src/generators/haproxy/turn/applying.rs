@@ -1,54 +1,31 @@
 //! Carrying out a plan: the only I/O that changes anything. What HAProxy makes of it is known to the next plan.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use common::files::{FileError, Replace, replace};
+use common::files::{Replace, replace};
 use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::changes::ServerChange;
-use super::connection::ConnectionError;
+use super::errors::HaproxyError;
 use super::generator::Haproxy;
-use super::plan::{Live, Plan, ReloadReason};
+use super::plan::{Live, Plan};
+use super::reason::ReloadReason;
 use super::slices::TurnPlan;
 use super::steps::{Ran, StepError};
 use crate::generators::Outcome;
 use crate::generators::haproxy::file::layout::Layout;
 use crate::generators::haproxy::file::server::Server;
-use crate::haproxy::process::ports::BindRefusal;
 
-/// So many refused operations of one slice are told one by one.
+/// How many refused operations of one slice are logged one by one.
 const MOST_TOLD: usize = 5;
-
-/// Why a turn could not be applied.
-#[derive(Debug, thiserror::Error)]
-pub enum HaproxyError {
-    /// The file could not be written; the old one stays.
-    #[error("writing haproxy.cfg")]
-    Write(#[from] FileError),
-    /// The last good file could not be put back.
-    #[error("moving {path:?}")]
-    Move {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The config wants an address that HAProxy could not bind.
-    #[error("trying the addresses of the new config")]
-    Bind(#[from] BindRefusal),
-    /// HAProxy refuses the file, does not run, or cannot be asked.
-    #[error(transparent)]
-    Connection(#[from] ConnectionError),
-}
 
 impl Haproxy {
     /// Carries out `plan`, and tells when to plan again.
     pub(super) async fn carry_out(&mut self, TurnPlan { plan, behind }: TurnPlan) -> Result<Outcome, HaproxyError> {
         self.keep_state();
-        self.tell_waiting(&behind);
+        self.told.waiting(&self.due.churn, &behind, &self.metrics);
         self.prove();
         if !matches!(plan, Plan::Reload { .. }) {
             self.note().waiting = None;
@@ -67,7 +44,7 @@ impl Haproxy {
                 (!done || is_behind).then(Instant::now)
             }
             Plan::Reload { interim, layout, reasons } => {
-                self.tell_edge(true);
+                self.told.edge(&self.desk, true);
                 if let Some(interim) = interim.filter(|interim| !self.refusals.has(interim)) {
                     self.apply_live(interim).await?;
                 }
@@ -77,7 +54,9 @@ impl Haproxy {
         let retired = &mut self.applied.lingering;
         self.due.collecting.collect(&mut self.connection, retired, &self.metrics).await;
         self.disk.write_retired(retired)?;
-        Ok(self.next_turn(again))
+        let now = Instant::now();
+        let others = [again, self.disk.next_write(now), self.desk.next_due(now)];
+        Ok(Outcome::Again(self.due.next(others, now)))
     }
 
     /// Reloads, if it is time. Gives when to plan again.
@@ -154,7 +133,7 @@ impl Haproxy {
             self.refusals.sections_by = self.connection.version().cloned();
         }
         self.verify().await;
-        // Not what was refused: whoever loads the file before the reload must be able to.
+        // Without what was refused: somebody else may load the file before the reload.
         let rewritten = self.disk.write(&self.applied.layout);
         self.applied.state = self.applied.state.refused();
         self.refusals.operations = Some(live);

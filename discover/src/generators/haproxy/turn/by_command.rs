@@ -2,7 +2,8 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::connection::{Connection, ConnectionError};
+use super::connection::Connection;
+use super::errors::ConnectionError;
 use super::process::{MASTER_PATIENCE, POLL};
 use crate::generators::output::shell;
 use crate::haproxy::api::runtime::Runtime;

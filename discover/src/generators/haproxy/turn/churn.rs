@@ -10,13 +10,13 @@ use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::plan::ReloadReason;
+use super::reason::ReloadReason;
 use crate::edge::sections::section_number;
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::process::ports::tcp_binds;
 
-/// So many changes in a row wait for nothing.
+/// How many changes in a row wait for nothing.
 const FREE: u32 = 3;
 /// The pause after the next one; it doubles with each.
 const FIRST: Duration = Duration::from_secs(2);

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::files::FileError;
 use tracing::{info, warn};
 
+use super::errors::ConnectionError;
 use super::files::{ConfigFiles, OnDisk};
 use super::ids::Ids;
 use super::plan::Applied;
@@ -14,14 +14,13 @@ use super::prove::checker::Checker;
 use super::readback;
 use super::state::HaproxyState;
 use crate::generators::haproxy::file::layout::Layout;
-use crate::generators::output::OutputError;
 use crate::haproxy::api::runtime::{Runtime, RuntimeError};
 use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::haproxy::api::tables::{Info, ServerState};
 use crate::haproxy::api::version::{Capabilities, Version};
-use crate::haproxy::process::check::{self, CHECK_TIMEOUT, CheckError, deadline};
-use crate::haproxy::process::launch::{self, Launch, ProcessError};
-use crate::haproxy::process::master::{MasterError, ReloadOutcome};
+use crate::haproxy::process::check::{self, CHECK_TIMEOUT, deadline};
+use crate::haproxy::process::launch::{self, Launch};
+use crate::haproxy::process::master::ReloadOutcome;
 
 /// HAProxy answers in microseconds, and lists 40,000 servers within a second: one that takes longer than this hangs. A turn
 /// asks a few times, and must end all the same.
@@ -49,43 +48,6 @@ pub struct Commands {
     pub reload: Option<String>,
     /// The runtime sockets; with none, every change is a reload.
     pub sockets: Vec<PathBuf>,
-}
-
-/// What went wrong between discover and HAProxy.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectionError {
-    /// `haproxy -c` has something against the file.
-    #[error("checking the new config")]
-    Check(#[from] CheckError),
-    /// It could not be started.
-    #[error("starting HAProxy")]
-    Process(#[from] ProcessError),
-    /// Its master gave no usable answer.
-    #[error("reloading HAProxy")]
-    Master(#[from] MasterError),
-    /// It refused the file; the old worker goes on with the old one.
-    #[error("HAProxy could not load the config: {0}")]
-    Refused(String),
-    /// The file that it has loaded cannot be read now.
-    #[error("asking HAProxy what runs")]
-    File(#[from] FileError),
-    /// Its runtime socket gave no usable answer.
-    #[error("asking HAProxy what runs")]
-    Runtime(#[from] RuntimeError),
-    /// The operator's command failed.
-    #[error(transparent)]
-    Command(#[from] OutputError),
-}
-
-impl ConnectionError {
-    /// What a check says against a file, in HAProxy's words or ours, if that is what went wrong.
-    pub fn verdict(&self) -> Option<String> {
-        match self {
-            Self::Check(error) => error.verdict(),
-            Self::Command(OutputError::Command { what: "check_command", why, .. }) => Some(why.clone()),
-            _ => None,
-        }
-    }
 }
 
 /// One HAProxy.
@@ -268,7 +230,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Who judges files. `None` in files mode: the HAProxy is elsewhere and may be another version, so whoever runs it judges.
+    /// Who judges files. `None` in files mode: HAProxy is elsewhere and may be another version, so it is judged there.
     pub fn checker(&self, files: &ConfigFiles) -> Option<Checker> {
         (self.mode != ProcessMode::Files).then(|| Checker {
             program: self.process.launch.program.clone(),

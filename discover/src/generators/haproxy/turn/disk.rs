@@ -1,16 +1,17 @@
 //! haproxy.cfg on disk, and how far it is what runs.
 //!
-//! The file always equals what runs or will run. A large one is written at most ten times a second ([`WritePace`]): between two
-//! writes it is *unwritten*, and what runs is known from memory only.
+//! The file always equals what runs or will run. A large one is written at most ten times a second. Between two writes it is
+//! *unwritten*: what runs is known from memory only. Whatever happens in between (a kill, somebody else's reload) is found by the
+//! next look at what runs, and mended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::files::FileError;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::files::ConfigFiles;
-use super::writing::WritePace;
 use crate::generators::haproxy::file::edge::RuleMap;
 use crate::generators::haproxy::file::layout::{Layout, Retired};
 
@@ -119,5 +120,43 @@ impl Disk {
             self.files.write_live(layout)?;
         }
         Ok(())
+    }
+}
+
+/// Files above this many bytes are large.
+const LARGE: usize = 1_000_000;
+/// From one write of a large file to the next.
+const PACE: Duration = Duration::from_millis(100);
+
+/// When the file may be written: a small one at once. Runtime operations never wait for it.
+#[derive(Debug, Default)]
+struct WritePace(Option<(Instant, usize)>);
+
+impl WritePace {
+    /// When the next write may be, if not at once.
+    fn wait(&self, now: Instant) -> Option<Instant> {
+        let (at, bytes) = self.0?;
+        Some(at + PACE).filter(|due| bytes > LARGE && *due > now)
+    }
+
+    /// This many bytes were written.
+    fn wrote(&mut self, bytes: usize, now: Instant) {
+        self.0 = Some((now, bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_large_file_waits() {
+        let (mut pace, now) = (WritePace::default(), Instant::now());
+        assert_eq!(pace.wait(now), None);
+        pace.wrote(LARGE, now);
+        assert_eq!(pace.wait(now), None);
+        pace.wrote(LARGE + 1, now);
+        assert_eq!(pace.wait(now), Some(now + PACE));
+        assert_eq!(pace.wait(now + PACE), None);
     }
 }

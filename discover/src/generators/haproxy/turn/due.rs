@@ -1,4 +1,4 @@
-//! When the next turn is due.
+//! When the next turn is due: the one place that answers it.
 
 use std::time::Duration;
 
@@ -6,8 +6,6 @@ use tokio::time::Instant;
 
 use super::churn::Churn;
 use super::collecting::{COLLECT_AFTER, Collecting};
-use super::generator::Haproxy;
-use crate::generators::Outcome;
 use crate::haproxy::process::pace::ReloadPace;
 
 /// How often what runs is compared with what is believed to run.
@@ -65,22 +63,10 @@ impl Due {
         self.delete = Some(Instant::now() + COLLECT_AFTER[1]);
     }
 
-    fn next_look(&self, now: Instant) -> Instant {
-        self.verify.map_or(now + LOOK_EVERY, |at| at.min(now + LOOK_EVERY))
-    }
-}
-
-impl Haproxy {
-    /// When to plan again: the earliest of all that waits. `again` is what this turn left undone.
-    pub(super) fn next_turn(&self, again: Option<Instant>) -> Outcome {
-        let now = Instant::now();
-        let waits = [
-            again,
-            self.due.collecting.next_due(),
-            self.due.churn.next_due().filter(|at| *at > now),
-            self.disk.next_write(now),
-            self.desk.next_due(now),
-        ];
-        Outcome::Again(waits.into_iter().flatten().fold(self.due.next_look(now), Instant::min))
+    /// When to plan again: the earliest of all that waits here, and of `others`.
+    pub fn next(&self, others: impl IntoIterator<Item = Option<Instant>>, now: Instant) -> Instant {
+        let look = self.verify.map_or(now + LOOK_EVERY, |at| at.min(now + LOOK_EVERY));
+        let ours = [self.collecting.next_due(), self.churn.next_due().filter(|at| *at > now)];
+        others.into_iter().chain(ours).flatten().fold(look, Instant::min)
     }
 }

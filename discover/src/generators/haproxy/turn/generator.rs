@@ -5,24 +5,25 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::applying::HaproxyError;
 use super::connection::{Connection, ProcessMode};
 use super::disk::Disk;
 use super::due::Due;
+use super::errors::HaproxyError;
 use super::files::ConfigFiles;
 use super::metrics::HaproxyMetrics;
-use super::plan::{Applied, Plan, ReloadReason, plan};
+use super::plan::{Applied, Plan, plan};
+use super::reason::ReloadReason;
 use super::refusals::Refusals;
 use super::slices::{Behind, Slices, TurnPlan};
 use super::state::HaproxyState;
 use super::status::HaproxyStatus;
-use super::telling::Told;
+use super::telling::Telling;
 use crate::addresses::AddressPolicy;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::file::compose::TemplateError;
@@ -51,9 +52,8 @@ pub struct Haproxy {
     pub(super) due: Due,
     /// How much one turn does.
     pub(super) slices: Slices,
-    pub(super) told: Told,
+    pub(super) told: Telling,
     pub(super) metrics: HaproxyMetrics,
-    pub(super) status: Arc<Mutex<HaproxyStatus>>,
 }
 
 impl Haproxy {
@@ -96,9 +96,8 @@ impl Haproxy {
             refusals: Refusals::default(),
             due: Due::new(pace),
             slices: Slices::default(),
-            told: Told::default(),
+            told: Telling::new(status),
             metrics,
-            status: Arc::new(Mutex::new(status)),
         }
     }
 
@@ -116,11 +115,11 @@ impl Haproxy {
 
     /// What the last turns did, for status.
     pub fn status(&self) -> Arc<Mutex<HaproxyStatus>> {
-        self.status.clone()
+        self.told.status()
     }
 
     pub(super) fn note(&self) -> MutexGuard<'_, HaproxyStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.note()
     }
 
     /// How many servers wait for the judgement of their words.
@@ -168,16 +167,16 @@ impl Haproxy {
         }
         let loops = self.desk.finish(&mut layout, running);
         if rendered > 0 || others || loops {
-            self.tell_quarantined();
+            self.told.quarantined(&self.desk, &self.refusals.words.proofs);
         }
-        self.tell_edge(false);
+        self.told.edge(&self.desk, false);
         layout
     }
 
     /// `draft` as a reload is to load it: with the full number of spare sections, but for those that HAProxy has refused.
     fn refilled(&self, draft: Layout, now: Instant) -> Layout {
         let mut layout = self.desk.refilled(draft);
-        self.refusals.words.proofs.leave_out_misfits(&mut layout, &self.applied.layout, now);
+        self.refusals.words.proofs.misfits.leave_out(&mut layout, &self.applied.layout, now);
         layout
     }
 }

@@ -7,12 +7,12 @@ use common::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::applying::HaproxyError;
-use super::connection::ConnectionError;
+use super::errors::{ConnectionError, HaproxyError};
 use super::generator::Haproxy;
-use super::plan::{Applied, ReloadReason};
+use super::plan::Applied;
 use super::prove::proving::search;
 use super::prove::trial::Trial;
+use super::reason::ReloadReason;
 use super::status::ReloadRecord;
 use crate::generators::haproxy::file::layout::Layout;
 use crate::haproxy::process::blame::NoFinding;
@@ -129,10 +129,7 @@ impl Haproxy {
         };
         let samples = self.desk.sample(layout, &self.can());
         let trial = Trial::of_all(layout, &self.applied.layout, samples);
-        let probe = self.disk.files.probe();
-        let found = search(&trial, &checker, &probe, &self.metrics.config_checks).await;
-        let _ = std::fs::remove_file(&probe); // only tidiness
-        match found {
+        match search(&trial, &checker, &self.disk.files.probe(), &self.metrics.config_checks).await {
             Ok(finding) if finding.guilty.is_empty() && finding.undecided.is_empty() => false, // good now
             Ok(finding) => {
                 self.refusals.words.judged(&trial, finding, Instant::now());

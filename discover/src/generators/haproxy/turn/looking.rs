@@ -3,7 +3,7 @@
 use common::telemetry::Chain;
 use tracing::warn;
 
-use super::connection::ConnectionError;
+use super::errors::ConnectionError;
 use super::generator::Haproxy;
 use super::plan::Applied;
 use super::state::HaproxyState;

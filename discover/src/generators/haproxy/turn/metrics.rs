@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::plan::ReloadReason;
+use super::reason::ReloadReason;
 use crate::haproxy::api::ops::Op;
 use crate::metrics::{Ended, OutcomeLabel};
 

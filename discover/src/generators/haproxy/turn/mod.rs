@@ -5,6 +5,7 @@
 //! | [`generator`] | a turn's preparation and plan | asks only |
 //! | `choosing` | a turn's choice of ports | asks only |
 //! | [`mod@plan`], [`changes`] | from what runs to what is desired | no |
+//! | [`reason`] | why only a reload will do | no |
 //! | [`slices`] | how much of it one turn does | no |
 //! | [`churn`] | how often a service may cause a reload | no |
 //! | [`prove`] | registrants' words, judged before they go live | yes |
@@ -17,7 +18,6 @@
 //! | `collecting` | retired servers deleted | yes |
 //! | [`files`] | haproxy.cfg and what lies beside it | yes |
 //! | [`disk`] | which of that is known to be what runs | yes |
-//! | [`writing`] | when the file may be written | no |
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | [`process`] | HAProxy's processes, found and started | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
@@ -26,6 +26,7 @@
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | `workers` | old workers counted, reloads that wait for them | asks only |
 //! | `by_command` | a reload by an operator's command | yes |
+//! | [`errors`] | what can go wrong | no |
 //! | `telling` | what a turn tells an operator | logs only |
 //! | [`metrics`] | the generator's metrics | no |
 //! | [`status`] | what an operator wants to know | no |
@@ -39,6 +40,7 @@ mod collecting;
 pub mod connection;
 pub mod disk;
 mod due;
+pub mod errors;
 pub mod files;
 pub mod generator;
 mod health;
@@ -50,6 +52,7 @@ pub mod plan;
 pub mod process;
 pub mod prove;
 pub mod readback;
+pub mod reason;
 mod refusals;
 pub mod slices;
 pub mod state;
@@ -57,4 +60,3 @@ pub mod status;
 pub mod steps;
 mod telling;
 mod workers;
-pub mod writing;

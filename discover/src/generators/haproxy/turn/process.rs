@@ -6,7 +6,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::connection::ConnectionError;
+use super::errors::ConnectionError;
 use crate::haproxy::process::launch::{self, Launch, ProcessError, Running};
 use crate::haproxy::process::master::MasterCli;
 
@@ -60,7 +60,7 @@ impl Process {
     /// a second HAProxy beside it would share its ports and never be found again.
     ///
     /// # Errors
-    /// [`ConnectionError`] when it lives and stays silent.
+    /// [`ConnectionError`] when it lives and stays silent, or cannot be asked.
     pub async fn find(&mut self) -> Result<Option<Running>, ConnectionError> {
         let began = Instant::now();
         loop {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use foldhash::{HashMap, HashSet};
 
 use super::changes::{ServerChange, Step};
-use super::plan::{Applied, Live, Plan, ReloadReason};
+use super::plan::{Applied, Live, Plan};
+use super::reason::ReloadReason;
 use crate::edge::Way;
 use crate::edge::sections::empty;
 use crate::generators::haproxy::file::layout::{Layout, Section};
@@ -49,7 +50,7 @@ impl Default for Slices {
 }
 
 impl Slices {
-    /// HAProxy took `time` for so many changes.
+    /// HAProxy took `time` for this many changes.
     pub fn took(&mut self, changes: usize, time: Duration) {
         if time > TARGET {
             let fit = TARGET.as_secs_f64() / time.as_secs_f64() * changes as f64;
@@ -84,11 +85,11 @@ impl Slices {
 struct Queue {
     section: Arc<str>,
     steps: Vec<Step>,
-    /// So many of the steps wait for nothing: the servers are known to be dead.
+    /// How many steps wait for nothing: their servers are known to be dead.
     dead: usize,
-    /// So many of the steps are in the slice.
+    /// How many steps are in the slice.
     taken: usize,
-    /// So many more have their turn only when the edge's rules lead elsewhere.
+    /// Further steps, whose turn comes only when the edge's rules lead elsewhere.
     held: Vec<Step>,
 }
 

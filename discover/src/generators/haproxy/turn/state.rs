@@ -20,7 +20,7 @@
 //!
 //! Whether the file on disk has all that runs is another matter: see [`super::disk`].
 
-use super::plan::ReloadReason;
+use super::reason::ReloadReason;
 
 /// How much is known of the HAProxy that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

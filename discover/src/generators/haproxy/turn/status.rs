@@ -8,7 +8,7 @@ use common::model::ServiceName;
 use serde::Serialize;
 
 use super::connection::Connection;
-use super::plan::ReloadReason;
+use super::reason::ReloadReason;
 
 /// How many reloads are remembered.
 const MOST_RELOADS: usize = 20;

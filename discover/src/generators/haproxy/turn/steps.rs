@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::changes::{NewSection, Step};
-use super::connection::{Connection, ConnectionError};
+use super::connection::Connection;
+use super::errors::ConnectionError;
 use super::metrics::HaproxyMetrics;
 use super::plan::Live;
 use super::readback::Place;

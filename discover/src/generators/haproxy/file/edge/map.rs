@@ -21,7 +21,7 @@ use crate::haproxy::api::ops::Op;
 pub const NOBODY: &str = "nobody";
 /// Begins the key of a name of TLS; no host has such a character.
 pub const SNI: &str = "sni=";
-/// Above so many changes the whole map is put in place at once.
+/// With more changes than this, the whole map is replaced at once.
 const MOST_SINGLE_CHANGES: usize = 500;
 
 /// A key and its value.

@@ -4,6 +4,7 @@
 //! nothing in the file's structure says so. `plain` is how HAProxy 3.4 gets sections at run time. See [`crate::edge`] for who is
 //! routed where.
 
+mod asking;
 pub mod frontend;
 pub mod map;
 mod plain;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use common::model::{Mode, Pool, ServiceMap, ServiceName, Transport};
 use tokio::time::Instant;
 
+use self::asking::Asking;
 use self::frontend::{Frame, Kind};
 pub use self::map::RuleMap;
 use self::map::{Line, Target, is_sni};
@@ -26,9 +28,8 @@ use super::compose::{TemplateError, params, servers};
 use super::composing::Given;
 use super::layout::{Layout, Section};
 use super::synapse::Quarantined;
-use crate::edge::claims::{Claim, of_config, of_service};
 use crate::edge::sections::{section_name, section_number};
-use crate::edge::{EdgeSettings, Place, Routing, Way, decide};
+use crate::edge::{EdgeSettings, Routing, Way};
 use crate::haproxy::api::version::Capabilities;
 use crate::haproxy::words::options;
 use crate::reconcile::Desired;
@@ -42,8 +43,7 @@ pub struct EdgeComposer {
     /// What plain sections say, and the headers that say it for them.
     plain_lines: String,
     plain: PlainDefaults,
-    asked: HashMap<ServiceName, Asked>,
-    routing: Arc<Routing>,
+    asking: Asking,
     /// Rules of services that have no backend left, and until when they stay.
     lingering: HashMap<Arc<str>, Instant>,
     slots: ByWay,
@@ -56,12 +56,6 @@ pub struct EdgeComposer {
 
 /// The sections of each way.
 type ByWay = BTreeMap<Way, Slots>;
-
-/// What one service asks for.
-struct Asked {
-    pool: Arc<Pool>,
-    claims: BTreeMap<Place, Claim>,
-}
 
 /// What becomes of the sections without a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,22 +97,9 @@ impl EdgeComposer {
         }
         let (plain_lines, plain) =
             (frontend::plain_lines(&settings, &frame).map_err(failed)?, PlainDefaults::default());
-        let (asked, sections, lingering) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let (routing, slots, refilled, last) = (Arc::default(), ByWay::new(), ByWay::new(), None);
-        Ok(Self {
-            settings,
-            frame,
-            footers,
-            plain_lines,
-            plain,
-            asked,
-            routing,
-            lingering,
-            slots,
-            refilled,
-            sections,
-            last,
-        })
+        let (asking, sections, lingering) = (Asking::default(), HashMap::new(), HashMap::new());
+        let (slots, refilled, last) = (ByWay::new(), ByWay::new(), None);
+        Ok(Self { settings, frame, footers, plain_lines, plain, asking, lingering, slots, refilled, sections, last })
     }
 
     /// Where the edge listens.
@@ -143,7 +124,7 @@ impl EdgeComposer {
 
     /// What happens where, and what came to nothing.
     pub fn routing(&self) -> &Arc<Routing> {
-        &self.routing
+        self.asking.routing()
     }
 
     /// The section of each service that is reached this way; how many are spare, and how many are plain. `None`: nobody is reached so.
@@ -162,7 +143,8 @@ impl EdgeComposer {
     /// Adds the edge to `layout`. `idle` says what becomes of running sections that nobody needs.
     pub fn compose(&mut self, layout: &mut Layout, desired: &Desired, given: &Given<'_>, idle: Idle) {
         let services = &desired.services;
-        let changed = self.route(services, given.running);
+        let is_first = self.last.is_none();
+        let changed = self.asking.route(services, given.running, &self.settings, self.frame.default_mode, is_first);
         let (kept, until) = self.linger(services, given, changed);
         let plain = self.plain.in_header(&layout.header, &self.plain_lines).filter(|_| given.can.add_backend);
         let assigned = |way: &Way| {
@@ -219,45 +201,6 @@ impl EdgeComposer {
         Layout { sections, ..layout.clone() }
     }
 
-    /// Decides anew where a service asks for something else than before; tells whether any service is another one at all.
-    fn route(&mut self, services: &ServiceMap, applied: &Layout) -> bool {
-        let (mut changed, mut other) = (self.last.is_none(), false);
-        for (service, pool) in services {
-            let asked = self.asked.get_mut(service);
-            if asked.as_ref().is_some_and(|asked| Arc::ptr_eq(&asked.pool, pool)) {
-                continue;
-            }
-            other = true;
-            let claims = of_service(service, pool, &self.settings, self.frame.default_mode);
-            match asked {
-                Some(asked) if asked.claims == claims => asked.pool = pool.clone(),
-                _ => {
-                    changed |= !claims.is_empty() || asked.is_some_and(|asked| !asked.claims.is_empty());
-                    self.asked.insert(service.clone(), Asked { pool: pool.clone(), claims });
-                }
-            }
-        }
-        if self.asked.len() > services.len() {
-            self.asked.retain(|service, asked| {
-                let stays = services.contains_key(service);
-                changed |= !stays && !asked.claims.is_empty();
-                other |= !stays;
-                stays
-            });
-        }
-        if !changed {
-            return other;
-        }
-        let before = |place: &Place| applied.rules.as_ref().and_then(|rules| rules.service_at(place));
-        let own: Vec<Claim> = of_config(&self.settings).collect();
-        let all = own.iter().chain(self.asked.values().flat_map(|asked| asked.claims.values()));
-        let routing = decide(all, &self.settings, before);
-        if routing != *self.routing {
-            self.routing = Arc::new(routing);
-        }
-        true
-    }
-
     /// The lines that run and stay although nobody asks for them: those of services that have lost their last backend. Such
     /// a host answers 503 for a while, and nothing must be made anew when a container comes back.
     fn linger(&mut self, services: &ServiceMap, given: &Given<'_>, changed: bool) -> (Vec<Line>, Option<Instant>) {
@@ -273,7 +216,7 @@ impl EdgeComposer {
         let until = now + self.frame.linger;
         let mut kept = Vec::new();
         let mut ends = HashMap::new();
-        let lines = running.missing_from(&self.routing, gone).filter(|(key, _)| passes || !is_sni(key));
+        let lines = running.missing_from(self.asking.routing(), gone).filter(|(key, _)| passes || !is_sni(key));
         for (key, value) in lines {
             let end = self.lingering.get(key).copied().unwrap_or(until);
             ends.insert(key.clone(), end);
@@ -302,7 +245,7 @@ impl EdgeComposer {
         let waiting = waiting.filter_map(|(_, value)| Target::parse(value));
         let waiting = waiting.filter_map(|target| held.get_key_value(target.service).map(|(name, _)| name));
         let mut needed: BTreeMap<&ServiceName, Kind> = waiting.map(|service| (service, Kind::Plain)).collect();
-        for (_, rule) in self.routing.rules.iter().filter(|(place, _)| place.way == way) {
+        for (_, rule) in self.asking.routing().rules.iter().filter(|(place, _)| place.way == way) {
             if services.get(&rule.service).is_some_and(|pool| has_tcp(pool)) {
                 let need = if rule.route.sticky { Kind::Whole } else { Kind::Plain };
                 let most = needed.entry(&rule.service).or_insert(need);
@@ -372,7 +315,7 @@ impl EdgeComposer {
     fn rules(&mut self, slots: &ByWay, kept: Vec<Line>, applied: &Layout, until: Option<Instant>) -> Arc<RuleMap> {
         if let Some(last) = &mut self.last
             && last.kept == kept
-            && Arc::ptr_eq(&last.routing, &self.routing)
+            && Arc::ptr_eq(&last.routing, self.asking.routing())
             && last.slots == *slots
         {
             last.until = until;
@@ -381,11 +324,11 @@ impl EdgeComposer {
         let section_of = |way: Way, service: &ServiceName| {
             slots.get(&way)?.of.get(service).map(|number| section_name(way, *number).into())
         };
-        let rules = RuleMap::of(&self.routing, &self.settings, kept.iter().cloned(), section_of);
+        let rules = RuleMap::of(self.asking.routing(), &self.settings, kept.iter().cloned(), section_of);
         let known = [applied.rules.as_ref(), self.last.as_ref().map(|last| &last.rules)];
         let same = known.into_iter().flatten().find(|known| ***known == rules).cloned();
         let rules = same.unwrap_or_else(|| Arc::new(rules));
-        let (slots, routing) = (slots.clone(), self.routing.clone());
+        let (slots, routing) = (slots.clone(), self.asking.routing().clone());
         self.last = Some(Last { rules: rules.clone(), slots, routing, kept, until });
         rules
     }

@@ -33,7 +33,7 @@ impl PlainDefaults {
 /// Puts [`PLAIN`] in front of the last `defaults` of `header`, which go on to count for every section that names none.
 ///
 /// `None` without such `defaults`, as every later section would then be made from ours; where they are made from others, or lead
-/// requests by cookies; and where HAProxy is told to forget `defaults` once it runs.
+/// requests by cookies; and where the header makes HAProxy forget `defaults` once it runs.
 fn with_plain(header: &str, lines: &str) -> Option<String> {
     let is_head = |line: &str| line.split_whitespace().next() == Some("defaults");
     let starts = header.split_inclusive('\n').scan(0, |at, line| {

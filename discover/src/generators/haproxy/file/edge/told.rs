@@ -1,4 +1,4 @@
-//! The headers that tell a backend who its client is: which the edge removes from a request, whoever sent it.
+//! The headers that tell a backend who its client is. The edge removes them from every request.
 //!
 //! Programs behind CGI, FastCGI, WSGI and the like read `X_Forwarded.For` as `HTTP_X_FORWARDED_FOR`, just as `X-Forwarded-For` (RFC 3875,
 //! section 4.1.18; lighttpd folds every character that is neither letter nor digit). So all characters but those are one here. The edge

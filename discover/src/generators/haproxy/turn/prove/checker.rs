@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::generators::haproxy::turn::connection::ConnectionError;
+use crate::generators::haproxy::turn::errors::ConnectionError;
 use crate::generators::output::shell_within;
 use crate::haproxy::process::check::{self, CheckError};
 
@@ -18,7 +18,7 @@ pub struct Checker {
     pub candidate: PathBuf,
     /// How long a check of a small file may take.
     pub timeout: Duration,
-    /// Where there is no program, whoever reloads judges.
+    /// Without a program the reload judges.
     pub may_lack_program: bool,
 }
 
@@ -39,7 +39,7 @@ impl Checker {
         }
     }
 
-    /// As [`check`](Self::check), for a file that is to be loaded: where nobody can judge it, whoever reloads does.
+    /// As [`check`](Self::check), for a file that is to be loaded. Where nobody can judge it, the reload does.
     ///
     /// # Errors
     /// As [`check`](Self::check).

@@ -1,4 +1,4 @@
-//! The ledger of registrants' words: nothing of them goes live before `haproxy -c` has passed a whole file with them. Pure, with
+//! What is proved of a layout: nothing of registrants' words goes live before `haproxy -c` has passed a whole file with them. Pure, with
 //! injected time.
 //!
 //! ```text
@@ -12,16 +12,18 @@
 //! Only proved words are in the layout that turns plan with, so neither a runtime operation nor a reload carries others. A server that
 //! runs keeps its running form until its newer words are judged. [`super::proving`] does the judging, beside the turns.
 //!
-//! The ledger also knows the sections whose structure HAProxy refused: a new one is left out, one that runs keeps its form.
+//! It also has the sections whose structure HAProxy refused: see [`super::misfits`].
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::trial::{Suspect, Trial, Words, in_form_of, kind};
+use super::ledger::{Ledger, Standing};
+use super::misfits::Misfits;
+use super::trial::{Blamed, Suspect, Trial, Words, in_running_form, kind};
 use crate::generators::haproxy::file::edge::RuleMap;
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::generators::haproxy::file::server::Server;
@@ -30,59 +32,8 @@ use crate::haproxy::process::blame::Finding;
 
 /// How many different words are judged together, at most.
 const BATCH: usize = 512;
-/// From a refusal to the next try of the same words or section: at first, and at most. What made them wrong may be elsewhere.
-const REFUSED_FOR: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
-/// The same for words on which the tries of one search did not suffice.
-const UNDECIDED_FOR: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
 /// How long a reload waits for new words that are being judged, so that it takes them in.
 const HOLD: Duration = Duration::from_millis(500);
-/// Words that nobody uses are kept up to this number.
-const KEPT: usize = 4096;
-
-/// Where words stand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Standing {
-    Proved,
-    /// With what is known of them: why they could not be judged yet.
-    Unproved(Option<String>),
-    /// With HAProxy's words.
-    Refused(String),
-}
-
-#[derive(Debug)]
-struct Entry {
-    standing: Standing,
-    again: Again,
-}
-
-/// When something is tried again.
-#[derive(Debug, Clone, Copy)]
-struct Again {
-    due: Instant,
-    pause: Duration,
-}
-
-impl Again {
-    fn now(now: Instant) -> Self {
-        Self { due: now, pause: Duration::ZERO }
-    }
-
-    fn later(self, now: Instant, [first, most]: [Duration; 2]) -> Self {
-        let pause = (self.pause * 2).clamp(first, most);
-        Self { due: now + pause, pause }
-    }
-}
-
-/// A section whose structure HAProxy refused.
-#[derive(Debug)]
-struct Misfit {
-    skeleton: Arc<str>,
-    /// The form in which it ran.
-    instead: Option<Arc<Section>>,
-    why: String,
-    again: Again,
-}
-
 /// What became of a section the last time. As long as it is the very same, nothing of it is looked at again.
 #[derive(Debug)]
 struct Seen {
@@ -102,13 +53,11 @@ pub struct Batch {
     pub is_new: bool,
 }
 
-/// The ledger.
+/// The [`Ledger`] of words, and what is held back for it.
 #[derive(Debug, Default)]
 pub struct Proofs {
-    words: HashMap<Words, Entry>,
-    misfits: BTreeMap<Arc<str>, Misfit>,
-    /// Those of them that are left out, or kept in an older form.
-    out: BTreeSet<Arc<str>>,
+    words: Ledger,
+    pub(in super::super) misfits: Misfits,
     seen: Vec<Seen>,
     /// What was composed last, with the words that wait.
     composed: Layout,
@@ -126,12 +75,12 @@ impl Proofs {
     pub fn admit(&mut self, layout: &mut Layout, running: &Layout, now: Instant) -> bool {
         if self.header != layout.header {
             self.header = layout.header.clone();
-            self.words.values_mut().for_each(|entry| entry.again.due = now);
-            self.misfits.values_mut().for_each(|misfit| misfit.again.due = now);
+            self.words.hurry(now);
+            self.misfits.hurry(now);
         }
-        let out = self.leave_out_misfits(layout, running, now);
-        let mut changed = std::mem::replace(&mut self.told, self.generation) != self.generation || out != self.out;
-        self.out = out;
+        let out = self.misfits.leave_out(layout, running, now);
+        let mut changed = std::mem::replace(&mut self.told, self.generation) != self.generation;
+        changed |= self.misfits.are_out(out);
         self.composed = layout.clone();
         let by_name = OnceCell::new();
         let running = || {
@@ -175,15 +124,8 @@ impl Proofs {
                 continue;
             };
             let running = runs.get(&*server.name);
-            let entry = self
-                .words
-                .entry(words.clone())
-                .or_insert_with(|| Entry { standing: Standing::Unproved(None), again: Again::now(now) });
-            if running.is_some_and(|running| running.params == server.params) {
-                // HAProxy has loaded them.
-                entry.standing = Standing::Proved;
-            }
-            match (&entry.standing, running) {
+            let run = running.is_some_and(|running| running.params == server.params);
+            match (self.words.look_up(&words, run, now), running) {
                 (Standing::Proved, _) => {
                     servers.push(server.clone());
                     continue;
@@ -211,9 +153,9 @@ impl Proofs {
         for seen in self.seen.iter().filter(|seen| !seen.held.is_empty()) {
             let mut rank = 0;
             for (_, words) in &seen.held {
-                let Some(entry) = self.words.get(words).filter(|entry| entry.again.due <= now) else { continue };
-                if entry.standing != Standing::Proved && taken.insert(words) {
-                    due.push((!entry.again.pause.is_zero(), rank, words));
+                let Some(was_tried) = self.words.is_due(words, now) else { continue };
+                if taken.insert(words) {
+                    due.push((was_tried, rank, words));
                     rank += 1;
                 }
             }
@@ -225,8 +167,7 @@ impl Proofs {
         if suspects.is_empty() {
             return None;
         }
-        let proved = |words: &Words| self.words.get(words).is_some_and(|entry| entry.standing == Standing::Proved);
-        let trial = Trial::of_words(self.composed.clone(), suspects, proved);
+        let trial = Trial::of_words(self.composed.clone(), suspects, |words| self.words.is_proved(words));
         self.forget_unused();
         Some(Batch { trial, is_new })
     }
@@ -237,59 +178,42 @@ impl Proofs {
     }
 
     fn forget_unused(&mut self) {
-        if self.misfits.len() > KEPT {
-            self.misfits.retain(|name, _| self.out.contains(name));
-        }
-        if self.words.len() <= KEPT {
-            return;
-        }
-        let mut used = HashSet::new();
-        for section in self.composed.sections.iter().filter(|section| section.has_own_words()) {
-            let kind = kind(section);
-            used.extend(section.servers.iter().filter_map(|server| Words::of(kind, server)));
-        }
-        if self.words.len() > 2 * used.len() {
-            self.words.retain(|words, _| used.contains(words));
-        }
+        self.misfits.forget_unused();
+        let composed = &self.composed;
+        self.words.forget_unused(|| {
+            let sections = composed.sections.iter().filter(|section| section.has_own_words());
+            let of = |section: &Arc<Section>| {
+                let kind = kind(section);
+                section.servers.iter().filter_map(|server| Words::of(kind, server)).collect::<Vec<_>>()
+            };
+            sections.flat_map(of).collect()
+        });
     }
 
     /// Takes down what was found out about a file's suspects; tells whom to blame, each once.
     pub fn judged(&mut self, trial: &Trial, finding: Finding, now: Instant) -> Vec<Blamed> {
         self.generation += 1;
         for words in finding.good.iter().filter_map(|n| trial.suspect(*n)).filter_map(Suspect::words) {
-            self.words.insert(words.clone(), Entry { standing: Standing::Proved, again: Again::now(now) });
+            self.words.proved(words, now);
         }
         let undecided = "haproxy -c refuses a file with this and others; the tries did not suffice to find out which";
         let guilty = finding.guilty.into_iter().map(|(n, why)| (n, Some(why)));
         let mut blamed = Vec::new();
         for (n, why) in guilty.chain(finding.undecided.into_iter().map(|n| (n, None))) {
             match trial.suspect(n) {
-                Some(Suspect::Words(words)) => {
-                    let known = self.words.get(words);
-                    let again = known.map_or(Again::now(now), |entry| entry.again);
-                    let was_refused = known.is_some_and(|entry| matches!(entry.standing, Standing::Refused(_)));
-                    let (standing, again) = match &why {
-                        Some(why) => (Standing::Refused(why.clone()), again.later(now, REFUSED_FOR)),
-                        None => (Standing::Unproved(Some(undecided.into())), again.later(now, UNDECIDED_FOR)),
-                    };
-                    blamed.extend(why.filter(|_| !was_refused).map(|why| self.blame_words(words, why)));
-                    self.words.insert(words.clone(), Entry { standing, again });
-                }
+                Some(Suspect::Words(words)) => match why {
+                    Some(why) if self.words.refused(words, why.clone(), now) => {
+                        blamed.push(self.blame_words(words, why));
+                    }
+                    Some(_) => {}
+                    None => self.words.undecided(words, undecided, now),
+                },
                 Some(Suspect::Section(name)) => {
                     let Some(section) = trial.section(name) else { continue };
-                    let known = self.misfits.get(name).filter(|misfit| misfit.skeleton == section.skeleton);
-                    let again = known.map_or(Again::now(now), |misfit| misfit.again).later(now, REFUSED_FOR);
                     let why = why.unwrap_or_else(|| undecided.into());
-                    if known.is_none() {
-                        blamed.push(Blamed {
-                            example: name.to_string(),
-                            servers: 0,
-                            words: "".into(),
-                            why: why.clone(),
-                        });
+                    if self.misfits.refused(section, trial.instead(name).cloned(), why.clone(), now) {
+                        blamed.push(Blamed::section(name, why));
                     }
-                    let (skeleton, instead) = (section.skeleton.clone(), trial.instead(name).cloned());
-                    self.misfits.insert(name.clone(), Misfit { skeleton, instead, why, again });
                 }
                 None => {}
             }
@@ -320,12 +244,7 @@ impl Proofs {
     /// The words of this file could not be judged now; they are tried again after a pause.
     pub fn put_off(&mut self, trial: &Trial, why: &str, now: Instant) {
         for words in (0..trial.len()).filter_map(|n| trial.suspect(n)).filter_map(Suspect::words) {
-            if let Some(entry) = self.words.get_mut(words) {
-                if let Standing::Unproved(known) = &mut entry.standing {
-                    *known = Some(why.to_owned());
-                }
-                entry.again = entry.again.later(now, UNDECIDED_FOR);
-            }
+            self.words.put_off(words, why, now);
         }
         self.generation += 1;
     }
@@ -351,71 +270,22 @@ impl Proofs {
         self.held_since = None;
     }
 
-    /// Takes out of `layout` the sections whose structure HAProxy refused, or puts their running form there; gives their names.
-    pub fn leave_out_misfits(&self, layout: &mut Layout, running: &Layout, now: Instant) -> BTreeSet<Arc<str>> {
-        let mut out = BTreeSet::new();
-        if self.misfits.is_empty() {
-            return out;
-        }
-        layout.sections.retain_mut(|section| {
-            let misfit = self.misfits.get(&section.name).filter(|misfit| misfit.skeleton == section.skeleton);
-            let Some(misfit) = misfit.filter(|misfit| misfit.again.due > now) else { return true };
-            out.insert(section.name.clone());
-            let before = running.sections.iter().find(|before| before.name == section.name);
-            let before = before.or(misfit.instead.as_ref());
-            before.map(|before| *section = in_form_of(section, before)).is_some()
-        });
-        out
-    }
-
     /// What is left out, and why: `section/server`, or a section.
     pub fn reasons(&self) -> impl Iterator<Item = (String, String)> {
         let held = self.seen.iter().flat_map(|seen| seen.held.iter().map(move |held| (&seen.section.name, held)));
-        let refused = held.filter_map(|(section, (server, words))| match &self.words.get(words)?.standing {
+        let refused = held.filter_map(|(section, (server, words))| match self.words.standing(words)? {
             Standing::Refused(why) | Standing::Unproved(Some(why)) => {
                 Some((format!("{section}/{server}"), why.clone()))
             }
             _ => None,
         });
-        let misfits = self.out.iter().filter_map(|name| Some((name.to_string(), self.misfits.get(name)?.why.clone())));
-        refused.chain(misfits)
+        refused.chain(self.misfits.reasons())
     }
 
     /// How many servers wait for the first judgement of their words.
     pub fn waiting(&self) -> usize {
         let held = self.seen.iter().flat_map(|seen| &seen.held);
-        held.filter(|(_, words)| self.words.get(words).is_some_and(|e| e.standing == Standing::Unproved(None))).count()
-    }
-}
-
-/// Who is to blame.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Blamed {
-    /// The first server with these words, `section/server`; or the section.
-    pub example: String,
-    /// How many servers have them; none for a section's structure.
-    pub servers: usize,
-    /// The words.
-    pub words: Arc<str>,
-    /// HAProxy's words.
-    pub why: String,
-}
-
-impl Suspect {
-    fn words(&self) -> Option<&Words> {
-        match self {
-            Self::Words(words) => Some(words),
-            Self::Section(_) => None,
-        }
-    }
-}
-
-/// The server as it runs, but for what HAProxy need not know words for: its address, weight and maintenance.
-fn in_running_form(server: &Server, running: &Server) -> Server {
-    let place = |s: &Server| (s.address, s.weight, s.maint);
-    match place(server) == place(running) {
-        true => running.clone(),
-        false => Server { params: running.params.clone(), own: running.own.clone(), line: None, ..server.clone() },
+        held.filter(|(_, words)| self.words.standing(words) == Some(&Standing::Unproved(None))).count()
     }
 }
 

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::super::ledger::UNDECIDED_FOR;
 use super::*;
 
 fn server(name: &str, own: &str) -> Server {

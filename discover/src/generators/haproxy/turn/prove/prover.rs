@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::checker::Checker;
-use super::proofs::{Batch, Blamed, Proofs};
+use super::proofs::{Batch, Proofs};
 use super::proving::Proving;
-use super::trial::Trial;
+use super::trial::{Blamed, Trial};
 use crate::haproxy::process::blame::{Finding, NoFinding};
 
 /// Judges registrants' words.
@@ -30,7 +30,7 @@ impl Prover {
         self.proving.begin(batch, checker, probe, checks);
     }
 
-    /// Takes down what a search has found. `others_judge`: where nobody can judge here, whoever reloads does.
+    /// Takes down what a search has found. With `others_judge`, words that nobody can judge here are trusted: the reload judges them.
     pub fn hear(&mut self, others_judge: bool, now: Instant) {
         let Some((trial, found)) = self.proving.take() else { return };
         match found {

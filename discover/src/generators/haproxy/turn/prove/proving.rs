@@ -1,10 +1,11 @@
 //! Judging registrants' words with `haproxy -c`, in a task beside the turns: no turn waits for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common::telemetry::Chain;
 use prometheus_client::metrics::counter::Counter;
@@ -16,11 +17,9 @@ use super::checker::Checker;
 use super::proofs::Batch;
 use super::trial::Trial;
 use crate::generators::haproxy::file::layout::Layout;
-use crate::haproxy::process::blame::{Finding, Judge, NoFinding, Patience, Verdict, find, gist};
+use crate::haproxy::process::blame::{Finding, NoFinding};
 use crate::haproxy::process::check::deadline;
-
-/// How often a file is tried to find out who is to blame, in one search.
-const TRIES: usize = 48;
+use crate::haproxy::process::tries::{self, Suspected};
 
 /// A search that has ended: the file, and what was found.
 pub type Found = (Trial, Result<Finding, NoFinding>);
@@ -64,7 +63,6 @@ impl Proving {
         (self.is_new, self.began) = (batch.is_new, Instant::now());
         self.task.spawn(async move {
             let finding = search(&batch.trial, &checker, &probe, &checks).await;
-            let _ = std::fs::remove_file(&probe); // only tidiness
             (batch.trial, finding)
         });
     }
@@ -84,7 +82,7 @@ impl Proving {
         }
         let found = self.found.take()?;
         let now = Instant::now();
-        self.rest_until = Some(now + (now - self.began).min(std::time::Duration::from_secs(10)));
+        self.rest_until = Some(now + (now - self.began).min(Duration::from_secs(10)));
         Some(found)
     }
 }
@@ -94,51 +92,44 @@ impl Proving {
 /// # Errors
 /// [`NoFinding`].
 pub async fn search(trial: &Trial, checker: &Checker, probe: &Path, checks: &Counter) -> Result<Finding, NoFinding> {
-    let patience = Patience::new(deadline(checker.timeout, trial.servers()));
-    find(trial.len(), TRIES, &mut Tries { trial, checker, probe, patience, checks }).await
+    let deadline = deadline(checker.timeout, trial.servers());
+    let found = tries::search(trial.len(), deadline, Probe { trial, checker, path: probe, checks }).await;
+    let _ = std::fs::remove_file(probe); // only tidiness
+    found
 }
 
-struct Tries<'a> {
+/// What the probe is called in HAProxy's words: it is gone when somebody reads them.
+const SHOWN: &str = "haproxy.cfg";
+
+struct Probe<'a> {
     trial: &'a Trial,
     checker: &'a Checker,
-    probe: &'a Path,
-    patience: Patience,
+    path: &'a Path,
     checks: &'a Counter,
 }
 
-impl Judge for Tries<'_> {
-    async fn with(&mut self, suspects: &BTreeSet<usize>) -> Option<Verdict> {
-        let layout = self.trial.with(suspects);
-        let (layout, written) = {
-            let path = self.probe.to_owned();
-            spawn_blocking(move || {
-                let written = write(&path, &layout);
-                (layout, written)
-            })
-            .await
-            .ok()?
-        };
+impl Suspected for Probe<'_> {
+    type Written = Layout;
+
+    async fn write(&self, there: &BTreeSet<usize>) -> Option<Layout> {
+        let (layout, path) = (self.trial.with(there), self.path.to_owned());
+        let writing = spawn_blocking(move || (write(&path, &layout), layout));
+        let (written, layout) = writing.await.ok()?;
         if let Err(error) = written {
-            warn!(probe = %self.probe.display(), error = %Chain(&error), "The file to judge words with cannot be written.");
+            warn!(probe = %self.path.display(), error = %Chain(&error), "The file to judge words with cannot be written.");
             return None;
         }
+        Some(layout)
+    }
+
+    async fn check(&self, deadline: Duration) -> Result<(), Option<String>> {
         self.checks.inc();
-        let began = Instant::now();
-        match self.checker.check(self.probe, self.patience.next()).await {
-            Ok(()) => {
-                self.patience.took(began.elapsed());
-                Some(Verdict::Good)
-            }
-            Err(error) => {
-                let said = error.verdict()?;
-                // The probe is gone when somebody reads this.
-                let probe = self.probe.display().to_string();
-                let shown = |why: String| why.replace(&probe, "haproxy.cfg");
-                let named = self.trial.named(&layout, suspects, self.probe, &said);
-                let named = named.into_iter().map(|(suspect, why)| (suspect, shown(why))).collect();
-                Some(Verdict::Bad { why: shown(gist(&said)), named })
-            }
-        }
+        let judged = self.checker.check(self.path, deadline).await;
+        judged.map_err(|error| Some(error.verdict()?.replace(&self.path.display().to_string(), SHOWN)))
+    }
+
+    fn named(&self, tried: &Layout, there: &BTreeSet<usize>, said: &str) -> BTreeMap<usize, String> {
+        self.trial.named(tried, there, Path::new(SHOWN), said)
     }
 }
 

@@ -47,6 +47,36 @@ pub enum Suspect {
     Section(Arc<str>),
 }
 
+impl Suspect {
+    /// The words, if it is some.
+    pub fn words(&self) -> Option<&Words> {
+        match self {
+            Self::Words(words) => Some(words),
+            Self::Section(_) => None,
+        }
+    }
+}
+
+/// Who is to blame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Blamed {
+    /// The first server with these words, `section/server`; or the section.
+    pub example: String,
+    /// How many servers have them; none for a section's structure.
+    pub servers: usize,
+    /// The words.
+    pub words: Arc<str>,
+    /// HAProxy's words.
+    pub why: String,
+}
+
+impl Blamed {
+    /// The structure of this section.
+    pub fn section(name: &str, why: String) -> Self {
+        Self { example: name.to_owned(), servers: 0, words: "".into(), why }
+    }
+}
+
 /// A server's place in its section, its suspect if it has one, and its form without the words.
 type Bare = (usize, Option<usize>, Server);
 
@@ -175,4 +205,13 @@ impl Trial {
 pub fn in_form_of(section: &Section, before: &Section) -> Arc<Section> {
     let (skeleton, inherited) = (before.skeleton.clone(), before.inherited.clone());
     Arc::new(Section { skeleton, inherited, ..section.clone() })
+}
+
+/// The server as it runs, but for what HAProxy need not know words for: its address, weight and maintenance.
+pub fn in_running_form(server: &Server, running: &Server) -> Server {
+    let place = |s: &Server| (s.address, s.weight, s.maint);
+    match place(server) == place(running) {
+        true => running.clone(),
+        false => Server { params: running.params.clone(), own: running.own.clone(), line: None, ..server.clone() },
+    }
 }
