@@ -35,8 +35,6 @@ struct Note(Arc<Mutex<ServiceMap>>);
 impl Generator for Note {
     type Plan = ServiceMap;
     type Error = Infallible;
-    async fn resume(&mut self) {}
-    async fn prepare(&mut self, _: &Desired) {}
     fn plan(&self, desired: &Desired, _: Instant) -> ServiceMap {
         desired.services.clone()
     }
@@ -52,8 +50,6 @@ struct Hung;
 impl Generator for Hung {
     type Plan = ();
     type Error = Infallible;
-    async fn resume(&mut self) {}
-    async fn prepare(&mut self, _: &Desired) {}
     fn plan(&self, _: &Desired, _: Instant) {}
     async fn apply(&mut self, (): ()) -> Result<Outcome, Infallible> {
         std::future::pending().await

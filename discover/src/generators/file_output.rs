@@ -118,10 +118,6 @@ impl Generator for FileOutput {
     type Plan = Plan;
     type Error = FileOutputError;
 
-    async fn resume(&mut self) {}
-
-    async fn prepare(&mut self, _: &Desired) {}
-
     fn plan(&self, desired: &Desired, _: Instant) -> Plan {
         let mut plan = Plan::default();
         let empty: Arc<Pool> = Arc::default();

@@ -26,11 +26,15 @@ pub trait Generator: Send {
 
     /// Brings up what was applied last, from what is left of it, before any source has answered: a restart while the
     /// registry is away serves the last state. Never changes what runs.
-    fn resume(&mut self) -> impl Future<Output = ()> + Send;
+    fn resume(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
     /// Asks the world what a plan must know of it (are ports free, which address has a name), and brings the generator's caches to
     /// `desired`: what is expensive to render is rendered here, and what is left out is logged here. Changes nothing outside.
-    fn prepare(&mut self, desired: &Desired) -> impl Future<Output = ()> + Send;
+    fn prepare(&mut self, _desired: &Desired) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
     /// What leads from what is applied to `desired`, which was prepared. Pure: no I/O, no clock but `now`, no logs and no counters;
     /// equal states give equal plans.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tera::{Context, Tera};
 use tokio::time::Instant;
 
-use super::output::{MadeFrom, Output, OutputError, shell};
+use super::output::{Made, MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
 use crate::config::types::Template as Settings;
 use crate::haproxy::words::options::{self, Place};
@@ -55,7 +55,8 @@ pub struct Template {
     settings: Settings,
     tera: Tera,
     output: Output,
-    made_from: MadeFrom,
+    /// What the text that is applied was made from.
+    made_from: Option<MadeFrom>,
     /// What is in the file.
     written: Option<String>,
     /// A text that waits for quiet: it, since when it is the same, and since when anything waits.
@@ -81,7 +82,7 @@ impl Template {
         let how = Replace { mode: Some(mode), owner, ..Replace::default() };
         let output = Output { path: settings.destination.clone(), how, check_command: settings.check_command.clone() };
         let tera = parse(&settings.source)?;
-        let (name, settings, made_from) = (name.to_owned(), settings.clone(), MadeFrom::default());
+        let (name, settings, made_from) = (name.to_owned(), settings.clone(), None);
         Ok(Self { name, settings, tera, output, made_from, written: None, waiting: None, reload_due: false })
     }
 
@@ -179,24 +180,20 @@ fn ids(name: &str, owner: &str) -> Result<(u32, u32), TemplateError> {
 
 impl Generator for Template {
     /// The text, if it is made of something new; or why there is none.
-    type Plan = Option<Result<String, TemplateError>>;
+    type Plan = Option<Made<Result<String, TemplateError>>>;
     type Error = TemplateError;
 
-    async fn resume(&mut self) {}
-
-    async fn prepare(&mut self, desired: &Desired) {
-        self.made_from.see(desired);
-    }
-
     fn plan(&self, desired: &Desired, _: Instant) -> Self::Plan {
-        (!self.made_from.is_applied()).then(|| self.text(desired))
+        Made::unless(self.made_from.as_ref(), desired, || self.text(desired))
     }
 
     async fn apply(&mut self, plan: Self::Plan) -> Result<Outcome, TemplateError> {
-        let Some(text) = plan.transpose()? else { return Ok(Outcome::Done) };
+        let Some(Made { what, from }) = plan else { return Ok(Outcome::Done) };
+        self.made_from = None;
+        let text = what?;
         if self.written.as_ref() == Some(&text) && !self.reload_due {
             self.waiting = None;
-            self.made_from.settle();
+            self.made_from = Some(from);
             return Ok(Outcome::Done);
         }
         let now = Instant::now();
@@ -223,7 +220,7 @@ impl Generator for Template {
             shell("reload_command", reload).await?;
             self.reload_due = false;
         }
-        self.made_from.settle();
+        self.made_from = Some(from);
         Ok(Outcome::Done)
     }
 }

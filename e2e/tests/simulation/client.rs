@@ -37,8 +37,6 @@ struct Note(Arc<Mutex<Routed>>);
 impl Generator for Note {
     type Plan = Desired;
     type Error = Infallible;
-    async fn resume(&mut self) {}
-    async fn prepare(&mut self, _: &Desired) {}
     fn plan(&self, desired: &Desired, _: Instant) -> Desired {
         desired.clone()
     }

@@ -107,38 +107,34 @@ impl Connection {
         if !self.asks() || live.first.is_empty() && new.is_empty() && steps.is_empty() && rules.is_none() {
             return Ran::Done;
         }
-        let (mut failures, mut broken) = (Vec::new(), None);
-        let dead: Vec<&Step> = live.first.iter().collect();
-        self.run_steps(&dead, metrics, &mut failures, &mut broken).await;
-        self.run_sections(new, metrics, &mut failures, &mut broken).await;
+        let mut tally = Tally { metrics, failures: Vec::new(), broken: None };
+        self.run_steps(&live.first.iter().collect::<Vec<_>>(), &mut tally).await;
+        self.run_sections(new, &mut tally).await;
         // What comes before what goes: where a newcomer is refused, those that it replaces stay until the reload.
         let (go, come): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|s| s.change.is_dead());
-        let come = possible(come, &failures);
-        self.run_steps(&come, metrics, &mut failures, &mut broken).await;
-        if let Some(rules) = rules.filter(|_| broken.is_none()) {
-            self.run_rules(rules, map, metrics, &mut failures, &mut broken).await;
+        self.run_steps(&tally.possible(come), &mut tally).await;
+        if let Some(rules) = rules.filter(|_| tally.broken.is_none()) {
+            self.run_rules(rules, map, &mut tally).await;
         }
-        let go = possible(go, &failures);
-        self.run_steps(&go, metrics, &mut failures, &mut broken).await;
-        if let Some(why) = broken {
+        self.run_steps(&tally.possible(go), &mut tally).await;
+        if let Some(why) = tally.broken {
             return Ran::Unknown(why);
         }
         // An old worker says yes to most things, and nothing of it counts (dataplane.md section 1.3).
         match self.runtime.info().await {
             Ok(info) if info.stopping => Ran::Unknown("they went to a worker that is being replaced".into()),
-            _ if failures.is_empty() => Ran::Done,
-            _ => Ran::Refused(failures),
+            _ if tally.failures.is_empty() => Ran::Done,
+            _ => Ran::Refused(tally.failures),
         }
     }
 
+    /// Every HAProxy that we speak to.
+    fn all(&mut self) -> impl Iterator<Item = &mut Runtime> {
+        std::iter::once(&mut self.runtime).chain(&mut self.others)
+    }
+
     /// Has every HAProxy that we speak to make these sections.
-    async fn run_sections(
-        &mut self,
-        new: &[NewSection],
-        metrics: &HaproxyMetrics,
-        failures: &mut Vec<StepError>,
-        broken: &mut Option<String>,
-    ) {
+    async fn run_sections(&mut self, new: &[NewSection], tally: &mut Tally<'_>) {
         let (mut ops, mut sections) = (Vec::with_capacity(new.len() * 2), Vec::with_capacity(new.len() * 2));
         for section in new {
             match section.ops() {
@@ -148,18 +144,13 @@ impl Connection {
                 }
                 Err(source) => {
                     let source = RuntimeError::Command { operation: format!("{section:?}"), source };
-                    failures.push(StepError::Section { section: section.name.clone(), source });
+                    tally.failures.push(StepError::Section { section: section.name.clone(), source });
                 }
             }
         }
-        for runtime in std::iter::once(&mut self.runtime).chain(&mut self.others) {
+        for runtime in self.all() {
             for ((op, section), result) in ops.iter().zip(&sections).zip(runtime.apply(&ops).await) {
-                metrics.operation(op, result.is_ok());
-                match result {
-                    Ok(()) => debug!(%op, "Done."),
-                    Err(RuntimeError::Socket(error)) => _ = broken.get_or_insert_with(|| Chain(&error).to_string()),
-                    Err(source) => failures.push(StepError::Section { section: (*section).clone(), source }),
-                }
+                tally.judge(op, result, |source| StepError::Section { section: (*section).clone(), source });
             }
         }
     }
@@ -168,7 +159,7 @@ impl Connection {
     pub async fn delete_section(&mut self, section: &str, metrics: &HaproxyMetrics) -> bool {
         let Ok(name) = SectionName::new(section) else { return false };
         let mut gone = true;
-        for runtime in std::iter::once(&mut self.runtime).chain(&mut self.others) {
+        for runtime in self.all() {
             let outcome = runtime.del_section(&name).await;
             let deleted = matches!(outcome, Ok(DelOutcome::Deleted | DelOutcome::NotFound));
             metrics.operation(&Op::DelSection(name.clone()), deleted);
@@ -181,31 +172,15 @@ impl Connection {
     }
 
     /// Changes the map of every HAProxy that we speak to.
-    async fn run_rules(
-        &mut self,
-        rules: &RuleChange,
-        map: &str,
-        metrics: &HaproxyMetrics,
-        failures: &mut Vec<StepError>,
-        broken: &mut Option<String>,
-    ) {
-        for runtime in std::iter::once(&mut self.runtime).chain(&mut self.others) {
-            match change_rules(runtime, rules, map, metrics).await {
-                Ok(()) => {}
-                Err(RuntimeError::Socket(error)) => _ = broken.get_or_insert_with(|| Chain(&error).to_string()),
-                Err(error) => failures.push(StepError::Rules(error)),
-            }
+    async fn run_rules(&mut self, rules: &RuleChange, map: &str, tally: &mut Tally<'_>) {
+        for runtime in self.all() {
+            let changed = change_rules(runtime, rules, map, tally.metrics).await;
+            tally.take(changed, StepError::Rules);
         }
     }
 
-    async fn run_steps(
-        &mut self,
-        steps: &[&Step],
-        metrics: &HaproxyMetrics,
-        failures: &mut Vec<StepError>,
-        broken: &mut Option<String>,
-    ) {
-        if broken.is_some() {
+    async fn run_steps(&mut self, steps: &[&Step], tally: &mut Tally<'_>) {
+        if tally.broken.is_some() {
             return;
         }
         let mut ops: Vec<Op> = Vec::with_capacity(steps.len() * 3);
@@ -218,7 +193,7 @@ impl Connection {
                 }
                 Err(source) => {
                     let (section, server) = (step.section.clone(), format!("{:?}", step.change));
-                    failures.push(StepError::Command { section, server, source });
+                    tally.failures.push(StepError::Command { section, server, source });
                 }
             }
         }
@@ -232,12 +207,7 @@ impl Connection {
             }
         }
         for ((op, section), result) in ops.iter().zip(sections).zip(results) {
-            metrics.operation(op, result.is_ok());
-            match result {
-                Ok(()) => debug!(%op, "Done."),
-                Err(RuntimeError::Socket(error)) => _ = broken.get_or_insert_with(|| Chain(&error).to_string()),
-                Err(source) => failures.push(StepError::Runtime { section: section.clone(), source }),
-            }
+            tally.judge(op, result, |source| StepError::Runtime { section: section.clone(), source });
         }
     }
 
@@ -281,10 +251,36 @@ impl Connection {
     }
 }
 
-/// The steps in sections where nothing has failed yet.
-fn possible<'a>(steps: Vec<&'a Step>, failures: &[StepError]) -> Vec<&'a Step> {
-    let lacking: HashSet<&Arc<str>> = failures.iter().filter_map(StepError::section).collect();
-    steps.into_iter().filter(|step| !lacking.contains(&step.section)).collect()
+/// What came of the operations so far.
+struct Tally<'a> {
+    metrics: &'a HaproxyMetrics,
+    failures: Vec<StepError>,
+    /// A socket broke: what was done is not known.
+    broken: Option<String>,
+}
+
+impl Tally<'_> {
+    fn judge(&mut self, op: &Op, result: Result<(), RuntimeError>, failed: impl FnOnce(RuntimeError) -> StepError) {
+        self.metrics.operation(op, result.is_ok());
+        if result.is_ok() {
+            debug!(%op, "Done.");
+        }
+        self.take(result, failed);
+    }
+
+    fn take(&mut self, result: Result<(), RuntimeError>, failed: impl FnOnce(RuntimeError) -> StepError) {
+        match result {
+            Ok(()) => {}
+            Err(RuntimeError::Socket(error)) => _ = self.broken.get_or_insert_with(|| Chain(&error).to_string()),
+            Err(error) => self.failures.push(failed(error)),
+        }
+    }
+
+    /// The steps in sections where nothing has failed yet.
+    fn possible<'s>(&self, steps: Vec<&'s Step>) -> Vec<&'s Step> {
+        let lacking: HashSet<&Arc<str>> = self.failures.iter().filter_map(StepError::section).collect();
+        steps.into_iter().filter(|step| !lacking.contains(&step.section)).collect()
+    }
 }
 
 async fn change_rules(
