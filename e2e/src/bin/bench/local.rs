@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::model::{Backend, Mode, Pool};
 use discover::generators::haproxy::Haproxy as Generator;
-use discover::generators::haproxy::file::settings::{HaproxySettings, ListenOn, PortRanges};
+use discover::generators::haproxy::file::settings::{HaproxySettings, PortRanges};
 use discover::generators::haproxy::turn::connection::{Connection, ProcessMode};
 use discover::generators::haproxy::turn::metrics::HaproxyMetrics;
 use discover::generators::{Generator as _, Outcome};
@@ -17,6 +17,7 @@ use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use discover::haproxy::process::launch::{Launch, Output};
 use discover::haproxy::process::master::MasterCli;
 use discover::haproxy::process::pace::ReloadPace;
+use discover::haproxy::words::bind::ListenOn;
 use discover::reconcile::Desired;
 use e2e::haproxy::Haproxy;
 use e2e::process::Process;

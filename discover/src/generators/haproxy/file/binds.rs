@@ -119,7 +119,7 @@ impl Binds {
             if refused.is_empty() {
                 self.tell(&ports, settings);
                 self.settled = wanted.iter().all(|port| ours.contains(port));
-                self.tenants.take(&ports);
+                self.tenants.take(&ports.listed);
                 self.chosen = ports;
                 return;
             }

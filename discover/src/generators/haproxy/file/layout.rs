@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use super::edge::RuleMap;
+use super::edge::map::RuleMap;
 use super::server::{Server, checksum_of_text};
 
 /// The file's first line: says whose it is, and carries its checksum so that a hand's edits are noticed.

@@ -44,7 +44,7 @@ impl Turns {
         self.tenants.review(services, self.wait, self.now);
         let standing = Standing { tenants: &self.tenants, absent: &self.absent, shut: &BTreeMap::new() };
         let ports = assign(services, &settings(), &standing);
-        self.tenants.take(&ports);
+        self.tenants.take(&ports.listed);
         ports
     }
 

@@ -12,7 +12,7 @@ use common::model::Port;
 use tokio::sync::watch;
 
 use super::ports::Shut;
-use super::settings::ListenOn;
+use crate::haproxy::words::bind::ListenOn;
 
 /// What containers publish, as far as it is known.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use super::settings::ListenOn;
+use crate::haproxy::words::bind::ListenOn;
 
 /// The most users that a file may name.
 const MOST_USERS: usize = 100;

@@ -10,7 +10,6 @@ use common::model::{InOrder, Pool, Port, ServiceMap, ServiceName, Transport};
 use tokio::time::Instant;
 
 use super::names::service_of;
-use super::ports::Ports;
 use crate::haproxy::process::ports::tcp_binds;
 
 /// The longest that the port of a service which has gone waits for it.
@@ -78,8 +77,8 @@ impl Tenants {
     }
 
     /// Notes who listens where from now on.
-    pub fn take(&mut self, chosen: &Ports) {
-        for (service, port) in &chosen.listed {
+    pub fn take(&mut self, listed: &BTreeMap<ServiceName, Port>) {
+        for (service, port) in listed {
             if self.of.get(service) != Some(port) {
                 self.of.retain(|_, has| has != port);
                 self.of.insert(service.clone(), *port);

@@ -17,7 +17,7 @@ use crate::edge::decide::MOST_STRIPPED;
 use crate::edge::sections::{PLAIN, empty, section_name};
 use crate::edge::settings::EdgeSettings;
 use crate::generators::haproxy::file::server::checksum_of_text;
-use crate::generators::haproxy::file::settings::ListenOn;
+use crate::haproxy::words::bind::ListenOn;
 
 /// How many labels of a host a wildcard may stand for.
 const MOST_LABELS: usize = 8;
