@@ -44,7 +44,7 @@ impl<G: Generator> Turn for G {
     fn turn<'a>(&'a mut self, desired: &'a Desired) -> BoxFuture<'a, Result<Outcome, Box<dyn Error + Send + Sync>>> {
         Box::pin(async move {
             self.prepare(desired).await;
-            let plan = self.plan(desired);
+            let plan = self.plan(desired, Instant::now());
             Ok(self.apply(plan).await?)
         })
     }

@@ -35,9 +35,7 @@ struct Note(Arc<Mutex<ServiceMap>>);
 impl Generator for Note {
     type Plan = ServiceMap;
     type Error = Infallible;
-    async fn resume(&mut self) {}
-    async fn prepare(&mut self, _: &Desired) {}
-    fn plan(&mut self, desired: &Desired) -> ServiceMap {
+    fn plan(&self, desired: &Desired, _: Instant) -> ServiceMap {
         desired.services.clone()
     }
     async fn apply(&mut self, plan: ServiceMap) -> Result<Outcome, Infallible> {
@@ -52,9 +50,7 @@ struct Hung;
 impl Generator for Hung {
     type Plan = ();
     type Error = Infallible;
-    async fn resume(&mut self) {}
-    async fn prepare(&mut self, _: &Desired) {}
-    fn plan(&mut self, _: &Desired) {}
+    fn plan(&self, _: &Desired, _: Instant) {}
     async fn apply(&mut self, (): ()) -> Result<Outcome, Infallible> {
         std::future::pending().await
     }

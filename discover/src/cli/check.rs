@@ -13,11 +13,11 @@ use super::edge::EdgeArgs;
 use super::offline::{Native, OfflineEdge};
 use super::settings::HaproxyArgs;
 use crate::config::load;
-use crate::edge::frontend::Frame;
-use crate::generators::haproxy::layout::Layout;
-use crate::generators::haproxy::synapse::SynapseComposer;
-use crate::haproxy::check as haproxy_check;
-use crate::haproxy::version::{Capabilities, Version};
+use crate::generators::haproxy::file::edge::frontend::Frame;
+use crate::generators::haproxy::file::layout::Layout;
+use crate::generators::haproxy::file::synapse::SynapseComposer;
+use crate::haproxy::api::version::{Capabilities, Version};
+use crate::haproxy::process::check as haproxy_check;
 use crate::reconcile::Policies;
 use crate::watchers::configured;
 

@@ -28,22 +28,23 @@ use crate::config::{Config, Loaded, load};
 use crate::edge::EdgeSettings;
 use crate::generators::file_output::FileOutput;
 use crate::generators::haproxy::Haproxy;
-use crate::generators::haproxy::connection::{Commands, Connection};
-use crate::generators::haproxy::files::ConfigFiles;
-use crate::generators::haproxy::reload::ReloadPace;
-use crate::generators::haproxy::status::HaproxyStatus;
-use crate::generators::haproxy::synapse::SynapseComposer;
-use crate::generators::haproxy::synapse::state::State;
+use crate::generators::haproxy::file::synapse::SynapseComposer;
+use crate::generators::haproxy::file::synapse::state::State;
+use crate::generators::haproxy::turn::connection::{Commands, Connection};
+use crate::generators::haproxy::turn::files::ConfigFiles;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
+use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::generators::nginx::Nginx;
-use crate::generators::output::beside;
 use crate::generators::prometheus::Prometheus;
 use crate::generators::template::Template;
-use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::haproxy::process::pace::ReloadPace;
 use crate::metrics::Metrics;
 use crate::reconcile::{Admission, Emptied, Guard, GuardSettings, Policies, Source};
 use crate::state::StateFile;
 use crate::status::Shared;
 use crate::watchers::{Context, configured};
+use common::files::beside;
 
 /// How often the config's files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -61,6 +62,7 @@ struct Frame {
     shared: Shared,
     changes: watch::Sender<u64>,
     metrics: Metrics,
+    of_haproxy: HaproxyMetrics,
 }
 
 /// Runs the agent until a signal.
@@ -94,6 +96,7 @@ pub async fn run(args: RunArgs, path: PathBuf) -> Result<(), Failure> {
         shared: Shared::new(None),
         changes,
         metrics: Metrics::new(&mut registry),
+        of_haproxy: HaproxyMetrics::new(&mut registry),
         args,
         path,
     };
@@ -248,7 +251,7 @@ impl Frame {
     fn generators(&self, config: &Config) -> Result<Made, String> {
         let mut made: Vec<Box<dyn Turn>> = Vec::new();
         let mut status = None;
-        if let Some(haproxy) = of_config(config, self.edge(config)?, &self.args, self.metrics.clone()) {
+        if let Some(haproxy) = of_config(config, self.edge(config)?, &self.args, self.of_haproxy.clone()) {
             status = Some(haproxy.status());
             made.push(Box::new(haproxy));
         }
@@ -268,7 +271,7 @@ pub(super) fn of_config(
     config: &Config,
     edge: Option<Arc<EdgeSettings>>,
     args: &RunArgs,
-    metrics: Metrics,
+    metrics: HaproxyMetrics,
 ) -> Option<Haproxy> {
     let top = config.haproxy.as_ref().filter(|t| t.do_writes)?;
     let path = top.config_file_path.clone()?;

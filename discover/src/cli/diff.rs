@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::Failure;
 use super::configured::of_config;
 use super::first::ask;
 use super::run::RunArgs;
-use crate::edge::map::RuleChange;
 use crate::generators::Generator;
-use crate::generators::haproxy::changes::ServerChange;
-use crate::generators::haproxy::plan::{Live, Plan};
-use crate::metrics::Metrics;
+use crate::generators::haproxy::file::edge::map::RuleChange;
+use crate::generators::haproxy::turn::changes::ServerChange;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
+use crate::generators::haproxy::turn::plan::{Live, Plan};
 use crate::reconcile::{Admission, Desired, Policies};
 
 /// How long the registry may take to answer.
@@ -31,7 +30,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
         Some(config) => args.addresses.policy_with(&config.backend_networks),
     };
     Admission::new(policy).admit(&mut desired.services);
-    let metrics = Metrics::new(&mut Registry::default());
+    let metrics = HaproxyMetrics::default();
     let mut haproxy = match &config {
         None => args.haproxy(metrics)?,
         Some(config) => {
@@ -46,7 +45,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     };
     haproxy.recall();
     haproxy.prepare(&desired).await;
-    let plan = haproxy.plan(&desired);
+    let plan = haproxy.plan(&desired, Instant::now()).plan;
     let unproved = haproxy.unproved();
     if unproved > 0 {
         println!("servers with words that HAProxy has yet to judge, not shown here: {unproved}");

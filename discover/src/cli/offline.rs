@@ -13,17 +13,16 @@ use super::settings::HaproxyArgs;
 use crate::certificates::keeper::FILES;
 use crate::certificates::load;
 use crate::edge::EdgeSettings;
-use crate::edge::frontend::Frame;
-use crate::generators::haproxy::compose::Composer;
-use crate::generators::haproxy::composing::Given;
-use crate::generators::haproxy::edge::{EdgeComposer, Idle};
-use crate::generators::haproxy::files::ConfigFiles;
-use crate::generators::haproxy::layout::Layout;
-use crate::generators::haproxy::loops::Loops;
-use crate::generators::haproxy::plan::Applied;
-use crate::generators::haproxy::ports::{Ports, assign_anew};
-use crate::generators::haproxy::settings::HaproxySettings;
-use crate::haproxy::version::{Capabilities, Version};
+use crate::generators::haproxy::file::compose::Composer;
+use crate::generators::haproxy::file::composing::Given;
+use crate::generators::haproxy::file::edge::frontend::Frame;
+use crate::generators::haproxy::file::edge::{EdgeComposer, Idle};
+use crate::generators::haproxy::file::layout::{Layout, Retired};
+use crate::generators::haproxy::file::loops::Loops;
+use crate::generators::haproxy::file::ports::{Ports, assign_anew};
+use crate::generators::haproxy::file::settings::HaproxySettings;
+use crate::generators::haproxy::turn::files::ConfigFiles;
+use crate::haproxy::api::version::{Capabilities, Version};
 use crate::names::Resolved;
 use crate::reconcile::Desired;
 
@@ -80,7 +79,7 @@ pub struct OfflineEdge {
     certificates: Vec<PathBuf>,
     copies: PathBuf,
     /// What the last round came to, as if it ran.
-    last: Applied,
+    last: Layout,
 }
 
 impl OfflineEdge {
@@ -94,7 +93,7 @@ impl OfflineEdge {
         let files = ConfigFiles::new(config.to_owned());
         let composer = EdgeComposer::new(Arc::new(settings), frame, &files.rules_name());
         let composer = composer.map_err(|e| Failure::usage(&e))?;
-        Ok(Self { composer, files, certificates, copies, last: Applied::default() })
+        Ok(Self { composer, files, certificates, copies, last: Layout::default() })
     }
 
     /// Adds the edge to a layout; what came to nothing is told on standard error.
@@ -102,9 +101,11 @@ impl OfflineEdge {
         let desired = Desired { services: services.clone(), ..Desired::default() };
         let (ports, names) = (Ports::default(), Resolved::default());
         let can = Capabilities::of(&Version::OLDEST);
-        let given = Given { ports: &ports, names: &names, can, unix_now: 0 };
-        self.composer.compose(layout, &desired, &given, &self.last, Instant::now(), Idle::Refill);
-        self.last.layout = layout.clone();
+        let (running, retired) = (&self.last, &Retired::new());
+        let given = Given { ports: &ports, names: &names, can, running, retired, now: Instant::now(), unix_now: 0 };
+        self.composer.compose(layout, &desired, &given, Idle::Stay);
+        *layout = self.composer.refilled(layout);
+        self.last = layout.clone();
         for lost in &self.composer.routing().lost {
             eprintln!("discover: edge: {lost}");
         }

@@ -18,10 +18,10 @@ use super::settings::HaproxyArgs;
 use crate::config::types::Service;
 use crate::config::{Config, Loaded, load, registration};
 use crate::edge::EdgeSettings;
-use crate::edge::frontend::Frame;
 use crate::generators::file_output::{self, FileOutput};
-use crate::generators::haproxy::synapse::SynapseComposer;
-use crate::generators::haproxy::synapse::state::State;
+use crate::generators::haproxy::file::edge::frontend::Frame;
+use crate::generators::haproxy::file::synapse::SynapseComposer;
+use crate::generators::haproxy::file::synapse::state::State;
 use crate::generators::nginx::Nginx;
 use crate::generators::prometheus::Prometheus;
 use crate::generators::template;
@@ -204,11 +204,11 @@ impl<'a> Offline<'a> {
                 return Ok(());
             }
             GeneratorName::FileOutput => {
-                let mut generator = FileOutput::new(self.config).ok_or_else(|| missing("file_output"))?;
+                let generator = FileOutput::new(self.config).ok_or_else(|| missing("file_output"))?;
                 if args.out.is_some() {
                     return self.write_output_directory(args).await;
                 }
-                let all = generator.plan(&self.desired).writes.into_iter();
+                let all = generator.plan(&self.desired, Instant::now()).writes.into_iter();
                 files = all.map(|(s, pool)| (format!("{s}.json").into(), file_output::text(&pool))).collect();
             }
             GeneratorName::Nginx => {
@@ -247,7 +247,7 @@ impl<'a> Offline<'a> {
         let (Some(dir), Some(generator)) = (&args.out, FileOutput::new(self.config)) else { return Ok(()) };
         let mut generator = generator.with_directory(dir);
         // What else lies there is not ours to delete: nobody runs here.
-        let plan = file_output::Plan { clean: None, ..generator.plan(&self.desired) };
+        let plan = file_output::Plan { clean: None, ..generator.plan(&self.desired, Instant::now()) };
         std::fs::create_dir_all(dir).map_err(Failure::runtime)?;
         generator.apply(plan).await.map(|_| ()).map_err(Failure::runtime)
     }

@@ -30,11 +30,12 @@ use crate::agent::Agent;
 use crate::certificates::Keeper;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::Haproxy;
-use crate::generators::haproxy::connection::{Connection, ProcessMode};
-use crate::generators::haproxy::reload::{MOST_OLD, ReloadPace};
-use crate::generators::haproxy::settings::HaproxySettings;
-use crate::haproxy::process::{Launch, Output};
-use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::generators::haproxy::file::settings::HaproxySettings;
+use crate::generators::haproxy::turn::connection::{Connection, ProcessMode};
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
+use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::haproxy::process::launch::{Launch, Output};
+use crate::haproxy::process::pace::{MOST_OLD, ReloadPace};
 use crate::metrics::Metrics;
 use crate::reconcile::{Admission, DefaultServer, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
 use crate::state::StateFile;
@@ -215,7 +216,7 @@ impl RunArgs {
     }
 
     /// The HAProxy that these flags describe, not looked at yet.
-    pub(super) fn haproxy(&self, metrics: Metrics) -> Result<Haproxy, Failure> {
+    pub(super) fn haproxy(&self, metrics: HaproxyMetrics) -> Result<Haproxy, Failure> {
         let launch = self.process.launch();
         let socket = self.process.socket();
         let admin_port = match self.admin {
@@ -265,7 +266,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let metrics = Metrics::new(&mut registry);
     let wake = Arc::new(Notify::new());
 
-    let mut haproxy = args.haproxy(metrics.clone())?;
+    let mut haproxy = args.haproxy(HaproxyMetrics::new(&mut registry))?;
     if let Some(published) = args.docker_ports.watch(&args.source, wake.clone(), &mut lifecycle).await? {
         haproxy.keep_off(published);
     }

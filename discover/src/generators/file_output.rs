@@ -9,6 +9,7 @@ use common::files::{FileError, Replace, replace};
 use common::model::{Backend, Pool, ServiceMap, ServiceName};
 use common::telemetry::Chain;
 use serde_json::Value;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Generator, Outcome};
@@ -117,11 +118,7 @@ impl Generator for FileOutput {
     type Plan = Plan;
     type Error = FileOutputError;
 
-    async fn resume(&mut self) {}
-
-    async fn prepare(&mut self, _: &Desired) {}
-
-    fn plan(&mut self, desired: &Desired) -> Plan {
+    fn plan(&self, desired: &Desired, _: Instant) -> Plan {
         let mut plan = Plan::default();
         let empty: Arc<Pool> = Arc::default();
         let wanted = || desired.configured.iter().filter(|s| !s.file_output_disabled);

@@ -13,6 +13,8 @@ pub mod template;
 use std::error::Error;
 use std::future::Future;
 
+use tokio::time::Instant;
+
 use crate::reconcile::Desired;
 
 /// Turns the desired state into files and running state.
@@ -24,13 +26,19 @@ pub trait Generator: Send {
 
     /// Brings up what was applied last, from what is left of it, before any source has answered: a restart while the
     /// registry is away serves the last state. Never changes what runs.
-    fn resume(&mut self) -> impl Future<Output = ()> + Send;
+    fn resume(&mut self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
-    /// Asks the world what a plan must know of it (are ports free, which address has a name). Never changes anything.
-    fn prepare(&mut self, desired: &Desired) -> impl Future<Output = ()> + Send;
+    /// Asks the world what a plan must know of it (are ports free, which address has a name), and brings the generator's caches to
+    /// `desired`: what is expensive to render is rendered here, and what is left out is logged here. Changes nothing outside.
+    fn prepare(&mut self, _desired: &Desired) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
-    /// What leads from what is applied to `desired`. Pure: no I/O, no clock.
-    fn plan(&mut self, desired: &Desired) -> Self::Plan;
+    /// What leads from what is applied to `desired`, which was prepared. Pure: no I/O, no clock but `now`, no logs and no counters;
+    /// equal states give equal plans.
+    fn plan(&self, desired: &Desired, now: Instant) -> Self::Plan;
 
     /// Carries out `plan`: the only I/O that changes anything.
     ///
@@ -50,5 +58,5 @@ pub enum Outcome {
     /// Everything desired is applied.
     Done,
     /// Something waits for its time (a reload's minimum interval, a server that is still busy): plan again then.
-    Again(tokio::time::Instant),
+    Again(Instant),
 }

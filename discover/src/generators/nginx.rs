@@ -7,14 +7,14 @@ use common::files::Replace;
 use common::model::{Backend, Pool, Status, Transport};
 use tokio::time::Instant;
 
-use super::haproxy::reload::ReloadPace;
-use super::haproxy::synapse::order::Shuffle;
-use super::haproxy::synapse::prepare::Order;
-use super::haproxy::synapse::server::Name;
-use super::output::{MadeFrom, Output, OutputError, shell};
+use super::haproxy::file::synapse::order::Shuffle;
+use super::haproxy::file::synapse::prepare::Order;
+use super::haproxy::file::synapse::server::Name;
+use super::output::{Made, MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
 use crate::config::Config;
 use crate::config::types::{Nginx as Top, Service};
+use crate::haproxy::process::pace::ReloadPace;
 use crate::reconcile::Desired;
 
 /// How long a nginx that was just started may be deaf to a reload, and between two tries.
@@ -27,7 +27,8 @@ pub struct Nginx {
     top: Arc<Top>,
     shuffle: Shuffle,
     output: Output,
-    made_from: MadeFrom,
+    /// What the text that is applied was made from.
+    made_from: Option<MadeFrom>,
     pace: ReloadPace,
     /// The text that nginx was last told to load.
     loaded: Option<String>,
@@ -44,7 +45,7 @@ impl Nginx {
         let pace = ReloadPace::new(Duration::from_secs(top.restart_interval), top.restart_jitter);
         let seed = config.haproxy.as_ref().and_then(|h| h.server_order_seed).unwrap_or_default();
         let shuffle = Shuffle::new(seed);
-        Some(Self { top, shuffle, output, made_from: MadeFrom::default(), pace, loaded: None, started: false })
+        Some(Self { top, shuffle, output, made_from: None, pace, loaded: None, started: false })
     }
 
     /// nginx.conf for what is desired. Equal services give equal bytes.
@@ -134,19 +135,16 @@ fn lines(text: &mut String, indent: &str, lines: &[String]) {
 
 impl Generator for Nginx {
     /// The text to load, if it is another one.
-    type Plan = Option<String>;
+    type Plan = Option<Made<String>>;
     type Error = OutputError;
 
-    async fn resume(&mut self) {}
-
-    async fn prepare(&mut self, _: &Desired) {}
-
-    fn plan(&mut self, desired: &Desired) -> Option<String> {
-        (!self.made_from.is_applied(desired)).then(|| self.text(desired))
+    fn plan(&self, desired: &Desired, _: Instant) -> Self::Plan {
+        Made::unless(self.made_from.as_ref(), desired, || self.text(desired))
     }
 
-    async fn apply(&mut self, plan: Option<String>) -> Result<Outcome, OutputError> {
-        let Some(text) = plan else { return Ok(Outcome::Done) };
+    async fn apply(&mut self, plan: Self::Plan) -> Result<Outcome, OutputError> {
+        let Some(Made { what: text, from }) = plan else { return Ok(Outcome::Done) };
+        self.made_from = None;
         if self.top.do_writes && self.loaded.as_ref() != Some(&text) {
             let changed = self.output.put(&text).await?;
             // An unchanged file after a start of ours was loaded by whoever wrote it.
@@ -160,7 +158,7 @@ impl Generator for Nginx {
             }
         }
         self.loaded = Some(text);
-        self.made_from.settle();
+        self.made_from = Some(from);
         Ok(Outcome::Done)
     }
 }

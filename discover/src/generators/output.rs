@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::environment;
-use common::files::{FileError, Replace, replace, write_if_changed};
+use common::files::{FileError, Replace, beside, replace, write_if_changed};
 use common::model::ServiceMap;
 use tokio::time::timeout;
 
 use crate::config::types::Service;
-use crate::haproxy::check::Group;
+use crate::haproxy::process::check::Group;
 use crate::reconcile::Desired;
 
 /// How long a check or a reload may take.
@@ -110,39 +110,40 @@ impl Output {
     }
 }
 
-/// What a file was last made from: as long as that is the same and what was made of it is applied, there is nothing to
-/// do, and nothing is rendered to find that out.
-#[derive(Debug, Default)]
+/// What something was made from. As long as that is the same and what was made of it is applied, there is nothing to do, and
+/// nothing is rendered to find that out.
+#[derive(Debug, Clone)]
 pub struct MadeFrom {
     services: ServiceMap,
     configured: Arc<[Arc<Service>]>,
-    applied: bool,
+}
+
+/// Something made anew, and from what.
+#[derive(Debug)]
+pub struct Made<T> {
+    /// It.
+    pub what: T,
+    /// What to remember once it is applied.
+    pub from: MadeFrom,
+}
+
+impl<T> Made<T> {
+    /// What `make` makes of `desired`, unless that is applied.
+    pub fn unless(applied: Option<&MadeFrom>, desired: &Desired, make: impl FnOnce() -> T) -> Option<Self> {
+        if applied.is_some_and(|from| from.is(desired)) {
+            return None;
+        }
+        let from = MadeFrom { services: desired.services.clone(), configured: desired.configured.clone() };
+        Some(Self { what: make(), from })
+    }
 }
 
 impl MadeFrom {
-    /// Whether what is made of `desired` is applied already; if not, it is to be.
-    pub fn is_applied(&mut self, desired: &Desired) -> bool {
+    fn is(&self, desired: &Desired) -> bool {
         let same_pools = || self.services.values().zip(desired.services.values()).all(|(a, b)| Arc::ptr_eq(a, b));
-        let same = Arc::ptr_eq(&self.configured, &desired.configured)
+        Arc::ptr_eq(&self.configured, &desired.configured)
             && self.services.len() == desired.services.len()
             && same_pools()
-            && self.services.keys().eq(desired.services.keys());
-        if !same {
-            (self.services, self.configured) = (desired.services.clone(), desired.configured.clone());
-            self.applied = false;
-        }
-        self.applied
+            && self.services.keys().eq(desired.services.keys())
     }
-
-    /// What was made of the last one is applied.
-    pub fn settle(&mut self) {
-        self.applied = true;
-    }
-}
-
-/// A path with something behind its name.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.to_owned().into_os_string();
-    name.push(suffix);
-    name.into()
 }

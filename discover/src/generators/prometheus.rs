@@ -6,22 +6,21 @@
 use common::files::Replace;
 use common::model::Status;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
-use super::output::{MadeFrom, Output, OutputError};
+use super::output::{Made, MadeFrom, Output, OutputError};
 use super::{Generator, Outcome};
 use crate::config::Config;
-use crate::config::types::Prometheus as Settings;
+use crate::config::types::{Prometheus as Settings, REGISTERED};
 use crate::reconcile::Desired;
-
-/// What the names of labels from registrations begin with, unless the config says otherwise.
-pub const REGISTERED: &str = "label_";
 
 /// Prometheus' targets as a generator.
 #[derive(Debug)]
 pub struct Prometheus {
     settings: Settings,
     output: Output,
-    made_from: MadeFrom,
+    /// What the text that is applied was made from.
+    made_from: Option<MadeFrom>,
 }
 
 impl Prometheus {
@@ -30,7 +29,7 @@ impl Prometheus {
         let settings = config.prometheus.clone()?;
         let how = Replace { mode: Some(0o644), ..Replace::default() };
         let output = Output { path: settings.file.clone(), how, check_command: None };
-        Some(Self { settings, output, made_from: MadeFrom::default() })
+        Some(Self { settings, output, made_from: None })
     }
 
     /// The file's text: one entry for each backend, as its labels are its own.
@@ -84,21 +83,18 @@ fn label_name(text: &str) -> String {
 
 impl Generator for Prometheus {
     /// The text, if it is another one.
-    type Plan = Option<String>;
+    type Plan = Option<Made<String>>;
     type Error = OutputError;
 
-    async fn resume(&mut self) {}
-
-    async fn prepare(&mut self, _: &Desired) {}
-
-    fn plan(&mut self, desired: &Desired) -> Option<String> {
-        (!self.made_from.is_applied(desired)).then(|| self.text(desired))
+    fn plan(&self, desired: &Desired, _: Instant) -> Self::Plan {
+        Made::unless(self.made_from.as_ref(), desired, || self.text(desired))
     }
 
-    async fn apply(&mut self, plan: Option<String>) -> Result<Outcome, OutputError> {
-        if let Some(text) = plan {
+    async fn apply(&mut self, plan: Self::Plan) -> Result<Outcome, OutputError> {
+        if let Some(Made { what: text, from }) = plan {
+            self.made_from = None;
             self.output.put(&text).await?;
-            self.made_from.settle();
+            self.made_from = Some(from);
         }
         Ok(Outcome::Done)
     }

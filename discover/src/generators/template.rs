@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tera::{Context, Tera};
 use tokio::time::Instant;
 
-use super::output::{MadeFrom, Output, OutputError, shell};
+use super::output::{Made, MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
 use crate::config::types::Template as Settings;
 use crate::haproxy::words::options::{self, Place};
@@ -55,7 +55,8 @@ pub struct Template {
     settings: Settings,
     tera: Tera,
     output: Output,
-    made_from: MadeFrom,
+    /// What the text that is applied was made from.
+    made_from: Option<MadeFrom>,
     /// What is in the file.
     written: Option<String>,
     /// A text that waits for quiet: it, since when it is the same, and since when anything waits.
@@ -81,7 +82,7 @@ impl Template {
         let how = Replace { mode: Some(mode), owner, ..Replace::default() };
         let output = Output { path: settings.destination.clone(), how, check_command: settings.check_command.clone() };
         let tera = parse(&settings.source)?;
-        let (name, settings, made_from) = (name.to_owned(), settings.clone(), MadeFrom::default());
+        let (name, settings, made_from) = (name.to_owned(), settings.clone(), None);
         Ok(Self { name, settings, tera, output, made_from, written: None, waiting: None, reload_due: false })
     }
 
@@ -178,30 +179,23 @@ fn ids(name: &str, owner: &str) -> Result<(u32, u32), TemplateError> {
 }
 
 impl Generator for Template {
-    /// The text to write, if it is another one; or why there is none.
-    type Plan = Option<Result<String, TemplateError>>;
+    /// The text, if it is made of something new; or why there is none.
+    type Plan = Option<Made<Result<String, TemplateError>>>;
     type Error = TemplateError;
 
-    async fn resume(&mut self) {}
-
-    async fn prepare(&mut self, _: &Desired) {}
-
-    fn plan(&mut self, desired: &Desired) -> Self::Plan {
-        if self.made_from.is_applied(desired) {
-            return None;
-        }
-        match self.text(desired) {
-            Ok(text) if self.written.as_ref() == Some(&text) && !self.reload_due => {
-                self.waiting = None;
-                self.made_from.settle();
-                None
-            }
-            other => Some(other),
-        }
+    fn plan(&self, desired: &Desired, _: Instant) -> Self::Plan {
+        Made::unless(self.made_from.as_ref(), desired, || self.text(desired))
     }
 
     async fn apply(&mut self, plan: Self::Plan) -> Result<Outcome, TemplateError> {
-        let Some(text) = plan.transpose()? else { return Ok(Outcome::Done) };
+        let Some(Made { what, from }) = plan else { return Ok(Outcome::Done) };
+        self.made_from = None;
+        let text = what?;
+        if self.written.as_ref() == Some(&text) && !self.reload_due {
+            self.waiting = None;
+            self.made_from = Some(from);
+            return Ok(Outcome::Done);
+        }
         let now = Instant::now();
         if self.settings.quiet > 0.0 && self.written.is_some() {
             let quiet = Duration::from_secs_f64(self.settings.quiet.min(86_400.0));
@@ -226,7 +220,7 @@ impl Generator for Template {
             shell("reload_command", reload).await?;
             self.reload_due = false;
         }
-        self.made_from.settle();
+        self.made_from = Some(from);
         Ok(Outcome::Done)
     }
 }

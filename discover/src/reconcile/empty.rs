@@ -11,10 +11,10 @@ use crate::addresses::literal;
 /// What becomes of a service without backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum OnEmpty {
-    /// It is empty: clients are told at once that nobody is there.
+    /// It is empty: clients get an answer at once that there is no backend.
     #[default]
     Empty,
-    /// Its last backends stay until others come, whoever took them away (Synapse's use_previous_backends).
+    /// Its last backends stay until others come, however they went away (Synapse's use_previous_backends).
     Keep,
     /// Its default servers stand in until others come (Synapse's default_servers); without any it is empty.
     Defaults,

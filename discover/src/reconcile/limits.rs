@@ -1,5 +1,5 @@
-//! How much of what the sources say is taken in. Whoever may write to a registry could else make discover and HAProxy use
-//! up the memory. What is beyond a limit is left out and told; what was served before stays. Pure.
+//! How much of what the sources say is taken in: a registry's writers are untrusted, and must not use up the memory of discover and
+//! HAProxy. What is beyond a limit is left out and reported; what was served before stays. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -16,15 +16,12 @@ use super::args::Options;
 use super::children::{Children, Claim};
 use super::file::{FileWatch, POLL, Sight};
 use super::spared::Sparing;
-use crate::generators::haproxy::reload::ReloadPace;
-use crate::haproxy::blame::{Judge, Patience, Verdict, find, gist};
-use crate::haproxy::check::{CheckError, check_by, deadline};
-use crate::haproxy::master::{MasterError, ReloadOutcome};
-use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
-use crate::haproxy::process::{ProcessError, Running, adopt, alive};
-
-/// How often a config is tried to find out whom HAProxy refuses it for.
-const TRIES: usize = 48;
+use crate::haproxy::process::check::{CheckError, check_by, deadline};
+use crate::haproxy::process::launch::{ProcessError, Running, adopt, alive};
+use crate::haproxy::process::master::{MasterError, ReloadOutcome};
+use crate::haproxy::process::pace::ReloadPace;
+use crate::haproxy::process::ports::{BindRefusal, new_binds_are_free};
+use crate::haproxy::process::tries::{Suspected, search};
 
 /// Why a new config is not used; HAProxy goes on with the one before.
 #[derive(Debug, thiserror::Error)]
@@ -258,12 +255,10 @@ impl<'a> Keeper<'a> {
     async fn spared(&self, text: &str, candidate: &Path, how: Replace) -> Option<Vec<u8>> {
         let good = self.good.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
         let sparing = Sparing::new(text, &good);
-        let patience = Patience::new(self.deadline(text));
-        let mut judge = Tries { keeper: self, sparing: &sparing, candidate, how, patience };
-        let finding = find(sparing.len(), TRIES, &mut judge).await.ok()?;
+        let file = Candidate { keeper: self, sparing: &sparing, path: candidate, how };
+        let finding = search(sparing.len(), self.deadline(text), file).await.ok()?;
         let undecided = finding.undecided.iter().map(|n| (*n, "not found out within the tries".to_owned()));
-        let guilty: BTreeMap<usize, String> = finding.guilty.iter().map(|(n, why)| (*n, why.clone())).collect();
-        let guilty: BTreeMap<usize, String> = guilty.into_iter().chain(undecided).collect();
+        let guilty: BTreeMap<usize, String> = finding.guilty.clone().into_iter().chain(undecided).collect();
         if guilty.is_empty() || !sparing.serves(&finding.good) {
             return None;
         }
@@ -285,28 +280,26 @@ impl<'a> Keeper<'a> {
     }
 }
 
-struct Tries<'a, 'b> {
+/// A config with suspects, tried as `candidate`.
+struct Candidate<'a, 'b> {
     keeper: &'a Keeper<'b>,
     sparing: &'a Sparing<'a>,
-    candidate: &'a Path,
+    path: &'a Path,
     how: Replace,
-    patience: Patience,
 }
 
-impl Judge for Tries<'_, '_> {
-    async fn with(&mut self, suspects: &BTreeSet<usize>) -> Option<Verdict> {
-        files::replace(self.candidate, self.sparing.with(suspects).as_bytes(), self.how).ok()?;
-        let began = Instant::now();
-        match self.keeper.check(self.candidate, self.patience.next()).await {
-            Ok(()) => {
-                self.patience.took(began.elapsed());
-                Some(Verdict::Good)
-            }
-            Err(error) => {
-                let said = error.verdict()?;
-                let named = self.sparing.named(suspects, self.candidate, &said);
-                Some(Verdict::Bad { why: gist(&said), named })
-            }
-        }
+impl Suspected for Candidate<'_, '_> {
+    type Written = ();
+
+    async fn write(&self, there: &BTreeSet<usize>) -> Option<()> {
+        files::replace(self.path, self.sparing.with(there).as_bytes(), self.how).ok()
+    }
+
+    async fn check(&self, deadline: Duration) -> Result<(), Option<String>> {
+        self.keeper.check(self.path, deadline).await.map_err(|error| error.verdict())
+    }
+
+    fn named(&self, (): &(), there: &BTreeSet<usize>, said: &str) -> BTreeMap<usize, String> {
+        self.sparing.named(there, self.path, said)
     }
 }

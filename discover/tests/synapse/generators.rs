@@ -7,7 +7,7 @@ use discover::generators::{Generator, Outcome};
 use discover::reconcile::Desired;
 
 async fn turn<G: Generator>(generator: &mut G, desired: Desired) -> Result<Outcome, G::Error> {
-    let plan = generator.plan(&desired);
+    let plan = generator.plan(&desired, Instant::now());
     generator.apply(plan).await
 }
 
@@ -44,8 +44,8 @@ async fn file_output_writes_changed_files_and_removes_others() {
 fn file_output_can_be_disabled_for_a_service() {
     let mut world =
         world_with("file_output", json!({"output_directory": "x"}), json!({"file_output": {"disabled": true}}));
-    let mut generator = FileOutput::new(&world.config).unwrap();
-    assert!(generator.plan(&world.desired(None)).writes.is_empty());
+    let generator = FileOutput::new(&world.config).unwrap();
+    assert!(generator.plan(&world.desired(None), Instant::now()).writes.is_empty());
 }
 
 fn nginx_section() -> Value {

@@ -113,7 +113,7 @@ async fn turn(nginx: &mut Nginx, policies: &mut Policies, backends: &[SocketAddr
     let services: ServiceMap = ["web", "raw"].map(answer).into();
     let mut desired = Desired { services, ..Desired::default() };
     policies.apply_to(&mut desired, &Default::default(), tokio::time::Instant::now());
-    let plan = nginx.plan(&desired);
+    let plan = nginx.plan(&desired, tokio::time::Instant::now());
     nginx.apply(plan).await.map(drop)
 }
 

@@ -37,9 +37,7 @@ struct Note(Arc<Mutex<Routed>>);
 impl Generator for Note {
     type Plan = Desired;
     type Error = Infallible;
-    async fn resume(&mut self) {}
-    async fn prepare(&mut self, _: &Desired) {}
-    fn plan(&mut self, desired: &Desired) -> Desired {
+    fn plan(&self, desired: &Desired, _: Instant) -> Desired {
         desired.clone()
     }
     async fn apply(&mut self, desired: Desired) -> Result<Outcome, Infallible> {

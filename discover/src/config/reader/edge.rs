@@ -6,7 +6,7 @@ use std::str::FromStr;
 use common::model::{HostPattern, PathPrefix, Port, Route};
 use serde_json::{Map, Value};
 
-use super::super::Report;
+use crate::config::Report;
 use crate::edge::settings::{ConfigRule, Owners, Ownership};
 use crate::edge::{EdgeSettings, Way};
 

@@ -53,7 +53,7 @@ const COUNT: Kind = Kind::Number { min: 0, max: MOST };
 const NATURAL: Kind = Kind::Number { min: 1, max: MOST };
 /// `rise` and `fall`: HAProxy adds the two, so half of its range and less.
 const CHECKS: Kind = Kind::Number { min: 1, max: 100_000 };
-/// No limit, or so many.
+/// No limit, or this one.
 const LIMIT: Kind = Kind::Number { min: -1, max: MOST };
 const TIME: Kind = Kind::Time { min_ms: 0 };
 /// Between two checks. HAProxy takes a millisecond, with which one registration would keep it busy.

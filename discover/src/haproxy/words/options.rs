@@ -1,6 +1,6 @@
 //! What a registration may say on its server's line: a closed grammar.
 //!
-//! Whoever can write to the registry is not the operator. So its words are data: [`parse`] reads each keyword with an argument of
+//! Registry writers are untrusted. So their words are data: [`parse`] reads each keyword with an argument of
 //! a type (a number with a range, a time, a host, one of a list), and what is written to haproxy.cfg is made from what was
 //! read, never the text itself. No argument is an expression, a path, a variable, or the name of another section.
 //!

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use common::model::{Backend, Pool, ServiceMap, ServiceName};
 use discover::config::load::load_with;
-use discover::generators::haproxy::plan::{Applied, Plan, plan};
-use discover::generators::haproxy::synapse::SynapseComposer;
-use discover::haproxy::version::{Capabilities, Version};
+use discover::generators::haproxy::file::synapse::SynapseComposer;
+use discover::generators::haproxy::turn::plan::{Applied, Plan, plan};
+use discover::haproxy::api::version::{Capabilities, Version};
 use discover::reconcile::Policies;
 use e2e::figures::Figure;
 use e2e::plot::{Line, Plot};
