@@ -12,13 +12,13 @@ use super::Failure;
 use super::edge::EdgeArgs;
 use super::offline::{Native, OfflineEdge};
 use super::settings::HaproxyArgs;
-use crate::config::load;
 use crate::edge::frontend::Frame;
 use crate::generators::haproxy::layout::Layout;
 use crate::generators::haproxy::synapse::SynapseComposer;
 use crate::haproxy::check as haproxy_check;
 use crate::haproxy::version::{Capabilities, Version};
 use crate::reconcile::Policies;
+use crate::synapse::load;
 use crate::watchers::configured;
 
 /// Flags of `discover check`.

@@ -13,7 +13,6 @@ use super::source::Unstarted;
 use crate::addresses::AddressPolicy;
 use crate::agent::TakesTurns;
 use crate::certificates::Keeper;
-use crate::config::{Config, Loaded, load};
 use crate::edge::EdgeSettings;
 use crate::generators::file_output::FileOutput;
 use crate::generators::haproxy::Haproxy;
@@ -24,6 +23,7 @@ use crate::generators::template::Template;
 use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
 use crate::reconcile::{Policies, Source};
+use crate::synapse::{Config, Loaded, load};
 use crate::watchers::configured;
 
 /// The flags, and the config that comes before them.

@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Failure;
 use super::description::read;
 use super::source::{SourceArgs, Unstarted};
-use crate::config::Config;
 use crate::reconcile::{Source, merge};
+use crate::synapse::Config;
 
 /// What all sources say together.
 pub(super) struct Answers {

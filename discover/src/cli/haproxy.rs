@@ -11,8 +11,6 @@ use tracing::warn;
 
 use super::Failure;
 use super::args::RunArgs;
-use crate::config::Config;
-use crate::config::types::Haproxy as Top;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::connection::{Commands, Connection, ProcessMode};
@@ -23,6 +21,8 @@ use crate::generators::haproxy::synapse::SynapseComposer;
 use crate::generators::haproxy::synapse::state::State;
 use crate::generators::output::beside;
 use crate::metrics::Metrics;
+use crate::synapse::Config;
+use crate::synapse::types::Haproxy as Top;
 
 /// HAProxy as the flags want it.
 ///

@@ -15,8 +15,6 @@ use super::Failure;
 use super::edge::EdgeArgs;
 use super::offline::{Native, OfflineEdge, shown, without_loops};
 use super::settings::HaproxyArgs;
-use crate::config::types::Service;
-use crate::config::{Config, Loaded, load, registration};
 use crate::edge::EdgeSettings;
 use crate::edge::frontend::Frame;
 use crate::generators::file_output::{self, FileOutput};
@@ -27,6 +25,8 @@ use crate::generators::prometheus::Prometheus;
 use crate::generators::template;
 use crate::generators::{Generator, output};
 use crate::reconcile::{Desired, Policies};
+use crate::synapse::types::Service;
+use crate::synapse::{Config, Loaded, load, registration};
 
 /// Flags of `discover render`.
 #[derive(Debug, Args)]

@@ -20,8 +20,8 @@ use super::assembly::{Assembly, Parts, Tasks};
 use super::description::{Description, read};
 use super::lock::lock;
 use super::serve::serve;
-use crate::config::{Config, Loaded};
 use crate::metrics::Metrics;
+use crate::synapse::{Config, Loaded};
 
 /// How often to look for changes of the config's files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -15,8 +15,8 @@ use common::registry::{Owned, Owners, RegistryWatcher};
 use common::store::etcd::{EtcdArgs, EtcdStore};
 
 use super::Failure;
-use crate::config::Config;
 use crate::reconcile::Source;
+use crate::synapse::Config;
 use crate::watchers::{BoxWatcher, Context, configured};
 
 /// Where backends come from.

@@ -12,8 +12,8 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::{Generator, Outcome};
-use crate::config::Config;
 use crate::reconcile::Desired;
+use crate::synapse::Config;
 
 /// The directory could not be kept.
 #[derive(Debug, thiserror::Error)]

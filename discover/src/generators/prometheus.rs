@@ -9,12 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::output::{MadeFrom, Output, OutputError};
 use super::{Generator, Outcome};
-use crate::config::Config;
-use crate::config::types::Prometheus as Settings;
 use crate::reconcile::Desired;
-
-/// What the names of labels from registrations begin with, unless the config says otherwise.
-pub const REGISTERED: &str = "label_";
+use crate::synapse::Config;
+use crate::synapse::types::{Prometheus as Settings, REGISTERED};
 
 /// Prometheus' targets as a generator.
 #[derive(Debug)]

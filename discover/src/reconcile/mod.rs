@@ -16,7 +16,7 @@ use std::sync::Arc;
 use common::model::{BackendId, ServiceMap, ServiceName};
 use tokio::time::Instant;
 
-use crate::config::types::Service;
+use crate::synapse::types::Service;
 
 pub use admission::{Admission, Barred};
 pub use empty::{DefaultServer, Emptied, OnEmpty};

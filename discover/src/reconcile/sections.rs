@@ -8,10 +8,10 @@ use common::model::ServiceName;
 use common::registry::GeneratorConfigs;
 use tracing::{info, warn};
 
-use crate::config::types::{Haproxy, Service};
-use crate::config::{Config, with_registry_sections};
 use crate::edge::frontend::is_reserved;
 use crate::generators::haproxy::synapse::prepare::bind_place;
+use crate::synapse::types::{Haproxy, Service};
+use crate::synapse::{Config, with_registry_sections};
 
 /// The services of a config, each with what counts for it now.
 #[derive(Debug)]

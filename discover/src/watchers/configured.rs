@@ -6,7 +6,7 @@ use common::model::ServiceName;
 
 use super::method::AnyMethod;
 use super::{Asked, BoxWatcher, Context, Method};
-use crate::config::Config;
+use crate::synapse::Config;
 
 /// One service's watcher, not started.
 #[derive(Debug, Clone)]

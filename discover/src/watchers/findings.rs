@@ -9,7 +9,7 @@ use common::store::Key;
 use serde_json::{Map, Value};
 
 use super::About;
-use crate::config::registration;
+use crate::synapse::registration;
 
 /// How many that were left out are kept with their reasons.
 const MOST_LEFT_OUT: usize = 1_000;

@@ -12,8 +12,8 @@ use common::watch::Inlet;
 use serde::de::DeserializeOwned;
 
 use super::BoxWatcher;
-use crate::config::types::{Discovery, Service};
 use crate::reconcile::Source;
+use crate::synapse::types::{Discovery, Service};
 
 /// The service for which a watcher answers.
 #[derive(Debug, Clone)]

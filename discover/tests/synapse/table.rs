@@ -1,6 +1,6 @@
 use super::*;
-use discover::config::keys::{Key, Kind, ROOT};
-use discover::config::schema::{json_schema, reference};
+use discover::synapse::keys::{Key, Kind, ROOT};
+use discover::synapse::schema::{json_schema, reference};
 
 fn all_keys(keys: &'static [Key], out: &mut Vec<&'static Key>) {
     for key in keys {
@@ -57,6 +57,6 @@ fn the_schema_in_the_docs_is_current() {
 
 #[test]
 fn the_reference_in_the_docs_is_current() {
-    let title = "# Every key of discover's config file\n\nGenerated from the table in `discover/src/config/keys`; the test that shows a key stands beside it.\n\n";
+    let title = "# Every key of discover's config file\n\nGenerated from the table in `discover/src/synapse/keys`; the test that shows a key stands beside it.\n\n";
     is_current("docs/configuration-keys.md", &format!("{title}{}\n", reference().trim_end()));
 }

@@ -21,8 +21,8 @@ use super::group::{Group, Resolve};
 use super::method::AnyMethod;
 use super::teller::{Standing, Teller};
 use super::{About, AnyWatcher, Asked, BoxWatcher, Context, Fault, Method};
-use crate::config::types::{Discovery, LabelFilter};
 use crate::reconcile::passes;
+use crate::synapse::types::{Discovery, LabelFilter};
 
 /// What a resolver is asked to read.
 #[derive(Debug)]

@@ -265,6 +265,9 @@ pub struct Template {
     pub max_wait: Option<f64>,
 }
 
+/// The prefix of labels from registrations, unless the config says otherwise.
+pub const REGISTERED: &str = "label_";
+
 /// Prometheus' targets.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
@@ -276,7 +279,7 @@ pub struct Prometheus {
 
 impl Default for Prometheus {
     fn default() -> Self {
-        Self { file: PathBuf::new(), label_prefix: crate::generators::prometheus::REGISTERED.to_owned() }
+        Self { file: PathBuf::new(), label_prefix: REGISTERED.to_owned() }
     }
 }
 
