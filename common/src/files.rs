@@ -35,6 +35,13 @@ pub struct Replace {
     pub sync: bool,
 }
 
+/// A path with something behind its name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(suffix);
+    name.into()
+}
+
 /// What failed, and on which file; the old file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {

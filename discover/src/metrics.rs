@@ -1,18 +1,14 @@
-//! discover's own metrics.
+//! discover's own metrics, but for those of a generator.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::telemetry::Tasks;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-
-use crate::generators::haproxy::plan::ReloadReason;
-use crate::haproxy::ops::Op;
 
 /// All of discover's metrics; clones share their values.
 #[derive(Debug, Clone)]
@@ -21,14 +17,6 @@ pub struct Metrics {
     pub turns: Family<OutcomeLabel, Counter>,
     /// From a turn's beginning to its end.
     pub turn_duration: Histogram,
-    /// Sections rendered anew.
-    pub renders: Counter,
-    /// Times that haproxy.cfg was written.
-    pub config_writes: Counter,
-    /// Times that `haproxy -c` (or a check command) was asked.
-    pub config_checks: Counter,
-    /// Differences found between HAProxy and what it was left as.
-    pub repairs: Counter,
     /// Backends in the pools, held ones too; those of a service without a port are not in haproxy.cfg.
     pub backends: Gauge,
     /// Services that are known.
@@ -39,12 +27,6 @@ pub struct Metrics {
     pub previous_age: Gauge,
     /// Registrations left out.
     pub quarantined: Gauge,
-    /// HAProxy's workers that finish their sessions, as of the last reload or look.
-    pub old_workers: Gauge,
-    /// Changes of servers that are left to the next turns.
-    pub changes_waiting: Gauge,
-    /// Services whose structure may not change yet.
-    pub structures_waiting: Gauge,
     /// 1 for a source that is synced, 0 otherwise.
     pub synced: Family<SourceLabel, Gauge>,
     /// For how long a source has been failing, seconds as of the last turn; 0: it does not.
@@ -57,9 +39,6 @@ pub struct Metrics {
     pub certificate_expiry: Family<CertificateLabel, Gauge>,
     /// Certificates that are left out.
     pub certificates_left_out: Gauge,
-    operations: Family<OperationLabel, Counter>,
-    reloads: Family<OutcomeLabel, Counter>,
-    reload_reasons: Family<ReasonLabel, Counter>,
 }
 
 /// How something ended.
@@ -100,23 +79,6 @@ pub struct CertificateLabel {
     pub file: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OperationLabel {
-    operation: &'static str,
-    outcome: Ended,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: ReloadReason,
-}
-
-impl EncodeLabelValue for ReloadReason {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        self.as_str().encode(encoder)
-    }
-}
-
 impl Metrics {
     /// Metrics in `registry`, under `discover_`.
     pub fn new(registry: &mut Registry) -> Self {
@@ -124,47 +86,28 @@ impl Metrics {
             turns: Family::default(),
             // 0.1 ms to 1.6 s
             turn_duration: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
-            renders: Counter::default(),
-            config_writes: Counter::default(),
-            config_checks: Counter::default(),
-            repairs: Counter::default(),
             backends: Gauge::default(),
             services: Gauge::default(),
             held: Gauge::default(),
             previous_age: Gauge::default(),
             quarantined: Gauge::default(),
-            old_workers: Gauge::default(),
-            changes_waiting: Gauge::default(),
-            structures_waiting: Gauge::default(),
             synced: Family::default(),
             stale: Family::default(),
             source_backends: Family::default(),
             source_failures: Family::default(),
             certificate_expiry: Family::default(),
             certificates_left_out: Gauge::default(),
-            operations: Family::default(),
-            reloads: Family::default(),
-            reload_reasons: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("discover");
         registry.register("turns", "Turns that were applied", metrics.turns.clone());
         let duration = metrics.turn_duration.clone();
         registry.register_with_unit("turn_duration", "From a turn's beginning to its end", Unit::Seconds, duration);
-        registry.register("renders", "Sections rendered anew", metrics.renders.clone());
-        registry.register("config_checks", "Times that a haproxy.cfg was checked", metrics.config_checks.clone());
-        registry.register("config_writes", "Times that haproxy.cfg was written", metrics.config_writes.clone());
-        registry.register("repairs", "Differences found in HAProxy and mended", metrics.repairs.clone());
         registry.register("backends", "Backends in the pools, held ones too", metrics.backends.clone());
         registry.register("services", "Services that are known", metrics.services.clone());
         registry.register("held_backends", "Backends kept by the guard", metrics.held.clone());
         let previous = "Longest time that previous backends have stood in for none";
         registry.register_with_unit("previous_backends_age", previous, Unit::Seconds, metrics.previous_age.clone());
         registry.register("quarantined", "Registrations left out", metrics.quarantined.clone());
-        registry.register("old_workers", "Workers of HAProxy that finish their sessions", metrics.old_workers.clone());
-        let waiting = metrics.changes_waiting.clone();
-        registry.register("changes_waiting", "Changes of servers that are left to the next turns", waiting);
-        let waiting = metrics.structures_waiting.clone();
-        registry.register("structures_waiting", "Services whose structure may not change yet", waiting);
         registry.register("source_synced", "1 for a source that is synced", metrics.synced.clone());
         registry.register_with_unit("source_stale", "Since a source fails", Unit::Seconds, metrics.stale.clone());
         registry.register("source_backends", "Backends that a source tells of", metrics.source_backends.clone());
@@ -173,9 +116,6 @@ impl Metrics {
         registry.register_with_unit(name, "When a certificate ends, Unix time", Unit::Seconds, expiry);
         let left_out = metrics.certificates_left_out.clone();
         registry.register("certificates_left_out", "Certificates that are left out", left_out);
-        registry.register("runtime_operations", "Runtime operations", metrics.operations.clone());
-        registry.register("reloads", "Reloads of HAProxy", metrics.reloads.clone());
-        registry.register("reload_reasons", "Why HAProxy was reloaded", metrics.reload_reasons.clone());
         registry.register_collector(Box::new(Tasks));
         metrics
     }
@@ -184,18 +124,5 @@ impl Metrics {
     pub fn turn(&self, took: Duration, ok: bool) {
         self.turns.get_or_create(&OutcomeLabel { outcome: ok.into() }).inc();
         self.turn_duration.observe(took.as_secs_f64());
-    }
-
-    /// HAProxy answered an operation.
-    pub fn operation(&self, op: &Op, ok: bool) {
-        self.operations.get_or_create(&OperationLabel { operation: op.kind(), outcome: ok.into() }).inc();
-    }
-
-    /// A reload ended.
-    pub fn reload(&self, reasons: &BTreeSet<ReloadReason>, ok: bool) {
-        self.reloads.get_or_create(&OutcomeLabel { outcome: ok.into() }).inc();
-        for reason in reasons {
-            self.reload_reasons.get_or_create(&ReasonLabel { reason: *reason }).inc();
-        }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::certificates::Loaded;
-use crate::generators::haproxy::status::HaproxyStatus;
+use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
 

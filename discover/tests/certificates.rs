@@ -14,7 +14,7 @@ use common::testing::certs::self_signed;
 use discover::certificates::Keeper;
 use discover::certificates::keeper::bind_words;
 use discover::edge::EdgeSettings;
-use discover::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
+use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use discover::metrics::Metrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;

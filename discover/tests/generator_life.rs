@@ -7,10 +7,10 @@ mod support;
 use std::time::Duration;
 
 use common::model::Status;
-use discover::haproxy::ops::{Op, ServerParams, ServerRef};
+use discover::haproxy::api::ops::{Op, ServerParams, ServerRef};
 use support::traffic::{HttpBackend, Load};
 use support::world::{World, backend, being, each, weighing};
-use support::{eventually, free_port, get};
+use support::{drain, eventually, free_port, get, stat};
 
 /// Starts `n` backends.
 async fn backends(n: usize) -> Vec<HttpBackend> {
@@ -173,7 +173,7 @@ async fn servers_added_to_an_empty_section_all_get_their_share_and_reuse_connect
         load.finish().await;
         let shares: Vec<u64> = http.iter().map(|h| h.gets.load(std::sync::atomic::Ordering::SeqCst)).collect();
         assert!(shares[1..].iter().all(|n| *n > 100) && shares[0] == 0, "HAProxy {}: {shares:?}", world.version());
-        let connects = world.api().stat().await.unwrap();
+        let connects = stat(&mut world.api()).await;
         let sessions: u64 = connects.iter().filter(|r| r.name.starts_with('b')).map(|r| r.idle_connections).sum();
         assert!(sessions > 0, "HAProxy {}: no idle connection is kept to any server", world.version());
         assert_eq!(world.reloads(), ["start"]);
@@ -253,7 +253,7 @@ async fn what_is_changed_by_hand_is_repaired_and_what_is_not_ours_is_left_alone(
             tempfile::tempdir().unwrap(),
             "listen theirs\n\tmode http\n\tbind 127.0.0.1:{{ 0 + FOREIGN }}\n\tserver t1 127.0.0.1:9 weight 3\n",
         );
-        let header = include_str!("../src/generators/haproxy/templates/header.tera");
+        let header = include_str!("../src/generators/haproxy/file/templates/header.tera");
         let foreign = foreign.replace("FOREIGN", &free_port().to_string());
         std::fs::write(templates.path().join("header.tera"), format!("{header}\n{foreign}")).unwrap();
         let mut world = World::with(&program, |s| s.templates = Some(templates.path().to_owned()));
@@ -267,7 +267,6 @@ async fn what_is_changed_by_hand_is_repaired_and_what_is_not_ours_is_left_alone(
         let hands = [
             Op::SetWeight(at("b0"), 99),
             Op::Maint(at("b1")),
-            Op::Drain(at("b2")),
             Op::SetAddr(at("b0"), "127.0.0.1:1".parse().unwrap()),
             Op::AddServer(at("stranger"), "127.0.0.1:1".parse().unwrap(), ServerParams::default()),
             Op::Ready(at("stranger")),
@@ -276,9 +275,10 @@ async fn what_is_changed_by_hand_is_repaired_and_what_is_not_ours_is_left_alone(
         for result in api.apply(&hands).await {
             result.unwrap();
         }
+        drain(&mut api, "web/b2").await;
         if world.can().del_server {
             eventually("it is deleted", async || {
-                api.del_server(at("b1")).await.unwrap() == discover::haproxy::runtime::DelOutcome::Deleted
+                api.del_server(at("b1")).await.unwrap() == discover::haproxy::api::runtime::DelOutcome::Deleted
             })
             .await;
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::model::{Backend, Mode};
-use discover::generators::haproxy::published::Published;
+use discover::generators::haproxy::file::published::Published;
 use discover::reconcile::Held;
 use support::traffic::HttpBackend;
 use support::world::{World, backend, each};

@@ -11,8 +11,8 @@ use std::time::Duration;
 use common::store::Store;
 use common::store::etcd::EtcdStore;
 use common::testing::etcd::Etcd;
-use discover::haproxy::master::MasterCli;
-use discover::haproxy::process::alive;
+use discover::haproxy::process::launch::alive;
+use discover::haproxy::process::master::MasterCli;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::traffic::{HttpBackend, Load};
@@ -368,12 +368,12 @@ async fn external_haproxy_is_spoken_to_over_its_sockets() {
         let config = site.at("var/haproxy.cfg");
         eventually("the first config is written", async || config.exists()).await;
         let master_socket = site.at("run/haproxy-master.sock");
-        let launch = discover::haproxy::process::Launch {
+        let launch = discover::haproxy::process::launch::Launch {
             program: site.haproxy.clone(),
             config: config.clone(),
             master_socket,
             args: Vec::new(),
-            output: discover::haproxy::process::Output::File(site.at("haproxy.log")),
+            output: discover::haproxy::process::launch::Output::File(site.at("haproxy.log")),
         };
         let haproxy = launch.spawn().await.unwrap();
         site.serves("one").await;

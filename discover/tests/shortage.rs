@@ -12,8 +12,8 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use discover::haproxy::ports::{BindReason, bindable};
-use discover::haproxy::process::{adopt, is_program};
+use discover::haproxy::process::launch::{adopt, is_program};
+use discover::haproxy::process::ports::{BindReason, bindable};
 use support::{Lab, programs};
 
 /// Takes every file descriptor that is left, of a few.

@@ -11,8 +11,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use discover::haproxy::check::CHECK_TIMEOUT;
-use discover::haproxy::process::{Output, alive};
+use discover::haproxy::process::check::CHECK_TIMEOUT;
+use discover::haproxy::process::launch::{Output, alive};
 use discover::supervise::{Options, SuperviseError, run};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use discover::haproxy::master::MasterCli;
-use discover::haproxy::runtime::Runtime;
-use discover::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
+use discover::haproxy::api::runtime::Runtime;
+use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use discover::haproxy::process::master::MasterCli;
 use serde_json::Value;
 
 use crate::haproxy::Haproxy;

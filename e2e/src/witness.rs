@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use discover::haproxy::runtime::Runtime;
-use discover::haproxy::tables::{OperState, ServerState};
+use discover::haproxy::api::runtime::Runtime;
+use discover::haproxy::api::tables::{OperState, ServerState};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use discover::haproxy::runtime::Runtime;
-use discover::haproxy::tables::{OperState, ServerState};
+use discover::haproxy::api::runtime::Runtime;
+use discover::haproxy::api::tables::{OperState, ServerState};
 use e2e::agents::{Agent, Discover, binary};
 use e2e::figures::megabytes;
 use e2e::registrars::{Registrars, Size, name, port};

@@ -20,9 +20,9 @@ use super::load::{self, Certificate, Loaded, Refused, Stamp};
 use super::names::Names;
 use super::running::{self, Running, Step};
 use crate::edge::EdgeSettings;
-use crate::haproxy::command::{Command, CommandError, is_safe_word};
-use crate::haproxy::socket::{RuntimeSocket, SocketError};
-use crate::haproxy::tables;
+use crate::haproxy::api::command::{Command, CommandError, is_safe_word};
+use crate::haproxy::api::socket::{RuntimeSocket, SocketError};
+use crate::haproxy::api::tables;
 use crate::metrics::{CertificateLabel, Metrics};
 
 /// How often the operator's files are looked at.

@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::x509::{self, Facts};
-use crate::generators::output::beside;
+use common::files::beside;
 
 /// The largest file read: no certificate with its chain and key comes near it.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -289,8 +289,9 @@ mod tests {
         }
         assert_eq!(loaded.refused.len(), 7);
         assert_eq!(stamps(&sources), stamps(&sources));
-        let safe =
-            |c: &Certificate| crate::haproxy::command::is_safe_word(&c.file) && !format!("{c:?}").contains("PRIVATE");
+        let safe = |c: &Certificate| {
+            crate::haproxy::api::command::is_safe_word(&c.file) && !format!("{c:?}").contains("PRIVATE")
+        };
         assert!(loaded.certificates.iter().all(safe));
 
         let day = Duration::from_secs(86_400);

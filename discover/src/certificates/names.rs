@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use common::model::HostPattern;
 
 use super::Certificate;
-use crate::haproxy::ops::Op;
+use crate::haproxy::api::ops::Op;
 
 /// Our copies' file names by name, in lower case; `*.NAME` is any name one label below NAME.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Certificate;
-use crate::haproxy::command::{Command, CommandError};
+use crate::haproxy::api::command::{Command, CommandError};
 
 /// What HAProxy has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

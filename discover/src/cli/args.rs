@@ -13,9 +13,9 @@ use super::edge::EdgeArgs;
 use super::settings::HaproxyArgs;
 use super::source::SourceArgs;
 use crate::addresses::AddressArgs;
-use crate::generators::haproxy::connection::ProcessMode;
-use crate::generators::haproxy::reload::MOST_OLD;
-use crate::haproxy::process::{Launch, Output};
+use crate::generators::haproxy::turn::connection::ProcessMode;
+use crate::haproxy::process::launch::{Launch, Output};
+use crate::haproxy::process::pace::MOST_OLD;
 use crate::reconcile::{DefaultServer, GuardSettings, Limits, OnEmpty};
 
 /// Where the control socket is, unless said otherwise.

@@ -7,6 +7,7 @@ use common::debounce::Debounce;
 use common::model::ServiceMap;
 use common::watch::channel;
 use futures_util::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use super::description::{Certificates, Description};
 use super::source::Unstarted;
 use crate::agent::{Agent, TakesTurns};
 use crate::generators::haproxy::Haproxy;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::metrics::Metrics;
 use crate::reconcile::{Admission, Emptied, Guard, Reconciler, Source};
 use crate::state::StateFile;
@@ -32,6 +34,7 @@ pub(super) struct Assembly {
     /// Counts the turns that changed something.
     pub(super) changes: watch::Sender<u64>,
     pub(super) metrics: Metrics,
+    pub(super) of_haproxy: HaproxyMetrics,
     state_file: Option<PathBuf>,
     /// What was routed before the start.
     routed: ServiceMap,
@@ -58,7 +61,7 @@ pub(super) struct Tasks {
 
 impl Assembly {
     /// Goes on from what was remembered.
-    pub(super) fn new(description: Description<'_>, metrics: Metrics) -> Self {
+    pub(super) fn new(description: Description<'_>, registry: &mut Registry) -> Self {
         let (args, state_file) = (description.args.clone(), description.state_file());
         let memory = state_file.clone().map(|path| StateFile::new(path).load()).unwrap_or_default();
         let mut routed: ServiceMap = memory.told.clone();
@@ -69,7 +72,8 @@ impl Assembly {
             wake: Arc::default(),
             board: StatusBoard::default(),
             changes: watch::channel(0).0,
-            metrics,
+            metrics: Metrics::new(registry),
+            of_haproxy: HaproxyMetrics::new(registry),
             args,
             state_file,
             routed,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::files::beside;
 use common::telemetry::Chain;
 use tracing::warn;
 
@@ -16,11 +17,11 @@ use crate::certificates::Keeper;
 use crate::edge::EdgeSettings;
 use crate::generators::file_output::FileOutput;
 use crate::generators::haproxy::Haproxy;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::generators::nginx::Nginx;
-use crate::generators::output::beside;
 use crate::generators::prometheus::Prometheus;
 use crate::generators::template::Template;
-use crate::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
 use crate::reconcile::{Policies, Source};
 use crate::synapse::{Config, Loaded, load};
@@ -112,7 +113,7 @@ impl Description<'_> {
     }
 
     /// HAProxy, not looked at yet; `None` where its file is not discover's to write.
-    pub(super) fn haproxy(&self, metrics: Metrics) -> Result<Option<Haproxy>, Failure> {
+    pub(super) fn haproxy(&self, metrics: HaproxyMetrics) -> Result<Option<Haproxy>, Failure> {
         let Some(path) = self.config_file() else { return Ok(None) };
         let edge = self.edge()?.map(|edge| Arc::unwrap_or_clone(edge).with_copies_beside(&path));
         let haproxy = match self.config {

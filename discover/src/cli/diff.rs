@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::Failure;
 use super::args::RunArgs;
 use super::description::Description;
 use super::first::ask;
-use crate::edge::map::RuleChange;
 use crate::generators::Generator;
-use crate::generators::haproxy::changes::ServerChange;
-use crate::generators::haproxy::plan::{Live, Plan};
-use crate::metrics::Metrics;
+use crate::generators::haproxy::file::edge::map::RuleChange;
+use crate::generators::haproxy::turn::changes::ServerChange;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
+use crate::generators::haproxy::turn::plan::{Live, Plan};
 use crate::reconcile::{Admission, Desired};
 
 /// How long the registry may take to answer.
@@ -28,7 +27,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     let mut desired = Desired { services: answers.services, ..Desired::default() };
     let description = Description { args: &args, config: config.as_ref() };
     Admission::new(description.addresses()).admit(&mut desired.services);
-    let Some(mut haproxy) = description.haproxy(Metrics::new(&mut Registry::default()))? else {
+    let Some(mut haproxy) = description.haproxy(HaproxyMetrics::default())? else {
         println!("nothing to do: the config has no haproxy section, or do_writes is false");
         return Ok(());
     };

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use super::Failure;
 use super::source::SourceArgs;
-use crate::generators::haproxy::published::Published;
+use crate::generators::haproxy::file::published::Published;
 
 /// How long the first turn waits for Docker's first word.
 const FIRST_WORD: Duration = Duration::from_secs(3);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::admin::Listen;
 use common::clock;
+use common::files::beside;
 use common::model::Port;
 use tracing::warn;
 
@@ -13,14 +14,13 @@ use super::Failure;
 use super::args::RunArgs;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::Haproxy;
-use crate::generators::haproxy::connection::{Commands, Connection, ProcessMode};
-use crate::generators::haproxy::files::ConfigFiles;
-use crate::generators::haproxy::reload::ReloadPace;
-use crate::generators::haproxy::settings::HaproxySettings;
-use crate::generators::haproxy::synapse::SynapseComposer;
-use crate::generators::haproxy::synapse::state::State;
-use crate::generators::output::beside;
-use crate::metrics::Metrics;
+use crate::generators::haproxy::file::settings::HaproxySettings;
+use crate::generators::haproxy::file::synapse::SynapseComposer;
+use crate::generators::haproxy::file::synapse::state::State;
+use crate::generators::haproxy::turn::connection::{Commands, Connection, ProcessMode};
+use crate::generators::haproxy::turn::files::ConfigFiles;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
+use crate::haproxy::process::pace::ReloadPace;
 use crate::synapse::Config;
 use crate::synapse::types::Haproxy as Top;
 
@@ -28,7 +28,11 @@ use crate::synapse::types::Haproxy as Top;
 ///
 /// # Errors
 /// [`Failure::Usage`] naming the flag.
-pub(super) fn of_flags(args: &RunArgs, edge: Option<EdgeSettings>, metrics: Metrics) -> Result<Haproxy, Failure> {
+pub(super) fn of_flags(
+    args: &RunArgs,
+    edge: Option<EdgeSettings>,
+    metrics: HaproxyMetrics,
+) -> Result<Haproxy, Failure> {
     let (launch, socket, mode) = (args.process.launch(), args.process.socket(), args.process.mode());
     if edge.is_some() && mode == ProcessMode::Files {
         let why = "--edge changes its rules at run time, over HAProxy's socket, which --haproxy files does not have: \
@@ -54,7 +58,7 @@ pub(super) fn of_config(
     path: PathBuf,
     edge: Option<Arc<EdgeSettings>>,
     args: &RunArgs,
-    metrics: Metrics,
+    metrics: HaproxyMetrics,
 ) -> Option<Haproxy> {
     let top = config.haproxy.as_ref()?;
     let composer = SynapseComposer::new(config, remembered(top))?;

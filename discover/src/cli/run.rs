@@ -20,7 +20,6 @@ use super::assembly::{Assembly, Parts, Tasks};
 use super::description::{Description, read};
 use super::lock::lock;
 use super::serve::serve;
-use crate::metrics::Metrics;
 use crate::synapse::{Config, Loaded};
 
 /// How often to look for changes of the config's files.
@@ -41,7 +40,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     lifecycle.listen().map_err(Failure::runtime)?;
     let (cancel, reloads) = (lifecycle.token(), lifecycle.reloads());
     let mut registry = Registry::default();
-    let assembly = Assembly::new(description, Metrics::new(&mut registry));
+    let assembly = Assembly::new(description, &mut registry);
     match loaded {
         None => {
             let parts = parts_of_flags(&assembly, description, &mut lifecycle).await?;
@@ -68,7 +67,7 @@ async fn parts_of_flags(
     lifecycle: &mut Lifecycle,
 ) -> Result<Parts, Failure> {
     let (args, metrics) = (&assembly.args, &assembly.metrics);
-    let mut haproxy = description.haproxy(metrics.clone())?;
+    let mut haproxy = description.haproxy(assembly.of_haproxy.clone())?;
     let published = args.docker_ports.watch(&args.source, assembly.wake.clone(), lifecycle).await?;
     if let (Some(haproxy), Some(published)) = (&mut haproxy, published) {
         haproxy.keep_off(published);
@@ -168,7 +167,7 @@ impl Assembly {
     fn try_out(&self, config: &Config) -> Result<(), Failure> {
         let description = self.described_by(config);
         description.sources()?;
-        description.haproxy(self.metrics.clone())?;
+        description.haproxy(self.of_haproxy.clone())?;
         description.others().map(drop)
     }
 
@@ -177,7 +176,7 @@ impl Assembly {
         Parts {
             sources: or_none(description.sources(), "The sources of this config cannot be made."),
             certificates: or_none(description.certificates(&self.metrics), "The edge has no certificates."),
-            haproxy: or_none(description.haproxy(self.metrics.clone()), "HAProxy of this config cannot be made."),
+            haproxy: or_none(description.haproxy(self.of_haproxy.clone()), "HAProxy of this config cannot be made."),
             others: or_none(description.others(), "The generators of this config cannot be made."),
         }
     }

@@ -8,8 +8,8 @@ use clap::Args;
 use common::model::{Mode, Port};
 
 use super::Failure;
-use crate::generators::haproxy::settings::{HaproxySettings, ListenOn, ListenerShare, PortRanges};
-use crate::generators::haproxy::stats::{Stats, StatsListen, read_users};
+use crate::generators::haproxy::file::settings::{HaproxySettings, ListenOn, ListenerShare, PortRanges};
+use crate::generators::haproxy::file::stats::{Stats, StatsListen, read_users};
 
 /// What haproxy.cfg is to be like.
 #[derive(Debug, Clone, Args)]

@@ -153,29 +153,6 @@ fn tls_of_a_host_goes_to_who_was_there_first_unless_the_operator_has_given_it_to
     );
 }
 
-#[test]
-fn a_wildcard_of_tls_catches_no_host_that_has_routes_or_an_owner() {
-    let settings = sharing(Owners::new([("own.example".parse().unwrap(), vec!["own".parse().unwrap()])].into()));
-    let all = [
-        claims("web", None, &["a.example/x", "*.b.example/", "a.other/"], &settings),
-        passing("db", None, &["*.example", "c.example"]),
-    ]
-    .concat();
-    let map = super::super::RuleMap::of(&decide(&all, &settings, |_| None), &settings, [], |_, _| None);
-    let of_tls: Vec<String> =
-        map.entries().map(|(k, v)| format!("{k} {v}")).filter(|l| l.starts_with("sni=")).collect();
-    assert_eq!(
-        of_tls,
-        [
-            "sni=*.b.example/ nobody",
-            "sni=*.example/ edge:sni:none|-|db",
-            "sni=a.example/ nobody",
-            "sni=c.example/ edge:sni:none|-|db",
-            "sni=own.example/ nobody",
-        ]
-    );
-}
-
 prop_compose! {
     fn any_claims()(
         raw in prop::collection::vec(("[a-d]", prop::option::of(0u64..4), "(\\*\\.)?([ab]\\.)?shop\\.example(/[xy]){0,2}", prop::option::of(-2i32..99), any::<bool>()), 0..12)
@@ -208,13 +185,6 @@ proptest! {
         let (with, without) = (decide(&all, &settings, |_| None), decide(&own, &settings, |_| None));
         prop_assert_eq!(of_owned(&with), of_owned(&without));
         prop_assert!(of_owned(&with).iter().all(|(_, rule)| rule.service == owner));
-        // In the map a host that is owned answers for itself, so that no wildcard gets its requests.
-        let map = super::super::RuleMap::of(&with, &settings, [], |_, _| None);
-        for host in owned {
-            for root in [format!("{host}/"), format!("sni={host}/")] {
-                prop_assert!(map.entries().any(|(key, _)| **key == *root));
-            }
-        }
     }
 
     /// The order in which claims are heard does not count, and each comes to a rule or to a reason.

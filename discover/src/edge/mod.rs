@@ -5,24 +5,19 @@
 //! | [`settings`] | what the operator decides: owners of hosts, rules of the config's own, automatic names |
 //! | [`claims`] | what one service asks for |
 //! | [`mod@decide`] | who gets what, and what the others are told |
-//! | [`map`] | the rules as HAProxy's map has them, and what leads from one map to another |
-//! | [`frontend`] | the frontend and the sections behind it, as text |
-//! | [`told`] | the headers about clients that the edge removes |
+//! | [`sections`] | the names of its sections in haproxy.cfg |
 //!
 //! A request's host is looked up first: the very name, else the longest wildcard above it. Within that host the longest path
-//! counts. So whoever has a rule for a host has nothing to fear from a wildcard, and a host that the config gives to an owner
-//! is nobody else's even while the owner has no rule for it. The same goes for names of TLS that is passed through ([`Way::Sni`]),
-//! which share the hosts' owners.
+//! counts. So a wildcard takes nothing from a host that has a rule of its own. A host that the config gives to an owner stays
+//! that owner's, even while it has no rule. Names of TLS that is passed through ([`Way::Sni`]) follow the same rules and share
+//! the hosts' owners.
 
 pub mod claims;
 pub mod decide;
-pub mod frontend;
-pub mod map;
+pub mod sections;
 pub mod settings;
-pub mod told;
 
 pub use decide::{Lost, Routing, Rule, decide};
-pub use map::RuleMap;
 pub use settings::EdgeSettings;
 
 use std::fmt;

@@ -10,7 +10,7 @@ use common::model::{HostPattern, Port, Route, ServiceName};
 
 use super::Way;
 
-use crate::generators::output::beside;
+use common::files::beside;
 
 /// What the operator decides about the edge.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,12 +7,12 @@ use common::files::Replace;
 use common::model::{Backend, Pool, Status, Transport};
 use tokio::time::Instant;
 
-use super::haproxy::reload::ReloadPace;
-use super::haproxy::synapse::order::Shuffle;
-use super::haproxy::synapse::prepare::Order;
-use super::haproxy::synapse::server::Name;
+use super::haproxy::file::synapse::order::Shuffle;
+use super::haproxy::file::synapse::prepare::Order;
+use super::haproxy::file::synapse::server::Name;
 use super::output::{MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
+use crate::haproxy::process::pace::ReloadPace;
 use crate::reconcile::Desired;
 use crate::synapse::Config;
 use crate::synapse::types::{Nginx as Top, Service};

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::environment;
-use common::files::{FileError, Replace, replace, write_if_changed};
+use common::files::{FileError, Replace, beside, replace, write_if_changed};
 use common::model::ServiceMap;
 use tokio::time::timeout;
 
-use crate::haproxy::check::Group;
+use crate::haproxy::process::check::Group;
 use crate::reconcile::Desired;
 use crate::synapse::types::Service;
 
@@ -138,11 +138,4 @@ impl MadeFrom {
     pub fn settle(&mut self) {
         self.applied = true;
     }
-}
-
-/// A path with something behind its name.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.to_owned().into_os_string();
-    name.push(suffix);
-    name.into()
 }

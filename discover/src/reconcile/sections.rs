@@ -8,8 +8,7 @@ use common::model::ServiceName;
 use common::registry::GeneratorConfigs;
 use tracing::{info, warn};
 
-use crate::edge::frontend::is_reserved;
-use crate::generators::haproxy::synapse::prepare::bind_place;
+use crate::edge::sections::is_reserved;
 use crate::synapse::types::{Haproxy, Service};
 use crate::synapse::{Config, with_registry_sections};
 
@@ -70,13 +69,13 @@ impl Sections {
         if section != new.name.as_str() && (ours || titles.into_iter().any(|title| title == section)) {
             return Err(format!("section {section} is not a service's"));
         }
-        let place = bind_place(&new.haproxy, top);
+        let place = new.haproxy.bind_place(top);
         let others = self.now.iter().enumerate().filter(|(n, s)| *n != at && !s.haproxy.disabled);
         for (_, other) in others {
             if other.haproxy_section() == section || other.name.as_str() == section {
                 return Err(format!("section {section} is service {}'s already", other.name));
             }
-            if let Some(place) = place.as_ref().filter(|p| bind_place(&other.haproxy, top).as_ref() == Some(p)) {
+            if let Some(place) = place.as_ref().filter(|p| other.haproxy.bind_place(top).as_ref() == Some(p)) {
                 return Err(format!("{place} is where service {} listens already", other.name));
             }
         }

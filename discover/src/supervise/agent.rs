@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::args::Options;
 use super::children::Children;
-use crate::haproxy::process::send;
+use crate::haproxy::process::launch::send;
 
 /// What the agent may take to end. Above its own drain deadline, and with HAProxy's grace to be kept below what Docker's `stop` waits.
 pub const AGENT_GRACE: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::SuperviseError;
-use crate::haproxy::process::{Launch, Output};
+use crate::haproxy::process::launch::{Launch, Output};
 
 /// In the agent's environment: where the master CLI of the HAProxy that it is to adopt listens.
 pub const MASTER_ENV: &str = "DISCOVER_HAPROXY_MASTER";

@@ -16,12 +16,12 @@ use super::args::Options;
 use super::children::{Children, Claim};
 use super::file::{FileWatch, POLL, Sight};
 use super::spared::Sparing;
-use crate::generators::haproxy::reload::ReloadPace;
-use crate::haproxy::blame::{Judge, Patience, Verdict, find, gist};
-use crate::haproxy::check::{CheckError, check_by, deadline};
-use crate::haproxy::master::{MasterError, ReloadOutcome};
-use crate::haproxy::ports::{BindRefusal, new_binds_are_free};
-use crate::haproxy::process::{ProcessError, Running, adopt, alive};
+use crate::haproxy::process::blame::{Judge, Patience, Verdict, find, gist};
+use crate::haproxy::process::check::{CheckError, check_by, deadline};
+use crate::haproxy::process::launch::{ProcessError, Running, adopt, alive};
+use crate::haproxy::process::master::{MasterError, ReloadOutcome};
+use crate::haproxy::process::pace::ReloadPace;
+use crate::haproxy::process::ports::{BindRefusal, new_binds_are_free};
 
 /// How often a config is tried to find out whom HAProxy refuses it for.
 const TRIES: usize = 48;

@@ -26,7 +26,7 @@ use tracing::info;
 
 pub use args::{Options, SuperviseArgs};
 
-use crate::haproxy::process::ProcessError;
+use crate::haproxy::process::launch::ProcessError;
 use children::Children;
 
 /// Why supervising ended badly.

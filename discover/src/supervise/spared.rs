@@ -2,12 +2,12 @@
 //!
 //! Who writes the file may not know this HAProxy's version (files mode, two containers), and a registration may have brought words that it
 //! does not take. Suspects are the servers and sections that the last good file does not have; what fails without all of them is the
-//! fault of the whole file. [`crate::haproxy::blame`] finds the guilty ones.
+//! fault of the whole file. [`crate::haproxy::process::blame`] finds the guilty ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
-use crate::haproxy::blame::complaints;
+use crate::haproxy::process::blame::complaints;
 
 /// The file with its suspects. What is left out becomes comments, so that every line keeps its number.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ impl<'a> Sparing<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::haproxy::blame::{Judge, NoFinding, Verdict, find};
+    use crate::haproxy::process::blame::{Judge, NoFinding, Verdict, find};
 
     const FILE: &str = "/d/copy.cfg.candidate";
     const TEXT: &str = "global\n\tmaxconn 9\nlisten web\n\tserver a h:1 check\n\tserver b h:2 what 7\nlisten api\n\tserver c h:3 odd\n";

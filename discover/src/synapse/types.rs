@@ -197,6 +197,15 @@ pub struct ServiceHaproxy {
     pub from_registry: bool,
 }
 
+impl ServiceHaproxy {
+    /// Where its frontend listens: `address:port`, or the address alone where the port is null.
+    pub fn bind_place(&self, top: &Haproxy) -> Option<String> {
+        let port = self.port.as_ref()?;
+        let address = self.bind_address.as_deref().or(top.bind_address.as_deref()).unwrap_or("localhost");
+        Some([Some(address), port.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(":"))
+    }
+}
+
 /// nginx's own section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
@@ -265,7 +274,7 @@ pub struct Template {
     pub max_wait: Option<f64>,
 }
 
-/// The prefix of labels from registrations, unless the config says otherwise.
+/// What the names of labels from registrations begin with, unless the config says otherwise.
 pub const REGISTERED: &str = "label_";
 
 /// Prometheus' targets.

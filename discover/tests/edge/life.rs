@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
+use discover::edge::Way;
 use discover::edge::settings::{ConfigRule, Owners};
-use discover::edge::{RuleMap, Way};
-use discover::haproxy::ops::Op;
+use discover::generators::haproxy::file::edge::RuleMap;
+use discover::haproxy::api::ops::Op;
 
 use super::echo::echo;
 use super::support::world::World;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use discover::haproxy::ops::{Op, SectionName, ServerRef};
+use discover::haproxy::api::ops::{Op, SectionName, ServerRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -140,7 +140,7 @@ async fn on_3_4_a_section_that_a_hand_deleted_or_made_is_made_anew_or_loaded_ove
     }
     assert_eq!(
         world.api().del_section(&name).await.unwrap(),
-        discover::haproxy::runtime::DelOutcome::Deleted,
+        discover::haproxy::api::runtime::DelOutcome::Deleted,
         "HAProxy {}",
         world.version()
     );

@@ -1,7 +1,7 @@
 //! HAProxy's stats page, which strangers reach as they reach the edge.
 
-use discover::generators::haproxy::settings::ListenOn;
-use discover::generators::haproxy::stats::{Stats, read_users};
+use discover::generators::haproxy::file::settings::ListenOn;
+use discover::generators::haproxy::file::stats::{Stats, read_users};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::model::Backend;
-use discover::generators::haproxy::settings::ListenOn;
+use discover::generators::haproxy::file::settings::ListenOn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -19,8 +19,8 @@ use support::traffic::HttpBackend;
 use support::world::{World, backend};
 use support::{free_port, get};
 
-const HEADER: &str = include_str!("../../src/generators/haproxy/templates/header.tera");
-const SECTION: &str = include_str!("../../src/generators/haproxy/templates/section.tera");
+const HEADER: &str = include_str!("../../src/generators/haproxy/file/templates/header.tera");
+const SECTION: &str = include_str!("../../src/generators/haproxy/file/templates/section.tera");
 
 /// One service with one backend, running.
 async fn one_service(mut world: World) -> (World, u16, HttpBackend) {

@@ -19,15 +19,15 @@ async fn dead_servers_stay_down_across_a_reload_and_no_request_fails() {
         world.settle().await;
         let dead = http[1].address;
         http[1].kill();
-        let at = discover::haproxy::ops::ServerRef::new("web", "b1").unwrap();
-        world.api().run(discover::haproxy::ops::Op::HealthDown(at)).await.unwrap();
+        let at = discover::haproxy::api::ops::ServerRef::new("web", "b1").unwrap();
+        world.api().run(discover::haproxy::api::ops::Op::HealthDown(at)).await.unwrap();
         let load = Load::start(port, 4);
         load.flows(50).await;
         world.want("new", vec![backend("n", http[0].address, free_port())]);
         world.turn().await.unwrap();
         assert_eq!(world.reloads(), ["start", "section_added"]);
         let b1 = world.state("b1").await.unwrap();
-        assert_eq!(b1.oper, discover::haproxy::tables::OperState::Stopped, "HAProxy {}, {dead}", world.version());
+        assert_eq!(b1.oper, discover::haproxy::api::tables::OperState::Stopped, "HAProxy {}, {dead}", world.version());
         load.flows(100).await;
         load.finish().await;
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use common::model::{Backend, Mode};
-use discover::generators::haproxy::slices::MOST;
+use discover::generators::haproxy::turn::slices::MOST;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 

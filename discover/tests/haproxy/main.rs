@@ -14,16 +14,16 @@ mod words;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use discover::haproxy::check::{self, CheckError};
-use discover::haproxy::command::Command;
-use discover::haproxy::master::{MasterCli, ReloadOutcome};
-use discover::haproxy::ops::{Op, RefusalKind, SectionName, ServerParams, ServerRef};
-use discover::haproxy::ports::{BindReason, bindable};
-use discover::haproxy::process::{self, ProcessError, adopt};
-use discover::haproxy::runtime::DelOutcome;
-use discover::haproxy::tables::{OperState, ServerState};
-use discover::haproxy::version::Capabilities;
-use support::{Lab, eventually, free_port, get, http_server, making, programs};
+use discover::haproxy::api::command::Command;
+use discover::haproxy::api::ops::{Op, RefusalKind, SectionName, ServerParams, ServerRef};
+use discover::haproxy::api::runtime::DelOutcome;
+use discover::haproxy::api::tables::{OperState, ServerState};
+use discover::haproxy::api::version::Capabilities;
+use discover::haproxy::process::check::{self, CheckError};
+use discover::haproxy::process::launch::{self as process, ProcessError, adopt};
+use discover::haproxy::process::master::{MasterCli, ReloadOutcome};
+use discover::haproxy::process::ports::{BindReason, bindable};
+use support::{Lab, drain, eventually, free_port, get, http_server, making, programs, stat};
 
 const EMPTY: &str = "backend b\n    balance roundrobin\n";
 
@@ -33,6 +33,10 @@ fn server(name: &str) -> ServerRef {
 
 fn params(text: &str) -> ServerParams {
     ServerParams::parse(text).unwrap()
+}
+
+fn add(name: &str, at: SocketAddr, words: &str) -> Op {
+    Op::AddServer(server(name), at, params(words))
 }
 
 fn somewhere() -> SocketAddr {
@@ -51,10 +55,10 @@ async fn a_server_goes_through_its_whole_life_at_run_time() {
             Lab::start(&program, &format!("frontend f\n    bind 127.0.0.1:{port}\n    default_backend b\n{EMPTY}"))
                 .await;
         let mut api = lab.runtime();
-        assert_eq!(api.version().await.unwrap(), lab.version);
-        assert_eq!(api.sections().await.unwrap(), ["b"]);
+        assert_eq!(api.info().await.unwrap().version, lab.version);
+        assert!(api.published().await.unwrap().contains("b"));
 
-        api.add_server(server("s"), backend, params("weight 7 check inter 100ms")).await.unwrap();
+        api.run(add("s", backend, "weight 7 check inter 100ms")).await.unwrap();
         let states = api.servers_state(Some("b")).await.unwrap();
         let s = named(&states, "s");
         assert_eq!((s.addr, s.port, s.weight), (Some(backend.ip()), backend.port(), 7));
@@ -68,7 +72,7 @@ async fn a_server_goes_through_its_whole_life_at_run_time() {
         assert!(named(&states, "s").check.enabled() && !named(&states, "s").admin.in_maintenance());
 
         api.run(Op::SetWeight(server("s"), 200)).await.unwrap();
-        api.run(Op::Drain(server("s"))).await.unwrap();
+        drain(&mut api, "b/s").await;
         let states = api.servers_state(None).await.unwrap();
         assert!(named(&states, "s").admin.draining() && named(&states, "s").weight == 200);
         api.run(Op::Ready(server("s"))).await.unwrap();
@@ -78,7 +82,7 @@ async fn a_server_goes_through_its_whole_life_at_run_time() {
             api.run(Op::SetAddr(server("s"), other)).await.unwrap(); // the second time nothing changes
         }
         assert_eq!(get(port).await, "two");
-        let row = api.stat().await.unwrap().into_iter().find(|r| r.name == "s").unwrap();
+        let row = stat(&mut api).await.into_iter().find(|r| r.name == "s").unwrap();
         assert_eq!((row.weight, row.addr), (Some(200), other.to_string()));
 
         match api.del_server(server("s")).await.unwrap() {
@@ -138,12 +142,11 @@ async fn the_capability_table_agrees_with_the_running_haproxy() {
     for program in programs().into_iter().chain(making()) {
         let lab = Lab::start(&program, &format!("{EMPTY}\ndefaults base\n    mode http\n")).await;
         let (mut api, can) = (lab.runtime(), Capabilities::of(&lab.version));
-        let cookie = api.add_server(server("c"), somewhere(), params("cookie x")).await;
+        let cookie = api.run(add("c", somewhere(), "cookie x")).await;
         assert_eq!(cookie.is_ok(), can.cookie_in_add_server, "{}: {cookie:?}", lab.version);
-        let slow = api.add_server(server("i"), somewhere(), params("check init-state down")).await;
+        let slow = api.run(add("i", somewhere(), "check init-state down")).await;
         assert_eq!(slow.is_ok(), can.init_state, "{}: {slow:?}", lab.version);
-        let pool =
-            api.add_server(server("p"), somewhere(), params("pool-purge-delay 5s pool-max-conn 100 id 77")).await;
+        let pool = api.run(add("p", somewhere(), "pool-purge-delay 5s pool-max-conn 100 id 77")).await;
         assert!(pool.is_ok(), "{}: {pool:?}", lab.version);
         assert_eq!(named(&api.servers_state(None).await.unwrap(), "p").id, 77);
         let [name, defaults] = ["made", "base"].map(|name| SectionName::new(name).unwrap());
@@ -164,7 +167,7 @@ async fn default_server_is_not_inherited_by_servers_added_at_run_time() {
         let body = "backend b\n    balance roundrobin\n    default-server check inter 1s weight 33\n    server file 127.0.0.1:1\n";
         let lab = Lab::start(&program, body).await;
         let mut api = lab.runtime();
-        api.add_server(server("dynamic"), somewhere(), params("")).await.unwrap();
+        api.run(add("dynamic", somewhere(), "")).await.unwrap();
         let states = api.servers_state(None).await.unwrap();
         assert_eq!((named(&states, "file").weight, named(&states, "dynamic").weight), (33, 1), "{}", lab.version);
         assert!(named(&states, "file").check.configured() && !named(&states, "dynamic").check.configured());
@@ -222,11 +225,11 @@ async fn a_busy_server_is_not_deleted_and_its_request_is_finished() {
             Lab::start(&program, &format!("frontend f\n    bind 127.0.0.1:{port}\n    default_backend b\n{EMPTY}"))
                 .await;
         let mut api = lab.runtime();
-        api.add_server(server("s"), backend, params("")).await.unwrap();
+        api.run(add("s", backend, "")).await.unwrap();
         api.run(Op::Ready(server("s"))).await.unwrap();
         let request = tokio::spawn(get(port));
         eventually("the request is in flight", async || {
-            api.stat().await.unwrap().iter().any(|r| r.name == "s" && r.scur == 1)
+            stat(&mut api).await.iter().any(|r| r.name == "s" && r.scur == 1)
         })
         .await;
         api.run(Op::Maint(server("s"))).await.unwrap();

@@ -94,7 +94,8 @@ async fn a_haproxy_that_cannot_start_says_why() {
         assert!(adopt(&lab.launch.master()).await.unwrap().is_none());
     }
     let lab = Lab::new(&programs()[0], EMPTY);
-    let missing = discover::haproxy::process::Launch { program: "/no/such/haproxy".into(), ..lab.launch.clone() };
+    let missing =
+        discover::haproxy::process::launch::Launch { program: "/no/such/haproxy".into(), ..lab.launch.clone() };
     assert!(matches!(missing.spawn().await, Err(ProcessError::Run { .. })));
     assert!(check::version(std::path::Path::new("/no/such/haproxy")).await.is_err());
 }

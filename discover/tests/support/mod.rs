@@ -10,10 +10,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use discover::haproxy::process::{Launch, Output, Running};
-use discover::haproxy::runtime::Runtime;
-use discover::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
-use discover::haproxy::version::Version;
+use discover::haproxy::api::runtime::Runtime;
+use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use discover::haproxy::api::tables::{self, StatRow};
+use discover::haproxy::api::version::Version;
+use discover::haproxy::process::launch::{Launch, Output, Running};
 
 /// HAPROXY_BIN, else the lab's binaries, and the one on PATH: one program for each branch.
 pub fn programs() -> Vec<PathBuf> {
@@ -108,12 +109,23 @@ impl Drop for Lab {
             master.shutdown(std::net::Shutdown::Write).ok()?;
             let mut text = String::new();
             master.read_to_string(&mut text).ok()?;
-            discover::haproxy::procs::Procs::parse(&text).ok().map(|p| p.master.pid)
+            discover::haproxy::process::procs::Procs::parse(&text).ok().map(|p| p.master.pid)
         };
         if let Some(pid) = self.running.as_ref().map(|r| r.master).or_else(ask) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
         }
     }
+}
+
+/// `show stat`.
+pub async fn stat(api: &mut Runtime) -> Vec<StatRow> {
+    api.show(["show", "stat"], tables::stat).await.unwrap()
+}
+
+/// Drains a server by hand: `section/server`.
+pub async fn drain(api: &mut Runtime, server: &str) {
+    let said = api.show(["set", "server", server, "state", "drain"], |said| Ok(said.to_owned())).await;
+    assert_eq!(said.unwrap(), "");
 }
 
 /// A port on 127.0.0.1 that nobody listens on now. It is below those that the system gives out by itself (32768 and up), and test programs that

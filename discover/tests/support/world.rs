@@ -9,18 +9,18 @@ use std::time::Duration;
 use common::model::{Backend, Mode, Pool, ServiceMap, Status};
 use discover::addresses::AddressPolicy;
 use discover::generators::haproxy::Haproxy;
-use discover::generators::haproxy::connection::{Connection, ProcessMode};
-use discover::generators::haproxy::layout::Layout;
-use discover::generators::haproxy::plan::Plan;
-use discover::generators::haproxy::reload::ReloadPace;
-use discover::generators::haproxy::settings::{HaproxySettings, ListenOn, PortRanges};
+use discover::generators::haproxy::file::layout::Layout;
+use discover::generators::haproxy::file::settings::{HaproxySettings, ListenOn, PortRanges};
+use discover::generators::haproxy::turn::connection::{Connection, ProcessMode};
+use discover::generators::haproxy::turn::metrics::HaproxyMetrics;
+use discover::generators::haproxy::turn::plan::Plan;
 use discover::generators::{Generator, Outcome};
-use discover::haproxy::process::Launch;
-use discover::haproxy::runtime::Runtime;
-use discover::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
-use discover::haproxy::tables::ServerState;
-use discover::haproxy::version::{Capabilities, Version};
-use discover::metrics::Metrics;
+use discover::haproxy::api::runtime::Runtime;
+use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use discover::haproxy::api::tables::ServerState;
+use discover::haproxy::api::version::{Capabilities, Version};
+use discover::haproxy::process::launch::Launch;
+use discover::haproxy::process::pace::ReloadPace;
 use discover::reconcile::Desired;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
@@ -187,7 +187,7 @@ impl World {
     pub fn reloads(&self) -> Vec<String> {
         let status = self.haproxy.status();
         let status = status.lock().unwrap();
-        let word = |r: &discover::generators::haproxy::status::ReloadRecord| {
+        let word = |r: &discover::generators::haproxy::turn::status::ReloadRecord| {
             format!("{}{}", r.reasons, if r.error.is_some() { "!" } else { "" })
         };
         status.reloads.iter().rev().map(word).collect()
@@ -266,7 +266,7 @@ fn generator(
 ) -> Haproxy {
     let connection = Connection::new(mode, launch.clone(), socket.to_owned());
     let pace = ReloadPace::new(interval, 0.0);
-    let haproxy = Haproxy::new(settings.clone(), connection, pace, Metrics::new(registry)).unwrap();
+    let haproxy = Haproxy::new(settings.clone(), connection, pace, HaproxyMetrics::new(registry)).unwrap();
     haproxy.with_addresses(AddressPolicy::with_loopback(), None)
 }
 

@@ -1,4 +1,4 @@
-use discover::haproxy::version::{Capabilities, Version};
+use discover::haproxy::api::version::{Capabilities, Version};
 
 use super::*;
 

@@ -85,7 +85,7 @@ proptest! {
             }
         }
         // And it is read back as what it is.
-        let layout = discover::generators::haproxy::layout::Layout::parse(&file);
+        let layout = discover::generators::haproxy::file::layout::Layout::parse(&file);
         prop_assert_eq!(layout.map(|l| l.render()), Some(file));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use common::desired::{Container, ContainerMap, Settings, decide};
 use common::model::{Backend, BackendId, Decoded, ValueFormat, decode, encode};
-use discover::generators::haproxy::synapse::SynapseComposer;
+use discover::generators::haproxy::file::synapse::SynapseComposer;
 use serde_json::{Map, Value, json};
 
 /// A running container whose labels and variables are the lines of `text`: `key=value`, and `$KEY=value` for a variable.
@@ -92,7 +92,7 @@ pub fn config(text: &str) {
 
 /// HAProxy's replies.
 pub fn haproxy(text: &str) {
-    use discover::haproxy::tables;
+    use discover::haproxy::api::tables;
     drop(tables::servers_state(text));
     drop(tables::stat(text));
     drop(tables::info(text));

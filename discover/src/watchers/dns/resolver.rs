@@ -13,7 +13,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::time::timeout;
 
-use super::super::Fault;
+use crate::watchers::Fault;
 
 /// How many targets of one SRV answer, or addresses of one name, are taken; more is no pool.
 const MOST_RECORDS: usize = 10_000;

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::super::teller::{Standing, Teller};
 use super::names::{Names, Round};
 use super::resolver::Resolver;
+use crate::watchers::teller::{Standing, Teller};
 
 /// The first delay after a failure.
 const RETRY: Duration = Duration::from_millis(200);

@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
 use serde_json::Value;
 
-use super::super::Fault;
+use crate::watchers::Fault;
 
 /// The largest answer.
 const MOST_BYTES: usize = 64 << 20;

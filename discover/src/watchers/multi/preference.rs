@@ -8,10 +8,10 @@ use common::watch::Observation;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::super::Fault;
-use super::super::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error};
-use super::super::teller::Standing;
 use super::{Ask, order};
+use crate::watchers::Fault;
+use crate::watchers::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error};
+use crate::watchers::teller::Standing;
 
 /// A watcher that fails for less than this has not failed: a store elects a leader in less.
 const GRACE: Duration = Duration::from_secs(10);

@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::super::Fault;
-use super::super::aws::{Aws, AwsError, AwsKeys};
-use super::super::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error};
-use super::super::teller::Standing;
 use super::Ask;
+use crate::watchers::Fault;
+use crate::watchers::aws::{Aws, AwsError, AwsKeys};
+use crate::watchers::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error};
+use crate::watchers::teller::Standing;
 
 /// What counts before the object was ever read, where there is a watcher of this name: `discovery` beside discovery_multi.
 const PRIMARY: &str = "primary";

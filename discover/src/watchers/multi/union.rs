@@ -6,10 +6,10 @@ use common::model::ServiceName;
 use common::registry::Snapshot;
 use tokio::time::Instant;
 
-use super::super::Fault;
-use super::super::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error, join};
-use super::super::teller::Standing;
 use super::Ask;
+use crate::watchers::Fault;
+use crate::watchers::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error, join};
+use crate::watchers::teller::Standing;
 
 /// All backends of all watchers; of two at one address the earlier watcher's.
 struct Union;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::model::{Backend, Pool, ServiceMap, ServiceName};
-use discover::generators::haproxy::plan::{Applied, Plan, plan};
-use discover::generators::haproxy::synapse::SynapseComposer;
-use discover::haproxy::version::{Capabilities, Version};
+use discover::generators::haproxy::file::synapse::SynapseComposer;
+use discover::generators::haproxy::turn::plan::{Applied, Plan, plan};
+use discover::haproxy::api::version::{Capabilities, Version};
 use discover::reconcile::Policies;
 use discover::synapse::load::load_with;
 use e2e::figures::Figure;

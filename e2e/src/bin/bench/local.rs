@@ -8,21 +8,20 @@ use std::time::{Duration, Instant};
 
 use common::model::{Backend, Mode, Pool};
 use discover::generators::haproxy::Haproxy as Generator;
-use discover::generators::haproxy::connection::{Connection, ProcessMode};
-use discover::generators::haproxy::reload::ReloadPace;
-use discover::generators::haproxy::settings::{HaproxySettings, ListenOn, PortRanges};
+use discover::generators::haproxy::file::settings::{HaproxySettings, ListenOn, PortRanges};
+use discover::generators::haproxy::turn::connection::{Connection, ProcessMode};
+use discover::generators::haproxy::turn::metrics::HaproxyMetrics;
 use discover::generators::{Generator as _, Outcome};
-use discover::haproxy::master::MasterCli;
-use discover::haproxy::process::{Launch, Output};
-use discover::haproxy::runtime::Runtime;
-use discover::haproxy::socket::{Deadlines, Endpoint, RuntimeSocket};
-use discover::metrics::Metrics;
+use discover::haproxy::api::runtime::Runtime;
+use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use discover::haproxy::process::launch::{Launch, Output};
+use discover::haproxy::process::master::MasterCli;
+use discover::haproxy::process::pace::ReloadPace;
 use discover::reconcile::Desired;
 use e2e::haproxy::Haproxy;
 use e2e::process::Process;
 use e2e::scene::PATIENCE;
 use e2e::{Context, Lab, Result, wait};
-use prometheus_client::registry::Registry;
 
 /// discover's own interval between two reloads.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -76,7 +75,7 @@ impl Local {
         };
         let (master, arguments) = (launch.master(), arguments(&launch));
         let connection = Connection::new(ProcessMode::External, launch, socket.clone());
-        let metrics = Metrics::new(&mut Registry::default());
+        let metrics = HaproxyMetrics::default();
         let pace = ReloadPace::new(INTERVAL, 0.1);
         let mut generator = Generator::new(settings, connection, pace, metrics).during("making a generator")?;
         generator.resume().await;

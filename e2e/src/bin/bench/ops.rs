@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use common::model::Backend;
-use discover::haproxy::ops::{Op, ServerParams, ServerRef};
-use discover::haproxy::runtime::{DelOutcome, Runtime};
+use discover::haproxy::api::ops::{Op, ServerParams, ServerRef};
+use discover::haproxy::api::runtime::{DelOutcome, Runtime};
 use e2e::figures::{Figure, Times};
 use e2e::haproxy::{self, Haproxy};
 use e2e::terminal::Terminal;

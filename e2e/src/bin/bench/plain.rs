@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::files::{Replace, replace};
-use discover::haproxy::check::{CHECK_TIMEOUT, check};
-use discover::haproxy::master::{MasterCli, ReloadOutcome};
-use discover::haproxy::process::await_master;
+use discover::haproxy::process::check::{CHECK_TIMEOUT, check};
+use discover::haproxy::process::launch::await_master;
+use discover::haproxy::process::master::{MasterCli, ReloadOutcome};
 use e2e::haproxy::Haproxy;
 use e2e::process::Process;
 use e2e::scene::PATIENCE;

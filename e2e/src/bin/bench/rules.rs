@@ -42,7 +42,7 @@ struct Edge {
     etcd: Etcd,
     server: Server,
     discover: Agent,
-    master: discover::haproxy::master::MasterCli,
+    master: discover::haproxy::process::master::MasterCli,
 }
 
 impl Edge {

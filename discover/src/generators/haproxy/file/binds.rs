@@ -1,0 +1,335 @@
+//! Which ports go into the file: those that HAProxy listens on already, and new ones that a test-bind finds free.
+//!
+//! A port that somebody else has would close every listener for seconds, and `haproxy -c` does not see it (dataplane.md
+//! section 1.3).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::model::{Port, ServiceMap, ServiceName};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::edge::frontend::addresses;
+use super::layout::{Layout, Section};
+use super::ports::{Ports, Shut, Standing, Unlisted, assign};
+use super::published::Published;
+use super::settings::HaproxySettings;
+use super::tenants::{Tenants, WAITS_FOR};
+use crate::haproxy::process::ports::{bindable, tcp_binds};
+
+/// How long a port that was found taken is not tried again.
+/// Short, since a worker outlives its master by a moment.
+const TAKEN_FOR: Duration = Duration::from_secs(1);
+/// How often HAProxy is asked whether any backend works of a service that is held and has a port which another wants.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// The ports of the services, and those that others have.
+#[derive(Debug, Default)]
+pub struct Binds {
+    chosen: Ports,
+    tenants: Tenants,
+    /// What the containers of this host publish, where that is known.
+    published: Published,
+    taken: HashMap<Port, Instant>,
+    /// HAProxy listened on every chosen port the last time.
+    settled: bool,
+    /// The edge's port was found taken, and is tried again then.
+    edge_taken: Option<Instant>,
+    /// A service that is held has a port that another wants: HAProxy is to be asked again then.
+    ask_at: Option<Instant>,
+}
+
+/// What the running HAProxy listens on, as far as is known.
+#[derive(Debug)]
+pub enum Listening<'a> {
+    /// It does not run: every port must be tried.
+    Nothing,
+    /// On what this layout binds, which it has loaded.
+    Layout(&'a Layout),
+    /// It runs, but the file is not known to be what it loaded: on what these texts bind, more or less.
+    Files(&'a [String]),
+    /// It runs elsewhere: trying ports here says nothing.
+    Elsewhere,
+}
+
+impl Binds {
+    /// The ports chosen last.
+    pub fn chosen(&self) -> &Ports {
+        &self.chosen
+    }
+
+    /// Takes over who had which port, from the text of a file of ours.
+    pub fn recall(&mut self, file: &str) {
+        self.tenants.recall(file);
+    }
+
+    /// Keeps off the ports that containers publish.
+    pub fn keep_off(&mut self, published: Published) {
+        self.published = published;
+    }
+
+    /// Of these services those whose port another one wants in vain.
+    pub fn in_the_way(&self, services: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+        if services.is_empty() {
+            return BTreeSet::new();
+        }
+        let winners = self.chosen.unlisted.values().filter_map(Unlisted::winner);
+        winners.filter(|winner| services.contains(*winner)).cloned().collect()
+    }
+
+    /// Gives each service its port. `absent` are those without a backend that is registered or works.
+    pub fn choose(
+        &mut self,
+        services: &ServiceMap,
+        settings: &HaproxySettings,
+        listening: &Listening<'_>,
+        absent: &BTreeSet<ServiceName>,
+        now: Instant,
+    ) {
+        self.taken.retain(|_, until| *until > now);
+        self.tenants.review(services, settings.section_linger.min(WAITS_FOR), now);
+        let edge_taken = self.edge_is_taken(settings, listening, now);
+        let published = match listening {
+            Listening::Elsewhere => BTreeMap::new(),
+            _ if !self.published.is_known() => BTreeMap::new(),
+            _ => self.published.ports(&settings.listen, &self.tenants.ports()),
+        };
+        let assign = |tenants: &Tenants, taken: &HashMap<Port, Instant>| {
+            let taken = taken.keys().map(|port| (*port, Shut::Program));
+            let shut: BTreeMap<Port, Shut> = published.clone().into_iter().chain(taken).collect();
+            Ports { edge_taken, ..assign(services, settings, &Standing { tenants, absent, shut: &shut }) }
+        };
+        let known = matches!(listening, Listening::Layout(_) | Listening::Elsewhere) && self.settled;
+        if known && self.taken.is_empty() && assign(&self.tenants, &self.taken) == self.chosen {
+            return;
+        }
+        let ours = self.ours(listening, settings);
+        let free =
+            |port: Port| settings.listen_of(port).addresses(port).into_iter().all(|address| bindable(address).is_ok());
+        loop {
+            let ports = assign(&self.tenants, &self.taken);
+            let stats = settings.stats_port.filter(|_| !ports.stats_taken);
+            let wanted: Vec<Port> = ports.listed.values().copied().chain(stats).collect();
+            let refused: Vec<Port> = match listening {
+                Listening::Elsewhere => Vec::new(),
+                _ => wanted.iter().copied().filter(|port| !ours.contains(port) && !free(*port)).collect(),
+            };
+            if refused.is_empty() {
+                self.tell(&ports, settings);
+                self.settled = wanted.iter().all(|port| ours.contains(port));
+                self.tenants.take(&ports);
+                self.chosen = ports;
+                return;
+            }
+            self.taken.extend(refused.into_iter().map(|port| (port, now + TAKEN_FOR)));
+        }
+    }
+
+    /// Tells what is new of what does not count.
+    fn tell(&self, ports: &Ports, settings: &HaproxySettings) {
+        for (service, reason) in ports.unlisted.iter().filter(|(s, r)| self.chosen.unlisted.get(*s) != Some(*r)) {
+            warn!(%service, %reason, "Service is not in haproxy.cfg.");
+        }
+        for (service, what) in ports.disputed.iter().filter(|(s, _)| !self.chosen.disputed.contains_key(*s)) {
+            warn!(%service, %what, "Registrations of a service do not agree on its port.");
+        }
+        if let Some(port) = settings.stats_port.filter(|_| ports.stats_taken && !self.chosen.stats_taken) {
+            warn!(%port, "The stats page's port is taken by another program on this host; there is no stats page.");
+        }
+    }
+
+    /// Whether another program has the edge's port; it is then tried again after a while.
+    fn edge_is_taken(&mut self, settings: &HaproxySettings, listening: &Listening<'_>, now: Instant) -> bool {
+        let Some(edge) = &settings.edge else { return false };
+        if self.edge_taken.is_some_and(|until| until > now) {
+            return true;
+        }
+        let ours = match listening {
+            Listening::Elsewhere => return false,
+            Listening::Nothing => BTreeSet::new(),
+            Listening::Layout(layout) => tcp_binds(&layout.footer).into_iter().collect(),
+            Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
+        };
+        let addresses = addresses(edge, &settings.listen);
+        let refused = addresses.iter().find(|address| !ours.contains(*address) && bindable(**address).is_err());
+        if let Some(address) = refused.filter(|_| self.edge_taken.is_none()) {
+            warn!(%address, "The edge's address is taken by another program on this host; it listens nowhere.");
+        }
+        self.edge_taken = refused.map(|_| now + TAKEN_FOR);
+        refused.is_some()
+    }
+
+    /// Whether a service of now wants a port that this section binds.
+    pub fn wants_port_of(&self, section: &Section, settings: &HaproxySettings) -> bool {
+        let mut binds = section.skeleton.lines().filter_map(|l| l.trim_start().strip_prefix("bind "));
+        binds.any(|bind| self.chosen.listed.values().any(|port| settings.listen.binds(*port).iter().any(|b| b == bind)))
+    }
+
+    /// When a port that was taken is to be tried again.
+    pub fn next_due(&self) -> Option<Instant> {
+        let wanted = |port: Port| self.chosen.unlisted.values().any(|why| why.wanted_in_vain() == Some(port));
+        let tenants = self.tenants.next_end(wanted);
+        self.taken.values().copied().chain(self.edge_taken).chain(self.ask_at).chain(tenants).min()
+    }
+
+    /// HAProxy is to be asked again in a while, or need not be.
+    pub fn ask_again(&mut self, is_needed: bool, now: Instant) {
+        self.ask_at = is_needed.then(|| now + ASK_EVERY);
+    }
+
+    /// The ports that HAProxy has on all addresses of the settings.
+    fn ours(&self, listening: &Listening<'_>, settings: &HaproxySettings) -> BTreeSet<Port> {
+        let stats = |address: &SocketAddr| settings.stats_port.is_some_and(|port| port.get() == address.port());
+        let binds = match listening {
+            Listening::Nothing | Listening::Elsewhere => BTreeSet::new(),
+            Listening::Layout(layout) => {
+                let sections = layout.sections.iter().flat_map(|s| tcp_binds(&s.skeleton));
+                // What else the header binds is the operator's, and no service's to take.
+                sections.chain(tcp_binds(&layout.header).into_iter().filter(stats)).collect()
+            }
+            Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
+        };
+        let has = |port: &Port| settings.listen_of(*port).addresses(*port).iter().all(|a| binds.contains(a));
+        let mut ours: BTreeSet<Port> = binds.iter().filter_map(|a| Port::new(a.port())).filter(has).collect();
+        if matches!(listening, Listening::Files(_)) {
+            // It runs, whatever has become of its file: what was chosen for it is taken by nobody but itself.
+            ours.extend(
+                self.chosen.listed.values().copied().chain(settings.stats_port.filter(|_| !self.chosen.stats_taken)),
+            );
+        }
+        ours
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use common::model::{Backend, Pool};
+
+    use super::super::settings::tests_support::settings;
+    use super::*;
+
+    const NONE: BTreeSet<ServiceName> = BTreeSet::new();
+
+    fn wanting(ports: &[u16]) -> ServiceMap {
+        let service = |port: &u16| {
+            let mut backend = Backend::new("a".parse().unwrap(), "127.0.0.1".parse().unwrap(), 9.try_into().unwrap());
+            backend.service_port = Port::new(*port);
+            (format!("s{port}").parse().unwrap(), Arc::new(Pool::new([Arc::new(backend)])))
+        };
+        ports.iter().map(service).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_of_another_program_is_left_out_and_tried_again_later() {
+        let (stranger, free) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let [taken, open] = [&stranger, &free].map(|l| l.local_addr().unwrap().port());
+        drop(free);
+        let (services, settings, mut binds) = (wanting(&[taken, open]), settings(), Binds::default());
+        let listed = |binds: &Binds| binds.chosen().listed.values().map(|p| p.get()).collect::<Vec<_>>();
+        let now = Instant::now();
+        binds.choose(&services, &settings, &Listening::Nothing, &NONE, now);
+        assert_eq!(listed(&binds), [open]);
+        drop(stranger);
+        binds.choose(&services, &settings, &Listening::Nothing, &NONE, now);
+        assert_eq!(listed(&binds), [open], "not tried at every turn");
+        let due = binds.next_due().unwrap();
+        binds.choose(&services, &settings, &Listening::Nothing, &NONE, due);
+        assert_eq!(binds.chosen().listed.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_stats_port_of_another_program_costs_only_the_stats_page_until_it_is_free() {
+        let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stats = Port::new(stranger.local_addr().unwrap().port());
+        let (services, settings, mut binds) =
+            (wanting(&[]), HaproxySettings { stats_port: stats, ..settings() }, Binds::default());
+        let now = Instant::now();
+        binds.choose(&services, &settings, &Listening::Nothing, &NONE, now);
+        assert!(binds.chosen().stats_taken);
+        drop(stranger);
+        let due = binds.next_due().unwrap();
+        binds.choose(&services, &settings, &Listening::Nothing, &NONE, due);
+        assert!(!binds.chosen().stats_taken);
+        let haproxy = TcpListener::bind(("127.0.0.1", stats.unwrap().get())).unwrap();
+        let header = format!("frontend stats\n\tbind {}\n", haproxy.local_addr().unwrap()).into();
+        let layout = Layout { header, ..Layout::default() };
+        Binds::default().choose(&services, &settings, &Listening::Layout(&layout), &NONE, now);
+        binds.choose(&services, &settings, &Listening::Layout(&layout), &NONE, now);
+        assert!(!binds.chosen().stats_taken, "it is HAProxy's own");
+    }
+
+    #[tokio::test]
+    async fn what_haproxy_itself_listens_on_is_not_taken() {
+        let haproxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = haproxy.local_addr().unwrap().port();
+        let (services, settings) = (wanting(&[port]), settings());
+        let skeleton = format!("listen x\n\tbind 127.0.0.1:{port}\n");
+        let section = Section {
+            name: "x".into(),
+            skeleton: skeleton.as_str().into(),
+            servers: vec![],
+            inherited: "".into(),
+            text: Default::default(),
+        };
+        let layout = Layout { sections: vec![Arc::new(section)], ..Layout::default() };
+        let listed = |listening: &Listening<'_>| {
+            let mut binds = Binds::default();
+            binds.choose(&services, &settings, listening, &NONE, Instant::now());
+            binds.chosen().listed.len()
+        };
+        assert_eq!(listed(&Listening::Layout(&layout)), 1);
+        assert_eq!(listed(&Listening::Files(&[skeleton])), 1, "its file was edited, but it runs");
+        assert_eq!(listed(&Listening::Elsewhere), 1);
+        assert_eq!(listed(&Listening::Nothing), 0);
+    }
+
+    #[tokio::test]
+    async fn where_services_get_no_ports_none_is_missed() {
+        let settings = HaproxySettings { service_ports: "none".parse().unwrap(), ..settings() };
+        let mut binds = Binds::default();
+        binds.choose(&wanting(&[80, 80]), &settings, &Listening::Nothing, &NONE, Instant::now());
+        assert_eq!(*binds.chosen(), Ports::default());
+    }
+
+    #[tokio::test]
+    async fn what_was_chosen_for_a_haproxy_that_runs_stays_whatever_became_of_its_file() {
+        let haproxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (services, settings) = (wanting(&[haproxy.local_addr().unwrap().port()]), settings());
+        let (mut binds, now) = (Binds::default(), Instant::now());
+        binds.choose(&services, &settings, &Listening::Elsewhere, &NONE, now);
+        binds.choose(&services, &settings, &Listening::Files(&[]), &NONE, now);
+        assert_eq!(binds.chosen().listed.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_a_stopped_container_publishes_is_kept_off_and_one_that_haproxy_had_first_stays() {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (services, settings) = (wanting(&[free]), settings());
+        let published = |ip: &str| {
+            let address = SocketAddr::new(ip.parse().unwrap(), free);
+            let (_, heard) = tokio::sync::watch::channel(Arc::new([(address, "old-web".into())].into()));
+            Published::told_by(heard)
+        };
+        let listed = |ip: &str, had: bool| {
+            let mut binds = Binds::default();
+            if had {
+                binds.recall(&format!("\n# service s{free}\nlisten x\n\tbind 127.0.0.1:{free}\n"));
+            }
+            binds.keep_off(published(ip));
+            binds.choose(&services, &settings, &Listening::Nothing, &NONE, Instant::now());
+            let told = binds.chosen().unlisted.values().map(ToString::to_string).next();
+            assert!(told.as_ref().is_none_or(|why| why.contains("published by container old-web")), "{told:?}");
+            binds.chosen().listed.len()
+        };
+        for (ip, had, expected) in
+            [("0.0.0.0", false, 0), ("::", false, 0), ("127.0.0.1", false, 0), ("127.0.0.2", false, 1), ("::", true, 1)]
+        {
+            assert_eq!(listed(ip, had), expected, "{ip}, HAProxy was there first: {had}");
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Services as sections, in docker-discover's way: one `listen` for each, on its own port. Pure, and cached: a service
+//! whose pool did not change costs a pointer comparison.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
+use tera::{Context, Tera};
+
+use super::layout::{Layout, Section};
+use super::names::{self, section_name, server_name, service_of};
+use super::ports::Ports;
+use super::server::{Own, Server};
+use super::settings::HaproxySettings;
+use super::stats::StatsUser;
+use super::synapse::Quarantined;
+use crate::haproxy::api::version::Capabilities;
+use crate::haproxy::words::options::{Place, parse};
+use crate::haproxy::words::template::fill;
+use crate::names::Resolved;
+use crate::seniority::mode;
+
+/// A template that cannot be read, parsed or rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The file cannot be read.
+    #[error("reading template {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not Tera, or names what is not there.
+    #[error("template {name:?}")]
+    Tera {
+        /// Which one.
+        name: String,
+        /// Why, with line and column.
+        source: Box<tera::Error>,
+    },
+}
+
+/// Composes the file.
+pub struct Composer {
+    settings: Arc<HaproxySettings>,
+    tera: Tera,
+    header: Arc<str>,
+    /// The same without the stats page.
+    header_without_stats: Arc<str>,
+    /// The names of the header's sections: no service's may be called so.
+    taken: BTreeSet<String>,
+    /// Services that are called so.
+    clashes: Vec<Quarantined>,
+    cache: HashMap<ServiceName, Cached>,
+    /// The mode of each section, also from before a restart: no newcomer changes it.
+    modes: HashMap<ServiceName, Mode>,
+    /// Sections rendered anew since the start.
+    renders: u64,
+}
+
+struct Cached {
+    pool: Arc<Pool>,
+    port: Port,
+    generation: u64,
+    can: Capabilities,
+    section: Arc<Section>,
+    quarantined: Vec<Quarantined>,
+}
+
+const TEMPLATES: [(&str, &str); 2] =
+    [("header.tera", include_str!("templates/header.tera")), ("section.tera", include_str!("templates/section.tera"))];
+
+impl Composer {
+    /// Reads the templates and tries both out.
+    ///
+    /// # Errors
+    /// [`TemplateError`] naming the file.
+    pub fn new(settings: Arc<HaproxySettings>) -> Result<Self, TemplateError> {
+        let mut tera = Tera::new();
+        tera.autoescape_on(Vec::<&str>::new());
+        for (name, ours) in TEMPLATES {
+            let path = settings.templates.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
+            let text = match &path {
+                None => ours.to_owned(),
+                Some(path) => read(path)?,
+            };
+            let shown = path.map_or_else(|| name.to_owned(), |p| p.display().to_string());
+            tera.add_raw_template(name, &text)
+                .map_err(|source| TemplateError::Tera { name: shown, source: Box::new(source) })?;
+        }
+        let (header, cache): (Arc<str>, _) = ("".into(), HashMap::new());
+        let (header_without_stats, taken, clashes) = (header.clone(), BTreeSet::new(), Vec::new());
+        let (modes, renders) = (HashMap::new(), 0);
+        let mut composer = Self { settings, tera, header_without_stats, header, taken, clashes, cache, modes, renders };
+        composer.header = composer.render_header(composer.settings.stats_port)?.into();
+        composer.header_without_stats = composer.render_header(None)?.into();
+        composer.taken = names::of_proxies(&composer.header).map(str::to_owned).collect();
+        if !composer.settings.stats.users.is_empty() && !composer.header.contains("http_auth(") {
+            tracing::warn!(
+                "The template header.tera does not ask for the users of --stats-auth-file (stats_users): everybody may read the stats page."
+            );
+        }
+        composer.skeleton("example", Port::MIN, Mode::Http)?;
+        Ok(composer)
+    }
+
+    /// Takes over from before a restart in which mode each section is.
+    pub fn remember(&mut self, layout: &Layout) {
+        for section in &layout.sections {
+            if let (Some(service), Some(mode)) = (service_of(&section.name), mode_of(&section.skeleton)) {
+                self.modes.insert(service, mode);
+            }
+        }
+    }
+
+    /// Sections rendered anew since the start.
+    pub fn renders(&self) -> u64 {
+        self.renders
+    }
+
+    fn render(&self, name: &str, context: &Context) -> Result<String, TemplateError> {
+        let rendered = self.tera.render(name, context);
+        let mut text =
+            rendered.map_err(|source| TemplateError::Tera { name: name.to_owned(), source: Box::new(source) })?;
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        Ok(text)
+    }
+
+    /// The registrations that the last turn left out.
+    pub fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
+        self.cache.values().flat_map(|cached| &cached.quarantined).chain(&self.clashes)
+    }
+
+    fn render_header(&self, stats_port: Option<Port>) -> Result<String, TemplateError> {
+        let s = &self.settings;
+        let mut context = Context::new();
+        context.insert("maxconn", &s.maxconn);
+        context.insert("listener_maxconn", &s.listener_maxconn);
+        context.insert("socket", &s.socket);
+        context.insert("user", &s.user.as_ref().map(|(user, _)| user));
+        context.insert("group", &s.user.as_ref().map(|(_, group)| group));
+        context.insert("stats", &stats_port.map(|port| s.listen_of(port).binds(port)));
+        context.insert("stats_users", &s.stats.users.iter().map(StatsUser::words).collect::<Vec<_>>());
+        let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
+        for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
+            context.insert(name, &value);
+        }
+        self.render("header.tera", &context)
+    }
+
+    fn skeleton(&self, service: &str, port: Port, mode: Mode) -> Result<String, TemplateError> {
+        let mut context = Context::new();
+        context.insert("service", service);
+        context.insert("port", &port);
+        context.insert("listener_maxconn", &self.settings.listener_maxconn);
+        context.insert("binds", &self.settings.listen.binds(port));
+        context.insert("mode", mode.as_str());
+        self.render("section.tera", &context)
+    }
+
+    /// The layout of these services. A section whose template fails keeps its last form and is reported.
+    pub fn compose(
+        &mut self,
+        services: &ServiceMap,
+        ports: &Ports,
+        names: &Resolved,
+        can: &Capabilities,
+    ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
+        let mut failed = BTreeMap::new();
+        let mut sections = Vec::with_capacity(ports.listed.len());
+        let mut clashes = Vec::new();
+        for (service, port) in &ports.listed {
+            let Some(pool) = services.get(service) else { continue };
+            if !self.taken.is_empty() && self.taken.contains(&*section_name(service)) {
+                clashes.push(clash(service));
+                continue;
+            }
+            let cached = self.cache.get(service);
+            let same = |c: &&Cached| c.port == *port && c.generation == names.generation() && c.can == *can;
+            if let Some(cached) = cached.filter(|c| Arc::ptr_eq(&c.pool, pool)).filter(same) {
+                sections.push(cached.section.clone());
+                continue;
+            }
+            self.renders += 1;
+            match self.section(service, *port, pool, names, can) {
+                Ok((section, quarantined)) => {
+                    let section = match self.cache.remove(service) {
+                        Some(cached) if *cached.section == section => cached.section,
+                        _ => Arc::new(section),
+                    };
+                    let cached = Cached {
+                        pool: pool.clone(),
+                        port: *port,
+                        generation: names.generation(),
+                        can: *can,
+                        section: section.clone(),
+                        quarantined,
+                    };
+                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (service.clone(), mode)));
+                    self.cache.insert(service.clone(), cached);
+                    sections.push(section);
+                }
+                Err(error) => {
+                    sections.extend(self.cache.get(service).map(|c| c.section.clone()));
+                    failed.insert(service.clone(), error);
+                }
+            }
+        }
+        self.renders += u64::from(clashes != self.clashes);
+        self.clashes = clashes;
+        self.cache.retain(|service, _| ports.listed.contains_key(service));
+        self.modes.retain(|service, _| services.contains_key(service));
+        let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
+        (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
+    }
+
+    /// A section as every service's is made, under a name that no section of `layout` has.
+    pub fn sample(&self, layout: &Layout, can: &Capabilities) -> Option<Arc<Section>> {
+        let mut name = String::from("discover-sample");
+        while layout.sections.iter().any(|section| *section.name == *name) {
+            name.push('_');
+        }
+        let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
+        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
+        let server = Server { name: "sample".into(), address, params, weight: 1, maint: false, line: None, own };
+        let (name, inherited, text) = (name.into(), "".into(), Default::default());
+        Some(Arc::new(Section { name, skeleton, servers: vec![server], inherited, text }))
+    }
+
+    fn section(
+        &self,
+        service: &ServiceName,
+        port: Port,
+        pool: &Pool,
+        names: &Resolved,
+        can: &Capabilities,
+    ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
+        let name = section_name(service);
+        let mode = mode(pool, self.settings.default_mode, self.modes.get(service).copied());
+        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
+        let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
+        let place = Place { http_checks, ..Place::of_mode(mode) };
+        let (servers, quarantined) = servers(service, pool, &params, names, &place);
+        let (inherited, text) = ("".into(), Default::default());
+        Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
+    }
+}
+
+/// A service whose section would have the name of one in the operator's header.
+fn clash(service: &ServiceName) -> Quarantined {
+    let server = section_name(service).to_string();
+    let reason = format!("the header has a section {server} already: call one of the two otherwise");
+    Quarantined { service: service.clone(), server, reason }
+}
+
+/// The mode that a section's own lines say.
+fn mode_of(skeleton: &str) -> Option<Mode> {
+    skeleton.lines().find_map(|line| line.trim_start().strip_prefix("mode ")?.trim().parse().ok())
+}
+
+/// What stands on every server's line.
+pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabilities) -> Arc<str> {
+    let mut params = check.to_owned();
+    if let Some(slow_start) = slow_start {
+        let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
+    }
+    if can.needs_pool_settings {
+        params.push_str(" pool-purge-delay 5s pool-max-conn 100");
+    }
+    params.trim().into()
+}
+
+/// The servers of a pool, and the registrations that are left out.
+pub(super) fn servers(
+    service: &ServiceName,
+    pool: &Pool,
+    params: &Arc<str>,
+    names: &Resolved,
+    place: &Place<'_>,
+) -> (Vec<Server>, Vec<Quarantined>) {
+    let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
+    // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
+    let any_up = backends().any(|b| b.status == Status::Up);
+    let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
+    let mut ids = HashSet::new();
+    for backend in backends() {
+        match server(backend, any_up, params, names, place, &mut ids) {
+            Ok(server) => servers.extend(server),
+            Err(reason) => {
+                let server = backend.id.to_string();
+                quarantined.push(Quarantined { service: service.clone(), server, reason });
+            }
+        }
+    }
+    (servers, quarantined)
+}
+
+/// A backend as a server; `None` while its name has no address.
+///
+/// # Errors
+/// What is wrong with the words that its registration asks for.
+fn server(
+    backend: &Backend,
+    any_up: bool,
+    params: &Arc<str>,
+    names: &Resolved,
+    place: &Place<'_>,
+    ids: &mut HashSet<u32>,
+) -> Result<Option<Server>, String> {
+    let ip = match &backend.host {
+        Host::Ip(ip) => *ip,
+        Host::Name(name) => match names.get(name) {
+            Some(ip) => ip,
+            None => return names.refused(name).map_or(Ok(None), |why| Err(why.to_owned())),
+        },
+    };
+    let (name, address) = (server_name(backend.id.as_str()), SocketAddr::new(ip, backend.port.get()));
+    let mut server = match &backend.haproxy_server_options {
+        None => {
+            Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }
+        }
+        Some(options) => {
+            let own = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
+                .and_then(|words| parse(&words, place))
+                .map_err(|why| format!("haproxy_server_options: {why}"))?;
+            if let Some(id) = own.id().filter(|id| !ids.insert(*id)) {
+                return Err(format!("haproxy_server_options: id {id} belongs to another registration"));
+            }
+            let words = own.to_string();
+            let line = format!("server {name} {address} {params} {words}").into();
+            Server { line: None, ..Server::of_line(name, address, line) }.with_own(&words)
+        }
+    };
+    if let Some(weight) = backend.weight {
+        server.weight = weight.get();
+    }
+    if backend.status == Status::Draining && any_up {
+        server.weight = 0;
+    }
+    server.maint |= backend.status == Status::Down;
+    Ok(Some(server))
+}
+
+fn read(path: &Path) -> Result<String, TemplateError> {
+    std::fs::read_to_string(path).map_err(|source| TemplateError::Read { path: path.to_owned(), source })
+}

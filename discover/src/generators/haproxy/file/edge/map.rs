@@ -1,0 +1,296 @@
+//! The rules as HAProxy's map has them: one line for each host and path, `HOST/PATH/ SECTION|FLAGS|SERVICE`.
+//!
+//! The frontend looks `HOST/PATH/` of a request up by its longest beginning (`map_beg`, a tree: ten thousand rules cost no more than
+//! ten); the slash at the end of both makes `/api` cover `/api/x` and not `/apis`. A host whose rules leave paths over has a line of
+//! its own that says [`NOBODY`], so that no wildcard above it gets them. Names of TLS that is passed through are in the same map, as
+//! `sni=NAME/`, which is no host's.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use common::model::{HostPattern, PathPrefix, ServiceName};
+
+use crate::edge::decide::{Routing, Rule};
+use crate::edge::sections::empty;
+use crate::edge::settings::EdgeSettings;
+use crate::edge::{Place, Way};
+use crate::haproxy::api::ops::Op;
+
+/// In the place of a section: nobody serves here, which is answered with 404; TLS is not passed through.
+pub const NOBODY: &str = "nobody";
+/// Begins the key of a name of TLS; no host has such a character.
+pub const SNI: &str = "sni=";
+/// Above so many changes the whole map is put in place at once.
+const MOST_SINGLE_CHANGES: usize = 500;
+
+/// A key and its value.
+pub type Line = (Arc<str>, Arc<str>);
+
+/// The edge's map: what HAProxy's memory holds, and the file that it is loaded from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RuleMap {
+    /// Values by keys.
+    entries: BTreeMap<Arc<str>, Arc<str>>,
+    /// HAProxy has a key twice, or one that is none of ours: it is not known which one counts.
+    tangled: bool,
+}
+
+/// What leads from one map to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleChange {
+    /// These keys get a value (`Some`), a new one where the flag says so, or go (`None`).
+    Keys(Vec<(Arc<str>, Option<Arc<str>>, bool)>),
+    /// All of it is put in place at once.
+    Swap(Arc<RuleMap>),
+}
+
+/// One line's value, read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The section that answers.
+    pub section: &'a str,
+    /// The service behind it.
+    pub service: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// Reads a value; `None` for that of a line without a service.
+    pub fn parse(value: &'a str) -> Option<Self> {
+        let mut parts = value.split('|');
+        let (section, _, service) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { section, service })
+    }
+}
+
+/// The key of a place.
+fn key(place: &Place) -> String {
+    match (place.way, place.path.is_root()) {
+        (Way::Sni, _) => format!("{SNI}{}/", place.host),
+        (Way::Http, true) => format!("{}/", place.host),
+        (Way::Http, false) => format!("{}{}/", place.host, place.path),
+    }
+}
+
+/// The place of a key.
+fn place(key: &str) -> Option<Place> {
+    if let Some(name) = key.strip_prefix(SNI) {
+        return Some(Place::sni(name.strip_suffix('/')?.parse().ok()?));
+    }
+    let at = key.find('/')?;
+    let path = key[at..].strip_suffix('/')?;
+    let path = if path.is_empty() { PathPrefix::root() } else { path.parse().ok()? };
+    Some(Place::http(key[..at].parse().ok()?, path))
+}
+
+/// Whether a key is that of a name of TLS.
+pub fn is_sni(key: &str) -> bool {
+    key.starts_with(SNI)
+}
+
+/// What is done to a request, as letters: `r` redirect to HTTPS, `s` sticky, a digit for the segments stripped; `-` nothing.
+fn flags(rule: &Rule) -> String {
+    let mut flags = String::new();
+    if rule.route.redirect_https {
+        flags.push('r');
+    }
+    if rule.route.sticky {
+        flags.push('s');
+    }
+    if rule.route.strip_prefix && !rule.route.path.is_root() {
+        flags.push_str(&rule.route.path.as_str().matches('/').count().to_string());
+    }
+    if flags.is_empty() { "-".into() } else { flags }
+}
+
+impl RuleMap {
+    /// The map of these rules, and of the `kept` lines of services that are gone. `section_of` says which section holds a service's
+    /// servers; a service without one is answered by [`empty`]. Hosts that the settings give to an owner, and have no rule,
+    /// are nobody's.
+    pub fn of(
+        routing: &Routing,
+        settings: &EdgeSettings,
+        kept: impl IntoIterator<Item = Line>,
+        section_of: impl Fn(Way, &ServiceName) -> Option<Arc<str>>,
+    ) -> Self {
+        let mut entries = BTreeMap::new();
+        let mut sections: HashMap<(Way, &ServiceName), Arc<str>> = HashMap::new();
+        let nobody: Arc<str> = NOBODY.into();
+        let mut floors: Vec<String> = Vec::new();
+        let mut floor = |host: &HostPattern, way| floors.push(key(&Place { way, ..Place::sni(host.clone()) }));
+        for host in settings.owners.hosts() {
+            floor(host, Way::Http);
+            if settings.sni_port.is_some() {
+                floor(host, Way::Sni);
+            }
+        }
+        let mut last: Option<&HostPattern> = None;
+        for (place, rule) in &routing.rules {
+            if place.way == Way::Http && last != Some(&place.host) {
+                last = Some(&place.host);
+                floor(&place.host, Way::Http);
+            }
+            let section = sections.entry((place.way, &rule.service));
+            let none = || empty(place.way).into();
+            let section = section.or_insert_with(|| section_of(place.way, &rule.service).unwrap_or_else(none));
+            let value = format!("{section}|{}|{}", flags(rule), rule.service);
+            entries.insert(key(place).into(), value.into());
+        }
+        entries.extend(kept);
+        if settings.shares_port() {
+            floors.extend(hosts_below_names(routing, &entries).map(|host| key(&Place::sni(host))));
+        }
+        for key in floors {
+            entries.entry(key.into()).or_insert_with(|| nobody.clone());
+        }
+        Self { entries, tangled: false }
+    }
+
+    /// A map of lines as HAProxy shows them or a file has them.
+    pub fn of_entries(lines: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut map = Self::default();
+        for (key, value) in lines {
+            map.tangled |= map.entries.insert(key.into(), value.into()).is_some();
+        }
+        map
+    }
+
+    /// Reads the file; what is no line of ours is passed over.
+    pub fn parse(text: &str) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = lines.filter_map(|line| line.split_once(' '));
+        Self::of_entries(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())))
+    }
+
+    /// The file's text: equal maps give equal bytes.
+    pub fn render(&self) -> String {
+        let size: usize = self.entries.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
+        let mut text = String::with_capacity(size + 64);
+        text.push_str("# Written by discover: the rules of the HTTP edge; edits are undone.\n");
+        for (key, value) in &self.entries {
+            text.extend([key, " ", value, "\n"]);
+        }
+        text
+    }
+
+    /// How many lines there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Keys and values.
+    pub fn entries(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        self.entries.iter()
+    }
+
+    /// Whose a place is.
+    pub fn service_at(&self, place: &Place) -> Option<ServiceName> {
+        let value = self.entries.get(&*key(place))?;
+        Target::parse(value)?.service.parse().ok()
+    }
+
+    /// The sections that services have here, for each way.
+    pub fn sections(&self) -> BTreeMap<(Way, ServiceName), Arc<str>> {
+        let mut found: BTreeMap<(Way, ServiceName), Arc<str>> = BTreeMap::new();
+        for (key, value) in &self.entries {
+            let way = if is_sni(key) { Way::Sni } else { Way::Http };
+            if let Some(target) = Target::parse(value)
+                && let Ok(service) = target.service.parse()
+            {
+                found.entry((way, service)).or_insert_with(|| target.section.into());
+            }
+        }
+        found
+    }
+
+    /// The rules of services for which `stays` says so, at places that `self` has no rule for.
+    pub fn missing_from<'a>(
+        &'a self,
+        now: &'a Routing,
+        stays: impl Fn(&str) -> bool + 'a,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>)> {
+        self.entries.iter().filter(move |(key, value)| {
+            Target::parse(value).is_some_and(|target| stays(target.service))
+                && place(key).is_some_and(|place| !now.rules.contains_key(&place))
+        })
+    }
+
+    /// The part of `self` that can be had while only `sections` run: what points elsewhere stays as it is in `running`.
+    pub fn within(&self, running: &Self, has_section: impl Fn(&str) -> bool) -> Self {
+        let reachable = |value: &str| Target::parse(value).is_none_or(|target| has_section(target.section));
+        let entries = self.entries.iter().map(|(key, value)| match running.entries.get(key) {
+            Some(old) if !reachable(value) => (key.clone(), old.clone()),
+            _ => (key.clone(), value.clone()),
+        });
+        Self { entries: entries.collect(), tangled: false }
+    }
+
+    /// What leads from `self` to `to`; `None` when nothing does.
+    pub fn change_to(&self, to: &Arc<Self>) -> Option<RuleChange> {
+        if self.tangled {
+            return Some(RuleChange::Swap(to.clone()));
+        }
+        // Both are sorted.
+        let (mut keys, mut gone) = (Vec::new(), Vec::new());
+        let (mut old, mut new) = (self.entries.iter().peekable(), to.entries.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+            };
+            let was = if order == Ordering::Greater { None } else { old.next() };
+            let is = if order == Ordering::Less { None } else { new.next() };
+            match (was, is) {
+                (Some((_, was)), Some((_, is))) if Arc::ptr_eq(was, is) || was == is => {}
+                (was, Some((key, value))) => keys.push((key.clone(), Some(value.clone()), was.is_none())),
+                (Some((key, _)), None) => gone.push((key.clone(), None, false)),
+                (None, None) => {}
+            }
+        }
+        // Nothing goes before what takes its place has come.
+        keys.extend(gone);
+        match keys.len() {
+            0 => None,
+            n if n > MOST_SINGLE_CHANGES => Some(RuleChange::Swap(to.clone())),
+            _ => Some(RuleChange::Keys(keys)),
+        }
+    }
+}
+
+/// The hosts with routes that a wildcard of TLS would catch: who has a rule for a host has nothing to fear from one.
+fn hosts_below_names<'a>(
+    routing: &'a Routing,
+    entries: &BTreeMap<Arc<str>, Arc<str>>,
+) -> impl Iterator<Item = HostPattern> + use<'a> {
+    let names = entries.keys().filter_map(|key| place(key)).filter(|place| place.way == Way::Sni);
+    let wild: Vec<HostPattern> = names.map(|place| place.host).filter(|name| name.wildcard().is_some()).collect();
+    let hosts = routing.rules.keys().filter(|place| place.way == Way::Http).map(|place| &place.host);
+    hosts.filter(move |host| wild.iter().any(|name| name.covers(host.as_str()))).cloned()
+}
+
+impl RuleChange {
+    /// The operations on the map at `path`; `None` when all of it is to be put in place at once.
+    pub fn ops(&self, path: &str) -> Option<Vec<Op>> {
+        let Self::Keys(keys) = self else { return None };
+        let op = |(key, value, new): &(Arc<str>, Option<Arc<str>>, bool)| {
+            let (map, key) = (path.to_owned(), key.to_string());
+            match value {
+                None => Op::MapDel { map, key },
+                Some(value) if *new => Op::MapAdd { map, key, value: value.to_string() },
+                Some(value) => Op::MapSet { map, key, value: value.to_string() },
+            }
+        };
+        Some(keys.iter().map(op).collect())
+    }
+}
+
+#[cfg(test)]
+#[path = "map_tests.rs"]
+mod tests;

@@ -1,0 +1,33 @@
+//! haproxy.cfg as a value: what is desired.
+//!
+//! | module | what it holds | I/O |
+//! |---|---|---|
+//! | [`settings`], [`stats`] | what the operator decides | users' file only |
+//! | [`ports`] | which service listens on which port | no |
+//! | [`tenants`] | who has which port, over restarts too | no |
+//! | [`published`] | the ports that containers of this host publish | no |
+//! | [`binds`] | which of those ports can be opened | test-binds only |
+//! | [`composing`] | in whose way the file is composed | no |
+//! | [`compose`] | services as sections | no |
+//! | [`synapse`] | services as sections, in Synapse's way | no |
+//! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
+//! | [`layout`], [`server`] | haproxy.cfg, written and read back | no |
+//! | [`names`] | names of sections and servers, made from the registry's | no |
+//! | [`loops`] | servers that would be HAProxy itself | own addresses only |
+//! | [`lingering`] | sections that outlive their service for a while | no |
+
+pub mod binds;
+pub mod compose;
+pub mod composing;
+pub mod edge;
+pub mod layout;
+pub mod lingering;
+pub mod loops;
+pub mod names;
+pub mod ports;
+pub mod published;
+pub mod server;
+pub mod settings;
+pub mod stats;
+pub mod synapse;
+pub mod tenants;

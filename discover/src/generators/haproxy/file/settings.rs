@@ -1,0 +1,277 @@
+//! What the operator decides about HAProxy.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::model::{Mode, Port};
+
+use super::edge::frontend::Frame;
+use super::stats::Stats;
+use crate::edge::EdgeSettings;
+
+/// What the operator decides about HAProxy, checked.
+#[derive(Debug, Clone)]
+pub struct HaproxySettings {
+    /// haproxy.cfg. Its directory must be writable: the file is replaced by renaming.
+    pub config_file: PathBuf,
+    /// The runtime API's socket, written into the file.
+    pub socket: PathBuf,
+    /// The addresses that services and the stats page listen on.
+    pub listen: ListenOn,
+    /// The port of the stats page, if there is one.
+    pub stats_port: Option<Port>,
+    /// Where it listens, and who may read it.
+    pub stats: Stats,
+    /// Ports that services may open.
+    pub service_ports: PortRanges,
+    /// Ports that they may not, because discover or the edge listens there.
+    pub reserved: BTreeSet<Port>,
+    /// The mode of a section whose registrations do not say.
+    pub default_mode: Mode,
+    /// The check of every server, as words of its line.
+    pub check: String,
+    /// Ramps a new server's weight up over this time.
+    pub slow_start: Option<Duration>,
+    /// `maxconn` of the process.
+    pub maxconn: u32,
+    /// `maxconn` of each listener: what one of them uses up at most.
+    pub listener_maxconn: u32,
+    /// `timeout connect`, `client` and `server`.
+    pub timeouts: [Duration; 3],
+    /// The user and group that HAProxy drops to, when it starts as root.
+    pub user: Option<(String, String)>,
+    /// A directory with `header.tera` or `section.tera` in place of ours.
+    pub templates: Option<PathBuf>,
+    /// How long the section of a service without registrations stays, empty, before a reload removes it.
+    pub section_linger: Duration,
+    /// The HTTP edge, if there is one.
+    pub edge: Option<Arc<EdgeSettings>>,
+}
+
+impl HaproxySettings {
+    /// What listens on `port`: the stats page may have addresses of its own.
+    pub fn listen_of(&self, port: Port) -> &ListenOn {
+        let own = self.stats.listen.as_ref().filter(|_| self.stats_port == Some(port));
+        own.unwrap_or(&self.listen)
+    }
+
+    /// What the edge has in common with the rest of the file.
+    pub fn frame(&self) -> Frame {
+        Frame {
+            listen: self.listen.clone(),
+            timeouts: self.timeouts,
+            check: self.check.clone(),
+            slow_start: self.slow_start,
+            default_mode: self.default_mode,
+            linger: self.section_linger,
+            listener_maxconn: Some(self.listener_maxconn),
+        }
+    }
+}
+
+/// The most connections that one listener has, as a share of the process's (`50%`) or as a number. What one service can use up is
+/// bounded, so that the others and the stats page answer; a share does not depend on how many services there are, which would be a
+/// reload for each new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerShare {
+    /// Of the process's `maxconn`, 1 to 100.
+    Percent(u8),
+    /// From 1.
+    Connections(u32),
+}
+
+/// A text that is no share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a share such as 50% (1% to 100%) nor a number of connections from 1")]
+pub struct ListenerShareError(String);
+
+impl ListenerShare {
+    /// As many connections, of `maxconn` in all.
+    pub fn of(self, maxconn: u32) -> u32 {
+        let most = match self {
+            Self::Percent(share) => u64::from(maxconn) * u64::from(share) / 100,
+            Self::Connections(number) => number.into(),
+        };
+        u32::try_from(most).unwrap_or(maxconn).clamp(1, maxconn.max(1))
+    }
+}
+
+impl Default for ListenerShare {
+    fn default() -> Self {
+        Self::Percent(50)
+    }
+}
+
+impl fmt::Display for ListenerShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(share) => write!(f, "{share}%"),
+            Self::Connections(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl FromStr for ListenerShare {
+    type Err = ListenerShareError;
+    fn from_str(text: &str) -> Result<Self, ListenerShareError> {
+        let read = match text.trim().strip_suffix('%') {
+            Some(share) => share.parse().ok().filter(|share| (1..=100).contains(share)).map(Self::Percent),
+            None => text.trim().parse().ok().filter(|number| *number > 0).map(Self::Connections),
+        };
+        read.ok_or_else(|| ListenerShareError(text.to_owned()))
+    }
+}
+
+/// The addresses to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenOn {
+    /// All, of both families where the host has IPv6.
+    All {
+        /// Whether it has.
+        ipv6: bool,
+    },
+    /// These.
+    These(Vec<IpAddr>),
+}
+
+impl ListenOn {
+    /// All addresses, of the families that this host has.
+    pub fn all() -> Self {
+        Self::All { ipv6: std::net::TcpListener::bind("[::]:0").is_ok() }
+    }
+
+    /// `bind` lines for `port`, without the keyword.
+    pub fn binds(&self, port: Port) -> Vec<String> {
+        match self {
+            Self::All { ipv6: true } => vec![format!(":::{port} v4v6")],
+            Self::All { ipv6: false } => vec![format!("*:{port}")],
+            Self::These(addresses) => addresses.iter().map(|a| SocketAddr::new(*a, port.get()).to_string()).collect(),
+        }
+    }
+
+    /// The same as socket addresses, to try them.
+    pub fn addresses(&self, port: Port) -> Vec<SocketAddr> {
+        let any = |ip: &str| ip.parse::<IpAddr>().ok();
+        let all = match self {
+            Self::All { ipv6: true } => any("::").into_iter().collect(),
+            Self::All { ipv6: false } => any("0.0.0.0").into_iter().collect(),
+            Self::These(addresses) => addresses.clone(),
+        };
+        all.into_iter().map(|ip| SocketAddr::new(ip, port.get())).collect()
+    }
+}
+
+/// Ports such as `8000-8999,443`, or `none`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRanges(Vec<(Port, Port)>);
+
+/// A text that names no ports.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a list of ports or ranges such as 8000-8999,443, nor none")]
+pub struct PortRangesError(String);
+
+impl PortRanges {
+    /// Whether `port` is among them.
+    pub fn contains(&self, port: Port) -> bool {
+        self.0.iter().any(|(low, high)| (low..=high).contains(&&port))
+    }
+
+    /// Whether it is `none`: services are reached over the edge alone.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Default for PortRanges {
+    fn default() -> Self {
+        Self(vec![(Port::MIN, Port::MAX)])
+    }
+}
+
+impl FromStr for PortRanges {
+    type Err = PortRangesError;
+    fn from_str(text: &str) -> Result<Self, PortRangesError> {
+        if text.trim() == "none" {
+            return Ok(Self(Vec::new()));
+        }
+        let range = |part: &str| {
+            let (low, high) = part.split_once('-').unwrap_or((part, part));
+            let range: (Port, Port) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+            (range.0 <= range.1).then_some(range)
+        };
+        let ranges = text.split(',').map(range).collect::<Option<Vec<_>>>();
+        ranges.map(Self).ok_or_else(|| PortRangesError(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests_support {
+    use super::*;
+
+    /// Settings that listen on 127.0.0.1 only.
+    pub fn settings() -> HaproxySettings {
+        HaproxySettings {
+            config_file: "haproxy.cfg".into(),
+            socket: "haproxy.sock".into(),
+            listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
+            stats_port: None,
+            stats: Stats::default(),
+            service_ports: PortRanges::default(),
+            reserved: BTreeSet::new(),
+            default_mode: Mode::Tcp,
+            check: "check".into(),
+            slow_start: None,
+            maxconn: 100,
+            listener_maxconn: 50,
+            timeouts: [Duration::from_secs(1); 3],
+            user: None,
+            templates: None,
+            section_linger: Duration::ZERO,
+            edge: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges_are_read() {
+        let ranges: PortRanges = "443, 8000-8002".parse().unwrap();
+        let inside = |p: u16| ranges.contains(p.try_into().unwrap());
+        assert_eq!([443, 444, 7999, 8000, 8002, 8003].map(inside), [true, false, false, true, true, false]);
+        assert!("none".parse::<PortRanges>().unwrap().is_none() && !ranges.is_none());
+        for bad in ["", "0", "9-8", "a", "1-70000", "1,,2", "none,80"] {
+            assert!(bad.parse::<PortRanges>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_listeners_share_is_a_part_of_the_whole_and_never_nothing() {
+        let of = |text: &str, maxconn| text.parse::<ListenerShare>().unwrap().of(maxconn);
+        assert_eq!(
+            [of("50%", 4096), of("1%", 10), of("100%", 7), of("300", 4096), of("300", 200)],
+            [2048, 1, 7, 300, 200]
+        );
+        assert_eq!(ListenerShare::default().to_string().parse(), Ok(ListenerShare::default()));
+        for bad in ["", "0", "0%", "101%", "-1", "%", "a", "1.5"] {
+            assert!(bad.parse::<ListenerShare>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn binds_cover_both_families_where_there_are_two() {
+        let port = Port::new(80).unwrap();
+        assert_eq!(ListenOn::All { ipv6: true }.binds(port), [":::80 v4v6"]);
+        assert_eq!(
+            ListenOn::These(vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()]).binds(port),
+            ["[::1]:80", "127.0.0.1:80"]
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! HAProxy's processes: how they start, reload and stop, and what they say about a config.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`launch`] | starts, adopts and stops HAProxy |
+//! | [`procs`] | `show proc` |
+//! | [`master`] | the master CLI: reload with a known outcome |
+//! | [`pace`] | when a reload may happen; no I/O |
+//! | [`check`] | `haproxy -c` and `-v` |
+//! | [`blame`] | who is to blame for a config that HAProxy does not take |
+//! | [`ports`] | would HAProxy be able to bind this? |
+//! | [`shortage`] | errors that say nothing about HAProxy: the machine is short of something |
+
+pub mod blame;
+pub mod check;
+pub mod launch;
+pub mod master;
+pub mod pace;
+pub mod ports;
+pub mod procs;
+pub mod shortage;
