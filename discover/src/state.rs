@@ -1,8 +1,9 @@
 //! The state file: what must outlive a restart of discover, written at most once a second.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use common::clock;
 use common::files::{FileError, Replace, replace};
 use common::telemetry::Chain;
 use tokio::time::Instant;
@@ -120,7 +121,7 @@ fn now() -> Stamp {
     let run = read("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
     let uptime = read("/proc/uptime").and_then(|text| text.split_whitespace().next()?.parse().ok());
     let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    Stamp { unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), boot: run.zip(uptime) }
+    Stamp { unix: clock::now(), boot: run.zip(uptime) }
 }
 
 #[cfg(test)]

@@ -353,22 +353,6 @@ fn nearest(key: &str) -> Option<&'static str> {
     if key.len() > 40 {
         return None;
     }
-    let nearest = KEYS.iter().map(|known| (distance(&key, known), *known)).min()?;
+    let nearest = KEYS.iter().map(|known| (strsim::levenshtein(&key, known), *known)).min()?;
     (nearest.0 <= 2).then_some(nearest.1)
-}
-
-/// Levenshtein's distance between two short texts.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

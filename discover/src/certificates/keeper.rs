@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use common::clock::since_1970;
 use common::files::{FileError, Replace, write_if_changed};
 use common::telemetry::Chain;
 use tokio::sync::watch;
@@ -253,10 +254,9 @@ impl Keeper {
 
     /// Each fault once, until it is another one.
     fn tell(&mut self, loaded: &Loaded) {
-        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.metrics.certificate_expiry.clear();
         for certificate in &loaded.certificates {
-            let expiry = i64::try_from(seconds(certificate.facts.not_after)).unwrap_or(i64::MAX);
+            let expiry = i64::try_from(since_1970(certificate.facts.not_after).as_secs()).unwrap_or(i64::MAX);
             let label = CertificateLabel { file: certificate.file.clone() };
             self.metrics.certificate_expiry.get_or_create(&label).set(expiry);
         }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use common::clock;
 use common::model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use common::registry::GeneratorConfigs;
 use serde_json::{Map, Value, json};
@@ -128,7 +128,7 @@ struct Offline<'a> {
 
 impl<'a> Offline<'a> {
     fn new(config: &'a Config, state: Option<&Path>, edge: Option<Arc<EdgeSettings>>) -> Result<Self, Failure> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = clock::now().as_secs();
         let top = config.haproxy.as_deref();
         let path = state.or_else(|| top?.state_file_path.as_deref());
         let state = top.zip(path).map(|(top, path)| {

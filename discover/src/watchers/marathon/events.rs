@@ -1,10 +1,11 @@
 //! Marathon's event stream (server-sent events), one for all watchers of the same URLs. An event carries nothing but that
 //! it is time to look.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::backoff::{Backoff, Jitter};
+use common::sync::lock;
 use common::telemetry::Chain;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -59,7 +60,7 @@ impl Events {
     }
 
     fn begin(&self) {
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reading = lock(&self.reading);
         if reading.is_none() {
             let run = read(self.client.clone(), self.heard.clone());
             *reading = Some(AbortOnDropHandle::new(tokio::spawn(run)));
