@@ -1,6 +1,6 @@
 //! The state file: what must outlive a restart of discover, written at most once a second.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use common::clock;
@@ -40,11 +40,6 @@ impl StateFile {
     /// A file at `path`; does no I/O.
     pub fn new(path: PathBuf) -> Self {
         Self { path, written: None, not_before: None, failing: false }
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// What was remembered; nothing where there is no file, or not one of ours (which is said).
@@ -135,14 +130,14 @@ mod tests {
         assert_eq!(file.load(), Memory::default());
         let now = Instant::now();
         assert_eq!(file.save(1, Memory::default, now).await, None);
-        assert!(file.path().exists());
-        std::fs::remove_file(file.path()).unwrap();
+        assert!(file.path.exists());
+        std::fs::remove_file(&file.path).unwrap();
         assert_eq!(file.save(1, Memory::default, now + EVERY * 9).await, None);
-        assert!(!file.path().exists(), "nothing has changed");
+        assert!(!file.path.exists(), "nothing has changed");
         assert_eq!(file.save(2, Memory::default, now).await, Some(now + EVERY));
-        assert!(!file.path().exists());
+        assert!(!file.path.exists());
         assert_eq!(file.save(2, Memory::default, now + EVERY).await, None);
-        assert!(file.path().exists());
+        assert!(file.path.exists());
         file.hurry();
         assert_eq!(file.save(3, Memory::default, now + EVERY).await, None);
     }
@@ -155,7 +150,7 @@ mod tests {
         assert_eq!(file.save(1, Memory::default, now).await, Some(now + RETRY));
         std::fs::create_dir(dir.path().join("missing")).unwrap();
         assert_eq!(file.save(1, Memory::default, now + RETRY).await, None);
-        std::fs::write(file.path(), "{\"version\":").unwrap();
+        std::fs::write(&file.path, "{\"version\":").unwrap();
         assert_eq!(file.load(), Memory::default());
     }
 }

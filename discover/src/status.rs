@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::certificates::Loaded;
+use crate::certificates::LoadedCertificates;
 use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
@@ -37,7 +37,7 @@ struct Shown {
     /// Watchers below others: shown, never merged.
     inner: Vec<Source>,
     /// The edge's certificates.
-    certificates: Option<watch::Receiver<Arc<Loaded>>>,
+    certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>,
 }
 
 /// What is routed at one moment.
@@ -86,7 +86,7 @@ impl StatusBoard {
     }
 
     /// Shows the edge's certificates.
-    pub fn set_certificates(&self, certificates: Option<watch::Receiver<Arc<Loaded>>>) {
+    pub fn set_certificates(&self, certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>) {
         self.lock().certificates = certificates;
     }
 
@@ -194,7 +194,7 @@ fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec
     keys.chain(desired.barred.iter().map(|(key, why)| json!({"key": key, "reason": why}))).collect()
 }
 
-fn certificates(loaded: &Loaded) -> Value {
+fn certificates(loaded: &LoadedCertificates) -> Value {
     let served = loaded.certificates.iter().map(|certificate| {
         let ends = humantime::format_rfc3339_seconds(certificate.facts.not_after).to_string();
         json!({"file": certificate.source, "names": certificate.facts.names, "ends": ends})

@@ -192,11 +192,11 @@ mod tests {
     use serde_json::json;
 
     const fn key(name: &'static str, kind: Kind) -> Key {
-        Key { name, kind, default: "", origin: Origin::Synapse, doc: "", test: "" }
+        Key::new(name, kind, Origin::Synapse, [""; 3])
     }
 
     const fn ours(name: &'static str, kind: Kind) -> Key {
-        Key { origin: Origin::Ours, ..key(name, kind) }
+        Key::new(name, kind, Origin::Ours, [""; 3])
     }
 
     const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };

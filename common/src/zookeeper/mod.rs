@@ -66,10 +66,10 @@ impl NodeKind {
 /// A session with one ensemble; clones are the same one. It connects when it is first used, and ends without a word when
 /// the last clone is dropped: its ephemeral nodes then live until it runs out. See [`close`](Self::close).
 #[derive(Debug, Clone)]
-pub struct ZooKeeper(Arc<Shared>);
+pub struct ZooKeeper(Arc<SharedSession>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedSession {
     target: Target,
     calls: mpsc::Sender<Call>,
     state: watch::Receiver<State>,
@@ -86,7 +86,7 @@ impl ZooKeeper {
         let (told, state) = watch::channel(State::Connecting { error: None });
         let mailboxes = Arc::<Mailboxes>::default();
         let link = Mutex::new(Some(Link::new(target.clone(), received, told, mailboxes.clone())));
-        Self(Arc::new(Shared { target, calls, state, mailboxes, link, task: OnceLock::new() }))
+        Self(Arc::new(SharedSession { target, calls, state, mailboxes, link, task: OnceLock::new() }))
     }
 
     /// Which ensemble, and which part of it.
@@ -260,7 +260,7 @@ fn present<T>(answer: Result<T, ZkError>) -> Result<Option<T>, ZkError> {
 
 /// The sessions of one process: one for each target, for as long as somebody holds it.
 #[derive(Debug, Clone, Default)]
-pub struct Sessions(Arc<Mutex<HashMap<Target, Weak<Shared>>>>);
+pub struct Sessions(Arc<Mutex<HashMap<Target, Weak<SharedSession>>>>);
 
 impl Sessions {
     /// The session with `target`, shared with whoever else asks for the same one.

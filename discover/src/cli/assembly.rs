@@ -42,7 +42,7 @@ pub(super) struct Assembly {
 
 /// What one agent is made of, not started.
 #[derive(Default)]
-pub(super) struct Parts {
+pub(super) struct AgentParts {
     /// The sources, and the watchers below them.
     pub(super) sources: (Vec<Unstarted>, Vec<Source>),
     pub(super) certificates: Option<Certificates>,
@@ -52,7 +52,7 @@ pub(super) struct Parts {
 }
 
 /// An agent's tasks; each runs until it is cancelled.
-pub(super) struct Tasks {
+pub(super) struct AgentTasks {
     /// Each with the name of its source.
     pub(super) watchers: Vec<(Arc<str>, BoxFuture<'static, Result<(), AnyError>>)>,
     pub(super) certificates: Option<BoxFuture<'static, ()>>,
@@ -81,8 +81,13 @@ impl Assembly {
     }
 
     /// The tasks of the agent that `description` says, made of `parts`.
-    pub(super) fn tasks(&self, description: Description<'_>, parts: Parts, cancel: &CancellationToken) -> Tasks {
-        let Parts { sources: (unstarted, inner), certificates, haproxy, others } = parts;
+    pub(super) fn tasks(
+        &self,
+        description: Description<'_>,
+        parts: AgentParts,
+        cancel: &CancellationToken,
+    ) -> AgentTasks {
+        let AgentParts { sources: (unstarted, inner), certificates, haproxy, others } = parts;
         self.board.set_inner(inner);
         self.board.set_certificates(certificates.as_ref().map(|(keeper, _)| keeper.loaded()));
         self.board.set_haproxy(haproxy.as_ref().map(Haproxy::status));
@@ -95,7 +100,7 @@ impl Assembly {
         let haproxy = haproxy.map(|haproxy| Box::new(haproxy) as Box<dyn TakesTurns>);
         let agent = self.agent(description, sources, haproxy.into_iter().chain(others).collect());
         let turning = cancel.clone();
-        Tasks {
+        AgentTasks {
             watchers,
             certificates: certificates.map(|(keeper, socket)| Box::pin(keeper.run(socket, cancel.clone())) as _),
             turns: Box::pin(async move {

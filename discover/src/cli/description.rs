@@ -13,7 +13,7 @@ use super::haproxy;
 use super::source::Unstarted;
 use crate::addresses::AddressPolicy;
 use crate::agent::TakesTurns;
-use crate::certificates::Keeper;
+use crate::certificates::CertificateKeeper;
 use crate::edge::EdgeSettings;
 use crate::generators::file_output::FileOutput;
 use crate::generators::haproxy::Haproxy;
@@ -24,7 +24,7 @@ use crate::generators::template::Template;
 use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
 use crate::reconcile::{Policies, Source};
-use crate::synapse::{Config, Loaded, load};
+use crate::synapse::{Config, LoadedConfig, load};
 use crate::watchers::configured;
 
 /// The flags, and the config that comes before them.
@@ -35,10 +35,10 @@ pub(super) struct Description<'a> {
 }
 
 /// Keeps the edge's certificates, over HAProxy's socket if it is to be used.
-pub(super) type Certificates = (Keeper, Option<RuntimeSocket>);
+pub(super) type Certificates = (CertificateKeeper, Option<RuntimeSocket>);
 
 /// Reads the config and everything that follows from it, or says all that is wrong.
-pub(super) fn read(path: &Path) -> Result<Loaded, String> {
+pub(super) fn read(path: &Path) -> Result<LoadedConfig, String> {
     let loaded = load(path).map_err(|e| format!("the config is wrong\n{e}"))?;
     configured(&loaded.config).map_err(|e| format!("the config is wrong\n{e}"))?;
     for note in loaded.warnings.iter().chain(&loaded.notices) {
@@ -92,7 +92,9 @@ impl Description<'_> {
     pub(super) fn certificates(&self, metrics: &Metrics) -> Result<Option<Certificates>, Failure> {
         let (Some(path), Some(edge)) = (self.config_file(), self.edge()?) else { return Ok(None) };
         let edge = Arc::unwrap_or_clone(edge).with_copies_beside(&path);
-        let Some(mut keeper) = Keeper::of(&edge, metrics).map_err(|e| Failure::usage(&e))? else { return Ok(None) };
+        let Some(mut keeper) = CertificateKeeper::of(&edge, metrics).map_err(|e| Failure::usage(&e))? else {
+            return Ok(None);
+        };
         keeper.refresh().map_err(Failure::runtime)?;
         Ok(Some((keeper, self.socket())))
     }

@@ -26,7 +26,7 @@ use crate::generators::template;
 use crate::generators::{Generator, output};
 use crate::reconcile::{Desired, Policies};
 use crate::synapse::types::Service;
-use crate::synapse::{Config, Loaded, load, registration};
+use crate::synapse::{Config, LoadedConfig, load, registration};
 
 /// Flags of `discover render`.
 #[derive(Debug, Args)]
@@ -96,7 +96,7 @@ pub async fn render(args: &RenderArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure::Usage`] with every problem.
-pub(super) fn loaded(path: &Path) -> Result<Loaded, Failure> {
+pub(super) fn loaded(path: &Path) -> Result<LoadedConfig, Failure> {
     let loaded = load(path).map_err(|e| Failure::Usage(format!("the config is wrong\n{e}")))?;
     for note in &loaded.warnings {
         eprintln!("discover: warning: {note}");

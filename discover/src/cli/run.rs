@@ -16,11 +16,11 @@ use tracing::{error, info};
 
 use super::Failure;
 use super::args::RunArgs;
-use super::assembly::{Assembly, Parts, Tasks};
+use super::assembly::{AgentParts, AgentTasks, Assembly};
 use super::description::{Description, read};
 use super::lock::lock;
 use super::serve::serve;
-use crate::synapse::{Config, Loaded};
+use crate::synapse::{Config, LoadedConfig};
 
 /// How often to look for changes of the config's files.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     lifecycle.supervise().await.map_err(Failure::runtime)
 }
 
-fn first(args: &RunArgs, path: &Path) -> Result<Loaded, Failure> {
+fn first(args: &RunArgs, path: &Path) -> Result<LoadedConfig, Failure> {
     args.source.no_owners("--config, which has a key owners")?;
     read(path).map_err(Failure::Usage)
 }
@@ -65,7 +65,7 @@ async fn parts_of_flags(
     assembly: &Assembly,
     description: Description<'_>,
     lifecycle: &mut Lifecycle,
-) -> Result<Parts, Failure> {
+) -> Result<AgentParts, Failure> {
     let (args, metrics) = (&assembly.args, &assembly.metrics);
     let mut haproxy = description.haproxy(assembly.of_haproxy.clone())?;
     let published = args.docker_ports.watch(&args.source, assembly.wake.clone(), lifecycle).await?;
@@ -73,11 +73,11 @@ async fn parts_of_flags(
         haproxy.keep_off(published);
     }
     let certificates = description.certificates(metrics)?;
-    Ok(Parts { sources: description.sources()?, certificates, haproxy, others: description.others()? })
+    Ok(AgentParts { sources: description.sources()?, certificates, haproxy, others: description.others()? })
 }
 
 /// Makes the tasks part of `lifecycle`: one that fails ends the run.
-fn own(tasks: Tasks, source: &'static str, lifecycle: &mut Lifecycle) {
+fn own(tasks: AgentTasks, source: &'static str, lifecycle: &mut Lifecycle) {
     for (_, watcher) in tasks.watchers {
         lifecycle.spawn(source, watcher);
     }
@@ -91,7 +91,7 @@ fn own(tasks: Tasks, source: &'static str, lifecycle: &mut Lifecycle) {
 }
 
 /// Runs the tasks by themselves: a watcher that gives up leaves its last answer.
-fn side_by_side(tasks: Tasks) -> JoinSet<()> {
+fn side_by_side(tasks: AgentTasks) -> JoinSet<()> {
     let mut all = JoinSet::new();
     for (source, watcher) in tasks.watchers {
         all.spawn(async move {
@@ -110,7 +110,7 @@ impl Assembly {
     /// Runs one config after the other until `cancel`.
     async fn follow(
         self,
-        mut loaded: Loaded,
+        mut loaded: LoadedConfig,
         mut reloads: watch::Receiver<u64>,
         cancel: CancellationToken,
     ) -> Result<(), Infallible> {
@@ -134,7 +134,7 @@ impl Assembly {
     }
 
     /// The next good config; a bad one is reported and passed over.
-    async fn next_config(&self, now: &Loaded, reloads: &mut watch::Receiver<u64>) -> Loaded {
+    async fn next_config(&self, now: &LoadedConfig, reloads: &mut watch::Receiver<u64>) -> LoadedConfig {
         let path = self.args.config.as_deref().unwrap_or(Path::new(""));
         let mut seen = stamps(&now.files);
         loop {
@@ -172,8 +172,8 @@ impl Assembly {
     }
 
     /// The parts of a config that was tried out: one that cannot be made all the same is reported and left out.
-    fn parts_of_config(&self, description: Description<'_>) -> Parts {
-        Parts {
+    fn parts_of_config(&self, description: Description<'_>) -> AgentParts {
+        AgentParts {
             sources: or_none(description.sources(), "The sources of this config cannot be made."),
             certificates: or_none(description.certificates(&self.metrics), "The edge has no certificates."),
             haproxy: or_none(description.haproxy(self.of_haproxy.clone()), "HAProxy of this config cannot be made."),

@@ -192,7 +192,7 @@ impl Aws {
         if status.is_success() {
             return Ok(text);
         }
-        let Refusal { code, message } = refusal(&text);
+        let AwsRefusal { code, message } = refusal(&text);
         Err(AwsError::Refused { service, status: status.as_u16(), code, message })
     }
 }
@@ -209,7 +209,7 @@ fn encode(text: &str) -> PercentEncode<'_> {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Refusal {
+struct AwsRefusal {
     #[serde(rename = "Code")]
     code: String,
     #[serde(rename = "Message")]
@@ -217,13 +217,13 @@ struct Refusal {
 }
 
 /// EC2 wraps its error twice, S3 does not.
-fn refusal(text: &str) -> Refusal {
+fn refusal(text: &str) -> AwsRefusal {
     let bare = text.find("<Error>").and_then(|at| text[at..].find("</Error>").map(|end| &text[at..at + end + 8]));
-    let read: Option<Refusal> = bare.and_then(|xml| from_str(xml).ok());
+    let read: Option<AwsRefusal> = bare.and_then(|xml| from_str(xml).ok());
     let shown = |t: &str| t.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
     match read {
-        Some(Refusal { code, message }) => Refusal { code: shown(&code), message: shown(&message) },
-        None => Refusal { code: String::new(), message: shown(text) },
+        Some(AwsRefusal { code, message }) => AwsRefusal { code: shown(&code), message: shown(&message) },
+        None => AwsRefusal { code: String::new(), message: shown(text) },
     }
 }
 

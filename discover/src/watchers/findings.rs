@@ -63,16 +63,6 @@ impl Findings {
         }
     }
 
-    /// How many backends there are.
-    pub fn len(&self) -> usize {
-        self.backends.len()
-    }
-
-    /// Whether no backend was found.
-    pub fn is_empty(&self) -> bool {
-        self.backends.is_empty()
-    }
-
     /// The answer: the service's pool, though it be empty.
     pub fn answer(self) -> Answer {
         let pool = Arc::new(Pool::new(self.backends));

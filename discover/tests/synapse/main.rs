@@ -27,17 +27,17 @@ use discover::generators::haproxy::file::synapse::state::State;
 use discover::reconcile::{Desired, Policies};
 use discover::synapse::load::load_with;
 use discover::synapse::types::Service;
-use discover::synapse::{Config, ConfigError, Loaded};
+use discover::synapse::{Config, ConfigError, LoadedConfig};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// Reads a config that is given as a value.
-fn load(config: &Value) -> Result<Loaded, ConfigError> {
+fn load(config: &Value) -> Result<LoadedConfig, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     load_in(dir.path(), config)
 }
 
-fn load_in(dir: &Path, config: &Value) -> Result<Loaded, ConfigError> {
+fn load_in(dir: &Path, config: &Value) -> Result<LoadedConfig, ConfigError> {
     let path = dir.join("synapse.json");
     std::fs::write(&path, config.to_string()).unwrap();
     load_with(&path, &|_| None)

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::client::Client;
+use super::client::MarathonClient;
 
 /// A longer line is no event.
 const MOST_LINE: usize = 4 << 20;
@@ -35,7 +35,7 @@ enum Heard {
 /// The stream; it begins with the first listener that waits, and ends with the last one.
 #[derive(Debug)]
 pub struct Events {
-    client: Client,
+    client: MarathonClient,
     heard: broadcast::Sender<Heard>,
     reading: Mutex<Option<AbortOnDropHandle<()>>>,
 }
@@ -50,7 +50,7 @@ pub struct Listener {
 
 impl Events {
     /// Not begun yet.
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: MarathonClient) -> Self {
         Self { client, heard: broadcast::channel(WAITING).0, reading: Mutex::new(None) }
     }
 
@@ -85,7 +85,7 @@ impl Listener {
 }
 
 /// Reads the stream for ever.
-async fn read(client: Client, heard: broadcast::Sender<Heard>) {
+async fn read(client: MarathonClient, heard: broadcast::Sender<Heard>) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).with_jitter(Jitter::Equal);
     loop {
         match client.events().await {

@@ -15,9 +15,9 @@ const MOST: usize = 8;
 
 /// The nodes of each session; clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Owners(Arc<Mutex<HashMap<i64, BTreeSet<ZkPath>>>>);
+pub struct SessionOwners(Arc<Mutex<HashMap<i64, BTreeSet<ZkPath>>>>);
 
-impl Owners {
+impl SessionOwners {
     /// The node belongs to that session.
     pub fn note(&self, session: i64, node: &ZkPath) {
         if session != 0 {
