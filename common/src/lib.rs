@@ -22,6 +22,7 @@
 //! | [`telemetry`] | logs, error chains, metrics registry | yes |
 //! | [`trouble`] | what was said of a fault that lasts | no |
 //! | [`files`] | atomic replacement of a file | yes |
+//! | [`clock`], [`sync`] | the wall clock since 1970, a mutex without poison | the clock |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
 //! | `testing` | real daemons for tests (feature `testing`) | yes |
 //! | [`tls`] | the process's TLS implementation | no |
@@ -32,6 +33,7 @@ pub mod admin;
 pub mod backoff;
 pub mod checks;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod debounce;
 pub mod desired;
@@ -47,6 +49,7 @@ pub mod program;
 pub mod readiness;
 pub mod registry;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

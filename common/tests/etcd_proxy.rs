@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::model::Prefix;
-use common::registry::{Follower, News};
+use common::registry::{Follower, Followed};
 use common::store::etcd::{EtcdConfig, EtcdStore, Timeouts, parse_endpoints};
 use common::store::{KeepAlive, Op, Store};
 use common::testing::etcd::{Etcd, binaries};
@@ -56,7 +56,7 @@ async fn through_etcds_own_proxy_a_quiet_registry_makes_no_error_and_a_change_ar
         };
         timeout(PATIENCE, steps).await.expect("it goes on while nothing happens");
         store.put_all(vec![Op::put("/backends/web/b", *b"h:2", Some(lease))]).await.unwrap();
-        let arrives = async { while follower.step().await.unwrap() != News::Changed {} };
+        let arrives = async { while follower.step().await.unwrap() != Followed::Changed {} };
         timeout(PATIENCE, arrives).await.expect("a change arrives");
         assert_eq!(follower.snapshot().services["web"].backends().len(), 2);
         store.keep_alive(lease).await.unwrap().beat().await.unwrap();

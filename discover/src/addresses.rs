@@ -64,7 +64,7 @@ pub struct AddressPolicy {
 
 /// Why an address is refused; says what would allow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AddressRefusal {
     /// An address of no single host: unspecified, multicast or broadcast. Nothing allows it.
     Nobody(&'static str),
     /// 127.0.0.0/8, ::1.
@@ -77,7 +77,7 @@ pub enum Refusal {
     NotListed,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for AddressRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody(kind) => write!(f, "{kind} address, at which no backend can be"),
@@ -106,14 +106,14 @@ impl AddressPolicy {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn judge(&self, ip: IpAddr) -> Result<(), Refusal> {
+    pub fn judge(&self, ip: IpAddr) -> Result<(), AddressRefusal> {
         let ip = ip.to_canonical();
         self.judge_kind(ip)?;
         carried(ip).map_or(Ok(()), |v4| self.judge_kind(v4.into()))?;
         let mut listed = self.rules.iter().filter(|rule| rule.allowed).peekable();
         match listed.peek().is_none() || self.loopback && ip.is_loopback() || listed.any(|r| r.network.contains(ip)) {
             true => Ok(()),
-            false => Err(Refusal::NotListed),
+            false => Err(AddressRefusal::NotListed),
         }
     }
 
@@ -121,7 +121,7 @@ impl AddressPolicy {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn judge_host(&self, host: &Host) -> Result<(), Refusal> {
+    pub fn judge_host(&self, host: &Host) -> Result<(), AddressRefusal> {
         match host {
             Host::Ip(ip) => self.judge(*ip),
             Host::Name(name) => spelled(name).map_or(Ok(()), |ip| self.judge(ip)),
@@ -129,17 +129,17 @@ impl AddressPolicy {
     }
 
     /// What kind of address it is, and whether its network is excluded.
-    fn judge_kind(&self, ip: IpAddr) -> Result<(), Refusal> {
+    fn judge_kind(&self, ip: IpAddr) -> Result<(), AddressRefusal> {
         let link_local = match ip {
-            IpAddr::V4(ip) if ip.octets()[0] == 0 => return Err(Refusal::Nobody("an unspecified")), // RFC 1122: 0.0.0.0/8
-            IpAddr::V4(Ipv4Addr::BROADCAST) => return Err(Refusal::Nobody("a broadcast")),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => return Err(Refusal::Nobody("an unspecified")),
-            _ if ip.is_multicast() => return Err(Refusal::Nobody("a multicast")),
+            IpAddr::V4(ip) if ip.octets()[0] == 0 => return Err(AddressRefusal::Nobody("an unspecified")), // RFC 1122: 0.0.0.0/8
+            IpAddr::V4(Ipv4Addr::BROADCAST) => return Err(AddressRefusal::Nobody("a broadcast")),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => return Err(AddressRefusal::Nobody("an unspecified")),
+            _ if ip.is_multicast() => return Err(AddressRefusal::Nobody("a multicast")),
             IpAddr::V4(ip) => ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
         };
         if let Some(rule) = self.rules.iter().find(|rule| !rule.allowed && rule.network.contains(ip)) {
-            return Err(Refusal::Excluded(rule.network));
+            return Err(AddressRefusal::Excluded(rule.network));
         }
         // A wide network such as 0.0.0.0/0 does not mean these; one that lies within them does.
         let listed = |kinds: [&str; 2]| {
@@ -148,8 +148,10 @@ impl AddressPolicy {
             self.rules.iter().any(|r| r.allowed && r.network.contains(ip) && within(&r.network))
         };
         match () {
-            () if ip.is_loopback() && !self.loopback && !listed(["127.0.0.0/8", "::1"]) => Err(Refusal::Loopback),
-            () if link_local && !listed(["169.254.0.0/16", "fe80::/10"]) => Err(Refusal::LinkLocal),
+            () if ip.is_loopback() && !self.loopback && !listed(["127.0.0.0/8", "::1"]) => {
+                Err(AddressRefusal::Loopback)
+            }
+            () if link_local && !listed(["169.254.0.0/16", "fe80::/10"]) => Err(AddressRefusal::LinkLocal),
             () => Ok(()),
         }
     }

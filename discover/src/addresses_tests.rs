@@ -6,7 +6,7 @@ fn policy(rules: &[&str]) -> AddressPolicy {
     AddressPolicy::new(rules.iter().map(|r| r.parse().unwrap()).collect(), false, false)
 }
 
-fn judged(policy: &AddressPolicy, host: &str) -> Result<(), Refusal> {
+fn judged(policy: &AddressPolicy, host: &str) -> Result<(), AddressRefusal> {
     policy.judge_host(&host.parse().unwrap())
 }
 
@@ -37,11 +37,11 @@ fn what_is_no_hosts_address_is_refused_in_every_spelling_and_whatever_is_listed(
         for ip in never.map(|ip| ip.parse().unwrap()) {
             // `::0.0.0.0` is `::`, and `::0.0.0.1` is `::1`.
             for host in spellings(ip) {
-                assert!(matches!(judged(&rules, &host), Err(Refusal::Nobody(_))), "{host}");
+                assert!(matches!(judged(&rules, &host), Err(AddressRefusal::Nobody(_))), "{host}");
             }
         }
         for host in ["::", "[::]", "ff02::1", "ff0e::1"] {
-            assert!(matches!(judged(&rules, host), Err(Refusal::Nobody(_))), "{host}");
+            assert!(matches!(judged(&rules, host), Err(AddressRefusal::Nobody(_))), "{host}");
         }
     }
 }
@@ -54,33 +54,33 @@ fn loopback_is_refused_in_every_spelling_unless_it_is_allowed() {
     hosts.extend(names.map(str::to_owned));
     for host in &hosts {
         for refusing in [policy(&[]), policy(&["0.0.0.0/0", "::/0"]), policy(&["10.0.0.0/8"])] {
-            assert_eq!(judged(&refusing, host), Err(Refusal::Loopback), "{host}");
+            assert_eq!(judged(&refusing, host), Err(AddressRefusal::Loopback), "{host}");
         }
         assert_eq!(judged(&AddressPolicy::with_loopback(), host), Ok(()), "{host}");
         assert_eq!(judged(&AddressPolicy::new(Vec::new(), false, true), host), Ok(()), "{host}");
         let listing = AddressPolicy::new(vec!["10.0.0.0/8".parse().unwrap()], false, true);
-        assert_eq!(judged(&listing, host), Err(Refusal::Loopback), "{host}: the operator lists what counts");
+        assert_eq!(judged(&listing, host), Err(AddressRefusal::Loopback), "{host}: the operator lists what counts");
     }
     assert_eq!(judged(&policy(&["127.0.0.0/8"]), "127.0.0.9"), Ok(()));
-    assert_eq!(judged(&policy(&["127.0.0.1", "10.0.0.0/8"]), "127.0.0.9"), Err(Refusal::Loopback));
+    assert_eq!(judged(&policy(&["127.0.0.1", "10.0.0.0/8"]), "127.0.0.9"), Err(AddressRefusal::Loopback));
 }
 
 #[test]
 fn link_local_addresses_need_a_network_of_their_own() {
     for host in spellings("169.254.169.254".parse().unwrap()).iter().map(String::as_str).chain(["fe80::1", "febf::1"]) {
         for refusing in [policy(&[]), policy(&["0.0.0.0/0", "::/0"]), AddressPolicy::with_loopback()] {
-            assert_eq!(judged(&refusing, host), Err(Refusal::LinkLocal), "{host}");
+            assert_eq!(judged(&refusing, host), Err(AddressRefusal::LinkLocal), "{host}");
         }
     }
     assert_eq!(judged(&policy(&["169.254.7.0/24"]), "169.254.7.9"), Ok(()));
-    assert_eq!(judged(&policy(&["169.254.7.0/24"]), "169.254.169.254"), Err(Refusal::LinkLocal));
+    assert_eq!(judged(&policy(&["169.254.7.0/24"]), "169.254.169.254"), Err(AddressRefusal::LinkLocal));
     assert_eq!(judged(&policy(&["fe80::/10"]), "fe80::1"), Ok(()));
 }
 
 #[test]
 fn networks_are_listed_and_excluded() {
     let some = policy(&["10.0.0.0/8", "!10.0.9.0/24", "fd00::/8"]);
-    let excluded = Err(Refusal::Excluded("10.0.9.0/24".parse().unwrap()));
+    let excluded = Err(AddressRefusal::Excluded("10.0.9.0/24".parse().unwrap()));
     assert_eq!(judged(&some, "10.1.2.3"), Ok(()));
     assert_eq!(judged(&some, "::ffff:10.1.2.3"), Ok(()), "it is an IPv4 address");
     assert_eq!(judged(&some, "fd00::9"), Ok(()));
@@ -88,7 +88,7 @@ fn networks_are_listed_and_excluded() {
         assert_eq!(judged(&some, &host), excluded, "{host}");
     }
     for host in ["11.0.0.1", "2001:db8::1", "64:ff9b::10.1.2.3"] {
-        assert_eq!(judged(&some, host), Err(Refusal::NotListed), "{host}");
+        assert_eq!(judged(&some, host), Err(AddressRefusal::NotListed), "{host}");
     }
     let but_one = policy(&["!fd00:ec2::254"]);
     assert!(judged(&but_one, "fd00:ec2::254").is_err() && judged(&but_one, "fd00:ec2::253").is_ok());

@@ -1,44 +1,38 @@
-//! The running agent: watchers feed it, each turn brings the generators to what they say.
+//! The running agent: watchers feed it, and each turn brings the generators to what they say.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::debounce::Debounce;
-use common::model::ServiceMap;
+use common::registry::Snapshot;
+use common::watch::Observation;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::metrics::{Metrics, SourceLabel};
-use crate::reconcile::{Admission, Desired, Emptied, Guard, LeftOut, Limits, Memory, Policies, Source, merge};
+use crate::reconcile::{Merged, Reconciler, Source, merge};
 use crate::state::StateFile;
-use crate::status::Shared;
-pub use crate::turns::Turn;
-use crate::turns::{Recorder, Wanted, start};
+use crate::status::StatusBoard;
+pub use crate::turns::TakesTurns;
+use crate::turns::{Goal, Recorder, start};
 
-/// A turn happens at least this often, whatever was or was not signalled.
+/// A turn happens at least this often, with or without a signal.
 const PERIOD: Duration = Duration::from_secs(30);
-/// How long after the sync deadline it is looked again whether a source has answered.
+/// How often to check, after the sync deadline, whether a source has answered.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What the agent is made of.
 pub struct Agent {
     /// Sources of pools, in the order in which they are merged.
     pub sources: Vec<Source>,
-    /// What a config makes of discovered pools; without a config they count as they are.
-    pub policies: Option<Policies>,
+    /// Makes the desired state of what they say.
+    pub reconciler: Reconciler,
     /// What turns the desired state into files and running state.
-    pub generators: Vec<Box<dyn Turn>>,
-    /// The guard against mass expiry; shared with the control socket.
-    pub guard: Arc<std::sync::Mutex<Guard>>,
-    /// How much of what the sources say is taken in.
-    pub limits: Limits,
-    /// Which backends are let in.
-    pub admission: Admission,
-    /// What becomes of pools that are empty all the same.
-    pub emptied: Emptied,
-    /// Where what must outlive a restart is written, if anywhere.
+    pub generators: Vec<Box<dyn TakesTurns>>,
+    /// The file of what must outlive a restart, if any.
     pub state: Option<StateFile>,
     /// How triggers are gathered into turns.
     pub debounce: Debounce,
@@ -47,13 +41,18 @@ pub struct Agent {
     /// Asks for a turn.
     pub wake: Arc<Notify>,
     /// What the admin server shows.
-    pub shared: Shared,
-    /// Told of each turn that changed something.
+    pub board: StatusBoard,
+    /// Counts the turns that changed something.
     pub changes: watch::Sender<u64>,
     /// discover's metrics.
     pub metrics: Metrics,
-    /// Pools that stand in for empty ones: empty at the start.
-    pub kept: ServiceMap,
+}
+
+/// When the agent looks at its sources next, and whether it has ever had all that it waits for.
+struct Clock {
+    started: Instant,
+    begun: bool,
+    due: Option<Instant>,
 }
 
 impl Agent {
@@ -69,81 +68,63 @@ impl Agent {
             tokio::spawn(forward(source.clone(), self.wake.clone(), self.metrics.clone(), cancel.clone()));
         }
         let generators = std::mem::take(&mut self.generators);
-        let recorder = Recorder::new(self.shared.clone(), self.changes.clone(), self.metrics.clone(), generators.len());
-        let (news, wanted) = watch::channel(None);
-        let mut tasks = start(generators, &wanted, &recorder, &cancel);
-        let started = Instant::now();
-        let mut begun = false;
-        let mut left_out = LeftOut::new();
-        let mut due = Some(Instant::now());
-        loop {
-            let at = due.unwrap_or_else(|| Instant::now() + PERIOD).min(Instant::now() + PERIOD);
-            let mut wake = &*self.wake;
-            tokio::select! {
-                biased; // shutdown wins over work
-                () = cancel.cancelled() => {
-                    self.remember(None).await;
-                    while let Some(end) = tasks.join_next().await {
-                        go_on_if_well(end);
-                    }
-                    return Ok(());
-                }
-                Some(end) = tasks.join_next() => go_on_if_well(end),
-                _ = self.debounce.settle(&mut wake) => {}
-                () = sleep_until(at) => {}
-            }
+        let recorder = Recorder::new(self.board.clone(), self.changes.clone(), self.metrics.clone(), generators.len());
+        let (goals, goal) = watch::channel(None);
+        let mut tasks = start(generators, &goal, &recorder, &cancel);
+        let mut clock = Clock { started: Instant::now(), begun: false, due: Some(Instant::now()) };
+        while self.wait(&clock, &mut tasks, &cancel).await {
             let observations: Vec<_> = self.sources.iter().map(|s| s.inlet.borrow().clone()).collect();
-            let mut merged = merge(self.sources.iter().zip(observations.iter().cloned()));
-            self.shared.observed(&self.sources, &observations, &self.metrics);
-            if !begun && !merged.pending.is_empty() {
-                let answered = observations.iter().any(|o| o.snapshot().is_some());
-                if !answered || started.elapsed() < self.sync_deadline {
-                    due = Some((started + self.sync_deadline).max(Instant::now() + RETRY));
-                    continue;
-                }
-                warn!(pending = %merged.pending.join(", "), "Going on without these sources: they have not answered in time.");
+            let merged = merge(self.sources.iter().zip(observations.iter().cloned()));
+            self.board.observed(&self.sources, &observations, &self.metrics);
+            if !self.may_begin(&mut clock, &merged, &observations) {
+                continue;
             }
-            let served = || self.lock_guard().memory(Instant::now()).told;
-            let cut = self.limits.cut(&mut merged.services, served);
-            if cut != left_out {
-                cut.iter().for_each(|(service, why)| warn!(%service, %why, "The sources say more than is taken in."));
-                left_out = cut;
-            }
-            begun = true;
-            let mut desired = self.lock_guard().judge(&merged, Instant::now());
-            desired.barred = self.admission.admit(&mut desired.services).clone();
-            self.emptied.fill(&mut desired);
-            if let Some(policies) = &mut self.policies {
-                policies.apply_to(&mut desired, &merged.generator_configs, Instant::now());
-            }
-            if !left_out.is_empty() {
-                Arc::make_mut(&mut desired.refused).extend(left_out.clone());
-            }
-            let wanted = Arc::new(Wanted { desired, observations });
-            news.send_replace(Some(wanted.clone()));
-            // After that: a slow disk keeps nobody waiting.
-            let written = self.remember(Some(&wanted.desired)).await;
-            due = [self.lock_guard().next_due(), written].into_iter().flatten().min();
+            let desired = self.reconciler.desired(merged, Instant::now());
+            goals.send_replace(Some(Arc::new(Goal { desired, observations })));
+            // The generators have it by now, so a slow disk does not delay them.
+            let written = self.remember().await;
+            clock.due = [self.reconciler.next_due(), written].into_iter().flatten().min();
         }
+        self.state.iter_mut().for_each(StateFile::hurry);
+        self.remember().await;
+        while let Some(end) = tasks.join_next().await {
+            go_on_if_well(end);
+        }
+        Ok(())
     }
 
-    fn lock_guard(&self) -> std::sync::MutexGuard<'_, Guard> {
-        // A panic while judging would have ended the agent; what it left is still the best there is.
-        self.guard.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Waits for the next turn; `false` when the agent is to end.
+    async fn wait(&mut self, clock: &Clock, tasks: &mut JoinSet<()>, cancel: &CancellationToken) -> bool {
+        let latest = Instant::now() + PERIOD;
+        let mut wake = &*self.wake;
+        tokio::select! {
+            biased; // shutdown wins over work
+            () = cancel.cancelled() => return false,
+            Some(end) = tasks.join_next() => go_on_if_well(end),
+            _ = self.debounce.settle(&mut wake) => {}
+            () = sleep_until(clock.due.unwrap_or(latest).min(latest)) => {}
+        }
+        true
     }
 
-    /// Writes down what must outlive a restart, if it is time; at the end (`None`) at once. Gives when it is time.
-    async fn remember(&mut self, desired: Option<&Desired>) -> Option<Instant> {
-        let state = self.state.as_mut()?;
-        match desired {
-            Some(desired) => self.kept = self.emptied.kept(desired),
-            None => state.hurry(),
+    /// Whether enough sources have answered; else says when to look again.
+    fn may_begin(&self, clock: &mut Clock, merged: &Merged, observations: &[Observation<Snapshot>]) -> bool {
+        if !clock.begun && !merged.pending.is_empty() {
+            let answered = observations.iter().any(|o| o.snapshot().is_some());
+            if !answered || clock.started.elapsed() < self.sync_deadline {
+                clock.due = Some((clock.started + self.sync_deadline).max(Instant::now() + RETRY));
+                return false;
+            }
+            warn!(pending = %merged.pending.join(", "), "Going on without these sources: they have not answered in time.");
         }
-        let now = Instant::now();
-        let (guard, kept) = (&self.guard, &self.kept);
-        let lock = || guard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let version = lock().version();
-        state.save(version, || Memory { kept: kept.clone(), ..lock().memory(now) }, now).await
+        clock.begun = true;
+        true
+    }
+
+    /// Writes down what must outlive a restart, if it is time; gives when it is time again.
+    async fn remember(&mut self) -> Option<Instant> {
+        let (state, reconciler, now) = (self.state.as_mut()?, &self.reconciler, Instant::now());
+        state.save(reconciler.version(), || reconciler.memory(now), now).await
     }
 }
 
@@ -156,7 +137,7 @@ fn go_on_if_well(end: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Wakes the agent whenever a source has news.
+/// Wakes the agent at each change of a source.
 async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel: CancellationToken) {
     let failures = metrics.source_failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
     let (mut standing, mut failing) = ("", false);

@@ -18,26 +18,26 @@ use common::model::{Backend, ServiceMap, ServiceName, Transport};
 use serde_json::{Map, Value, json};
 
 use crate::generators::prometheus::label_word;
-use crate::status::{Routed, Shared};
+use crate::status::{Routed, StatusBoard};
 
-/// The routes over what `shared` knows, for the admin server.
-pub fn routes(shared: Shared) -> Router {
+/// The routes over what `board` knows, for the admin server.
+pub fn routes(board: StatusBoard) -> Router {
     Router::new()
         .route("/services", get(services))
         .route("/services/{service}", get(service))
         .route("/prometheus/sd", get(prometheus))
-        .with_state(shared)
+        .with_state(board)
 }
 
-async fn services(State(shared): State<Shared>) -> Response {
-    answer(&shared, |now| {
+async fn services(State(board): State<StatusBoard>) -> Response {
+    answer(&board, |now| {
         let services = now.services.iter().map(|(name, pool)| (name.to_string(), json!(pool.backends())));
         Json(json!({"revision": now.revision, "services": services.collect::<Map<_, _>>()})).into_response()
     })
 }
 
-async fn service(State(shared): State<Shared>, Path(name): Path<String>) -> Response {
-    answer(&shared, |now| match now.services.get_key_value(name.as_str()) {
+async fn service(State(board): State<StatusBoard>, Path(name): Path<String>) -> Response {
+    answer(&board, |now| match now.services.get_key_value(name.as_str()) {
         Some((name, pool)) => {
             let held = now.held.get(name).copied().unwrap_or(0);
             Json(json!({"revision": now.revision, "service": name, "held": held, "backends": pool.backends()}))
@@ -47,14 +47,14 @@ async fn service(State(shared): State<Shared>, Path(name): Path<String>) -> Resp
     })
 }
 
-async fn prometheus(State(shared): State<Shared>, Query(query): Query<Vec<(String, String)>>) -> Response {
+async fn prometheus(State(board): State<StatusBoard>, Query(query): Query<Vec<(String, String)>>) -> Response {
     let given = query.iter().filter(|(key, _)| key == "service").flat_map(|(_, names)| names.split(','));
     let only: BTreeSet<&str> = given.collect();
-    answer(&shared, |now| Json(targets(&now.services, &only)).into_response())
+    answer(&board, |now| Json(targets(&now.services, &only)).into_response())
 }
 
-fn answer(shared: &Shared, make: impl FnOnce(&Routed) -> Response) -> Response {
-    match shared.routed() {
+fn answer(board: &StatusBoard, make: impl FnOnce(&Routed) -> Response) -> Response {
+    match board.routed() {
         Some(now) => make(&now),
         None => {
             let why = json!({"error": "no source has answered yet"});
@@ -130,11 +130,11 @@ mod tests {
     }
 
     /// Asks a real admin server for each path: code, content type, body.
-    async fn ask(shared: &Shared, paths: &'static [&'static str]) -> Vec<(u16, String, Value)> {
+    async fn ask(board: &StatusBoard, paths: &'static [&'static str]) -> Vec<(u16, String, Value)> {
         let (_changes, changed) = watch::channel(0);
-        let server = AdminServer::new("discover", Arc::new(shared.clone()), Arc::new(Registry::default()), changed);
+        let server = AdminServer::new("discover", Arc::new(board.clone()), Arc::new(Registry::default()), changed);
         let bound =
-            server.with_routes(routes(shared.clone())).bind(([127, 0, 0, 1], 0).into(), "--admin").await.unwrap();
+            server.with_routes(routes(board.clone())).bind(([127, 0, 0, 1], 0).into(), "--admin").await.unwrap();
         let (port, cancel) = (bound.address().port(), CancellationToken::new());
         let run = tokio::spawn(bound.run(cancel.clone()));
         let asked = tokio::task::spawn_blocking(move || {
@@ -154,12 +154,12 @@ mod tests {
         parsed.collect()
     }
 
-    fn turned(services: ServiceMap) -> Shared {
-        let shared = Shared::new(None);
+    fn turned(services: ServiceMap) -> StatusBoard {
+        let board = StatusBoard::default();
         let desired = Desired { services, ..Desired::default() };
         let turn = TurnRecord::new(Duration::ZERO, None);
-        shared.turned(&desired, &[], turn, &Metrics::new(&mut Registry::default()));
-        shared
+        board.turned(&desired, &[], turn, &Metrics::new(&mut Registry::default()));
+        board
     }
 
     #[tokio::test]
@@ -174,7 +174,8 @@ mod tests {
 
     #[tokio::test]
     async fn before_the_first_turn_nothing_is_told_and_after_it_an_empty_list_is() {
-        for (code, kind, body) in ask(&Shared::new(None), &["/services", "/services/web", "/prometheus/sd"]).await {
+        for (code, kind, body) in ask(&StatusBoard::default(), &["/services", "/services/web", "/prometheus/sd"]).await
+        {
             assert_eq!(
                 (code, kind.as_str(), &body["error"]),
                 (503, "application/json", &json!("no source has answered yet"))

@@ -5,7 +5,7 @@
 //! | [`addresses`] | which addresses backends may have (pure) |
 //! | [`api`] | what is routed, for programs: `/services`, Prometheus' `http_sd` |
 //! | [`cli`] | the command line |
-//! | [`config`] | Synapse's config, read whole and checked |
+//! | [`synapse`] | Synapse's config, read whole and checked |
 //! | [`agent`], [`turns`] | the running agent: what it observes, and the turns of its generators |
 //! | [`watchers`] | sources of pools |
 //! | [`reconcile`] | observations → merge → guard → desired (pure) |
@@ -27,7 +27,6 @@ pub mod agent;
 pub mod api;
 pub mod certificates;
 pub mod cli;
-pub mod config;
 pub mod edge;
 pub mod generators;
 pub mod haproxy;
@@ -38,5 +37,6 @@ pub mod seniority;
 pub mod state;
 pub mod status;
 pub mod supervise;
+pub mod synapse;
 pub mod turns;
 pub mod watchers;

@@ -1,8 +1,9 @@
 //! The state file: what must outlive a restart of discover, written at most once a second.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::Duration;
 
+use common::clock;
 use common::files::{FileError, Replace, replace};
 use common::telemetry::Chain;
 use tokio::time::Instant;
@@ -39,11 +40,6 @@ impl StateFile {
     /// A file at `path`; does no I/O.
     pub fn new(path: PathBuf) -> Self {
         Self { path, written: None, not_before: None, failing: false }
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// What was remembered; nothing where there is no file, or not one of ours (which is said).
@@ -120,7 +116,7 @@ fn now() -> Stamp {
     let run = read("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned());
     let uptime = read("/proc/uptime").and_then(|text| text.split_whitespace().next()?.parse().ok());
     let uptime = uptime.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    Stamp { unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), boot: run.zip(uptime) }
+    Stamp { unix: clock::now(), boot: run.zip(uptime) }
 }
 
 #[cfg(test)]
@@ -134,14 +130,14 @@ mod tests {
         assert_eq!(file.load(), Memory::default());
         let now = Instant::now();
         assert_eq!(file.save(1, Memory::default, now).await, None);
-        assert!(file.path().exists());
-        std::fs::remove_file(file.path()).unwrap();
+        assert!(file.path.exists());
+        std::fs::remove_file(&file.path).unwrap();
         assert_eq!(file.save(1, Memory::default, now + EVERY * 9).await, None);
-        assert!(!file.path().exists(), "nothing has changed");
+        assert!(!file.path.exists(), "nothing has changed");
         assert_eq!(file.save(2, Memory::default, now).await, Some(now + EVERY));
-        assert!(!file.path().exists());
+        assert!(!file.path.exists());
         assert_eq!(file.save(2, Memory::default, now + EVERY).await, None);
-        assert!(file.path().exists());
+        assert!(file.path.exists());
         file.hurry();
         assert_eq!(file.save(3, Memory::default, now + EVERY).await, None);
     }
@@ -154,7 +150,7 @@ mod tests {
         assert_eq!(file.save(1, Memory::default, now).await, Some(now + RETRY));
         std::fs::create_dir(dir.path().join("missing")).unwrap();
         assert_eq!(file.save(1, Memory::default, now + RETRY).await, None);
-        std::fs::write(file.path(), "{\"version\":").unwrap();
+        std::fs::write(&file.path, "{\"version\":").unwrap();
         assert_eq!(file.load(), Memory::default());
     }
 }

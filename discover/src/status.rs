@@ -1,28 +1,30 @@
 //! What discover tells about itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::admin::StatusSource;
+use common::clock::{self, millis};
 use common::model::{ServiceMap, ServiceName, Status};
 use common::registry::Snapshot;
+use common::sync::lock;
 use common::watch::Observation;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::certificates::Loaded;
+use crate::certificates::LoadedCertificates;
 use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
 
-/// What the admin server shows, kept by the agent; clones share it.
+/// What the admin server shows, empty at first and kept by the agent; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Shared(Arc<Mutex<State>>);
+pub struct StatusBoard(Arc<Mutex<Shown>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Shown {
     /// The sources, with what they knew at the last turn.
     sources: Vec<(Source, Observation<Snapshot>)>,
     quarantined: Vec<Value>,
@@ -32,11 +34,10 @@ struct State {
     previous: BTreeMap<ServiceName, Instant>,
     turn: Option<TurnRecord>,
     haproxy: Option<Arc<Mutex<HaproxyStatus>>>,
-    pending: bool,
     /// Watchers below others: shown, never merged.
     inner: Vec<Source>,
     /// The edge's certificates.
-    certificates: Option<watch::Receiver<Arc<Loaded>>>,
+    certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>,
 }
 
 /// What is routed at one moment.
@@ -61,21 +62,11 @@ pub struct TurnRecord {
 impl TurnRecord {
     /// A turn that ended now.
     pub fn new(took: Duration, error: Option<String>) -> Self {
-        Self { ended_unix_ms: unix_ms(), took, error }
+        Self { ended_unix_ms: millis(clock::now()), took, error }
     }
 }
 
-fn unix_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Shared {
-    /// An empty status; HAProxy's part is kept by its generator.
-    pub fn new(haproxy: Option<Arc<Mutex<HaproxyStatus>>>) -> Self {
-        Self(Arc::new(Mutex::new(State { haproxy, pending: true, ..State::default() })))
-    }
-
+impl StatusBoard {
     /// What was desired last; empty before the first turn.
     pub fn services(&self) -> ServiceMap {
         self.lock().services.clone()
@@ -86,16 +77,16 @@ impl Shared {
         let state = self.lock();
         let revisions = state.sources.iter().filter_map(|(_, o)| o.snapshot()).map(|s| s.revision);
         let revision = revisions.max().unwrap_or_default();
-        (!state.pending).then(|| Routed { revision, services: state.services.clone(), held: state.held.clone() })
+        state.turn.is_some().then(|| Routed { revision, services: state.services.clone(), held: state.held.clone() })
     }
 
-    /// Takes another HAProxy's part, as when a new config makes a new generator.
+    /// Shows HAProxy's part, which its generator keeps.
     pub fn set_haproxy(&self, haproxy: Option<Arc<Mutex<HaproxyStatus>>>) {
         self.lock().haproxy = haproxy;
     }
 
     /// Shows the edge's certificates.
-    pub fn set_certificates(&self, certificates: Option<watch::Receiver<Arc<Loaded>>>) {
+    pub fn set_certificates(&self, certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>) {
         self.lock().certificates = certificates;
     }
 
@@ -104,8 +95,8 @@ impl Shared {
         self.lock().inner = inner;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shown> {
+        lock(&self.0)
     }
 
     /// Notes what the sources know, and what of it is measured. Costs little where it is what it was.
@@ -136,7 +127,7 @@ impl Shared {
         let quarantined = quarantined(observations, desired);
         let held: BTreeMap<_, _> = desired.held.iter().map(|(s, held)| (s.clone(), held.len())).collect();
         let was_failing = state.turn.as_ref().is_some_and(|t| t.error.is_some());
-        let changed = state.pending
+        let changed = state.turn.is_none()
             || state.services != desired.services
             || state.held != held
             || state.kept != desired.kept
@@ -147,8 +138,7 @@ impl Shared {
         metrics.services.set(count(desired.services.len()));
         metrics.backends.set(count(desired.services.values().map(|p| p.len()).sum()));
         metrics.held.set(count(held.values().sum()));
-        let haproxy =
-            state.haproxy.as_ref().map(|h| h.lock().unwrap_or_else(PoisonError::into_inner).quarantined.len());
+        let haproxy = state.haproxy.as_ref().map(|h| lock(h).quarantined.len());
         metrics.quarantined.set(count(quarantined.len() + haproxy.unwrap_or(0)));
         let longest = desired.previous.values().map(Instant::elapsed).max().unwrap_or_default();
         metrics.previous_age.set(i64::try_from(longest.as_secs()).unwrap_or(i64::MAX));
@@ -158,7 +148,6 @@ impl Shared {
         state.previous = desired.previous.clone();
         state.quarantined = quarantined;
         state.turn = Some(turn);
-        state.pending = false;
         changed
     }
 }
@@ -189,7 +178,7 @@ fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
     json!({
         "source": &*source.name,
         "standing": observation.standing(),
-        "stale_for_ms": observation.stale_since().map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        "stale_for_ms": observation.stale_since().map(|at| millis(at.elapsed())),
         "error": observation.error(),
         "revision": snapshot.map(|s| s.revision),
         "services": snapshot.map_or(0, |s| s.services.len()),
@@ -205,7 +194,7 @@ fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec
     keys.chain(desired.barred.iter().map(|(key, why)| json!({"key": key, "reason": why}))).collect()
 }
 
-fn certificates(loaded: &Loaded) -> Value {
+fn certificates(loaded: &LoadedCertificates) -> Value {
     let served = loaded.certificates.iter().map(|certificate| {
         let ends = humantime::format_rfc3339_seconds(certificate.facts.not_after).to_string();
         json!({"file": certificate.source, "names": certificate.facts.names, "ends": ends})
@@ -214,10 +203,10 @@ fn certificates(loaded: &Loaded) -> Value {
     json!({"served": served.collect::<Vec<_>>(), "left_out": left_out.collect::<Vec<_>>()})
 }
 
-impl StatusSource for Shared {
+impl StatusSource for StatusBoard {
     fn status(&self) -> Value {
         let state = self.lock();
-        let haproxy = state.haproxy.as_ref().map(|h| h.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let haproxy = state.haproxy.as_ref().map(|h| lock(h).clone());
         let services: Vec<Value> = state
             .services
             .iter()
@@ -238,7 +227,7 @@ impl StatusSource for Shared {
                     "down": in_status(Status::Down),
                     "held": state.held.get(name).copied().unwrap_or(0),
                     "backends": pool.backends().iter().map(|b| b.address()).collect::<Vec<_>>(),
-                    "previous_for_ms": previous.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+                    "previous_for_ms": previous.map(|at| millis(at.elapsed())),
                     "note": unlisted.or(kept).or(disputed),
                 })
             })
@@ -268,10 +257,10 @@ impl StatusSource for Shared {
     }
 }
 
-fn self_ready(state: &State) -> Result<(), String> {
+fn self_ready(state: &Shown) -> Result<(), String> {
     match &state.turn {
-        _ if state.pending => Err("no source has answered yet".into()),
+        None => Err("no source has answered yet".into()),
         Some(TurnRecord { error: Some(error), .. }) => Err(format!("the last turn failed: {error}")),
-        _ => Ok(()),
+        Some(_) => Ok(()),
     }
 }

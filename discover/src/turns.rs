@@ -1,12 +1,13 @@
-//! Each generator takes its turns in a task of its own: one that is slow, or that hangs, keeps nobody else waiting.
+//! Each generator takes its turns in a task of its own: one that is slow, or that hangs, does not delay the others.
 //!
-//! What is wanted reaches it by a latest-value channel: however long a turn took, the next one is for what is wanted then.
+//! The goal reaches it by a latest-value channel: however long a turn took, the next one is for the newest goal.
 
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::registry::Snapshot;
+use common::sync::lock;
 use common::telemetry::Chain;
 use common::watch::Observation;
 use futures_util::future::BoxFuture;
@@ -19,13 +20,13 @@ use tracing::error;
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
 use crate::reconcile::Desired;
-use crate::status::{Shared, TurnRecord};
+use crate::status::{StatusBoard, TurnRecord};
 
 /// How long a failed turn is not tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Any generator, as the agent uses it.
-pub trait Turn: Send {
+pub trait TakesTurns: Send {
     /// Brings up what was applied last.
     fn resume(&mut self) -> BoxFuture<'_, ()>;
 
@@ -36,7 +37,7 @@ pub trait Turn: Send {
     fn due(&mut self) -> BoxFuture<'_, ()>;
 }
 
-impl<G: Generator> Turn for G {
+impl<G: Generator> TakesTurns for G {
     fn resume(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(Generator::resume(self))
     }
@@ -56,7 +57,7 @@ impl<G: Generator> Turn for G {
 
 /// What the generators are to bring about.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct Goal {
     /// The state.
     pub desired: Desired,
     /// What the sources had said.
@@ -66,7 +67,7 @@ pub struct Wanted {
 /// Says what came of each turn.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    shared: Shared,
+    board: StatusBoard,
     changes: watch::Sender<u64>,
     metrics: Metrics,
     /// Of each generator.
@@ -78,45 +79,45 @@ type Last = Option<Result<(), String>>;
 
 impl Recorder {
     /// For this many generators.
-    pub fn new(shared: Shared, changes: watch::Sender<u64>, metrics: Metrics, generators: usize) -> Self {
-        Self { shared, changes, metrics, last: Arc::new(Mutex::new(vec![None; generators])) }
+    pub fn new(board: StatusBoard, changes: watch::Sender<u64>, metrics: Metrics, generators: usize) -> Self {
+        Self { board, changes, metrics, last: Arc::new(Mutex::new(vec![None; generators])) }
     }
 
     /// A turn of generator `nth` ended. Nothing is called routed before every generator has taken its first turn.
-    fn ended(&self, nth: usize, wanted: &Wanted, took: Duration, outcome: Result<(), String>) {
+    fn ended(&self, nth: usize, goal: &Goal, took: Duration, outcome: Result<(), String>) {
         self.metrics.turn(took, outcome.is_ok());
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         last[nth] = Some(outcome);
         if last.iter().any(Option::is_none) {
             return;
         }
         let failure = last.iter().flatten().find_map(|outcome| outcome.as_ref().err()).cloned();
         let record = TurnRecord::new(took, failure);
-        if self.shared.turned(&wanted.desired, &wanted.observations, record, &self.metrics) {
+        if self.board.turned(&goal.desired, &goal.observations, record, &self.metrics) {
             self.changes.send_modify(|n| *n += 1);
         }
     }
 }
 
-/// Starts a task for each generator, which takes a turn whenever `wanted` has news, and when one is due, until `cancel`.
+/// Starts a task for each generator, which takes a turn at each change of `goal`, and when one is due, until `cancel`.
 /// A turn is never cut in two: HAProxy and its file would differ.
 pub fn start(
-    generators: Vec<Box<dyn Turn>>,
-    wanted: &watch::Receiver<Option<Arc<Wanted>>>,
+    generators: Vec<Box<dyn TakesTurns>>,
+    goal: &watch::Receiver<Option<Arc<Goal>>>,
     recorder: &Recorder,
     cancel: &CancellationToken,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for (nth, generator) in generators.into_iter().enumerate() {
-        tasks.spawn(take_turns(nth, generator, wanted.clone(), recorder.clone(), cancel.clone()));
+        tasks.spawn(take_turns(nth, generator, goal.clone(), recorder.clone(), cancel.clone()));
     }
     tasks
 }
 
 async fn take_turns(
     nth: usize,
-    mut generator: Box<dyn Turn>,
-    mut wanted: watch::Receiver<Option<Arc<Wanted>>>,
+    mut generator: Box<dyn TakesTurns>,
+    mut goal: watch::Receiver<Option<Arc<Goal>>>,
     recorder: Recorder,
     cancel: CancellationToken,
 ) {
@@ -126,11 +127,11 @@ async fn take_turns(
         tokio::select! {
             biased; // shutdown wins over work
             () = cancel.cancelled() => return,
-            news = wanted.changed() => if news.is_err() { return },
+            changed = goal.changed() => if changed.is_err() { return },
             () = generator.due() => {}
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
-        let Some(now) = wanted.borrow_and_update().clone() else { continue };
+        let Some(now) = goal.borrow_and_update().clone() else { continue };
         let began = Instant::now();
         let outcome = generator.turn(&now.desired).await;
         due = match &outcome {

@@ -15,12 +15,12 @@ use common::registry::RegistryWatcher;
 use common::store::fake::FakeStore;
 use common::store::{Lease, Op, Store};
 use common::watch::{Watcher, channel};
-use discover::agent::{Agent, Turn};
+use discover::agent::{Agent, TakesTurns};
 use discover::generators::{Generator, Outcome};
 use discover::metrics::Metrics;
-use discover::reconcile::{Admission, Desired, Emptied, Guard, GuardSettings, Limits, OnEmpty, Source};
+use discover::reconcile::{Admission, Desired, Emptied, Guard, GuardSettings, Limits, OnEmpty, Reconciler, Source};
 use discover::state::StateFile;
-use discover::status::Shared;
+use discover::status::StatusBoard;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
@@ -65,7 +65,7 @@ struct Running {
 
 impl Running {
     fn start(store: &FakeStore, dir: &Path, on_empty: OnEmpty) -> Self {
-        Self::with(store, dir, on_empty, Shared::new(None), Vec::new())
+        Self::with(store, dir, on_empty, StatusBoard::default(), Vec::new())
     }
 
     /// With further generators, which come first.
@@ -73,8 +73,8 @@ impl Running {
         store: &FakeStore,
         dir: &Path,
         on_empty: OnEmpty,
-        shared: Shared,
-        mut generators: Vec<Box<dyn Turn>>,
+        board: StatusBoard,
+        mut generators: Vec<Box<dyn TakesTurns>>,
     ) -> Self {
         let state = StateFile::new(dir.join("state.json"));
         let memory = state.load();
@@ -85,18 +85,18 @@ impl Running {
         generators.push(Box::new(Note(Arc::clone(&routed))));
         let agent = Agent {
             sources: vec![Source { name: "etcd".into(), required: true, answers_for: None, inlet }],
-            policies: None,
+            reconciler: Reconciler::new(
+                Limits { max_services: SERVICES, max_backends: EACH, max_all_backends: SERVICES * EACH },
+                guard.clone(),
+                Admission::default(),
+                Emptied::new(on_empty, last),
+            ),
             generators,
-            guard: guard.clone(),
-            limits: Limits { max_services: SERVICES, max_backends: EACH, max_all_backends: SERVICES * EACH },
-            admission: Admission::default(),
-            emptied: Emptied::new(on_empty, last),
             state: Some(state),
-            kept: ServiceMap::new(),
             debounce: Debounce::new(Duration::from_millis(1), Duration::from_millis(20)),
             sync_deadline: Duration::from_secs(60),
             wake: Arc::new(Notify::new()),
-            shared,
+            board,
             changes: watch::channel(0).0,
             metrics: Metrics::new(&mut Registry::default()),
         };
@@ -245,9 +245,14 @@ async fn orderly_removals_are_never_held_and_an_emptied_pool_is_kept_only_when_a
 
 #[tokio::test(start_paused = true)]
 async fn a_generator_that_hangs_keeps_neither_the_others_nor_the_status_waiting() {
-    let (hosts, dir, shared) = (Hosts::new().await, tempfile::tempdir().unwrap(), Shared::new(None));
-    let discover =
-        Running::with(&hosts.store, dir.path(), OnEmpty::Empty, shared.clone(), vec![Box::new(Hung) as Box<dyn Turn>]);
+    let (hosts, dir, board) = (Hosts::new().await, tempfile::tempdir().unwrap(), StatusBoard::default());
+    let discover = Running::with(
+        &hosts.store,
+        dir.path(),
+        OnEmpty::Empty,
+        board.clone(),
+        vec![Box::new(Hung) as Box<dyn TakesTurns>],
+    );
     settled().await;
     assert_eq!(discover.routed(), ALL);
     for n in 0..EACH {
@@ -255,17 +260,18 @@ async fn a_generator_that_hangs_keeps_neither_the_others_nor_the_status_waiting(
         settled().await;
     }
     assert_eq!(discover.routed(), ((SERVICES - 1) * EACH, 1), "the other one follows");
-    assert_eq!(shared.status()["sources"][0]["backends"], (SERVICES - 1) * EACH);
-    assert!(shared.ready().is_err(), "not everything that is desired is applied");
+    assert_eq!(board.status()["sources"][0]["backends"], (SERVICES - 1) * EACH);
+    assert!(board.ready().is_err(), "not everything that is desired is applied");
     discover.kill();
 }
 
 /// Somebody who may write to the registry writes without end; the pools are those of before, also after a restart.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_registrations_is_left_out_and_shown_and_takes_nothing_away() {
-    let (hosts, dir, shared) = (Hosts::new().await, tempfile::tempdir().unwrap(), Shared::new(None));
-    let start = |shared: &Shared| Running::with(&hosts.store, dir.path(), OnEmpty::Empty, shared.clone(), Vec::new());
-    let discover = start(&shared);
+    let (hosts, dir, board) = (Hosts::new().await, tempfile::tempdir().unwrap(), StatusBoard::default());
+    let start =
+        |board: &StatusBoard| Running::with(&hosts.store, dir.path(), OnEmpty::Empty, board.clone(), Vec::new());
+    let discover = start(&board);
     settled().await;
     assert_eq!(discover.routed(), ALL);
     let flood = (0..300).map(|n| format!("/backends/a{n}/x")).chain((0..300).map(|n| format!("/backends/s0/x{n}")));
@@ -273,13 +279,13 @@ async fn a_flood_of_registrations_is_left_out_and_shown_and_takes_nothing_away()
     hosts.store.put_all(ops).await.unwrap();
     settled().await;
     assert_eq!(discover.routed(), ALL);
-    let shown = shared.status()["quarantined"].as_array().unwrap().clone();
+    let shown = board.status()["quarantined"].as_array().unwrap().clone();
     assert_eq!(shown.len(), 301, "each service of which something is left out");
     let s0 = shown.iter().find(|row| row["key"] == "s0").unwrap();
     assert_eq!(s0["reason"], "300 of 320 backends are left out: too many (--max-backends)");
     discover.kill();
-    let shared = Shared::new(None);
-    let discover = start(&shared);
+    let board = StatusBoard::default();
+    let discover = start(&board);
     settled().await;
     assert_eq!(discover.routed(), ALL, "a restart does not matter");
     assert!(discover.routed.lock().unwrap().keys().all(|name| name.as_str().starts_with('s')));
@@ -312,7 +318,7 @@ async fn backends_at_refused_addresses_are_left_out_alone_and_shown_and_never_ke
         "255.255.255.255",
     ];
     for on_empty in [OnEmpty::Empty, OnEmpty::Keep] {
-        let (store, dir, shared) = (FakeStore::new(), tempfile::tempdir().unwrap(), Shared::new(None));
+        let (store, dir, board) = (FakeStore::new(), tempfile::tempdir().unwrap(), StatusBoard::default());
         let lease = store.grant(Duration::from_secs(100_000)).await.unwrap();
         let put = |key: String, host: &str| {
             let value = serde_json::json!({"host": host, "port": 9181, "service_port": 80}).to_string();
@@ -323,10 +329,10 @@ async fn backends_at_refused_addresses_are_left_out_alone_and_shown_and_never_ke
         ops.extend(bad.iter().enumerate().map(|(n, host)| put(format!("/backends/only{n}/b"), host)));
         ops.push(put("/backends/web/good".to_owned(), "10.0.0.1"));
         store.put_all(ops).await.unwrap();
-        let discover = Running::with(&store, dir.path(), on_empty, shared.clone(), Vec::new());
+        let discover = Running::with(&store, dir.path(), on_empty, board.clone(), Vec::new());
         settled().await;
         assert_eq!(discover.routed().0, 1);
-        let shown = shared.status()["quarantined"].as_array().unwrap().clone();
+        let shown = board.status()["quarantined"].as_array().unwrap().clone();
         assert_eq!(shown.len(), 2 * bad.len());
         let b00 = shown.iter().find(|row| row["key"] == "web/b00").unwrap();
         assert_eq!(b00["reason"], "127.0.0.1:9181: a loopback address (--allow-loopback takes it)");
@@ -334,7 +340,7 @@ async fn backends_at_refused_addresses_are_left_out_alone_and_shown_and_never_ke
         settled().await;
         assert_eq!(discover.routed().0, 1, "what is held is judged, too");
         discover.kill();
-        let discover = Running::with(&store, dir.path(), on_empty, shared, Vec::new());
+        let discover = Running::with(&store, dir.path(), on_empty, board, Vec::new());
         settled().await;
         assert_eq!(discover.routed().0, 1, "a restart does not matter");
         discover.kill();

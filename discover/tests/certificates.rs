@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use common::model::{Backend, PathPrefix, Route, Routes};
 use common::testing::certs::self_signed;
-use discover::certificates::Keeper;
+use discover::certificates::CertificateKeeper;
 use discover::certificates::keeper::bind_words;
 use discover::edge::EdgeSettings;
 use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
@@ -51,7 +51,7 @@ async fn certificates_are_served_by_name_rotated_added_and_removed_without_a_rel
         let ours = lab.dir.path().join("certs");
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let mut keeper = Keeper::new(vec![operator.path().to_owned()], ours.clone(), metrics).unwrap();
+        let mut keeper = CertificateKeeper::new(vec![operator.path().to_owned()], ours.clone(), metrics).unwrap();
         keeper.refresh().unwrap();
         let bind = format!("bind 127.0.0.1:{port} {}", bind_words(&ours));
         lab.write(&format!("frontend edge\n    {bind}\n    http-request return status 200"));
@@ -129,7 +129,7 @@ async fn the_edge_speaks_https_and_redirects_to_it() {
                 ..EdgeSettings::default()
             };
             let edge = edge.with_copies_beside(&settings.config_file);
-            made = Keeper::of(&edge, &Metrics::new(&mut Registry::default())).unwrap();
+            made = CertificateKeeper::of(&edge, &Metrics::new(&mut Registry::default())).unwrap();
             settings.edge = Some(Arc::new(edge));
         });
         made.unwrap().refresh().unwrap();
@@ -170,7 +170,7 @@ async fn a_request_for_a_name_of_another_certificate_is_misdirected_and_one_of_t
                     ..EdgeSettings::default()
                 };
                 let edge = edge.with_copies_beside(&settings.config_file);
-                made = Keeper::of(&edge, &Metrics::new(&mut Registry::default())).unwrap();
+                made = CertificateKeeper::of(&edge, &Metrics::new(&mut Registry::default())).unwrap();
                 settings.edge = Some(Arc::new(edge));
             });
             let mut keeper = made.unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use axum::extract::{Request, State};
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::hosts::Hosts;
+use crate::sync::lock;
 use crate::telemetry::Chain;
 use crate::tls::{PemError, certificates};
 
@@ -195,7 +196,7 @@ impl ServerTls {
     /// For the next connection. Files that cannot be used any more leave the last good ones in use.
     pub(super) async fn acceptor(&self) -> Result<TlsAcceptor, AccessError> {
         let ages = [&self.cert, &self.key].map(|path| fs::metadata(path).and_then(|about| about.modified()).ok());
-        let slot = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = || lock(&self.read);
         let last = slot().clone();
         if let Some((_, config)) = last.as_ref().filter(|(read, _)| *read == ages) {
             return Ok(config.clone().into());

@@ -39,7 +39,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-pub(super) struct Shared {
+pub(super) struct AdminState {
     pub title: &'static str,
     pub source: Arc<dyn StatusSource>,
     pub registry: Arc<Registry>,
@@ -48,7 +48,7 @@ pub(super) struct Shared {
     viewers: Arc<Semaphore>,
 }
 
-impl Shared {
+impl AdminState {
     pub fn new(
         title: &'static str,
         source: Arc<dyn StatusSource>,
@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-pub(super) fn router(shared: Arc<Shared>, extra: Router) -> Router {
+pub(super) fn router(shared: Arc<AdminState>, extra: Router) -> Router {
     let asset =
         |kind: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, kind)], text) });
     Router::new()
@@ -91,7 +91,7 @@ async fn guard(request: Request, next: Next) -> Response {
 }
 
 /// The page, with the state of this moment in it.
-async fn page(State(s): State<Arc<Shared>>) -> Response {
+async fn page(State(s): State<Arc<AdminState>>) -> Response {
     let why = s.source.ready().err();
     let (class, ready) = if why.is_none() { ("good", "ready") } else { ("bad", "not ready") };
     // Strangers' names are in it: without a "<" none of them can end the element.
@@ -103,7 +103,7 @@ async fn page(State(s): State<Arc<Shared>>) -> Response {
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
 }
 
-async fn metrics(State(s): State<Arc<Shared>>) -> Response {
+async fn metrics(State(s): State<Arc<AdminState>>) -> Response {
     let mut out = String::new();
     match text::encode(&mut out, &s.registry) {
         Ok(()) => {
@@ -114,23 +114,23 @@ async fn metrics(State(s): State<Arc<Shared>>) -> Response {
     }
 }
 
-async fn live(State(s): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+async fn live(State(s): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
     if s.source.live() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not live\n") }
 }
 
-async fn ready(State(s): State<Arc<Shared>>) -> (StatusCode, String) {
+async fn ready(State(s): State<Arc<AdminState>>) -> (StatusCode, String) {
     match s.source.ready() {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-async fn status(State(s): State<Arc<Shared>>) -> Response {
+async fn status(State(s): State<Arc<AdminState>>) -> Response {
     Json(s.source.status()).into_response()
 }
 
 /// The status now, then again after each change, until the viewer goes or the run ends.
-async fn events(State(s): State<Arc<Shared>>) -> Response {
+async fn events(State(s): State<Arc<AdminState>>) -> Response {
     let Ok(viewer) = s.viewers.clone().try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many viewers\n").into_response();
     };

@@ -25,7 +25,7 @@ use super::{
     access::{self, Access, AccessError, ServerTls},
     deadline::Deadlined,
     hosts::AcceptedAt,
-    routes::{Shared, router},
+    routes::{AdminState, router},
 };
 use crate::telemetry::Chain;
 
@@ -130,7 +130,7 @@ impl Bound {
         let Self { server, listener, address } = self;
         let AdminServer { title, source, registry, changes, extra, access } = server;
         let tls = access.tls.clone();
-        let app = router(Arc::new(Shared::new(title, source, registry, changes, cancel.clone())), extra)
+        let app = router(Arc::new(AdminState::new(title, source, registry, changes, cancel.clone())), extra)
             .layer(from_fn_with_state(access, access::check));
         let mut open = JoinSet::new();
         let mut by_age: VecDeque<AbortHandle> = VecDeque::new();

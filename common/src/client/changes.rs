@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::view::{Ended, View};
 use crate::backoff::Backoff;
 use crate::model::{Backend, Change, Pool, Prefix, ServiceMap, ServiceName, Status, diff};
-use crate::registry::{Follower, News, backoff, wait_after};
+use crate::registry::{Followed, Follower, backoff, wait_after};
 use crate::store::{Fault, Store, StoreError};
 
 /// What [`Changes`] tells. As JSON it is what `discover watch` prints, one object a line.
@@ -145,8 +145,8 @@ impl<S: Store> Changes<S> {
                     view.snapshot().as_ref().clone()
                 }
                 Origin::Registry { follower, prefix, backoff } => match follower.step().await {
-                    Ok(News::None { .. }) => continue,
-                    Ok(News::Listed { .. } | News::Changed) => follower.snapshot(),
+                    Ok(Followed::None { .. }) => continue,
+                    Ok(Followed::Listed { .. } | Followed::Changed) => follower.snapshot(),
                     Err(error) => {
                         self.next = after(self.next, &error);
                         follower.failed(&error);

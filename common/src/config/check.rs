@@ -2,6 +2,7 @@
 //! are expected, numbers as numbers), so that reading it into types cannot fail.
 
 use serde_json::{Map, Value};
+use strsim::levenshtein;
 
 use super::Report;
 use super::table::{Key, Kind, Origin};
@@ -29,26 +30,11 @@ fn join(path: &str, name: &str) -> String {
 }
 
 fn unknown(name: &str, keys: &[Key]) -> String {
-    let near = keys.iter().map(|k| (distance(name, k.name), k.name)).min();
+    let near = keys.iter().map(|k| (levenshtein(name, k.name), k.name)).min();
     match near.filter(|(d, known)| *d <= 1 + known.len() / 5) {
         Some((_, known)) => format!("unknown key; did you mean {known}?"),
         None => "unknown key; it has no effect".to_owned(),
     }
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let change = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 fn check(value: &mut Value, kind: &Kind, path: &str, report: &mut Report) {
@@ -206,11 +192,11 @@ mod tests {
     use serde_json::json;
 
     const fn key(name: &'static str, kind: Kind) -> Key {
-        Key { name, kind, default: "", origin: Origin::Synapse, doc: "", test: "" }
+        Key::new(name, kind, Origin::Synapse, [""; 3])
     }
 
     const fn ours(name: &'static str, kind: Kind) -> Key {
-        Key { origin: Origin::Ours, ..key(name, kind) }
+        Key::new(name, kind, Origin::Ours, [""; 3])
     }
 
     const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };

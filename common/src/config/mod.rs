@@ -9,7 +9,7 @@
 //! | [`files`] | a file as an object, and those of service_conf_dir |
 //! | [`table`] | what a program's table of keys consists of: kind, default, origin, meaning, test |
 //! | [`check`] | a value held against a table: problems, and the value made regular |
-//! | [`schema`] | a table as JSON Schema and as a reference for the docs |
+//! | `schema` | a table as JSON Schema and as a reference for the docs (feature `testing`) |
 //!
 //! The rule: each program has a table of its own keys and types of its own; the way from a text to a regular value is
 //! the same for both.
@@ -17,6 +17,7 @@
 pub mod check;
 pub mod env;
 pub mod files;
+#[cfg(feature = "testing")]
 pub mod schema;
 pub mod source;
 pub mod table;

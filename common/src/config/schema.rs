@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use super::table::{Key, Kind};
+use super::table::{Key, Kind, Origin, Reference};
 
 /// The JSON Schema of a config file with the keys of `root`.
 pub fn json_schema(root: &[Key], title: &str) -> Value {
@@ -20,7 +20,7 @@ fn object(keys: &[Key]) -> Value {
     let properties = keys.iter().map(|key| {
         let mut schema = kind(&key.kind);
         if let Some(map) = schema.as_object_mut() {
-            map.insert("description".to_owned(), json!(key.doc));
+            map.insert("description".to_owned(), json!(key.reference.doc));
         }
         (key.name.to_owned(), schema)
     });
@@ -65,15 +65,15 @@ fn section(text: &mut String, title: &str, keys: &[Key], program: &'static str) 
     // Writing to a String cannot fail.
     let _ = writeln!(text, "### {title}\n\n| key | kind | default | of | meaning | test |\n|---|---|---|---|---|---|");
     for key in keys {
-        let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+        let Reference { default, doc, test } = key.reference;
+        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
         let _ = writeln!(
             text,
-            "| `{}` | {} | {default} | {} | {} | `{}` |",
+            "| `{}` | {} | {default} | {} | {} | `{test}` |",
             key.name,
             words(&key.kind),
-            key.origin.as_str(program),
-            key.doc.replace('|', "\\|"),
-            key.test
+            origin(key.origin, program),
+            doc.replace('|', "\\|"),
         );
     }
     text.push('\n');
@@ -86,6 +86,17 @@ fn section(text: &mut String, title: &str, keys: &[Key], program: &'static str) 
         let base = title.trim_matches('`').trim_end_matches('*');
         let base = if title == "The file" { "" } else { base };
         section(text, &format!("`{base}{path}*`"), inner, program);
+    }
+}
+
+fn origin(of: Origin, program: &'static str) -> &'static str {
+    match of {
+        Origin::Synapse => "Synapse",
+        Origin::SynapseNginx => "synapse-nginx",
+        Origin::Fork => "a fork of Synapse",
+        Origin::Nerve => "Nerve",
+        Origin::GoNerve => "go-nerve",
+        Origin::Ours => program,
     }
 }
 

@@ -56,20 +56,6 @@ pub enum Origin {
     Ours,
 }
 
-impl Origin {
-    /// As the reference prints it; `program` is what we are.
-    pub fn as_str(self, program: &'static str) -> &'static str {
-        match self {
-            Self::Synapse => "Synapse",
-            Self::SynapseNginx => "synapse-nginx",
-            Self::Fork => "a fork of Synapse",
-            Self::Nerve => "Nerve",
-            Self::GoNerve => "go-nerve",
-            Self::Ours => program,
-        }
-    }
-}
-
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -77,14 +63,38 @@ pub struct Key {
     pub name: &'static str,
     /// What its value may be.
     pub kind: Kind,
-    /// What counts without it, as the reference prints it; empty: nothing.
-    pub default: &'static str,
     /// Whose it is.
     pub origin: Origin,
-    /// What it does.
+    /// What the reference says of it.
+    #[cfg(feature = "testing")]
+    pub reference: Reference,
+}
+
+/// A key in the reference.
+#[cfg(feature = "testing")]
+#[derive(Debug, Clone, Copy)]
+pub struct Reference {
+    /// What counts without the key; empty: nothing.
+    pub default: &'static str,
+    /// What the key does.
     pub doc: &'static str,
     /// The test that shows it.
     pub test: &'static str,
+}
+
+impl Key {
+    /// A key with what the reference says of it, which the programs themselves leave out: its default, what it does, the test that
+    /// shows it.
+    pub const fn new(name: &'static str, kind: Kind, origin: Origin, reference: [&'static str; 3]) -> Self {
+        let [_default, _doc, _test] = reference;
+        Self {
+            name,
+            kind,
+            origin,
+            #[cfg(feature = "testing")]
+            reference: Reference { default: _default, doc: _doc, test: _test },
+        }
+    }
 }
 
 /// Makes functions that make keys, one for each origin: `keys_of! { key: Synapse, ours: Ours }`.
@@ -98,7 +108,7 @@ macro_rules! keys_of {
             doc: &'static str,
             test: &'static str,
         ) -> $crate::config::table::Key {
-            $crate::config::table::Key { name, kind, default, origin: $crate::config::table::Origin::$origin, doc, test }
+            $crate::config::table::Key::new(name, kind, $crate::config::table::Origin::$origin, [default, doc, test])
         }
     )+};
 }

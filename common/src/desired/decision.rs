@@ -183,7 +183,8 @@ pub enum Skip {
 }
 
 impl Skip {
-    /// A word for metrics and JSON.
+    /// A word for tests.
+    #[cfg(test)]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Stopped(_) => "stopped",

@@ -78,7 +78,7 @@ const MAX_ATTRIBUTES: usize = 6 * 1024;
 
 /// Which ports an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ports {
+enum LabelPorts {
     All,
     Range(u16, u16),
     One(u16),
@@ -86,7 +86,7 @@ enum Ports {
 
 /// Where an entry was written; of equally narrow entries the first kind wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
+enum LabelSource {
     Own,
     Label,
     Env,
@@ -96,9 +96,9 @@ enum Source {
 /// One label or variable of the vocabulary.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
-    ports: Ports,
+    ports: LabelPorts,
     transport: Option<Transport>,
-    source: Source,
+    source: LabelSource,
     /// The canonical key, `attr:…` for Registrator's attributes.
     key: String,
     /// The value, blanks around it removed; never empty.
@@ -111,9 +111,9 @@ impl Entry<'_> {
     /// How the trail names it.
     pub fn origin(&self) -> String {
         match self.source {
-            Source::Env => format!("variable {}", self.name),
+            LabelSource::Env => format!("variable {}", self.name),
             // By label or by environment: nginx-proxy's users know which.
-            Source::Virtual => excerpt(self.name),
+            LabelSource::Virtual => excerpt(self.name),
             _ => format!("label {}", self.name),
         }
     }
@@ -132,31 +132,31 @@ impl Entry<'_> {
 
     /// The entry names the port it is about.
     pub fn is_per_port(&self) -> bool {
-        matches!(self.ports, Ports::One(_))
+        matches!(self.ports, LabelPorts::One(_))
     }
 
     /// The entry is about all ports.
     pub fn is_for_all(&self) -> bool {
-        self.ports == Ports::All
+        self.ports == LabelPorts::All
     }
 
     /// Narrower first, then label before variable.
-    fn rank(&self) -> (u8, Source) {
+    fn rank(&self) -> (u8, LabelSource) {
         let narrowness = match (self.ports, self.transport) {
-            (Ports::One(_), Some(_)) => 0,
-            (Ports::One(_), None) => 1,
-            (Ports::Range(..), Some(_)) => 2,
-            (Ports::Range(..), None) => 3,
-            (Ports::All, _) => 4,
+            (LabelPorts::One(_), Some(_)) => 0,
+            (LabelPorts::One(_), None) => 1,
+            (LabelPorts::Range(..), Some(_)) => 2,
+            (LabelPorts::Range(..), None) => 3,
+            (LabelPorts::All, _) => 4,
         };
         (narrowness, self.source)
     }
 
     fn covers(&self, port: Port, transport: Transport) -> bool {
         let ports = match self.ports {
-            Ports::All => true,
-            Ports::One(one) => one == port.get(),
-            Ports::Range(from, to) => (from..=to).contains(&port.get()),
+            LabelPorts::All => true,
+            LabelPorts::One(one) => one == port.get(),
+            LabelPorts::Range(from, to) => (from..=to).contains(&port.get()),
         };
         ports && self.transport.is_none_or(|t| t == transport)
     }
@@ -180,14 +180,14 @@ impl<'a> Vocabulary<'a> {
             if let Some(rest) = name.strip_prefix(OWN) {
                 found.own(name, rest, value);
             } else if let Some(rest) = name.strip_prefix(SERVICE) {
-                found.registrator(name, rest, value, Source::Label);
+                found.registrator(name, rest, value, LabelSource::Label);
             } else {
                 found.other_proxies(name, value);
             }
         }
         for (name, value) in &container.env {
             if let Some(rest) = name.strip_prefix(SERVICE) {
-                found.registrator(name, rest, value, Source::Env);
+                found.registrator(name, rest, value, LabelSource::Env);
             } else {
                 found.other_proxies(name, value);
             }
@@ -204,28 +204,28 @@ impl<'a> Vocabulary<'a> {
 
     /// `register.KEY`, `register.PORT.KEY`, `register.PORT.udp.KEY`, `register.FROM-TO.KEY`.
     fn own(&mut self, name: &'a str, rest: &str, value: &'a str) {
-        let (ports, rest) = split_ports(rest, '.').unwrap_or((Ports::All, rest));
+        let (ports, rest) = split_ports(rest, '.').unwrap_or((LabelPorts::All, rest));
         let (transport, key) = match rest.split_once('.') {
-            Some(("tcp", key)) if ports != Ports::All => (Some(Transport::Tcp), key),
-            Some(("udp", key)) if ports != Ports::All => (Some(Transport::Udp), key),
+            Some(("tcp", key)) if ports != LabelPorts::All => (Some(Transport::Tcp), key),
+            Some(("udp", key)) if ports != LabelPorts::All => (Some(Transport::Udp), key),
             _ => (None, rest),
         };
         let known = KEYS.contains(&key) || key.strip_prefix("check.header.").is_some_and(|header| !header.is_empty());
-        if !known || (key == "port" && ports != Ports::All) {
+        if !known || (key == "port" && ports != LabelPorts::All) {
             let meant = nearest(key).map(|known| format!(" (did you mean {known:?}?)")).unwrap_or_default();
             self.warnings.push(format!("label {} is not known{meant}", excerpt(name)));
             return;
         }
-        self.push(Entry { ports, transport, source: Source::Own, key: key.to_owned(), value: value.trim(), name });
+        self.push(Entry { ports, transport, source: LabelSource::Own, key: key.to_owned(), value: value.trim(), name });
     }
 
     /// `SERVICE_X`, `SERVICE_PORT_X`, `SERVICE_PORT_udp_X`, `SERVICE_FROM-TO_X`; X in any case.
-    fn registrator(&mut self, name: &'a str, rest: &str, value: &'a str, source: Source) {
-        let (ports, rest) = split_ports(rest, '_').unwrap_or((Ports::All, rest));
+    fn registrator(&mut self, name: &'a str, rest: &str, value: &'a str, source: LabelSource) {
+        let (ports, rest) = split_ports(rest, '_').unwrap_or((LabelPorts::All, rest));
         let lower = rest.to_lowercase();
         let (transport, key) = match lower.split_once('_') {
-            Some(("tcp", key)) if ports != Ports::All => (Some(Transport::Tcp), key),
-            Some(("udp", key)) if ports != Ports::All => (Some(Transport::Udp), key),
+            Some(("tcp", key)) if ports != LabelPorts::All => (Some(Transport::Tcp), key),
+            Some(("udp", key)) if ports != LabelPorts::All => (Some(Transport::Udp), key),
             _ => (None, lower.as_str()),
         };
         let key = match key {
@@ -272,12 +272,19 @@ impl<'a> Vocabulary<'a> {
             _ => return,
         };
         let value = value.trim();
-        self.push(Entry { ports: Ports::All, transport: None, source: Source::Virtual, key: key.into(), value, name });
+        self.push(Entry {
+            ports: LabelPorts::All,
+            transport: None,
+            source: LabelSource::Virtual,
+            key: key.into(),
+            value,
+            name,
+        });
     }
 
     /// What is said of the container as a whole.
     pub fn whole(&self, key: &str) -> Option<&Entry<'a>> {
-        let plain = self.entries.iter().filter(|e| e.ports == Ports::All && e.key == key);
+        let plain = self.entries.iter().filter(|e| e.ports == LabelPorts::All && e.key == key);
         plain.min_by_key(|e| e.rank())
     }
 
@@ -303,7 +310,7 @@ impl<'v, 'a> PortView<'v, 'a> {
 
     /// Whether any entry names this port, by its number or in a range.
     pub fn is_named(&self) -> bool {
-        self.covering().any(|entry| entry.ports != Ports::All)
+        self.covering().any(|entry| entry.ports != LabelPorts::All)
     }
 
     /// The value for a key, read by `parse`.
@@ -334,15 +341,15 @@ impl<'v, 'a> PortView<'v, 'a> {
 }
 
 /// The port or range before the first `separator`, and what follows.
-fn split_ports(text: &str, separator: char) -> Option<(Ports, &str)> {
+fn split_ports(text: &str, separator: char) -> Option<(LabelPorts, &str)> {
     let (first, rest) = text.split_once(separator)?;
     let number = |text: &str| text.parse::<Port>().ok().filter(|_| !text.starts_with('+')).map(Port::get);
     let ports = match first.split_once('-') {
         Some((from, to)) => match (number(from)?, number(to)?) {
-            (from, to) if from <= to => Ports::Range(from, to),
+            (from, to) if from <= to => LabelPorts::Range(from, to),
             _ => return None,
         },
-        None => Ports::One(number(first)?),
+        None => LabelPorts::One(number(first)?),
     };
     Some((ports, rest))
 }
@@ -353,22 +360,6 @@ fn nearest(key: &str) -> Option<&'static str> {
     if key.len() > 40 {
         return None;
     }
-    let nearest = KEYS.iter().map(|known| (distance(&key, known), *known)).min()?;
+    let nearest = KEYS.iter().map(|known| (strsim::levenshtein(&key, known), *known)).min()?;
     (nearest.0 <= 2).then_some(nearest.1)
-}
-
-/// Levenshtein's distance between two short texts.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

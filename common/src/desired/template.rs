@@ -30,7 +30,7 @@ pub struct TemplateError {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct TemplateView<'a> {
     id: &'a str,
     name: &'a str,
     image: &'a str,
@@ -78,7 +78,7 @@ impl NameTemplate {
         port: Option<(Port, Transport)>,
         node: Option<&str>,
     ) -> Result<String, TemplateError> {
-        let view = View {
+        let view = TemplateView {
             id: container.id.short(),
             name: &container.name,
             image: &container.image,

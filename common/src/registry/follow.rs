@@ -36,7 +36,7 @@ enum Step<W> {
 
 /// What a step came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum Followed {
     /// Nothing has changed; a stream that speaks says at least that all of this still holds.
     None {
         /// The store itself has just said so.
@@ -91,7 +91,7 @@ impl<S: Store> Follower<S> {
     ///
     /// # Errors
     /// [`StoreError`]; what is known stays.
-    pub async fn step(&mut self) -> Result<News, StoreError> {
+    pub async fn step(&mut self) -> Result<Followed, StoreError> {
         let backends = self.prefix.backends();
         match &mut self.step {
             Step::ListAt(revision) => {
@@ -110,7 +110,7 @@ impl<S: Store> Follower<S> {
             Step::Resume(at) => {
                 let watch = Box::pin(self.store.watch(&backends, *at)).await?;
                 self.step = Step::Watching(watch, *at);
-                Ok(News::None { heard: false })
+                Ok(Followed::None { heard: false })
             }
             Step::Watching(watch, _) => {
                 if self.brought.is_empty() {
@@ -130,37 +130,37 @@ impl<S: Store> Follower<S> {
         }
     }
 
-    fn watch_anew(&mut self, quiet: Duration) -> News {
+    fn watch_anew(&mut self, quiet: Duration) -> Followed {
         debug!(prefix = %self.prefix, ?quiet, "The watch is silent; opening it anew.");
         if let Step::Watching(_, at) = &self.step {
             self.step = Step::Resume(*at);
         }
-        News::None { heard: false }
+        Followed::None { heard: false }
     }
 
-    async fn take_brought(&mut self) -> Result<News, StoreError> {
-        let Some(batch) = self.brought.front() else { return Ok(News::None { heard: true }) };
+    async fn take_brought(&mut self) -> Result<Followed, StoreError> {
+        let Some(batch) = self.brought.front() else { return Ok(Followed::None { heard: true }) };
         let gone = if self.each_revision { HashSet::new() } else { self.table.leases_taken(batch) };
         let first = batch.changes.first().map_or(batch.at.revision, Change::revision);
         let orderly = lost::orderly(&self.store, &self.prefix, Revision(first.0 - 1), batch.at, &gone);
         let orderly = Box::pin(orderly).await?;
-        let Some(batch) = self.brought.pop_front() else { return Ok(News::None { heard: true }) };
+        let Some(batch) = self.brought.pop_front() else { return Ok(Followed::None { heard: true }) };
         if let Step::Watching(_, at) = &mut self.step {
             *at = batch.at;
         }
         if batch.changes.is_empty() {
-            return Ok(News::None { heard: true });
+            return Ok(Followed::None { heard: true });
         }
         self.table.apply(&batch, &orderly);
-        Ok(News::Changed)
+        Ok(Followed::Changed)
     }
 
-    fn take_listing(&mut self, listing: &Listing, orderly: &HashSet<LeaseId>, anew: bool) -> News {
+    fn take_listing(&mut self, listing: &Listing, orderly: &HashSet<LeaseId>, anew: bool) -> Followed {
         self.table.replace(listing, orderly, anew);
         let (services, keys) = (self.table.snapshot().services.len(), listing.entries.len());
         info!(prefix = %self.prefix, services, keys, revision = %listing.at.revision, "Registry listed.");
         self.step = Step::Resume(listing.at);
-        News::Listed { anew }
+        Followed::Listed { anew }
     }
 
     /// Decides where the next step begins, after one that failed.

@@ -12,7 +12,7 @@ mod table;
 mod told;
 mod watcher;
 
-pub use follow::{Follower, News};
+pub use follow::{Followed, Follower};
 pub use owners::{NotOwner, Owned, OwnedError, Owners};
 pub use table::{Departure, DepartureCause, GeneratorConfigs, Quarantined, Snapshot, Table};
 pub use watcher::{RegistryError, RegistryWatcher};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::follow::{Follower, News};
+use super::follow::{Followed, Follower};
 use super::owners::Owners;
 use super::table::Snapshot;
 use crate::backoff::Backoff;
@@ -67,9 +67,9 @@ impl<S: Store> Watcher<Snapshot> for RegistryWatcher<S> {
                 outcome = self.follower.step() => outcome,
             };
             match outcome {
-                Ok(News::None { heard: true }) => out.mark_synced(),
-                Ok(News::None { heard: false }) => {}
-                Ok(News::Listed { .. } | News::Changed) => out.publish(Arc::new(self.follower.snapshot())),
+                Ok(Followed::None { heard: true }) => out.mark_synced(),
+                Ok(Followed::None { heard: false }) => {}
+                Ok(Followed::Listed { .. } | Followed::Changed) => out.publish(Arc::new(self.follower.snapshot())),
                 Err(error) => {
                     out.mark_stale(&error);
                     let retry_in = wait_after(&error, &self.prefix, &mut backoff);

@@ -1,11 +1,12 @@
 //! Where a watcher finds which of its nodes have changed. A trigger carries no data: the nodes are read again.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Notify;
 
 use super::ZkPath;
+use crate::sync::lock;
 
 /// What has changed at some nodes and their children since it was last looked at.
 #[derive(Debug)]
@@ -63,10 +64,6 @@ impl Mailboxes {
             inbox.news.notify_one();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

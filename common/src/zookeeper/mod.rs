@@ -12,7 +12,7 @@ mod target;
 mod wire;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::bytes::BytesMut;
@@ -21,6 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 use link::{Call, Link};
 use mailbox::Mailboxes;
 use wire::{Op, Reader, Writer};
+
+use crate::sync::lock;
 
 pub use error::{Operation, ZkError, ZkFault};
 pub use link::State;
@@ -64,10 +66,10 @@ impl NodeKind {
 /// A session with one ensemble; clones are the same one. It connects when it is first used, and ends without a word when
 /// the last clone is dropped: its ephemeral nodes then live until it runs out. See [`close`](Self::close).
 #[derive(Debug, Clone)]
-pub struct ZooKeeper(Arc<Shared>);
+pub struct ZooKeeper(Arc<SharedSession>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedSession {
     target: Target,
     calls: mpsc::Sender<Call>,
     state: watch::Receiver<State>,
@@ -84,7 +86,7 @@ impl ZooKeeper {
         let (told, state) = watch::channel(State::Connecting { error: None });
         let mailboxes = Arc::<Mailboxes>::default();
         let link = Mutex::new(Some(Link::new(target.clone(), received, told, mailboxes.clone())));
-        Self(Arc::new(Shared { target, calls, state, mailboxes, link, task: OnceLock::new() }))
+        Self(Arc::new(SharedSession { target, calls, state, mailboxes, link, task: OnceLock::new() }))
     }
 
     /// Which ensemble, and which part of it.
@@ -95,7 +97,7 @@ impl ZooKeeper {
     /// How the session stands, now and from now on. Starts it.
     pub fn state(&self) -> watch::Receiver<State> {
         self.0.task.get_or_init(|| {
-            let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let link = lock(&self.0.link).take();
             AbortOnDropHandle::new(tokio::spawn(async move {
                 if let Some(link) = link {
                     link.run().await;
@@ -258,12 +260,12 @@ fn present<T>(answer: Result<T, ZkError>) -> Result<Option<T>, ZkError> {
 
 /// The sessions of one process: one for each target, for as long as somebody holds it.
 #[derive(Debug, Clone, Default)]
-pub struct Sessions(Arc<Mutex<HashMap<Target, Weak<Shared>>>>);
+pub struct Sessions(Arc<Mutex<HashMap<Target, Weak<SharedSession>>>>);
 
 impl Sessions {
     /// The session with `target`, shared with whoever else asks for the same one.
     pub fn get(&self, target: &Target) -> ZooKeeper {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         all.retain(|_, shared| shared.strong_count() > 0);
         if let Some(shared) = all.get(target).and_then(Weak::upgrade) {
             return ZooKeeper(shared);

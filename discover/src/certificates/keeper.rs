@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use common::clock::since_1970;
 use common::files::{FileError, Replace, write_if_changed};
 use common::telemetry::Chain;
 use tokio::sync::watch;
@@ -16,8 +17,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::load::{self, Certificate, Loaded, Refused, Stamp};
-use super::names::Names;
+use super::load::{self, Certificate, FileStamp, LoadedCertificates, RefusedCertificate};
+use super::names::CertificateNames;
 use super::running::{self, Running, Step};
 use crate::edge::EdgeSettings;
 use crate::haproxy::api::command::{Command, CommandError, is_safe_word};
@@ -87,16 +88,16 @@ pub fn names(directory: &Path) -> String {
 
 /// Keeps copies and HAProxy.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct CertificateKeeper {
     sources: Vec<PathBuf>,
     directory: PathBuf,
-    stamps: Vec<Stamp>,
-    loaded: watch::Sender<Arc<Loaded>>,
+    stamps: Vec<FileStamp>,
+    loaded: watch::Sender<Arc<LoadedCertificates>>,
     told: BTreeSet<(PathBuf, String)>,
     metrics: Metrics,
 }
 
-impl Keeper {
+impl CertificateKeeper {
     /// A keeper of what `sources` have, with its copies in `directory`. No I/O.
     ///
     /// # Errors
@@ -119,7 +120,7 @@ impl Keeper {
     }
 
     /// What is served and what was left out, as it changes.
-    pub fn loaded(&self) -> watch::Receiver<Arc<Loaded>> {
+    pub fn loaded(&self) -> watch::Receiver<Arc<LoadedCertificates>> {
         self.loaded.subscribe()
     }
 
@@ -196,13 +197,13 @@ impl Keeper {
     }
 
     /// Brings HAProxy's map of names to ours.
-    async fn apply_names(&self, socket: &mut RuntimeSocket, wanted: &Loaded) -> Result<(), KeepError> {
+    async fn apply_names(&self, socket: &mut RuntimeSocket, wanted: &LoadedCertificates) -> Result<(), KeepError> {
         let map = names(&self.directory);
         let unsent = |source| KeepError::Command { path: map.clone(), source };
         let shown = socket.run(&Command::new(["show", "map", &map]).map_err(unsent)?).await?;
         // A HAProxy of before an upgrade has none until it is reloaded.
         let Ok(running) = tables::map_entries(shown.text()) else { return Ok(()) };
-        for op in Names::of(&wanted.certificates).changes(&map, running) {
+        for op in CertificateNames::of(&wanted.certificates).changes(&map, running) {
             let command = op.command().map_err(unsent)?;
             let reply = socket.run(&command).await?;
             op.judge(&reply)
@@ -252,11 +253,10 @@ impl Keeper {
     }
 
     /// Each fault once, until it is another one.
-    fn tell(&mut self, loaded: &Loaded) {
-        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    fn tell(&mut self, loaded: &LoadedCertificates) {
         self.metrics.certificate_expiry.clear();
         for certificate in &loaded.certificates {
-            let expiry = i64::try_from(seconds(certificate.facts.not_after)).unwrap_or(i64::MAX);
+            let expiry = i64::try_from(since_1970(certificate.facts.not_after).as_secs()).unwrap_or(i64::MAX);
             let label = CertificateLabel { file: certificate.file.clone() };
             self.metrics.certificate_expiry.get_or_create(&label).set(expiry);
         }
@@ -271,8 +271,9 @@ impl Keeper {
 }
 
 /// What was good and is not any more goes on as it was, as long as its file is there and its time has not run out.
-fn keep_good(mut loaded: Loaded, before: &Loaded, now: SystemTime) -> Loaded {
-    let lost = |r: &Refused| before.certificates.iter().find(|c| c.source == r.source && c.facts.not_after > now);
+fn keep_good(mut loaded: LoadedCertificates, before: &LoadedCertificates, now: SystemTime) -> LoadedCertificates {
+    let lost =
+        |r: &RefusedCertificate| before.certificates.iter().find(|c| c.source == r.source && c.facts.not_after > now);
     let kept = loaded.refused.iter().filter(|r| r.source.is_file()).filter_map(lost);
     for certificate in kept.cloned().collect::<Vec<_>>() {
         if loaded.certificates.iter().all(|c| c.file != certificate.file) {
@@ -298,7 +299,7 @@ fn write(directory: &Path, certificates: &[Certificate]) -> Result<bool, KeepErr
         list.push_str(&format!("{}\n", path.display()));
     }
     changed |= write_if_changed(&directory.join(LIST), list.as_bytes(), how)?;
-    changed |= write_if_changed(&directory.join(NAMES), Names::of(certificates).render().as_bytes(), how)?;
+    changed |= write_if_changed(&directory.join(NAMES), CertificateNames::of(certificates).render().as_bytes(), how)?;
     for entry in fs::read_dir(directory).map_err(fault("reading", directory))?.flatten() {
         let name = entry.file_name();
         let ours = name.to_str().is_some_and(|name| name.starts_with(OURS) && name.ends_with(".pem"));

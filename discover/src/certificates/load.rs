@@ -48,7 +48,7 @@ impl fmt::Debug for Certificate {
 
 /// A file that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedCertificate {
     /// The operator's file.
     pub source: PathBuf,
     /// What is wrong with it.
@@ -57,11 +57,11 @@ pub struct Refused {
 
 /// What the sources came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadedCertificates {
     /// By name of our copy.
     pub certificates: Vec<Certificate>,
     /// By file.
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedCertificate>,
 }
 
 /// Why a file is left out.
@@ -92,14 +92,14 @@ enum Fault {
 }
 
 /// Reads all sources anew. Blocks.
-pub fn load(sources: &[PathBuf], now: SystemTime) -> Loaded {
-    let mut loaded = Loaded::default();
+pub fn load(sources: &[PathBuf], now: SystemTime) -> LoadedCertificates {
+    let mut loaded = LoadedCertificates::default();
     let mut taken = BTreeSet::new();
     for source in sources {
         let files = match files(source) {
             Ok(files) => files,
             Err(fault) => {
-                loaded.refused.push(Refused { source: source.clone(), why: fault.to_string() });
+                loaded.refused.push(RefusedCertificate { source: source.clone(), why: fault.to_string() });
                 continue;
             }
         };
@@ -110,7 +110,7 @@ pub fn load(sources: &[PathBuf], now: SystemTime) -> Loaded {
                     let file = name(&path, &mut taken);
                     loaded.certificates.push(Certificate { source: path, file, facts, pem });
                 }
-                Err(fault) => loaded.refused.push(Refused { source: path, why: fault.to_string() }),
+                Err(fault) => loaded.refused.push(RefusedCertificate { source: path, why: fault.to_string() }),
             }
         }
     }
@@ -119,10 +119,10 @@ pub fn load(sources: &[PathBuf], now: SystemTime) -> Loaded {
 }
 
 /// What tells one state of a file from another.
-pub type Stamp = (PathBuf, Option<(u64, u64, i64, i64)>);
+pub type FileStamp = (PathBuf, Option<(u64, u64, i64, i64)>);
 
 /// The state of every file that [`load`] would look at: equal ones need not be read again. Blocks.
-pub fn stamps(sources: &[PathBuf]) -> Vec<Stamp> {
+pub fn stamps(sources: &[PathBuf]) -> Vec<FileStamp> {
     let mut paths = Vec::new();
     for source in sources {
         for path in files(source).unwrap_or_else(|_| vec![source.clone()]) {
@@ -247,7 +247,7 @@ mod tests {
     use common::testing::certs::self_signed;
     use std::time::Duration;
 
-    fn faults(loaded: &Loaded) -> Vec<String> {
+    fn faults(loaded: &LoadedCertificates) -> Vec<String> {
         let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
         loaded.refused.iter().map(|r| format!("{}: {}", name(&r.source), r.why)).collect()
     }

@@ -17,5 +17,5 @@ pub mod names;
 pub mod running;
 pub mod x509;
 
-pub use keeper::Keeper;
-pub use load::{Certificate, Loaded, Refused, load};
+pub use keeper::CertificateKeeper;
+pub use load::{Certificate, LoadedCertificates, RefusedCertificate, load};

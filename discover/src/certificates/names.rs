@@ -10,9 +10,9 @@ use crate::haproxy::api::ops::Op;
 
 /// Our copies' file names by name, in lower case; `*.NAME` is any name one label below NAME.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Names(BTreeMap<String, String>);
+pub struct CertificateNames(BTreeMap<String, String>);
 
-impl Names {
+impl CertificateNames {
     /// Of several certificates for a name the first counts, as in HAProxy's crt-list.
     pub fn of(certificates: &[Certificate]) -> Self {
         let mut all = BTreeMap::new();
@@ -61,7 +61,7 @@ mod tests {
             let facts = Facts { serial: "1".into(), not_before, not_after, names };
             Certificate { source: file.into(), file: file.into(), facts, pem: "".into() }
         };
-        let names = Names::of(&[
+        let names = CertificateNames::of(&[
             certificate("a", &["a.example", "*.a.example", "fe80::1", "b c"]),
             certificate("b", &["a.example", "b.example"]),
         ]);

@@ -12,13 +12,13 @@ use super::Failure;
 use super::edge::EdgeArgs;
 use super::offline::{Native, OfflineEdge};
 use super::settings::HaproxyArgs;
-use crate::config::load;
 use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::layout::Layout;
 use crate::generators::haproxy::file::synapse::SynapseComposer;
 use crate::haproxy::api::version::{Capabilities, Version};
 use crate::haproxy::process::check as haproxy_check;
 use crate::reconcile::Policies;
+use crate::synapse::load;
 use crate::watchers::configured;
 
 /// Flags of `discover check`.

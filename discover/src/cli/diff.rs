@@ -5,15 +5,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Failure;
-use super::configured::of_config;
+use super::args::RunArgs;
+use super::description::Description;
 use super::first::ask;
-use super::run::RunArgs;
 use crate::generators::Generator;
 use crate::generators::haproxy::file::edge::map::RuleChange;
 use crate::generators::haproxy::turn::changes::ServerChange;
 use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::generators::haproxy::turn::plan::{Live, Plan};
-use crate::reconcile::{Admission, Desired, Policies};
+use crate::reconcile::{Admission, Desired};
 
 /// How long the registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,24 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     let (config, answers) = ask(&args.source, args.config.as_deref(), PATIENCE).await?;
     let mut desired = Desired { services: answers.services, ..Desired::default() };
-    let policy = match &config {
-        None => args.address_policy(),
-        Some(config) => args.addresses.policy_with(&config.backend_networks),
+    let description = Description { args: &args, config: config.as_ref() };
+    Admission::new(description.addresses()).admit(&mut desired.services);
+    let Some(mut haproxy) = description.haproxy(HaproxyMetrics::default())? else {
+        println!("nothing to do: the config has no haproxy section, or do_writes is false");
+        return Ok(());
     };
-    Admission::new(policy).admit(&mut desired.services);
-    let metrics = HaproxyMetrics::default();
-    let mut haproxy = match &config {
-        None => args.haproxy(metrics)?,
-        Some(config) => {
-            Policies::new(config).apply_to(&mut desired, &answers.generator_configs, Instant::now());
-            let edge = args.edge.settings()?.or_else(|| config.edge.clone());
-            let Some(haproxy) = of_config(config, edge, &args, metrics) else {
-                println!("nothing to do: the config has no haproxy section, or do_writes is false");
-                return Ok(());
-            };
-            haproxy
-        }
-    };
+    if let Some(mut policies) = description.policies() {
+        policies.apply_to(&mut desired, &answers.generator_configs, Instant::now());
+    }
     haproxy.recall();
     haproxy.prepare(&desired).await;
     let plan = haproxy.plan(&desired, Instant::now()).plan;

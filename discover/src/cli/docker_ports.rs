@@ -22,7 +22,7 @@ const FIRST_WORD: Duration = Duration::from_secs(3);
 
 /// Whether Docker is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Asked {
+enum AskDocker {
     /// Where its socket is there and its networks are on this host.
     Auto,
     /// Always.
@@ -37,7 +37,7 @@ enum Asked {
 pub(super) struct DockerPortsArgs {
     /// Keep off ports that containers of this host publish, running or stopped: auto (where Docker can be asked), on or off
     #[arg(long, env = "DISCOVER_DOCKER_PORTS", value_name = "WHEN", default_value = "auto", value_enum)]
-    docker_ports: Asked,
+    docker_ports: AskDocker,
 }
 
 impl DockerPortsArgs {
@@ -52,9 +52,9 @@ impl DockerPortsArgs {
         lifecycle: &mut Lifecycle,
     ) -> Result<Option<Published>, Failure> {
         let endpoint = match self.docker_ports {
-            Asked::Off => return Ok(None),
-            Asked::On => source.docker_endpoint()?,
-            Asked::Auto => match source.docker_endpoint() {
+            AskDocker::Off => return Ok(None),
+            AskDocker::On => source.docker_endpoint()?,
+            AskDocker::Auto => match source.docker_endpoint() {
                 Ok(endpoint) if is_here(&endpoint) => endpoint,
                 _ => return Ok(None),
             },

@@ -8,9 +8,9 @@ use common::config::files::read_object;
 use common::model::{HostPattern, Port};
 
 use super::Failure;
-use crate::config::{ConfigError, Report, check, edge, keys};
 use crate::edge::EdgeSettings;
 use crate::edge::settings::{CookieKey, EdgeListen, LogTarget, Network, Ownership};
+use crate::synapse::{ConfigError, Report, check, edge, keys};
 
 /// The HTTP edge.
 #[derive(Debug, Clone, Args)]

@@ -204,7 +204,7 @@ impl Run {
 /// Waits for news of the view until they have settled; for ever once the source has given up.
 async fn settled(debounce: &mut Debounce, view: &mut Option<View>) {
     if let Some(watched) = view.as_mut()
-        && debounce.settle(&mut News(watched)).await
+        && debounce.settle(&mut ViewChanges(watched)).await
     {
         return;
     }
@@ -215,9 +215,9 @@ async fn settled(debounce: &mut Debounce, view: &mut Option<View>) {
 }
 
 /// A view as a trigger.
-struct News<'a>(&'a mut View);
+struct ViewChanges<'a>(&'a mut View);
 
-impl Trigger for News<'_> {
+impl Trigger for ViewChanges<'_> {
     async fn triggered(&mut self) -> bool {
         self.0.changed().await.is_ok()
     }

@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use common::client::View;
-use common::model::{ServiceMap, ServiceName};
+use common::model::ServiceMap;
 use common::registry::{GeneratorConfigs, Quarantined};
 use common::store::Key;
 use tokio::time::{Instant, timeout_at};
 
 use super::Failure;
-use super::configured::read;
-use super::source::SourceArgs;
-use crate::config::Config;
+use super::description::read;
+use super::source::{SourceArgs, Unstarted};
 use crate::reconcile::{Source, merge};
-use crate::watchers::{BoxWatcher, Context, configured};
+use crate::synapse::Config;
 
 /// What all sources say together.
 pub(super) struct Answers {
@@ -25,13 +23,6 @@ pub(super) struct Answers {
     pub(super) quarantined: BTreeMap<Key, Quarantined>,
     /// The highest one.
     pub(super) revision: i64,
-}
-
-/// One source, not started.
-struct Asked {
-    name: Arc<str>,
-    answers_for: Option<ServiceName>,
-    watcher: BoxWatcher,
 }
 
 /// Asks the source that the flags name, or with a config those of its services; gives the config, too.
@@ -43,25 +34,13 @@ pub(super) async fn ask(
     config: Option<&Path>,
     patience: Duration,
 ) -> Result<(Option<Config>, Answers), Failure> {
-    let Some(path) = config else {
-        let asked = Asked { name: flags.name().into(), answers_for: None, watcher: flags.watcher()? };
-        return Ok((None, first_answers(vec![asked], patience).await?));
-    };
-    let config = read(path).map_err(Failure::Usage)?.config;
-    let watchers = configured(&config).map_err(|e| Failure::usage(&e))?;
-    let context = Context::new(flags.etcd().config().map_err(|e| Failure::usage(&e))?);
-    let mut context = context.with_owners(config.owners.clone());
-    let asked = watchers.iter().map(|w| Asked {
-        name: w.source_name(),
-        answers_for: w.answers_for(),
-        watcher: w.watcher(&mut context),
-    });
-    let answers = first_answers(asked.collect(), patience).await?;
-    Ok((Some(config), answers))
+    let config = config.map(|path| read(path).map_err(Failure::Usage)).transpose()?.map(|loaded| loaded.config);
+    let (unstarted, _) = flags.sources(config.as_ref())?;
+    Ok((config, first_answers(unstarted, patience).await?))
 }
 
-async fn first_answers(asked: Vec<Asked>, patience: Duration) -> Result<Answers, Failure> {
-    let start = |asked: Asked| {
+async fn first_answers(asked: Vec<Unstarted>, patience: Duration) -> Result<Answers, Failure> {
+    let start = |asked: Unstarted| {
         let view = View::start(|out, cancel| asked.watcher.run(out, cancel));
         (asked.name, asked.answers_for, view)
     };

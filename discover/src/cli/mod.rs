@@ -1,12 +1,16 @@
 //! The command line.
 
+mod args;
+mod assembly;
 mod check;
-mod configured;
+mod description;
 mod diff;
 mod docker_ports;
 mod edge;
 mod exec;
 mod first;
+mod haproxy;
+mod lock;
 mod ls;
 mod offline;
 mod release;
@@ -37,7 +41,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: run::RunArgs,
+    run: args::RunArgs,
     /// How log lines look
     #[arg(long, env = "DISCOVER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_enum, global = true)]
     log_format: LogFormat,
@@ -56,7 +60,7 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent (what happens without a command, too)
-    Run(Box<run::RunArgs>),
+    Run(Box<args::RunArgs>),
     /// Own HAProxy's processes and run the agent beside them, as PID 1 of a container
     Supervise(SuperviseArgs),
     /// Show what haproxy.cfg would be for the given backends, without a registry and without HAProxy
@@ -64,7 +68,7 @@ enum Command {
     /// Check a config, or flags and templates, and with haproxy on PATH the rendered file too
     Check(check::CheckArgs),
     /// Show what the next turn would change, and whether that needs a reload and why
-    Diff(Box<run::RunArgs>),
+    Diff(Box<args::RunArgs>),
     /// List services and backends in the registry
     Ls(ls::LsArgs),
     /// Print one JSON line for each change of a service

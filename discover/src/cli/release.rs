@@ -8,7 +8,7 @@ use common::model::ServiceName;
 use serde_json::json;
 
 use super::Failure;
-use super::run::CONTROL_SOCKET;
+use super::args::CONTROL_SOCKET;
 
 /// Flags of `discover release`.
 #[derive(Debug, Args)]

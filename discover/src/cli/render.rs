@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
+use common::clock;
 use common::model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use common::registry::GeneratorConfigs;
 use serde_json::{Map, Value, json};
@@ -15,8 +15,6 @@ use super::Failure;
 use super::edge::EdgeArgs;
 use super::offline::{Native, OfflineEdge, shown, without_loops};
 use super::settings::HaproxyArgs;
-use crate::config::types::Service;
-use crate::config::{Config, Loaded, load, registration};
 use crate::edge::EdgeSettings;
 use crate::generators::file_output::{self, FileOutput};
 use crate::generators::haproxy::file::edge::frontend::Frame;
@@ -27,6 +25,8 @@ use crate::generators::prometheus::Prometheus;
 use crate::generators::template;
 use crate::generators::{Generator, output};
 use crate::reconcile::{Desired, Policies};
+use crate::synapse::types::Service;
+use crate::synapse::{Config, LoadedConfig, load, registration};
 
 /// Flags of `discover render`.
 #[derive(Debug, Args)]
@@ -96,7 +96,7 @@ pub async fn render(args: &RenderArgs) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Failure::Usage`] with every problem.
-pub(super) fn loaded(path: &Path) -> Result<Loaded, Failure> {
+pub(super) fn loaded(path: &Path) -> Result<LoadedConfig, Failure> {
     let loaded = load(path).map_err(|e| Failure::Usage(format!("the config is wrong\n{e}")))?;
     for note in &loaded.warnings {
         eprintln!("discover: warning: {note}");
@@ -128,7 +128,7 @@ struct Offline<'a> {
 
 impl<'a> Offline<'a> {
     fn new(config: &'a Config, state: Option<&Path>, edge: Option<Arc<EdgeSettings>>) -> Result<Self, Failure> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = clock::now().as_secs();
         let top = config.haproxy.as_deref();
         let path = state.or_else(|| top?.state_file_path.as_deref());
         let state = top.zip(path).map(|(top, path)| {

@@ -2,18 +2,22 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use common::client::{Client, DockerWatcher, on_this_host};
 use common::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
 use common::docker::{Docker, Endpoint, Options};
 use common::hostip;
+use common::model::ServiceName;
 use common::readiness::ReadyMode;
 use common::registry::{Owned, Owners, RegistryWatcher};
 use common::store::etcd::{EtcdArgs, EtcdStore};
 
 use super::Failure;
-use crate::watchers::BoxWatcher;
+use crate::reconcile::Source;
+use crate::synapse::Config;
+use crate::watchers::{BoxWatcher, Context, configured};
 
 /// Where backends come from.
 #[derive(Debug, Clone, Args)]
@@ -32,6 +36,14 @@ pub struct SourceArgs {
         help_heading = "Access"
     )]
     owners: Vec<Owned>,
+}
+
+/// A source, not started.
+pub(super) struct Unstarted {
+    pub(super) name: Arc<str>,
+    /// The one service that it is about, if it is.
+    pub(super) answers_for: Option<ServiceName>,
+    pub(super) watcher: BoxWatcher,
 }
 
 /// Flags of the single-host mode.
@@ -71,32 +83,42 @@ struct DockerArgs {
 }
 
 impl SourceArgs {
-    /// Where etcd is.
-    pub fn etcd(&self) -> &EtcdArgs {
-        &self.etcd
-    }
-
     /// The source's name in status and metrics.
     pub fn name(&self) -> &'static str {
-        if self.docker.docker { "docker" } else { "etcd" }
+        if self.is_docker() { "docker" } else { "etcd" }
     }
 
-    /// Whether what the source does not name at the start is gone for certain.
-    pub fn knows_all_at_start(&self) -> bool {
+    /// Whether backends are this host's containers.
+    pub fn is_docker(&self) -> bool {
         self.docker.docker
     }
 
-    /// Whether backends come from this host itself: nobody else says where they are.
-    pub fn is_own(&self) -> bool {
-        self.docker.docker
+    /// The source that these flags describe, or with a config those of its services; and the watchers below them.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the flag, or the config's keys.
+    pub(super) fn sources(&self, config: Option<&Config>) -> Result<(Vec<Unstarted>, Vec<Source>), Failure> {
+        let Some(config) = config else {
+            let one = Unstarted { name: self.name().into(), answers_for: None, watcher: self.watcher()? };
+            return Ok((vec![one], Vec::new()));
+        };
+        let watchers = configured(config).map_err(|e| Failure::usage(&e))?;
+        let context = Context::new(self.etcd.config().map_err(|e| Failure::usage(&e))?);
+        let mut context = context.with_owners(config.owners.clone());
+        let unstarted = watchers.iter().map(|w| Unstarted {
+            name: w.source_name(),
+            answers_for: w.answers_for(),
+            watcher: w.watcher(&mut context),
+        });
+        Ok((unstarted.collect(), context.shown()))
     }
 
     /// The watcher that these flags describe; it has not connected yet.
     ///
     /// # Errors
     /// [`Failure::Usage`] naming the flag.
-    pub fn watcher(&self) -> Result<BoxWatcher, Failure> {
-        if self.docker.docker {
+    fn watcher(&self) -> Result<BoxWatcher, Failure> {
+        if self.is_docker() {
             self.no_owners("--docker, whose containers have no keys")?;
             return Ok(Box::new(self.docker.watcher()?));
         }
@@ -109,7 +131,7 @@ impl SourceArgs {
     /// # Errors
     /// [`Failure::Usage`] naming the flag.
     pub fn client(&self) -> Result<Client, Failure> {
-        if self.docker.docker {
+        if self.is_docker() {
             return Ok(Client::docker(self.docker.watcher()?));
         }
         Ok(Client::registry(self.store()?, self.etcd.etcd_prefix.clone()).with_owners(self.owners()))

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use common::model::{HostPattern, Port, Route, ServiceName};
+use common::model::{HostPattern, Pattern, Port, Route, ServiceName};
 
 use super::Way;
 
@@ -141,20 +141,12 @@ pub enum Ownership {
 
 /// A service's name, in which `*` stands for any characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePattern(String);
+pub struct ServicePattern(Pattern);
 
 impl ServicePattern {
     /// Whether `service` is meant.
     pub fn covers(&self, service: &ServiceName) -> bool {
-        let (mut parts, mut rest) = (self.0.split('*'), service.as_str());
-        let Some(after) = parts.next().and_then(|first| rest.strip_prefix(first)) else { return false };
-        rest = after;
-        let Some(last) = parts.next_back() else { return rest.is_empty() };
-        for part in parts {
-            let Some(at) = rest.find(part) else { return false };
-            rest = &rest[at + part.len()..];
-        }
-        rest.ends_with(last)
+        self.0.covers(service.as_str())
     }
 }
 
@@ -162,9 +154,7 @@ impl FromStr for ServicePattern {
     type Err = Unreadable;
     fn from_str(text: &str) -> Result<Self, Unreadable> {
         let named = text.replace('*', "x").parse::<ServiceName>().is_ok();
-        named
-            .then(|| Self(text.to_owned()))
-            .ok_or_else(|| unreadable(text, "a service's name, * standing for anything"))
+        named.then(|| Self(text.into())).ok_or_else(|| unreadable(text, "a service's name, * standing for anything"))
     }
 }
 

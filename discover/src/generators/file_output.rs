@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Generator, Outcome};
-use crate::config::Config;
 use crate::reconcile::Desired;
+use crate::synapse::Config;
 
 /// The directory could not be kept.
 #[derive(Debug, thiserror::Error)]

@@ -12,10 +12,10 @@ use super::haproxy::file::synapse::prepare::Order;
 use super::haproxy::file::synapse::server::Name;
 use super::output::{Made, MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
-use crate::config::Config;
-use crate::config::types::{Nginx as Top, Service};
 use crate::haproxy::process::pace::ReloadPace;
 use crate::reconcile::Desired;
+use crate::synapse::Config;
+use crate::synapse::types::{Nginx as Top, Service};
 
 /// How long a nginx that was just started may be deaf to a reload, and between two tries.
 const START_PATIENCE: Duration = Duration::from_secs(2);

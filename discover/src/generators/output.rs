@@ -10,9 +10,9 @@ use common::files::{FileError, Replace, beside, replace, write_if_changed};
 use common::model::ServiceMap;
 use tokio::time::timeout;
 
-use crate::config::types::Service;
 use crate::haproxy::process::check::Group;
 use crate::reconcile::Desired;
+use crate::synapse::types::Service;
 
 /// How long a check or a reload may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);

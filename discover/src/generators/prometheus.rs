@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::output::{Made, MadeFrom, Output, OutputError};
 use super::{Generator, Outcome};
-use crate::config::Config;
-use crate::config::types::{Prometheus as Settings, REGISTERED};
 use crate::reconcile::Desired;
+use crate::synapse::Config;
+use crate::synapse::types::{Prometheus as Settings, REGISTERED};
 
 /// Prometheus' targets as a generator.
 #[derive(Debug)]

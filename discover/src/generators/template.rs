@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::output::{Made, MadeFrom, Output, OutputError, shell};
 use super::{Generator, Outcome};
-use crate::config::types::Template as Settings;
 use crate::haproxy::words::options::{self, Place};
 use crate::haproxy::words::template::fill;
 use crate::reconcile::Desired;
+use crate::synapse::types::Template as Settings;
 
 /// Why a template's file is not there.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@ mod limits;
 mod memory;
 mod merge;
 mod policy;
+mod reconciler;
 mod sections;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use common::model::{BackendId, ServiceMap, ServiceName};
 use tokio::time::Instant;
 
-use crate::config::types::Service;
+use crate::synapse::types::Service;
 
 pub use admission::{Admission, Barred};
 pub use empty::{DefaultServer, Emptied, OnEmpty};
@@ -24,6 +25,7 @@ pub use limits::{LeftOut, Limits};
 pub use memory::{Memory, MemoryError, Stamp};
 pub use merge::{Merged, Source, merge};
 pub use policy::{Policies, passes};
+pub use reconciler::Reconciler;
 pub use sections::Sections;
 
 /// What ought to run.

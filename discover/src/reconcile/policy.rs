@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Desired, Sections};
-use crate::config::types::{LabelFilter, Service};
-use crate::config::{Config, registration};
+use crate::synapse::types::{LabelFilter, Service};
+use crate::synapse::{Config, registration};
 
 /// Every configured service with what counts for it now.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use common::model::ServiceName;
 use common::registry::GeneratorConfigs;
 use tracing::{info, warn};
 
-use crate::config::types::{Haproxy, Service};
-use crate::config::{Config, with_registry_sections};
 use crate::edge::sections::is_reserved;
+use crate::synapse::types::{Haproxy, Service};
+use crate::synapse::{Config, with_registry_sections};
 
 /// The services of a config, each with what counts for it now.
 #[derive(Debug)]

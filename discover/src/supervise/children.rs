@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use common::sync::lock;
 use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
@@ -47,8 +48,7 @@ impl Children {
     }
 
     fn own(&self) -> MutexGuard<'_, HashSet<i32>> {
-        // The set is whole at every moment, so a panic elsewhere spoils nothing.
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.own)
     }
 
     /// Reaps orphans whenever a child has ended.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use quick_xml::de::from_str;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
 use reqsign_core::{Context, Error, HttpSend, OsEnv, Signer};
@@ -169,7 +170,7 @@ impl Aws {
     pub async fn get(&self, path: &str, query: &[(String, String)]) -> Result<String, AwsError> {
         let service = self.service;
         let unfit = |why: String| AwsError::Answer { service, why };
-        let path: Vec<String> = path.split('/').map(encode).collect();
+        let path: Vec<String> = path.split('/').map(|part| encode(part).to_string()).collect();
         let query: Vec<String> = query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
         let question = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
         let url = format!("{}/{}{question}", self.base.as_str().trim_end_matches('/'), path.join("/"));
@@ -191,7 +192,7 @@ impl Aws {
         if status.is_success() {
             return Ok(text);
         }
-        let Refusal { code, message } = refusal(&text);
+        let AwsRefusal { code, message } = refusal(&text);
         Err(AwsError::Refused { service, status: status.as_u16(), code, message })
     }
 }
@@ -199,18 +200,16 @@ impl Aws {
 /// SHA-256 of no body.
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// Percent-encoding as SigV4 wants it: everything but A-Z a-z 0-9 - _ . ~.
-fn encode(text: impl AsRef<str>) -> String {
-    let byte = |b: u8| match b {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(b).to_string(),
-        _ => format!("%{b:02X}"),
-    };
-    text.as_ref().bytes().map(byte).collect()
+/// What SigV4 leaves as it is: A-Z a-z 0-9 - _ . ~.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, ENCODED)
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Refusal {
+struct AwsRefusal {
     #[serde(rename = "Code")]
     code: String,
     #[serde(rename = "Message")]
@@ -218,13 +217,13 @@ struct Refusal {
 }
 
 /// EC2 wraps its error twice, S3 does not.
-fn refusal(text: &str) -> Refusal {
+fn refusal(text: &str) -> AwsRefusal {
     let bare = text.find("<Error>").and_then(|at| text[at..].find("</Error>").map(|end| &text[at..at + end + 8]));
-    let read: Option<Refusal> = bare.and_then(|xml| from_str(xml).ok());
+    let read: Option<AwsRefusal> = bare.and_then(|xml| from_str(xml).ok());
     let shown = |t: &str| t.chars().filter(|c| !c.is_control()).take(300).collect::<String>();
     match read {
-        Some(Refusal { code, message }) => Refusal { code: shown(&code), message: shown(&message) },
-        None => Refusal { code: String::new(), message: shown(text) },
+        Some(AwsRefusal { code, message }) => AwsRefusal { code: shown(&code), message: shown(&message) },
+        None => AwsRefusal { code: String::new(), message: shown(text) },
     }
 }
 

@@ -7,14 +7,14 @@ use common::registry::Snapshot;
 use common::watch::{Outlet, Watcher};
 use tokio_util::sync::CancellationToken;
 
-use super::{Asked, BoxWatcher, Context, Fault, Method};
+use super::{BoxWatcher, Context, Fault, Method, MethodInput};
 
 /// `base` has no keys of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Base;
 
 impl Method for Base {
-    fn read(_: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(_: &MethodInput<'_>) -> Result<Self, Fault> {
         Ok(Self)
     }
 

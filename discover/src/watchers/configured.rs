@@ -5,8 +5,8 @@ use std::sync::Arc;
 use common::model::ServiceName;
 
 use super::method::AnyMethod;
-use super::{Asked, BoxWatcher, Context, Method};
-use crate::config::Config;
+use super::{BoxWatcher, Context, Method, MethodInput};
+use crate::synapse::Config;
 
 /// One service's watcher, not started.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub struct ConfiguredError(pub Vec<String>);
 pub fn configured(config: &Config) -> Result<Vec<Configured>, ConfiguredError> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for service in &config.services {
-        match AnyMethod::read(&Asked::of(service)) {
+        match AnyMethod::read(&MethodInput::of(service)) {
             Ok(method) => good.push(Configured { service: service.name.clone(), method: Arc::new(method) }),
             Err(fault) => bad.push(format!("services.{}.discovery.{}: {}", service.name, fault.key, fault.why)),
         }

@@ -1,11 +1,12 @@
 //! One Docker daemon for all services that look at it: its containers, and its events the moment they come. It is asked from
 //! the first watcher's run on, until the last one has ended.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::backoff::{Backoff, Jitter};
 use common::docker::{Containers, Docker, DockerSource, Endpoint, Event, Options};
+use common::sync::lock;
 use common::watch::{Inlet, Outlet, Watcher, channel};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::sleep;
@@ -50,7 +51,7 @@ impl Daemon {
     /// Its containers and its events from now on.
     pub fn listen(&self) -> (Inlet<Containers>, broadcast::Receiver<Event>) {
         let heard = (self.containers.clone(), self.events.subscribe());
-        if let Some(outlet) = self.outlet.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(outlet) = lock(&self.outlet).take() {
             let asking = tokio::spawn(ask(self.endpoint.clone(), self.pace, outlet, self.events.clone()));
             let _ = self.asking.set(AbortOnDropHandle::new(asking)); // whoever took the outlet is the only one
         }

@@ -27,7 +27,7 @@ use super::group::Group;
 use super::multi::union;
 use super::poll::Pace;
 use super::teller::Teller;
-use super::{About, Asked, BoxWatcher, Context, Fault, Method};
+use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
 
 /// Between two lists, unless the config says otherwise; events come in between.
 const EVERY_SECONDS: u64 = 15;
@@ -41,7 +41,7 @@ const SIGKILL: i32 = 9;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Keys {
-    servers: Vec<Server>,
+    servers: Vec<DockerServer>,
     image_name: Option<String>,
     container_port: Option<u16>,
     internal: bool,
@@ -51,7 +51,7 @@ struct Keys {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Server {
+struct DockerServer {
     name: Option<String>,
     host: String,
     port: Value,
@@ -63,7 +63,7 @@ struct Server {
 pub struct DockerHosts {
     about: About,
     hosts: Vec<Host>,
-    wanted: Arc<Wanted>,
+    wanted: Arc<WantedPort>,
     pace: Pace,
 }
 
@@ -76,7 +76,7 @@ struct Host {
 }
 
 #[derive(Debug)]
-struct Wanted {
+struct WantedPort {
     image: String,
     port: u16,
     /// At the containers' own addresses, on this network if it is given.
@@ -86,7 +86,7 @@ struct Wanted {
     labels: BTreeSet<String>,
 }
 
-impl Server {
+impl DockerServer {
     fn host(&self, n: usize) -> Result<Host, Fault> {
         let fault = |key: &str, why: String| Fault::new(format!("servers[{n}].{key}"), why);
         if self.host.is_empty() {
@@ -124,7 +124,7 @@ impl Server {
 }
 
 impl Method for DockerHosts {
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
         let keys: Keys = asked.keys()?;
         if keys.servers.is_empty() {
             return Err(Fault::new("servers", "is required: Docker hosts"));
@@ -133,7 +133,7 @@ impl Method for DockerHosts {
         let image = keys.image_name.filter(|i| !i.is_empty()).ok_or_else(|| Fault::new("image_name", "is required"))?;
         let port = keys.container_port.ok_or_else(|| Fault::new("container_port", "is required"))?;
         let labels = asked.discovery.filters().map(|f| f.label.clone()).collect();
-        let wanted = Wanted { image, port, internal: keys.internal, network: keys.network, labels };
+        let wanted = WantedPort { image, port, internal: keys.internal, network: keys.network, labels };
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS);
         Ok(Self { about: asked.about.clone(), hosts, wanted: Arc::new(wanted), pace })
     }
@@ -163,7 +163,7 @@ impl Method for DockerHosts {
 struct HostWatcher {
     about: About,
     host: Host,
-    wanted: Arc<Wanted>,
+    wanted: Arc<WantedPort>,
     daemon: Arc<Daemon>,
 }
 
@@ -262,7 +262,7 @@ impl Judge<'_> {
     }
 }
 
-impl Wanted {
+impl WantedPort {
     /// A container of the image that serves: it runs, and its HEALTHCHECK (if it has one) has passed.
     fn fits(&self, container: &Container) -> bool {
         let serves = container.state == State::Running && container.health.is_none_or(|h| h == Health::Healthy);

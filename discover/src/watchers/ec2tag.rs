@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use super::aws::{Aws, AwsError, AwsKeys};
 use super::findings::Findings;
 use super::poll::{Look, Pace, Poll, Polled};
-use super::{About, Asked, BoxWatcher, Context, Fault, Method};
+use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
 
 /// Between two looks, unless the config says otherwise.
 const EVERY_SECONDS: u64 = 15;
@@ -38,7 +38,7 @@ pub struct Ec2Tag {
 }
 
 impl Method for Ec2Tag {
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
         let keys: Keys = asked.keys()?;
         let required = |key: &str, value: Option<String>| {
             value.filter(|v| !v.is_empty()).ok_or_else(|| Fault::new(key, "is required"))

@@ -5,7 +5,7 @@ use common::registry::RegistryWatcher;
 use common::store::etcd::{Endpoint, EtcdConfig, EtcdStore, parse_endpoints};
 use serde::Deserialize;
 
-use super::{Asked, BoxWatcher, Context, Fault, Method};
+use super::{BoxWatcher, Context, Fault, Method, MethodInput};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -25,7 +25,7 @@ pub struct Etcd {
 }
 
 impl Method for Etcd {
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
         let keys: Keys = asked.keys()?;
         let path = keys.path.ok_or_else(|| Fault::new("path", "is required"))?;
         let path = Prefix::of_service(&path, asked.about.service.clone()).map_err(|e| Fault::new("path", e))?;

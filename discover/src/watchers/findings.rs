@@ -9,7 +9,7 @@ use common::store::Key;
 use serde_json::{Map, Value};
 
 use super::About;
-use crate::config::registration;
+use crate::synapse::registration;
 
 /// How many that were left out are kept with their reasons.
 const MOST_LEFT_OUT: usize = 1_000;
@@ -61,16 +61,6 @@ impl Findings {
         if self.left_out.len() < MOST_LEFT_OUT {
             self.left_out.insert(Key::from(format!("{}: {what}", self.about.source)), why.to_string());
         }
-    }
-
-    /// How many backends there are.
-    pub fn len(&self) -> usize {
-        self.backends.len()
-    }
-
-    /// Whether no backend was found.
-    pub fn is_empty(&self) -> bool {
-        self.backends.is_empty()
     }
 
     /// The answer: the service's pool, though it be empty.

@@ -12,8 +12,8 @@ use common::watch::Inlet;
 use serde::de::DeserializeOwned;
 
 use super::BoxWatcher;
-use crate::config::types::{Discovery, Service};
 use crate::reconcile::Source;
+use crate::synapse::types::{Discovery, Service};
 
 /// The service for which a watcher answers.
 #[derive(Debug, Clone)]
@@ -28,14 +28,14 @@ pub struct About {
 
 /// What a method is asked to read.
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
+pub struct MethodInput<'a> {
     /// For which service.
     pub about: About,
     /// What its config says; the table of keys has been held against it.
     pub discovery: &'a Discovery,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> MethodInput<'a> {
     /// A service's own discovery.
     pub fn of(service: &'a Service) -> Self {
         let (name, port) = (service.name.clone(), service.backend_port_override);
@@ -126,7 +126,7 @@ pub trait Method: fmt::Debug + Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// [`Fault`] naming the key.
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault>;
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault>;
 
     /// The watcher; it does no I/O before it runs.
     fn watcher(&self, context: &mut Context) -> BoxWatcher;
@@ -154,7 +154,7 @@ macro_rules! methods {
         pub const METHODS: &[&str] = &[$($word),+];
 
         impl Method for AnyMethod {
-            fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+            fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
                 match asked.discovery.method.as_str() {
                     $($word => <$method>::read(asked).map(Self::$variant),)+
                     other => {

@@ -42,7 +42,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 pub use configured::{Configured, ConfiguredError, configured};
-pub use method::{About, Asked, Context, Fault, Method};
+pub use method::{About, Context, Fault, Method, MethodInput};
 
 /// Why a watcher of any kind gave up.
 pub type AnyError = Box<dyn Error + Send + Sync>;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::model::{Backend, HostPattern, Mode, SniNames};
 use common::testing::certs::Certs;
-use discover::certificates::Keeper;
+use discover::certificates::CertificateKeeper;
 use discover::edge::EdgeSettings;
 use discover::edge::settings::Owners;
 use discover::metrics::Metrics;
@@ -230,7 +230,7 @@ pub(super) fn shared(program: &Path, certs: &Certs, change: impl FnOnce(&mut Edg
         };
         change(&mut edge);
         let edge = edge.with_copies_beside(&settings.config_file);
-        Keeper::of(&edge, &Metrics::new(&mut Registry::default())).unwrap().unwrap().refresh().unwrap();
+        CertificateKeeper::of(&edge, &Metrics::new(&mut Registry::default())).unwrap().unwrap().refresh().unwrap();
         settings.edge = Some(Arc::new(edge));
     });
     (world, port)

@@ -2,7 +2,7 @@ use super::*;
 use discover::edge::settings::{ConfigRule, Network, Ownership};
 use discover::edge::{EdgeSettings, decide};
 
-fn with_edge(edge: Value) -> Result<Loaded, ConfigError> {
+fn with_edge(edge: Value) -> Result<LoadedConfig, ConfigError> {
     let mut config = config_of(json!({}), json!({}));
     config["edge"] = edge;
     load(&config)

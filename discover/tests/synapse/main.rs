@@ -22,22 +22,22 @@ use std::sync::Arc;
 use common::model::ServiceMap;
 use common::registry::GeneratorConfigs;
 use discover::addresses::AddressArgs;
-use discover::config::load::load_with;
-use discover::config::types::Service;
-use discover::config::{Config, ConfigError, Loaded};
 use discover::generators::haproxy::file::synapse::SynapseComposer;
 use discover::generators::haproxy::file::synapse::state::State;
 use discover::reconcile::{Desired, Policies};
+use discover::synapse::load::load_with;
+use discover::synapse::types::Service;
+use discover::synapse::{Config, ConfigError, LoadedConfig};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// Reads a config that is given as a value.
-fn load(config: &Value) -> Result<Loaded, ConfigError> {
+fn load(config: &Value) -> Result<LoadedConfig, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     load_in(dir.path(), config)
 }
 
-fn load_in(dir: &Path, config: &Value) -> Result<Loaded, ConfigError> {
+fn load_in(dir: &Path, config: &Value) -> Result<LoadedConfig, ConfigError> {
     let path = dir.join("synapse.json");
     std::fs::write(&path, config.to_string()).unwrap();
     load_with(&path, &|_| None)
@@ -99,7 +99,7 @@ impl World {
         let Some(list) = backends else { return ServiceMap::new() };
         let answer = |service: &Arc<Service>| {
             let port = service.backend_port_override;
-            let read = |b: &Value| discover::config::registration::read(b.as_object().unwrap(), port).ok();
+            let read = |b: &Value| discover::synapse::registration::read(b.as_object().unwrap(), port).ok();
             let pool = list.as_array().unwrap().iter().filter_map(read).map(Arc::new).collect();
             (service.name.clone(), Arc::new(pool))
         };

@@ -1,6 +1,6 @@
 use super::*;
-use discover::config::keys::{Key, Kind, ROOT};
-use discover::config::schema::{json_schema, reference};
+use common::config::schema::{json_schema, reference};
+use discover::synapse::keys::{Key, Kind, ROOT};
 
 fn all_keys(keys: &'static [Key], out: &mut Vec<&'static Key>) {
     for key in keys {
@@ -40,7 +40,8 @@ fn every_key_has_a_test_that_uses_it() {
     let programs = ["synapse", "synapse_run", "watchers"].map(|name| sources(&tests.join(name)));
     let mut keys = Vec::new();
     all_keys(ROOT, &mut keys);
-    for Key { name, test, .. } in keys {
+    for Key { name, reference, .. } in keys {
+        let test = reference.test;
         let source = programs.iter().find(|source| source.contains(&format!("fn {test}(")));
         let source = source.unwrap_or_else(|| panic!("key {name} names the test {test}, which is not there"));
         let uses = [format!("\"{name}\""), format!("{name}:"), format!(".{name}")];
@@ -50,13 +51,13 @@ fn every_key_has_a_test_that_uses_it() {
 
 #[test]
 fn the_schema_in_the_docs_is_current() {
-    let mut text = serde_json::to_string_pretty(&json_schema()).unwrap();
+    let mut text = serde_json::to_string_pretty(&json_schema(ROOT, "discover's config: Synapse's, extended")).unwrap();
     text.push('\n');
     is_current("docs/discover.schema.json", &text);
 }
 
 #[test]
 fn the_reference_in_the_docs_is_current() {
-    let title = "# Every key of discover's config file\n\nGenerated from the table in `discover/src/config/keys`; the test that shows a key stands beside it.\n\n";
-    is_current("docs/configuration-keys.md", &format!("{title}{}\n", reference().trim_end()));
+    let title = "# Every key of discover's config file\n\nGenerated from the table in `discover/src/synapse/keys`; the test that shows a key stands beside it.\n\n";
+    is_current("docs/configuration-keys.md", &format!("{title}{}\n", reference(ROOT, "discover").trim_end()));
 }

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::model::ServiceMap;
-use discover::config::load::load_with;
-use discover::config::registration;
 use discover::generators::Generator;
 use discover::generators::nginx::Nginx;
 use discover::generators::output::OutputError;
 use discover::reconcile::{Desired, Policies};
+use discover::synapse::load::load_with;
+use discover::synapse::registration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};

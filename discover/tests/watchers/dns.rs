@@ -7,7 +7,7 @@ use common::testing::watch_contract::{Breakage, Rig, keeps_the_contract};
 use discover::watchers::dns::{Dns, DnsSource, Resolver, Resolving};
 use discover::watchers::file::{File, FileSource};
 use discover::watchers::poll::{Pace, Polled};
-use discover::watchers::{About, Asked, Method};
+use discover::watchers::{About, Method, MethodInput};
 use tokio::time::Instant;
 
 use super::*;
@@ -42,7 +42,7 @@ impl Rig for DnsRig {
         let services = services(json!({
             "discovery": discovery(&self.server, json!({"servers": [{"host": "web.example", "port": 80}]})),
         }));
-        Dns::read(&Asked::of(&services.unwrap()[0])).unwrap().polled()
+        Dns::read(&MethodInput::of(&services.unwrap()[0])).unwrap().polled()
     }
 
     async fn put(&mut self, backends: &[(&str, &str)]) {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use common::registry::Snapshot;
 use common::testing::watch_contract::{History, pools};
 use common::watch::{Inlet, Observation, Outlet, Watcher, channel};
-use discover::config::types::Service;
+use discover::synapse::types::Service;
 use discover::watchers::{BoxWatcher, Configured, Context, configured};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -96,7 +96,7 @@ fn services(service: Value) -> Result<Vec<Arc<Service>>, String> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("synapse.json");
     std::fs::write(&path, json!({"services": {"web": service}}).to_string()).unwrap();
-    let loaded = discover::config::load::load_with(&path, &|_| None).map_err(|e| e.to_string())?;
+    let loaded = discover::synapse::load::load_with(&path, &|_| None).map_err(|e| e.to_string())?;
     assert_eq!(loaded.warnings, [], "{service}");
     configured(&loaded.config).map_err(|e| e.to_string())?;
     Ok(loaded.config.services)
@@ -105,7 +105,7 @@ fn services(service: Value) -> Result<Vec<Arc<Service>>, String> {
 /// The method of a service `web` with this discovery; or everything that is wrong with it.
 fn try_method(service: Value) -> Result<Configured, String> {
     let services = services(service)?;
-    let config = discover::config::Config { services, ..Default::default() };
+    let config = discover::synapse::Config { services, ..Default::default() };
     Ok(configured(&config).unwrap().remove(0))
 }
 

@@ -146,7 +146,7 @@ fn seen(name: &str, host: Option<u8>, stale: Option<Duration>) -> Seen {
     let snapshot = host.map(|host| {
         let backend = |host: u8| {
             let map = json!({"host": format!("10.0.0.{host}"), "port": 80});
-            Arc::new(discover::config::registration::read(map.as_object().unwrap(), None).unwrap())
+            Arc::new(discover::synapse::registration::read(map.as_object().unwrap(), None).unwrap())
         };
         let pool = Arc::new((host > 0).then(|| backend(host)).into_iter().collect());
         Arc::new(Snapshot { services: [("web".parse().unwrap(), pool)].into(), ..Snapshot::default() })

@@ -80,7 +80,7 @@ pub fn config(text: &str) {
         return;
     }
     let nothing = |_: &str| None;
-    match discover::config::load::load_with(file.path(), &nothing) {
+    match discover::synapse::load::load_with(file.path(), &nothing) {
         Ok(loaded) => drop(SynapseComposer::new(&loaded.config, None)),
         Err(error) => assert!(!error.0.is_empty(), "a refusal tells why"),
     }

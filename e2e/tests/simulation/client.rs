@@ -12,8 +12,8 @@ use common::watch::{Watcher, channel};
 use discover::agent::Agent;
 use discover::generators::{Generator, Outcome};
 use discover::metrics::Metrics;
-use discover::reconcile::{Desired, Emptied, Guard, GuardSettings, Memory, Source};
-use discover::status::Shared;
+use discover::reconcile::{Admission, Desired, Emptied, Guard, GuardSettings, Limits, Memory, Reconciler, Source};
+use discover::status::StatusBoard;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -121,20 +121,15 @@ impl Client {
         let wake = Arc::new(Notify::new());
         let agent = Agent {
             sources: vec![Source { name: "etcd".into(), required: true, answers_for: None, inlet }],
-            policies: None,
+            reconciler: Reconciler::new(Limits::default(), guard.clone(), Admission::default(), Emptied::default()),
             generators: vec![Box::new(Note(self.routed.clone()))],
-            guard: guard.clone(),
-            limits: discover::reconcile::Limits::default(),
-            admission: discover::reconcile::Admission::default(),
-            emptied: Emptied::default(),
             state: None,
             debounce: Debounce::new(Duration::from_millis(1), Duration::from_millis(20)),
             sync_deadline: Duration::from_secs(60),
             wake: wake.clone(),
-            shared: Shared::new(None),
+            board: StatusBoard::default(),
             changes: watch::channel(0).0,
             metrics: Metrics::new(&mut Registry::default()),
-            kept: ServiceMap::new(),
         };
         let (never, ice) = (CancellationToken::new(), Ice::default());
         let watcher = RegistryWatcher::new(self.way.clone(), "/backends".parse().unwrap());

@@ -312,7 +312,12 @@ fn every_key_has_a_test() {
     let mut keys = Vec::new();
     all_keys(ROOT, &mut keys);
     for key in keys {
-        assert!(text.contains(&format!("fn {}(", key.test)), "{} names {}, which is not there", key.name, key.test);
+        assert!(
+            text.contains(&format!("fn {}(", key.reference.test)),
+            "{} names {}, which is not there",
+            key.name,
+            key.reference.test
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use common::config::table::{Key, Kind, Origin};
+use common::config::table::{Key, Kind};
 use common::model::NodeName;
 use common::store::etcd::{EtcdConfig, EtcdStore, parse_endpoints};
 use tokio::sync::watch;
@@ -16,9 +16,7 @@ use super::{Ends, Frame, Reading, Reporter, ReporterError, Standing, Wanted};
 use crate::publish::report::PublishMetrics;
 use crate::publish::{Form, Identity, Publication, Publisher, PublisherSettings};
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::Nerve, doc, test }
-}
+common::keys_of! { key: Nerve }
 
 /// etcd's rows of the table of a service's keys.
 pub const KEYS: [Key; 3] = [

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::live::News;
+use super::live::Delivery;
 use super::stream::{Begin, Stream};
 use super::{EtcdStore, watch};
 use crate::store::{Batch, Fault, Key, KeyWatch, Operation, Position, StoreError, WatchStream};
@@ -25,10 +25,10 @@ pub struct EtcdKeys {
     /// stream than those before: one has the rights with which it was opened.
     ids: BTreeMap<Key, (Arc<Stream>, i64)>,
     /// Each live watch of the stream has a clone of it.
-    out: mpsc::Sender<News>,
-    news: mpsc::Receiver<News>,
+    out: mpsc::Sender<Delivery>,
+    news: mpsc::Receiver<Delivery>,
     /// What came while keys were being added.
-    early: VecDeque<News>,
+    early: VecDeque<Delivery>,
     over: Option<Fault>,
 }
 

@@ -9,7 +9,7 @@ use super::fault::Failure;
 use crate::store::{Batch, Change, Fault, Position, Revision};
 
 /// What a watch is told: the next message, or why there is none any more.
-pub(super) type News = Result<Batch, Fault>;
+pub(super) type Delivery = Result<Batch, Fault>;
 
 /// A watch that the server has been asked for.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Live {
     pub(super) from: Revision,
     /// Everything up to it was handed on.
     pub(super) seen: Position,
-    pub(super) out: mpsc::Sender<News>,
+    pub(super) out: mpsc::Sender<Delivery>,
 }
 
 impl Live {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
@@ -15,11 +15,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fault::{Failure, classify, of_reason};
-use super::live::{Live, News};
+use super::live::{Delivery, Live};
 use super::pool::Retry;
 use super::watch::{EtcdWatch, same_past};
 use super::{DECODE_LIMIT, EtcdStore, first_key, prefix_end};
 use crate::store::{Fault, Operation, Position, Revision, StoreError};
+use crate::sync::lock;
 
 /// How many messages may wait for one slow reader; then all wait for it, and soon no longer.
 const QUEUE: usize = 4;
@@ -38,12 +39,12 @@ pub(super) struct Begin {
 /// An open stream; dropped with its last watch, and closed thereby.
 #[derive(Debug)]
 pub(super) struct Stream {
-    shared: Arc<Shared>,
+    shared: Arc<SharedStream>,
     _reader: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedStream {
     store: EtcdStore,
     /// Of the endpoint.
     index: usize,
@@ -96,7 +97,7 @@ impl Stream {
         let ((sender, answers, first), index) = store.pool.call(Operation::Watch, prefix, Retry::Always, work).await?;
         let first = first.ok_or_else(|| told(Fault::Ended("before it began".into())))?;
         let (asks, queue) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedStream {
             store: store.clone(),
             index,
             asks,
@@ -128,7 +129,7 @@ impl Stream {
     }
 
     /// Asks for one more watch, which tells its news on `out`. The server's number of it comes later.
-    pub(super) fn ask_for(&self, prefix: &str, begin: Begin, out: mpsc::Sender<News>) -> Result<Created, Fault> {
+    pub(super) fn ask_for(&self, prefix: &str, begin: Begin, out: mpsc::Sender<Delivery>) -> Result<Created, Fault> {
         let mut watches = self.shared.watches();
         if let Some(fault) = &watches.closed {
             return Err(fault.clone());
@@ -166,9 +167,9 @@ fn options(prefix: &str, begin: Begin) -> WatchOptions {
 /// The server's number of a watch, once it has begun.
 pub(super) type Created = oneshot::Receiver<Result<i64, Fault>>;
 
-impl Shared {
+impl SharedStream {
     fn watches(&self) -> MutexGuard<'_, Watches> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watches)
     }
 
     fn ask(&self, ask: Ask) {
@@ -176,7 +177,7 @@ impl Shared {
     }
 
     /// Another watch is asked for next.
-    fn expect(&self, watches: &mut Watches, prefix: &str, begin: Begin, out: mpsc::Sender<News>) -> Created {
+    fn expect(&self, watches: &mut Watches, prefix: &str, begin: Begin, out: mpsc::Sender<Delivery>) -> Created {
         let (created, outcome) = oneshot::channel();
         let Begin { after, exact, .. } = begin;
         let watch = Live { prefix: prefix.to_owned(), exact, from: after.revision, seen: after, out };
@@ -289,7 +290,7 @@ impl Shared {
     }
 
     /// What a message means for its watch, and where that is told.
-    fn judge(&self, id: i64, message: &WatchResponse) -> Option<(mpsc::Sender<News>, News)> {
+    fn judge(&self, id: i64, message: &WatchResponse) -> Option<(mpsc::Sender<Delivery>, Delivery)> {
         let mut watches = self.watches();
         let watch = watches.live.get_mut(&id)?;
         let out = watch.out.clone();

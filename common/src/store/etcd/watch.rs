@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 use super::EtcdStore;
-use super::live::News;
+use super::live::Delivery;
 use super::stream::{Begin, Stream};
 use crate::store::{Batch, Fault, Operation, Position, StoreError, WatchStream};
 
@@ -16,7 +16,7 @@ pub struct EtcdWatch {
     prefix: String,
     /// The server's number of it on its stream.
     pub(super) id: i64,
-    pub(super) batches: mpsc::Receiver<News>,
+    pub(super) batches: mpsc::Receiver<Delivery>,
     over: Option<Fault>,
     stream: Arc<Stream>,
 }
@@ -27,7 +27,7 @@ pub(super) async fn stream(store: &EtcdStore, key: &str, after: Position) -> Res
 }
 
 impl EtcdWatch {
-    pub(super) fn new(prefix: &str, id: i64, batches: mpsc::Receiver<News>, stream: &Arc<Stream>) -> Self {
+    pub(super) fn new(prefix: &str, id: i64, batches: mpsc::Receiver<Delivery>, stream: &Arc<Stream>) -> Self {
         Self { prefix: prefix.to_owned(), id, batches, over: None, stream: stream.clone() }
     }
 }

@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 
 use super::findings::Findings;
 use super::poll::{Look, Pace, Poll, Polled};
-use super::{About, Asked, BoxWatcher, Context, Fault, Method};
-pub use names::{Names, NamesError};
-pub use resolver::{Answered, AskError, Found, Kind, Question, Resolver, name_servers};
+use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+pub use names::{DnsNames, NamesError};
+pub use resolver::{Answered, AskError, Found, Question, RecordKind, Resolver, name_servers};
 pub use resolving::Resolving;
 
 /// Between two looks, unless the config says otherwise or a TTL is shorter.
@@ -31,7 +31,7 @@ const MOST_WEIGHT: u32 = 256;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Keys {
-    servers: Vec<Server>,
+    servers: Vec<DnsServer>,
     nameserver: Vec<String>,
     check_interval: Option<f64>,
     discovery_jitter: Option<f64>,
@@ -40,7 +40,7 @@ struct Keys {
 /// One entry of `servers`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct Server {
+struct DnsServer {
     name: Option<String>,
     host: String,
     port: Value,
@@ -48,7 +48,7 @@ struct Server {
     record: Option<String>,
 }
 
-impl Server {
+impl DnsServer {
     /// `_service._proto.name` is an SRV record unless said otherwise.
     fn is_srv(&self) -> bool {
         match self.record.as_deref() {
@@ -62,7 +62,7 @@ impl Server {
 #[derive(Debug, Clone)]
 pub struct Dns {
     about: About,
-    servers: Arc<[Server]>,
+    servers: Arc<[DnsServer]>,
     resolver: Resolver,
     pace: Pace,
 }
@@ -73,7 +73,7 @@ pub fn deadline(every: Duration) -> Duration {
 }
 
 impl Method for Dns {
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
         let keys: Keys = asked.keys()?;
         if keys.servers.is_empty() {
             return Err(Fault::new("servers", "is required: host names with their ports"));
@@ -106,7 +106,7 @@ impl Method for Dns {
 impl Dns {
     /// The watcher itself.
     pub fn polled(&self) -> Polled<DnsSource> {
-        let names = Names::new(self.resolver.clone());
+        let names = DnsNames::new(self.resolver.clone());
         let source = DnsSource { about: self.about.clone(), servers: self.servers.clone(), names };
         Polled::new(source, self.about.source.clone(), self.pace)
     }
@@ -116,8 +116,8 @@ impl Dns {
 #[derive(Debug)]
 pub struct DnsSource {
     about: About,
-    servers: Arc<[Server]>,
-    names: Names,
+    servers: Arc<[DnsServer]>,
+    names: DnsNames,
 }
 
 impl Poll for DnsSource {
@@ -127,14 +127,14 @@ impl Poll for DnsSource {
         self.names.begin();
         let questions = self.servers.iter().flat_map(|server| match server.is_srv() {
             true => vec![srv(&server.host)],
-            false => Names::of_host(&server.host),
+            false => DnsNames::of_host(&server.host),
         });
         let questions: Vec<Question> = questions.collect();
         self.names.ask(questions.iter().cloned()).await;
         let services = questions.iter().flat_map(|q| self.names.answer(q));
         let targets: Vec<Question> = services
             .filter_map(
-                |found| if let Found::Service { target, .. } = found { Some(Names::of_host(target)) } else { None },
+                |found| if let Found::Service { target, .. } = found { Some(DnsNames::of_host(target)) } else { None },
             )
             .flatten()
             .collect();
@@ -161,7 +161,7 @@ impl Poll for DnsSource {
 
 impl DnsSource {
     /// The targets of an SRV record: those of the lowest priority serve, the others are backups.
-    fn services(&self, server: &Server, findings: &mut Findings) {
+    fn services(&self, server: &DnsServer, findings: &mut Findings) {
         let mut services: Vec<(u16, u16, u16, &Arc<str>)> = self
             .names
             .answer(&srv(&server.host))
@@ -197,11 +197,11 @@ fn scaled(weight: u16, heaviest: u16) -> u32 {
 }
 
 fn srv(host: &str) -> Question {
-    Question { name: host.into(), kind: Kind::Srv }
+    Question { name: host.into(), kind: RecordKind::Srv }
 }
 
 /// A backend with Synapse's fields, in Synapse's order.
-fn registration(server: &Server, host: &str, port: Value) -> Map<String, Value> {
+fn registration(server: &DnsServer, host: &str, port: Value) -> Map<String, Value> {
     let mut map = Map::from_iter([("host".to_owned(), json!(host)), ("port".to_owned(), port)]);
     map.extend(server.name.as_ref().map(|name| ("name".to_owned(), json!(name))));
     if !server.labels.is_null() {

@@ -9,7 +9,7 @@ use common::telemetry::Chain;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use super::resolver::{AskError, Found, Kind, Question, Resolver};
+use super::resolver::{AskError, Found, Question, RecordKind, Resolver};
 
 /// How many questions are under way at once.
 const AT_ONCE: usize = 16;
@@ -43,7 +43,7 @@ pub struct Round {
 
 /// Asks, and remembers.
 #[derive(Debug)]
-pub struct Names {
+pub struct DnsNames {
     resolver: Resolver,
     known: HashMap<Question, Vec<Found>>,
     /// A whole round has been answered, or waited for long enough.
@@ -54,7 +54,7 @@ pub struct Names {
     good_for: Option<Duration>,
 }
 
-impl Names {
+impl DnsNames {
     /// Nothing is known yet.
     pub fn new(resolver: Resolver) -> Self {
         Self {
@@ -98,7 +98,7 @@ impl Names {
             return Vec::new();
         }
         let name: Arc<str> = host.into();
-        [Kind::A, Kind::Aaaa].map(|kind| Question { name: name.clone(), kind }).into()
+        [RecordKind::A, RecordKind::Aaaa].map(|kind| Question { name: name.clone(), kind }).into()
     }
 
     /// The last answer to a question.

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::sync::lock;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -20,7 +21,7 @@ const MOST_RECORDS: usize = 10_000;
 
 /// What can be asked of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RecordKind {
     /// IPv4 addresses.
     A,
     /// IPv6 addresses.
@@ -29,7 +30,7 @@ pub enum Kind {
     Srv,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for RecordKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::A => "A",
@@ -45,7 +46,7 @@ pub struct Question {
     /// The name, as it was written.
     pub name: Arc<str>,
     /// What about it.
-    pub kind: Kind,
+    pub kind: RecordKind,
 }
 
 impl fmt::Display for Question {
@@ -144,9 +145,9 @@ impl Resolver {
     /// [`AskError`]; that there is no such name is an answer.
     pub async fn ask(&self, question: &Question) -> Result<Answered, AskError> {
         let kind = match question.kind {
-            Kind::A => RecordType::A,
-            Kind::Aaaa => RecordType::AAAA,
-            Kind::Srv => RecordType::SRV,
+            RecordKind::A => RecordType::A,
+            RecordKind::Aaaa => RecordType::AAAA,
+            RecordKind::Srv => RecordType::SRV,
         };
         let resolver = self.resolver().map_err(AskError::System)?;
         let asked = timeout(self.deadline, resolver.lookup(&*question.name, kind)).await;
@@ -184,7 +185,7 @@ impl Resolver {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<TokioResolver>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.made)
     }
 
     fn resolver(&self) -> Result<TokioResolver, NetError> {

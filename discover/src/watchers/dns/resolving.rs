@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::names::{Names, Round};
+use super::names::{DnsNames, Round};
 use super::resolver::Resolver;
 use crate::watchers::teller::{Standing, Teller};
 
@@ -48,7 +48,7 @@ impl<W: Watcher<Snapshot>> Watcher<Snapshot> for Resolving<W> {
         let (below, inlet) = channel();
         let resolved = Resolved {
             inlet,
-            names: Names::new(self.resolver),
+            names: DnsNames::new(self.resolver),
             every: self.every,
             name: self.name,
             origins: HashMap::new(),
@@ -65,7 +65,7 @@ type Place = (ServiceName, BackendId);
 
 struct Resolved {
     inlet: Inlet<Snapshot>,
-    names: Names,
+    names: DnsNames,
     every: Duration,
     name: Arc<str>,
     /// From which backend of the watcher below each of ours came: how that one went tells how ours did.
@@ -113,7 +113,7 @@ impl Resolved {
         self.names.begin();
         let backends = snapshot.services.values().flat_map(|pool| pool.backends());
         let names =
-            backends.filter_map(|b| if let Host::Name(name) = &b.host { Some(Names::of_host(name)) } else { None });
+            backends.filter_map(|b| if let Host::Name(name) = &b.host { Some(DnsNames::of_host(name)) } else { None });
         self.names.ask(names.flatten().collect::<Vec<_>>()).await;
         let Round { failed, good_for } = self.names.end()?;
         self.publish(snapshot, failed, below);

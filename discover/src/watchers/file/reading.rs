@@ -59,7 +59,7 @@ pub enum FileFault {
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct SeenStamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -67,7 +67,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl SeenStamp {
     fn of(meta: &Metadata) -> Self {
         Self {
             device: meta.dev(),
@@ -82,7 +82,7 @@ impl Stamp {
 /// What a file last said, and how it looked then.
 #[derive(Debug)]
 struct Seen {
-    stamp: Stamp,
+    stamp: SeenStamp,
     items: Arc<Vec<Item>>,
 }
 
@@ -148,7 +148,7 @@ impl Reading {
         if !meta.is_file() {
             return Err(FileFault::NotRegular(path.to_owned())); // before it is opened: a pipe would wait for its writer
         }
-        let stamp = Stamp::of(&meta);
+        let stamp = SeenStamp::of(&meta);
         if let Some(seen) = self.seen.get(path).filter(|seen| seen.stamp == stamp) {
             return Ok(seen.items.clone());
         }
@@ -164,7 +164,7 @@ impl Reading {
             return Err(FileFault::TooLong { path: path.to_owned(), bytes: stamp.bytes });
         }
         let text = fs::read(&real).map_err(error)?;
-        if Stamp::of(&fs::metadata(&real).map_err(error)?) != stamp {
+        if SeenStamp::of(&fs::metadata(&real).map_err(error)?) != stamp {
             return unfinished(); // written while it was read; its writer's last step is a signal
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();

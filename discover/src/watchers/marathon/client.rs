@@ -50,7 +50,7 @@ pub enum MarathonError {
 
 /// A client of one Marathon, which may have several URLs. Clones share connections.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct MarathonClient {
     http: reqwest::Client,
     urls: Arc<[Url]>,
     authorization: Option<HeaderValue>,
@@ -59,7 +59,7 @@ pub struct Client {
     good: Arc<AtomicUsize>,
 }
 
-impl Client {
+impl MarathonClient {
     /// A client; nothing is asked yet. URLs may be in one text, separated by commas; a user and password in one count.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Marathon's event stream (server-sent events), one for all watchers of the same URLs. An event carries nothing but that
 //! it is time to look.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::backoff::{Backoff, Jitter};
+use common::sync::lock;
 use common::telemetry::Chain;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -13,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info};
 
-use super::client::Client;
+use super::client::MarathonClient;
 
 /// A longer line is no event.
 const MOST_LINE: usize = 4 << 20;
@@ -34,7 +35,7 @@ enum Heard {
 /// The stream; it begins with the first listener that waits, and ends with the last one.
 #[derive(Debug)]
 pub struct Events {
-    client: Client,
+    client: MarathonClient,
     heard: broadcast::Sender<Heard>,
     reading: Mutex<Option<AbortOnDropHandle<()>>>,
 }
@@ -49,7 +50,7 @@ pub struct Listener {
 
 impl Events {
     /// Not begun yet.
-    pub fn new(client: Client) -> Self {
+    pub fn new(client: MarathonClient) -> Self {
         Self { client, heard: broadcast::channel(WAITING).0, reading: Mutex::new(None) }
     }
 
@@ -59,7 +60,7 @@ impl Events {
     }
 
     fn begin(&self) {
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reading = lock(&self.reading);
         if reading.is_none() {
             let run = read(self.client.clone(), self.heard.clone());
             *reading = Some(AbortOnDropHandle::new(tokio::spawn(run)));
@@ -84,7 +85,7 @@ impl Listener {
 }
 
 /// Reads the stream for ever.
-async fn read(client: Client, heard: broadcast::Sender<Heard>) {
+async fn read(client: MarathonClient, heard: broadcast::Sender<Heard>) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).with_jitter(Jitter::Equal);
     loop {
         match client.events().await {

@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::findings::Findings;
 use super::poll::{Look, Pace, Poll, Polled};
-use super::{About, Asked, BoxWatcher, Context, Fault, Method};
-use client::{Client, MarathonError};
+use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use client::{MarathonClient, MarathonError};
 use events::Events;
 
 /// Between two looks without an event, unless the config says otherwise.
@@ -38,7 +38,7 @@ struct Keys {
 #[derive(Debug, Clone)]
 pub struct Marathon {
     about: About,
-    client: Client,
+    client: MarathonClient,
     app: App,
     pace: Pace,
 }
@@ -52,7 +52,7 @@ struct App {
 }
 
 impl Method for Marathon {
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
         let keys: Keys = asked.keys()?;
         let name = keys.application_name.unwrap_or_default();
         let name = name.trim_matches('/');
@@ -68,7 +68,8 @@ impl Method for Marathon {
         }
         let path = keys.marathon_api_path.as_deref().unwrap_or(PATH).replace("%{app}", name);
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS).starting_within(keys.discovery_jitter);
-        let client = Client::new(&keys.marathon_api_url, keys.marathon_authorization.as_deref(), pace.patience)?;
+        let client =
+            MarathonClient::new(&keys.marathon_api_url, keys.marathon_authorization.as_deref(), pace.patience)?;
         // Each URL has its own patience.
         let pace = pace.with_patience(pace.patience * 4);
         let app = App { name: name.into(), path, port_index: keys.port_index };
@@ -97,7 +98,7 @@ impl Method for Marathon {
 struct MarathonSource {
     about: About,
     app: App,
-    client: Client,
+    client: MarathonClient,
     listener: events::Listener,
 }
 

@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::group::{Group, Resolve};
 use super::method::AnyMethod;
 use super::teller::{Standing, Teller};
-use super::{About, AnyWatcher, Asked, BoxWatcher, Context, Fault, Method};
-use crate::config::types::{Discovery, LabelFilter};
+use super::{About, AnyWatcher, BoxWatcher, Context, Fault, Method, MethodInput};
 use crate::reconcile::passes;
+use crate::synapse::types::{Discovery, LabelFilter};
 
 /// What a resolver is asked to read.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Multi {
 }
 
 impl Method for Multi {
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
         let keys: Keys = asked.keys()?;
         if keys.watchers.is_empty() {
             return Err(Fault::new("watchers", "is required: watchers by name"));
@@ -111,7 +111,7 @@ impl Method for Multi {
             let discovery = Discovery::of(raw).map_err(|e| Fault::new(path(&e.path().to_string()), e.inner()))?;
             let source = format!("{}/{name}", asked.about.source).into();
             let about = About { source, ..asked.about.clone() };
-            let method = AnyMethod::read(&Asked { about, discovery: &discovery });
+            let method = AnyMethod::read(&MethodInput { about, discovery: &discovery });
             let method = method.map_err(|fault| Fault::new(path(&fault.key), fault.why))?;
             let filters = discovery.filters().cloned().collect();
             children.push(Child { name: name.as_str().into(), method, filters });

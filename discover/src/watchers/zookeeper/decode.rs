@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Fault;
-use crate::config::registration;
+use crate::synapse::registration;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

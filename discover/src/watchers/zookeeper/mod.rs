@@ -18,10 +18,10 @@ use serde::Deserialize;
 
 use super::dns::{Resolver, Resolving, deadline, name_servers};
 use super::poll::{Pace, Polled};
-use super::{About, Asked, BoxWatcher, Context, Fault, Method};
+use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
 pub use decode::Decode;
 pub use nodes::{Nodes, NodesError};
-pub use owners::Owners;
+pub use owners::SessionOwners;
 
 /// Between two looks of the polling methods, unless the config says otherwise.
 const POLL_SECONDS: u64 = 60;
@@ -60,7 +60,7 @@ struct RetryPolicy {
 
 /// Where the registrations of one service lie, and how they are read.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ZkSettings {
     /// For which service.
     pub about: About,
     /// The ensemble.
@@ -80,13 +80,13 @@ pub struct Settings {
 /// The four methods: polled or watched, with host names resolved or not.
 #[derive(Debug, Clone)]
 pub struct ZooKeeper<const POLL: bool, const DNS: bool> {
-    settings: Settings,
+    settings: ZkSettings,
     pace: Pace,
     resolver: Option<(Resolver, Duration)>,
 }
 
 impl<const POLL: bool, const DNS: bool> Method for ZooKeeper<POLL, DNS> {
-    fn read(asked: &Asked<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
         let keys: Keys = asked.keys()?;
         let auth = keys.zk_auth.map(|text| text.parse::<Auth>()).transpose().map_err(|e| Fault::new("zk_auth", e))?;
         let target = Target::parse(keys.hosts.iter().map(String::as_str)).map_err(|e| Fault::new("hosts", e))?;
@@ -116,7 +116,7 @@ impl<const POLL: bool, const DNS: bool> Method for ZooKeeper<POLL, DNS> {
         } else {
             None
         };
-        let settings = Settings {
+        let settings = ZkSettings {
             about: asked.about.clone(),
             target: target.with_auth(auth),
             path: at,
@@ -131,7 +131,7 @@ impl<const POLL: bool, const DNS: bool> Method for ZooKeeper<POLL, DNS> {
     /// Services of the same ensemble share one session.
     fn watcher(&self, context: &mut Context) -> BoxWatcher {
         let sessions = context.shared("", Sessions::default);
-        let owners = context.shared(&format!("{:?}", self.settings.target), Owners::default);
+        let owners = context.shared(&format!("{:?}", self.settings.target), SessionOwners::default);
         let nodes = Nodes::new(self.settings.clone(), sessions.get(&self.settings.target), owners);
         let name = self.settings.about.source.clone();
         let polled = Polled::new(nodes, name.clone(), self.pace);

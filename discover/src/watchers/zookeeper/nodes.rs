@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Owners, Settings};
+use super::{SessionOwners, ZkSettings};
 use crate::watchers::findings::{Answer, Findings};
 use crate::watchers::poll::{Look, Poll};
 
@@ -33,7 +33,7 @@ pub enum NodesError {
     },
     /// ZooKeeper refuses, or the connection was lost.
     #[error(transparent)]
-    Asked(#[from] ZkError),
+    MethodInput(#[from] ZkError),
 }
 
 /// One child.
@@ -56,10 +56,10 @@ struct Config {
 /// The registrations of one service.
 #[derive(Debug)]
 pub struct Nodes {
-    settings: Settings,
+    settings: ZkSettings,
     zk: ZooKeeper,
     mailbox: Mailbox,
-    owners: Owners,
+    owners: SessionOwners,
     state: Option<watch::Receiver<State>>,
     /// The connection on which everything below was read and is watched.
     epoch: Option<u64>,
@@ -81,7 +81,7 @@ struct Listing {
 
 impl Nodes {
     /// The children as `settings` has them. Nothing is read before the first look.
-    pub fn new(settings: Settings, zk: ZooKeeper, owners: Owners) -> Self {
+    pub fn new(settings: ZkSettings, zk: ZooKeeper, owners: SessionOwners) -> Self {
         let paths: Vec<&ZkPath> = [&settings.path].into_iter().chain(&settings.config).collect();
         let mailbox = zk.mailbox(&paths);
         Self {
@@ -218,7 +218,7 @@ impl Nodes {
         causes: Vec<(BackendId, DepartureCause)>,
         revision: i64,
     ) -> Answer {
-        let Settings { about, path, .. } = &self.settings;
+        let ZkSettings { about, path, .. } = &self.settings;
         for (name, node) in self.known.iter().filter(|(name, _)| !known.contains_key(*name)) {
             path.child(name).inspect(|path| self.owners.forget(node.owner, path));
         }

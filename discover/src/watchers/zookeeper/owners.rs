@@ -4,9 +4,10 @@
 //! still there was taken away on purpose; one that was the last that we know of may have gone with its host.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use common::registry::DepartureCause;
+use common::sync::lock;
 use common::zookeeper::{ZkError, ZkPath, ZooKeeper};
 
 /// How many nodes of one session are remembered: some will do.
@@ -14,9 +15,9 @@ const MOST: usize = 8;
 
 /// The nodes of each session; clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Owners(Arc<Mutex<HashMap<i64, BTreeSet<ZkPath>>>>);
+pub struct SessionOwners(Arc<Mutex<HashMap<i64, BTreeSet<ZkPath>>>>);
 
-impl Owners {
+impl SessionOwners {
     /// The node belongs to that session.
     pub fn note(&self, session: i64, node: &ZkPath) {
         if session != 0 {
@@ -56,6 +57,6 @@ impl Owners {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, BTreeSet<ZkPath>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

@@ -5,7 +5,7 @@ use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
 use common::zookeeper::Target;
 use discover::watchers::About;
 use discover::watchers::poll::{Pace, Polled};
-use discover::watchers::zookeeper::{Decode, Nodes, Owners, Settings};
+use discover::watchers::zookeeper::{Decode, Nodes, SessionOwners, ZkSettings};
 
 use super::*;
 
@@ -36,7 +36,7 @@ impl Rig for ZkRig {
 
     fn watcher(&self) -> Self::Watcher {
         let about = About { service: "web".parse().unwrap(), port: None, source: "web".into() };
-        let settings = Settings {
+        let settings = ZkSettings {
             about,
             target: self.target.clone(),
             path: self.path.clone(),
@@ -45,7 +45,7 @@ impl Rig for ZkRig {
             watch: self.watch,
             at_most_every: Duration::ZERO,
         };
-        let nodes = Nodes::new(settings, ZooKeeper::new(self.target.clone()), Owners::default());
+        let nodes = Nodes::new(settings, ZooKeeper::new(self.target.clone()), SessionOwners::default());
         let every = if self.watch { 300.0 } else { 0.1 };
         Polled::new(nodes, "web".into(), Pace::every(Some(every), 0).with_patience(Duration::from_secs(5)))
     }

@@ -10,13 +10,17 @@ use e2e::scene::{PATIENCE, routed};
 use e2e::server::Server;
 use e2e::terminal::Terminal;
 use e2e::traffic::first_answer;
-use e2e::{Context, Etcd, Lab, LabError, Result, free_port, haproxy};
+use e2e::{Context, Etcd, Lab, Result, free_port, haproxy};
 use etcd_client::{Txn, TxnOp};
+
+use crate::put::delete;
 
 /// Keys in one transaction.
 const BATCH: usize = 100;
 /// Changes beside each crowd, at least.
 const CHANGES: usize = 30;
+/// How long what was deleted must be silent.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// Who arrives.
 #[derive(Clone, Copy)]
@@ -90,9 +94,7 @@ async fn beside(lab: &Lab, terminal: Terminal, arriving: Crowd) -> Result<Vec<Fi
             client.put(key.as_str(), second.clone(), None).await.during("putting into etcd")?;
             let first = probe.await.during("asking for the newcomer")??;
             puts.push(first.at.duration_since(put).unwrap_or_default());
-            let deleted = SystemTime::now();
-            client.delete(key.as_str(), None).await.during("deleting from etcd")?;
-            deletes.push(last_answer(to, &comes.name).await?.duration_since(deleted).unwrap_or_default());
+            deletes.push(delete(&mut client, &key, to, &comes.name, QUIET).await?);
         }
         Result::Ok(())
     };
@@ -125,21 +127,4 @@ async fn beside(lab: &Lab, terminal: Terminal, arriving: Crowd) -> Result<Vec<Fi
 
 async fn counted(agent: &e2e::agents::Agent) -> Result<(f64, f64)> {
     Ok((agent.metric("discover_turns_total").await?, agent.metric("discover_runtime_operations_total").await?))
-}
-
-/// When `name` answered last, once it has been silent for a while.
-async fn last_answer(to: SocketAddr, name: &str) -> Result<SystemTime> {
-    const QUIET: Duration = Duration::from_millis(200);
-    let mut http = e2e::http::Client::new(to, true, PATIENCE);
-    let mut last = SystemTime::now();
-    while last.elapsed().unwrap_or_default() < QUIET {
-        let reply = http.get("/").await.during("asking after a delete")?;
-        if reply.status != 200 {
-            return Err(LabError::new(format!("status {} after a delete", reply.status)));
-        }
-        if reply.name() == name {
-            last = SystemTime::now();
-        }
-    }
-    Ok(last)
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::model::{Backend, Pool, ServiceMap, ServiceName};
-use discover::config::load::load_with;
 use discover::generators::haproxy::file::synapse::SynapseComposer;
 use discover::generators::haproxy::turn::plan::{Applied, Plan, plan};
 use discover::haproxy::api::version::{Capabilities, Version};
 use discover::reconcile::Policies;
+use discover::synapse::load::load_with;
 use e2e::figures::Figure;
 use e2e::plot::{Line, Plot};
 use e2e::terminal::Terminal;

@@ -12,6 +12,8 @@ use e2e::traffic::first_answer;
 use e2e::{Context, Etcd, Lab, LabError, Result, free_port, haproxy};
 
 const PUTS: usize = 300;
+/// How long what was deleted must be silent.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// Put → first answer, and delete → last answer of what was deleted.
 pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
@@ -45,7 +47,7 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
             }
             puts.push(first.at.duration_since(put).unwrap_or_default());
             resolution.push(first.resolution);
-            deletes.push(delete(&mut client, &key, to, &comes.name).await?);
+            deletes.push(delete(&mut client, &key, to, &comes.name, QUIET).await?);
         }
         Ok(())
     };
@@ -68,14 +70,19 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Deletes the key, and asks until `name` has not answered for a while.
-async fn delete(client: &mut etcd_client::Client, key: &str, to: SocketAddr, name: &str) -> Result<Duration> {
-    const QUIET: Duration = Duration::from_millis(20);
+/// Deletes the key, and asks until `name` has not answered for as long as `quiet`; gives the time from the deletion to its last answer.
+pub async fn delete(
+    client: &mut etcd_client::Client,
+    key: &str,
+    to: SocketAddr,
+    name: &str,
+    quiet: Duration,
+) -> Result<Duration> {
     let deleted = SystemTime::now();
     client.delete(key, None).await.during("deleting from etcd")?;
     let mut http = e2e::http::Client::new(to, true, PATIENCE);
     let mut last = deleted;
-    while last.elapsed().unwrap_or_default() < QUIET {
+    while last.elapsed().unwrap_or_default() < quiet {
         let reply = http.get("/").await.during("asking after a delete")?;
         if reply.status != 200 {
             return Err(LabError::new(format!("status {} after a delete", reply.status)));

@@ -16,7 +16,7 @@ mod work;
 use std::time::Duration;
 
 use common::backoff::Backoff;
-use common::config::table::{Key, Kind, Origin};
+use common::config::table::{Key, Kind};
 use common::telemetry::Chain;
 use common::zookeeper::{self, Auth, NodeKind, State, ZkPath, ZooKeeper};
 use serde_json::Value;
@@ -34,9 +34,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// How long the end may take to remove everything.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
-    Key { name, kind, default, origin: Origin::Nerve, doc, test }
-}
+common::keys_of! { key: Nerve, ours: Ours }
 
 /// ZooKeeper's rows of the table of a service's keys.
 pub const KEYS: [Key; 6] = [
@@ -54,14 +52,13 @@ pub const KEYS: [Key; 6] = [
         "zookeeper: the node below which the registration is written; it is made where it is missing. Required.",
         "zookeeper_holds_what_nerve_would_write_byte_for_byte",
     ),
-    Key {
-        name: "zk_auth",
-        kind: Kind::Text,
-        default: "",
-        origin: Origin::Ours,
-        doc: "zookeeper: who to be, `digest:USER:PASSWORD`; best as `${VARIABLE}`. Then only that user may change the nodes.",
-        test: "zookeeper_nodes_belong_to_their_user",
-    },
+    ours(
+        "zk_auth",
+        Kind::Text,
+        "",
+        "zookeeper: who to be, `digest:USER:PASSWORD`; best as `${VARIABLE}`. Then only that user may change the nodes.",
+        "zookeeper_nodes_belong_to_their_user",
+    ),
     key(
         "node_type",
         Kind::Word(&["ephemeral_sequential", "ephemeral", "persistent", "persistent_sequential"]),

@@ -11,11 +11,11 @@ use super::order::Shuffle;
 use super::prepare::{self, Prepared, prepare};
 use super::section::{Quarantined, Turn};
 use super::state::State;
-use crate::config::Config;
-use crate::config::types::{Haproxy, Service};
 use crate::generators::haproxy::file::layout::{Layout, Section};
 use crate::haproxy::api::version::Capabilities;
 use crate::names::Resolved;
+use crate::synapse::Config;
+use crate::synapse::types::{Haproxy, Service};
 
 /// Composes the file from a config of Synapse's.
 #[derive(Debug)]

@@ -9,7 +9,6 @@
 //! | [`lines`] | which lines belong into a frontend, which into a backend |
 //! | [`ids`], [`order`] | numeric ids; Ruby's seeded shuffle |
 //! | [`state`] | the state file |
-//! | [`sha1`] | cookies by hash |
 
 pub mod compose;
 pub mod ids;
@@ -18,7 +17,6 @@ pub mod order;
 pub mod prepare;
 pub mod section;
 pub mod server;
-pub mod sha1;
 pub mod state;
 
 pub use compose::SynapseComposer;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use common::model::Mode;
 
 use super::lines::{self, Side};
-use crate::config::types::{Haproxy, Service, ServiceHaproxy};
 use crate::generators::haproxy::file::layout::inherited;
+use crate::synapse::types::{Haproxy, Service, ServiceHaproxy};
 
 /// The cookie of a server line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use super::order::Shuffle;
 use super::prepare::{Order, Prepared};
 use super::server::{Name, Parts, server};
 use super::state::{Remembered, State};
-use crate::config::types::Haproxy;
 use crate::generators::haproxy::file::layout::Section;
 use crate::haproxy::words::options::{self, Options};
 use crate::haproxy::words::template::fill;
 use crate::names::Resolved;
+use crate::synapse::types::Haproxy;
 
 /// A registration that is left out of haproxy.cfg, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use common::model::{Backend, Host};
+use sha1::{Digest as _, Sha1};
 
 use super::prepare::{Cookie, Prepared};
-use super::sha1;
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::words::template::without_weight;
 
@@ -99,7 +99,7 @@ pub fn server(parts: &Parts<'_>, prepared: &Prepared, scratch: &mut String) -> S
     match prepared.cookie {
         Cookie::None => {}
         Cookie::Name => line.extend([" cookie ", name]),
-        Cookie::Hash => line.extend([" cookie ", &sha1::hex(name.as_bytes())]),
+        Cookie::Hash => line.extend([" cookie ", &sha1_hex(name)]),
     }
     let weight = if parts.draining { Some(0) } else { parts.weight };
     for options in [parts.server_options, parts.own_options].into_iter().flatten() {
@@ -138,4 +138,23 @@ fn squeezed(line: &str) -> String {
         }
     }
     squeezed
+}
+
+/// SHA-1 in hexadecimal digits: for a cookie a short stable name, and no secret.
+fn sha1_hex(text: &str) -> String {
+    Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sha1_hex;
+
+    /// Source: RFC 3174.
+    #[test]
+    fn the_digests_of_the_rfc() {
+        assert_eq!(sha1_hex("abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        let long = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+        assert_eq!(sha1_hex(long), "84983e441c3bd26ebaae4aa1f95129e5e54670f1");
+        assert_eq!(sha1_hex(""), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+    }
 }

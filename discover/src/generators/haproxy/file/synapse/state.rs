@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::model::{Backend, ServiceName};
 use serde_json::{Map, Value, json};
 
-use crate::config::registration;
+use crate::synapse::registration;
 
 /// The key beside the servers' names.
 const SECTION: &str = "watcher_config_for_generator";

@@ -11,11 +11,11 @@ use serde_json::{Map, Value};
 
 use super::service::Sections;
 use super::{Reader, each_line};
-use crate::config::keys::{SERVICE, SERVICE_HAPROXY, SERVICE_NGINX};
-use crate::config::types::Service;
-use crate::config::{ConfigError, Report, check};
 use crate::haproxy::words::options::{self, Place};
 use crate::haproxy::words::{lines, template};
+use crate::synapse::keys::{SERVICE, SERVICE_HAPROXY, SERVICE_NGINX};
+use crate::synapse::types::Service;
+use crate::synapse::{ConfigError, Report, check};
 
 /// The generators whose sections a registry may hold.
 const GENERATORS: [&str; 3] = ["haproxy", "file_output", "nginx"];

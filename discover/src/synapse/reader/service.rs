@@ -7,10 +7,10 @@ use common::model::ServiceName;
 use serde_json::{Map, Value};
 
 use super::Reader;
-use crate::config::keys::{DISCOVERY, SERVICE_HAPROXY};
-use crate::config::registration;
-use crate::config::types::{Config, Discovery, Service, ServiceHaproxy, ServiceNginx, ServicePrometheus};
 use crate::haproxy::words::template::template_problem;
+use crate::synapse::keys::{DISCOVERY, SERVICE_HAPROXY};
+use crate::synapse::registration;
+use crate::synapse::types::{Config, Discovery, Service, ServiceHaproxy, ServiceNginx, ServicePrometheus};
 
 /// A service's parts for the generators.
 pub(super) struct Sections {

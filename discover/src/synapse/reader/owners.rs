@@ -4,7 +4,7 @@ use common::registry::{Owned, Owners};
 use serde_json::Value;
 
 use super::Reader;
-use crate::config::types::Config;
+use crate::synapse::types::Config;
 
 impl Reader {
     /// Reads the table.

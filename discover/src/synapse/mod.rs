@@ -8,7 +8,6 @@
 //! | `types` | the checked config |
 //! | `load` | files → one value |
 //! | `reader` | the value → checked config, and sections that come from the registry |
-//! | `schema` | the table as JSON Schema and as the reference in docs/configuration.md |
 //! | `registration` | a registration as JSON, as default_servers and `discover render` have it |
 
 pub mod directives;
@@ -16,10 +15,9 @@ pub mod keys;
 pub mod load;
 mod reader;
 pub mod registration;
-pub mod schema;
 pub mod types;
 
 pub use common::config::{ConfigError, Note, Report, check};
-pub use load::{Loaded, load};
+pub use load::{LoadedConfig, load};
 pub use reader::{edge, with_registry_sections};
 pub use types::Config;

@@ -12,7 +12,7 @@ use super::{ConfigError, Note, Report, check};
 
 /// A config and what is to be said about it.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The config.
     pub config: Config,
     /// What is passed over.
@@ -27,7 +27,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`ConfigError`] with every problem.
-pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+pub fn load(path: &Path) -> Result<LoadedConfig, ConfigError> {
     load_with(path, &|name| std::env::var(name).ok())
 }
 
@@ -35,7 +35,7 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError`] with every problem.
-pub fn load_with(path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, ConfigError> {
+pub fn load_with(path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Result<LoadedConfig, ConfigError> {
     let mut report = Report { file: path.to_owned(), ..Report::default() };
     let mut files = vec![path.to_owned()];
     let Some(mut root) = read_object(path, lookup, &mut report) else { return Err(ConfigError(report.errors)) };
@@ -44,5 +44,5 @@ pub fn load_with(path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Result
     conf_dir(&mut root, SERVICE, &mut origin, lookup, &mut report, &mut files);
     let (config, report) = Reader::new(report, origin).config(&root);
     let Report { errors, warnings, notices, .. } = report;
-    if errors.is_empty() { Ok(Loaded { config, warnings, notices, files }) } else { Err(ConfigError(errors)) }
+    if errors.is_empty() { Ok(LoadedConfig { config, warnings, notices, files }) } else { Err(ConfigError(errors)) }
 }

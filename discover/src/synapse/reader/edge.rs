@@ -6,9 +6,9 @@ use std::str::FromStr;
 use common::model::{HostPattern, PathPrefix, Port, Route};
 use serde_json::{Map, Value};
 
-use crate::config::Report;
 use crate::edge::settings::{ConfigRule, Owners, Ownership};
 use crate::edge::{EdgeSettings, Way};
+use crate::synapse::Report;
 
 /// Reads the keys of `section`, which the table has made regular; what is wrong is told under `path`.
 pub fn edge(section: &Map<String, Value>, path: &str, report: &mut Report) -> EdgeSettings {

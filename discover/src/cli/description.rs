@@ -1,0 +1,142 @@
+//! What the flags, or with `--config` Synapse's config, say of an agent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::files::beside;
+use common::telemetry::Chain;
+use tracing::warn;
+
+use super::Failure;
+use super::args::RunArgs;
+use super::haproxy;
+use super::source::Unstarted;
+use crate::addresses::AddressPolicy;
+use crate::agent::TakesTurns;
+use crate::certificates::CertificateKeeper;
+use crate::edge::EdgeSettings;
+use crate::generators::file_output::FileOutput;
+use crate::generators::haproxy::Haproxy;
+use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
+use crate::generators::nginx::Nginx;
+use crate::generators::prometheus::Prometheus;
+use crate::generators::template::Template;
+use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
+use crate::metrics::Metrics;
+use crate::reconcile::{Policies, Source};
+use crate::synapse::{Config, LoadedConfig, load};
+use crate::watchers::configured;
+
+/// The flags, and the config that comes before them.
+#[derive(Clone, Copy)]
+pub(super) struct Description<'a> {
+    pub(super) args: &'a RunArgs,
+    pub(super) config: Option<&'a Config>,
+}
+
+/// Keeps the edge's certificates, over HAProxy's socket if it is to be used.
+pub(super) type Certificates = (CertificateKeeper, Option<RuntimeSocket>);
+
+/// Reads the config and everything that follows from it, or says all that is wrong.
+pub(super) fn read(path: &Path) -> Result<LoadedConfig, String> {
+    let loaded = load(path).map_err(|e| format!("the config is wrong\n{e}"))?;
+    configured(&loaded.config).map_err(|e| format!("the config is wrong\n{e}"))?;
+    for note in loaded.warnings.iter().chain(&loaded.notices) {
+        warn!(%note, "Config.");
+    }
+    Ok(loaded)
+}
+
+impl Description<'_> {
+    /// haproxy.cfg, where it is discover's to write.
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
+        match self.config {
+            None => Some(self.args.process.launch().config),
+            Some(config) => config.haproxy.as_ref().filter(|top| top.do_writes)?.config_file_path.clone(),
+        }
+    }
+
+    /// The file of what must outlive a restart. Docker needs none: at every start it says what there is.
+    pub(super) fn state_file(&self) -> Option<PathBuf> {
+        match self.config {
+            None => (!self.args.source.is_docker()).then(|| self.args.process.dir.join("state.json")),
+            // Synapse's own state file knows servers only.
+            Some(config) => Some(beside(config.haproxy.as_ref()?.config_file_path.as_deref()?, ".memory")),
+        }
+    }
+
+    /// Which addresses backends may have.
+    pub(super) fn addresses(&self) -> AddressPolicy {
+        match self.config {
+            None => self.args.addresses.policy(self.args.source.is_docker()),
+            Some(config) => self.args.addresses.policy_with(&config.backend_networks),
+        }
+    }
+
+    /// The edge; flags come before the config's section.
+    pub(super) fn edge(&self) -> Result<Option<Arc<EdgeSettings>>, Failure> {
+        Ok(self.args.edge.settings()?.or_else(|| self.config?.edge.clone()))
+    }
+
+    /// The sources, and the watchers below them.
+    pub(super) fn sources(&self) -> Result<(Vec<Unstarted>, Vec<Source>), Failure> {
+        self.args.source.sources(self.config)
+    }
+
+    /// What the config makes of discovered pools.
+    pub(super) fn policies(&self) -> Option<Policies> {
+        self.config.map(Policies::new)
+    }
+
+    /// The keeper of the edge's certificates, with our copies of them written.
+    pub(super) fn certificates(&self, metrics: &Metrics) -> Result<Option<Certificates>, Failure> {
+        let (Some(path), Some(edge)) = (self.config_file(), self.edge()?) else { return Ok(None) };
+        let edge = Arc::unwrap_or_clone(edge).with_copies_beside(&path);
+        let Some(mut keeper) = CertificateKeeper::of(&edge, metrics).map_err(|e| Failure::usage(&e))? else {
+            return Ok(None);
+        };
+        keeper.refresh().map_err(Failure::runtime)?;
+        Ok(Some((keeper, self.socket())))
+    }
+
+    /// HAProxy's runtime API, if it is to be used.
+    fn socket(&self) -> Option<RuntimeSocket> {
+        let at = |path: PathBuf| RuntimeSocket::new(Endpoint::Unix(path), Deadlines::default());
+        match self.config {
+            None => {
+                let master = Endpoint::Unix(self.args.process.launch().master_socket);
+                Some(at(self.args.process.socket()).with_master(master))
+            }
+            Some(config) => {
+                let top = config.haproxy.as_ref().filter(|top| top.do_socket)?;
+                top.socket_file_path.first().cloned().map(at)
+            }
+        }
+    }
+
+    /// HAProxy, not looked at yet; `None` where its file is not discover's to write.
+    pub(super) fn haproxy(&self, metrics: HaproxyMetrics) -> Result<Option<Haproxy>, Failure> {
+        let Some(path) = self.config_file() else { return Ok(None) };
+        let edge = self.edge()?.map(|edge| Arc::unwrap_or_clone(edge).with_copies_beside(&path));
+        let haproxy = match self.config {
+            None => Some(haproxy::of_flags(self.args, edge, metrics)?),
+            Some(config) => haproxy::of_config(config, path, edge.map(Arc::new), self.args, metrics),
+        };
+        Ok(haproxy.map(|haproxy| haproxy.with_addresses(self.addresses(), self.args.admin.address())))
+    }
+
+    /// The generators beside HAProxy.
+    pub(super) fn others(&self) -> Result<Vec<Box<dyn TakesTurns>>, Failure> {
+        let Some(config) = self.config else { return Ok(Vec::new()) };
+        let mut made: Vec<Box<dyn TakesTurns>> = Vec::new();
+        made.extend(Nginx::new(config).map(|g| Box::new(g) as Box<dyn TakesTurns>));
+        made.extend(FileOutput::new(config).map(|g| Box::new(g) as Box<dyn TakesTurns>));
+        made.extend(Prometheus::new(config).map(|g| Box::new(g) as Box<dyn TakesTurns>));
+        for (name, settings) in &config.templates {
+            let template = Template::new(name, settings);
+            let template = template.map_err(|e| Failure::Usage(format!("template.{name}: {}", Chain(&e))))?;
+            made.push(Box::new(template));
+        }
+        Ok(made)
+    }
+}
