@@ -142,7 +142,7 @@ fn compare(name: &str, held: &[(&str, &str)]) {
     let rows = rows(&text);
     let known: BTreeSet<_> = held.iter().copied().collect();
     assert_eq!(known.len(), held.len(), "promises.md has a promise of {name} twice");
-    let key = |row: &Row<'_>| known.get(&(row.section, row.cells[0])).is_some();
+    let key = |row: &Row<'_>| known.contains(&(row.section, row.cells[0]));
     let promising: BTreeSet<usize> =
         rows.iter().filter(|row| PROMISING.contains(&row.title) || key(row)).map(|row| row.table).collect();
     let promised: Vec<&Row<'_>> = rows.iter().filter(|row| promising.contains(&row.table)).collect();
