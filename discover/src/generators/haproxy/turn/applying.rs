@@ -26,7 +26,8 @@ impl Haproxy {
     pub(super) async fn carry_out(&mut self, TurnPlan { plan, behind }: TurnPlan) -> Result<Outcome, HaproxyError> {
         self.keep_state();
         self.told.waiting(&self.due.churn, &behind, &self.metrics);
-        self.prove();
+        let (files, checks) = (&self.disk.files, &self.metrics.config_checks);
+        self.refusals.words.prove(self.connection.checker(files), files, checks);
         if !matches!(plan, Plan::Reload { .. }) {
             self.note().waiting = None;
         }
@@ -148,21 +149,6 @@ impl Haproxy {
                 live.layout.sections.extend(self.applied.layout.sections.iter().filter(|s| s.name == name).cloned());
             }
         }
-    }
-
-    /// Begins to judge the words that wait for it, in a task of its own.
-    fn prove(&mut self) {
-        let (now, words) = (Instant::now(), &mut self.refusals.words);
-        let Some(checker) = self.connection.checker(&self.disk.files).filter(|_| words.is_free(now)) else { return };
-        let Some(batch) = words.proofs.batch(now) else { return };
-        // The file names the rules' file, which must be there.
-        if !self.disk.files.rules().exists()
-            && let Some(rules) = words.proofs.rules()
-            && let Err(error) = self.disk.files.write_rules(rules)
-        {
-            warn!(error = %Chain(&error), "The edge's rules cannot be written.");
-        }
-        words.begin(batch, checker, self.disk.files.probe(), self.metrics.config_checks.clone());
     }
 
     /// Writes the state file, if what is remembered has changed. A failure harms only the next start.

@@ -84,3 +84,19 @@ impl HaproxyState {
         if self == Self::Refused { Self::Known } else { self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::HaproxyState::*;
+
+    #[test]
+    fn a_load_leads_to_what_is_known_and_a_refusal_to_a_reload_that_does_it() {
+        for state in [Away, Silent, Strange, Edited, Interrupted, Loaded, Known, Refused] {
+            let loaded = state.loaded();
+            assert_eq!((loaded.reason(), loaded.is_known(), loaded.forgiven()), (None, true, loaded), "{state:?}");
+            assert_eq!(loaded.answers(), state.answers(), "only an answer tells that it answers");
+        }
+        assert_eq!(Known.refused().reason(), Some(super::ReloadReason::Refused));
+        assert_eq!((Known.refused().forgiven(), Away.refused()), (Known, Away));
+    }
+}

@@ -1,8 +1,16 @@
 //! The edge as part of haproxy.cfg: its frontends, its sections with their servers, and the rules of its map. Pure, and cached.
 //!
-//! What is routed has a section of the edge's, whether it has a port of its own or not: which one it is stands in the map, and
-//! nothing in the file's structure says so. `plain` is how HAProxy 3.4 gets sections at run time. See [`crate::edge`] for who is
-//! routed where.
+//! | module | what it holds |
+//! |---|---|
+//! | `asking` | what the services ask for, and what came of it |
+//! | [`frontend`] | the frontends and the sections behind them, as text |
+//! | [`map`] | the rules as HAProxy's map has them, and what leads from one map to another |
+//! | `slots` | which section holds which service |
+//! | `plain` | how HAProxy 3.4 gets sections at run time |
+//! | `told` | the headers about clients that the edge removes |
+//!
+//! Each service that is routed has a section of the edge's, whether it has a port of its own or not. The map says which one, and
+//! nothing in the file's structure does. See [`crate::edge`] for who is routed where.
 
 mod asking;
 pub mod frontend;

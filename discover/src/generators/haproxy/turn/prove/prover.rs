@@ -1,15 +1,15 @@
 //! The ledger of registrants' words and the search beside the turns, as one.
 
-use std::path::PathBuf;
-
+use common::telemetry::Chain;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::checker::Checker;
-use super::proofs::{Batch, Proofs};
+use super::proofs::Proofs;
 use super::proving::Proving;
 use super::trial::{Blamed, Trial};
+use crate::generators::haproxy::turn::files::ConfigFiles;
 use crate::haproxy::process::blame::{Finding, NoFinding};
 
 /// Judges registrants' words.
@@ -20,14 +20,19 @@ pub struct Prover {
 }
 
 impl Prover {
-    /// Whether a search may begin.
-    pub fn is_free(&self, now: Instant) -> bool {
-        self.proving.is_free(now)
-    }
-
-    /// Begins to judge words, in a task of its own; `probe` is the file to use.
-    pub fn begin(&mut self, batch: Batch, checker: Checker, probe: PathBuf, checks: Counter) {
-        self.proving.begin(batch, checker, probe, checks);
+    /// Begins to judge the words that wait for it, in a task of its own.
+    pub fn prove(&mut self, checker: Option<Checker>, files: &ConfigFiles, checks: &Counter) {
+        let now = Instant::now();
+        let Some(checker) = checker.filter(|_| self.proving.is_free(now)) else { return };
+        let Some(batch) = self.proofs.batch(now) else { return };
+        // The file names the rules' file, which must be there.
+        if !files.rules().exists()
+            && let Some(rules) = self.proofs.rules()
+            && let Err(error) = files.write_rules(rules)
+        {
+            warn!(error = %Chain(&error), "The edge's rules cannot be written.");
+        }
+        self.proving.begin(batch, checker, files.probe(), checks.clone());
     }
 
     /// Takes down what a search has found. With `others_judge`, words that nobody can judge here are trusted: the reload judges them.
