@@ -77,14 +77,6 @@ pub enum FileError {
     },
 }
 
-impl FileError {
-    /// Whether the disk, or our share of it, is full: worth trying again later.
-    pub fn is_full(&self) -> bool {
-        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-        matches!(self, Self::Io { source, .. } if full.contains(&source.kind()))
-    }
-}
-
 /// Names the operation and the file of a system error.
 fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
     let path = path.to_owned();
@@ -293,7 +285,7 @@ mod tests {
             Err(io::ErrorKind::StorageFull.into())
         })
         .unwrap_err();
-        assert!(err.is_full());
+        assert!(matches!(&err, FileError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull));
         assert_eq!(err.to_string(), format!("writing {}", path.display()));
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(names(&d), ["f"]);

@@ -142,11 +142,6 @@ impl<T> Outlet<T> {
     pub fn current(&self) -> Observation<T> {
         self.0.borrow().clone()
     }
-
-    /// Completes when nobody reads any more.
-    pub async fn closed(&self) {
-        self.0.closed().await;
-    }
 }
 
 /// A source of snapshots that runs until it is cancelled.

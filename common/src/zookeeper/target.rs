@@ -185,11 +185,6 @@ impl Target {
         self.auth.as_ref().and_then(|auth| auth.credential.split_once(':')).map(|(user, _)| user)
     }
 
-    /// What all paths lie below; `/` for none.
-    pub fn chroot(&self) -> &ZkPath {
-        &self.chroot
-    }
-
     pub(super) fn auth(&self) -> Option<&Auth> {
         self.auth.as_ref()
     }
