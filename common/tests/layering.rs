@@ -21,7 +21,7 @@ const FOREIGN: &[&str] = &[
     "SystemTime",
     "rand::",
     "reqwest",
-    "crate::docker",
+    "crate::containers",
     "crate::store",
     "crate::admin",
     "crate::watch",

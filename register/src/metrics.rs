@@ -1,6 +1,6 @@
 //! What `/metrics` shows.
 
-use common::readiness::CheckMetrics;
+use common::containers::readiness::CheckMetrics;
 use common::telemetry::Tasks;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,8 +10,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::agent::turn::{Row, RowState};
+use crate::nerve::services::ServiceMetrics;
 use crate::publish::report::PublishMetrics;
-use crate::services::ServiceMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::admin::StatusSource;
-use common::docker::Containers;
+use common::containers::docker::Containers;
 use common::watch::{Inlet, Observation};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::address::HostAddress;
 use crate::agent::turn::{Row, RowState};
+use crate::nerve::services::source::Reading;
+use crate::nerve::services::{ReporterRow, ServiceRow};
 use crate::publish::{Phase, Publication};
-use crate::services::source::Reading;
-use crate::services::{ReporterRow, ServiceRow};
 
 /// Reads the agent's channels; holds nothing of its own that changes.
 pub struct Status {

@@ -7,7 +7,7 @@ use common::store::Entry;
 
 use super::turn::DRAIN_BY;
 use crate::publish::Registrations;
-use common::drain::Cause;
+use common::containers::life::drain::Cause;
 
 /// Registrations of the former self: the living among them need not prove themselves again.
 #[derive(Debug, Default, PartialEq, Eq)]

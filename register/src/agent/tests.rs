@@ -5,8 +5,8 @@ mod policies;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
+use common::containers::docker::EventKind;
 use common::desired::{Container, Health, State};
-use common::docker::EventKind;
 use common::model::{Layout, NodeName, Status, ValueFormat};
 use common::store::fake::FakeStore;
 use common::testing::containers::running as container;

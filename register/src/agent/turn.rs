@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use common::containers::life::drain::Drains;
+use common::containers::life::handover::Handovers;
+pub use common::containers::life::verdict::{DRAIN_BY, RowState, gate_key};
+use common::containers::life::verdict::{Judged, judge};
+use common::containers::life::warmup::Warmups;
+use common::containers::readiness::{CheckState, Readiness};
 use common::desired::{Candidate, Decision, Outcome, Skip};
-use common::drain::Drains;
-use common::handover::Handovers;
-use common::readiness::{CheckState, Readiness};
 use common::store::Key;
-pub use common::turn::{DRAIN_BY, RowState, gate_key};
-use common::turn::{Judged, judge};
-use common::warmup::Warmups;
 use serde::Serialize;
 use tokio::time::Instant;
 

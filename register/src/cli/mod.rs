@@ -20,7 +20,7 @@ use common::model::{Layout, NodeName, ValueFormat};
 use common::store::etcd::EtcdArgs;
 use common::telemetry::LogFormat;
 
-use common::readiness::{CheckTarget, ReadyMode};
+use common::containers::readiness::{CheckTarget, ReadyMode};
 
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 

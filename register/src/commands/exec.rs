@@ -20,9 +20,9 @@ use tracing::{info, warn};
 use super::Failure;
 use super::put::address;
 use crate::cli::{ExecArgs, Restart};
+use crate::nerve::services::alone::Health;
 use crate::own::health::Checks;
 use crate::own::{Registration, hold, leave};
-use crate::services::alone::Health;
 
 /// How long taking the registration back may take at the end; it goes with its lease otherwise.
 const FAREWELL: Duration = Duration::from_secs(3);

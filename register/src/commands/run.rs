@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use common::admin::control::ControlServer;
 use common::admin::{AdminServer, Listen, StatusSource};
-use common::docker::{Docker, DockerSource, Endpoint, Info, Options};
+use common::containers::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use common::lifecycle::Lifecycle;
 use common::model::NodeName;
 use common::store::etcd::{EtcdConfig, EtcdStore};
@@ -22,12 +22,12 @@ use crate::address::{self, HostAddress};
 use crate::agent::{Agent, AgentSettings, Wires, control};
 use crate::cli::{OnExit, RunArgs};
 use crate::metrics::Metrics;
+use crate::nerve::reporters::Frame;
+use crate::nerve::reporters::etcd::{EtcdFrame, tell};
+use crate::nerve::services::source::Source;
+use crate::nerve::services::{self, Services};
+use crate::nerve::statsd::Statsd;
 use crate::publish::{Form, Publication, Publisher, PublisherSettings};
-use crate::reporters::Frame;
-use crate::reporters::etcd::{EtcdFrame, tell};
-use crate::services::source::Source;
-use crate::services::{self, Services};
-use crate::statsd::Statsd;
 use crate::status::{DockerStatus, ServicesStatus, Status};
 
 /// How much longer than `--drain-wait` the end may take.

@@ -8,7 +8,7 @@ use common::store::{Key, Revision, Value as Bytes};
 use serde_json::{Map, Value};
 
 use super::plan::Keys;
-use crate::reporters::{AnyTarget, Payload, Slot, Want, Wanted};
+use crate::nerve::reporters::{AnyTarget, Payload, Slot, Want, Wanted};
 
 /// Whether `key` is one of these: no key of a container ends in 20 digits alone.
 pub fn is_numbered(key: &str) -> bool {
@@ -111,7 +111,7 @@ fn address(value: &[u8]) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reporters::etcd::Target;
+    use crate::nerve::reporters::etcd::Target;
 
     fn slot(service: &str, path: &str) -> Slot {
         Slot { service: service.into(), instance: "i-1".into(), target: AnyTarget::Etcd(Target::new(&[], path)) }

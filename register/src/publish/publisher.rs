@@ -17,7 +17,7 @@ use super::plan::{Form, Registrations};
 use super::registrar::{Claim, ClaimError, End, Identity, Registrar};
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
 use super::writer::Writer;
-use crate::reporters::Wanted;
+use crate::nerve::reporters::Wanted;
 
 /// Why the publisher gave up.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Refusal, Registrations};
-use crate::reporters::{Payload, Slot, Standing};
+use crate::nerve::reporters::{Payload, Slot, Standing};
 
 /// How far the publisher is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

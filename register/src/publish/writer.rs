@@ -25,7 +25,7 @@ use super::plan::{Form, Registrations, is_shared, plan, withdrawals};
 use super::registrar::{Claim, End};
 use super::report::{Phase, Reporter};
 use super::teller::Teller;
-use crate::reporters::Wanted;
+use crate::nerve::reporters::Wanted;
 
 /// What one hand does to many keys comes as many messages: they are gathered until none comes for so long.
 const GATHER: Duration = Duration::from_millis(20);

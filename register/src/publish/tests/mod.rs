@@ -19,8 +19,8 @@ use super::publisher::{PublishError, Publisher, PublisherSettings};
 use super::registrar::{ClaimError, Identity};
 use super::report::{Phase, Publication, PublishMetrics};
 use super::{Form, Registrations};
-use crate::reporters::etcd::Target;
-use crate::reporters::{AnyTarget, Slot, Want, Wanted};
+use crate::nerve::reporters::etcd::Target;
+use crate::nerve::reporters::{AnyTarget, Slot, Want, Wanted};
 
 const TTL: Duration = Duration::from_secs(9);
 
