@@ -16,8 +16,8 @@ use super::metadata;
 use super::plan::{Form, Registrations};
 use super::registrar::{Claim, ClaimError, End, Identity, Registrar};
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
+use super::slots::Slots;
 use super::writer::Writer;
-use crate::nerve::reporters::Wanted;
 
 /// Why the publisher gave up.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub struct Publisher<S> {
     metadata: Option<Duration>,
     registrar: Registrar<S>,
     desired: watch::Receiver<Option<Arc<Registrations>>>,
-    wanted: watch::Receiver<Arc<Wanted>>,
+    slots: watch::Receiver<Arc<Slots>>,
     report: Reporter,
 }
 
@@ -70,14 +70,14 @@ impl<S: Store> Publisher<S> {
         let PublisherSettings { form, identity, ttl, audit, metadata } = settings;
         let registrar = Registrar::new(store.clone(), identity, form.prefix.clone(), ttl);
         let report = Reporter::new(out, metrics, ttl / 3);
-        let wanted = watch::channel(Arc::default()).1;
-        Self { store, form, audit, metadata, registrar, desired, wanted, report }
+        let slots = watch::channel(Arc::default()).1;
+        Self { store, form, audit, metadata, registrar, desired, slots, report }
     }
 
-    /// The same, which also publishes what `wanted` holds: services without Docker.
+    /// The same, which also publishes `slots`: services without Docker.
     #[must_use]
-    pub fn with_wanted(mut self, wanted: watch::Receiver<Arc<Wanted>>) -> Self {
-        self.wanted = wanted;
+    pub fn with_slots(mut self, slots: watch::Receiver<Arc<Slots>>) -> Self {
+        self.slots = slots;
         self
     }
 
@@ -137,7 +137,7 @@ impl<S: Store> Publisher<S> {
     }
 
     async fn hold(&mut self, claim: Claim) -> End {
-        let Self { store, form, audit, metadata, registrar, desired, wanted, report } = self;
+        let Self { store, form, audit, metadata, registrar, desired, slots, report } = self;
         let (lease, about_host) = (claim.lease, Key::from(form.prefix.metadata(&form.node)));
         let metadata = async {
             match metadata {
@@ -151,7 +151,7 @@ impl<S: Store> Publisher<S> {
             biased; // whoever finds the claim void comes before whoever writes
             end = registrar.guard(at, || report.newest.get(), |e| report.away(e)) => end,
             end = beats(store, lease, ttl, report) => end,
-            end = writer.run(desired, wanted, *audit) => end,
+            end = writer.run(desired, slots, *audit) => end,
             never = metadata => match never {},
         }
     }

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::slots::{Payload, Slot};
 use super::{Refusal, Registrations};
-use crate::nerve::reporters::{Payload, Slot, Standing};
 
 /// How far the publisher is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,18 +65,6 @@ pub struct Publication {
     pub full: Option<(String, Instant)>,
     /// When the lease was last renewed.
     pub beat: Option<SystemTime>,
-}
-
-impl Publication {
-    /// The same, as reporters say it.
-    pub fn standing(&self) -> Standing {
-        Standing {
-            published: if self.lease.is_some() { BTreeMap::clone(&self.slots) } else { BTreeMap::new() },
-            refused: BTreeMap::new(),
-            session: self.lease.map(|lease| format!("lease {lease}")),
-            away: self.away.clone().or_else(|| self.full.clone()),
-        }
-    }
 }
 
 /// What the publisher counts.

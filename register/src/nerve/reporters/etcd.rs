@@ -1,7 +1,7 @@
 //! etcd: `<etcd_path>/<instance_id>/<20 digits>` under the agent's one lease, by the same publisher that writes
 //! containers. Nerve wrote to etcd's v2 API; the keys look the same in v3.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,11 +9,13 @@ use std::time::Duration;
 use common::config::table::{Key, Kind, Origin};
 use common::model::NodeName;
 use common::store::etcd::{EtcdConfig, EtcdStore, parse_endpoints};
+use common::watch::replace;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ends, Frame, Reading, Reporter, ReporterError, Standing, Wanted};
+use super::{AnyTarget, Ends, Frame, Payload, Placement, Reading, Reporter, ReporterError, Standing, Wanted};
 use crate::publish::report::PublishMetrics;
+use crate::publish::slots::{Slot, Slots};
 use crate::publish::{Form, Identity, Publication, Publisher, PublisherSettings};
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str, test: &'static str) -> Key {
@@ -189,8 +191,9 @@ impl Reporter for EtcdReporter {
         let (told, publication) = watch::channel(Publication::default());
         let settings = self.frame.settings(&self.destination);
         let store = EtcdStore::new(self.config);
+        let (relay, slots) = Relay::new(wanted, publication, out);
         let publisher =
-            Publisher::new(store, settings, registrations, told, self.frame.metrics.clone()).with_wanted(wanted);
+            Publisher::new(store, settings, registrations, told, self.frame.metrics.clone()).with_slots(slots);
         let Ends { stop, withdraw } = ends;
         let done = CancellationToken::new();
         let publishing = async {
@@ -198,40 +201,122 @@ impl Reporter for EtcdReporter {
             done.cancel();
             end
         };
-        let (end, _) = tokio::join!(publishing, done.run_until_cancelled(tell(publication, out)));
+        let (end, _) = tokio::join!(publishing, done.run_until_cancelled(relay.run()));
         end.map_err(Into::into)
     }
 }
 
-/// Passes on what a publisher says of itself, as reporters say it.
-pub async fn tell(mut publication: watch::Receiver<Publication>, out: watch::Sender<Standing>) -> Infallible {
-    loop {
-        let standing = publication.borrow_and_update().standing();
-        out.send_if_modified(|old| {
-            let changed = *old != standing;
-            if changed {
-                *old = standing;
+/// Stands between what Nerve's services want and the publisher's slots, and passes on how those are published.
+pub struct Relay {
+    wanted: watch::Receiver<Arc<Wanted>>,
+    slots: watch::Sender<Arc<Slots>>,
+    publication: watch::Receiver<Publication>,
+    out: watch::Sender<Standing>,
+    /// What is wanted, or still published.
+    known: BTreeSet<Placement>,
+}
+
+impl Relay {
+    /// A relay, and the slots for its publisher, which hold what is wanted already.
+    pub fn new(
+        wanted: watch::Receiver<Arc<Wanted>>,
+        publication: watch::Receiver<Publication>,
+        out: watch::Sender<Standing>,
+    ) -> (Self, watch::Receiver<Arc<Slots>>) {
+        let (slots, receiver) = watch::channel(Arc::new(slots(&wanted.borrow())));
+        (Self { wanted, slots, publication, out, known: BTreeSet::new() }, receiver)
+    }
+
+    /// Passes on each change, until it is dropped.
+    pub async fn run(mut self) -> Infallible {
+        loop {
+            self.pass_on();
+            tokio::select! {
+                Ok(()) = self.wanted.changed() => {}
+                Ok(()) = self.publication.changed() => {}
+                else => std::future::pending().await,
             }
-            changed
-        });
-        if publication.changed().await.is_err() {
-            std::future::pending::<()>().await;
         }
     }
+
+    fn pass_on(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        self.known.extend(wanted.keys().cloned());
+        replace(&self.slots, Arc::new(slots(&wanted)));
+        let publication = self.publication.borrow_and_update().clone();
+        let published = published(&publication, &self.known);
+        self.known.retain(|placement| wanted.contains_key(placement) || published.contains_key(placement));
+        let standing = Standing {
+            published,
+            refused: BTreeMap::new(),
+            session: publication.lease.map(|lease| format!("lease {lease}")),
+            away: publication.away.or(publication.full),
+        };
+        replace(&self.out, standing);
+    }
+}
+
+/// What of `known` the registry holds under the publisher's lease.
+fn published(publication: &Publication, known: &BTreeSet<Placement>) -> BTreeMap<Placement, Payload> {
+    let payload = |placement| publication.slots.get(&slot(placement)?).cloned();
+    let held = known.iter().filter(|_| publication.lease.is_some());
+    held.filter_map(|placement| Some((placement.clone(), payload(placement)?))).collect()
+}
+
+fn slots(wanted: &Wanted) -> Slots {
+    wanted.iter().filter_map(|(placement, want)| Some((slot(placement)?, want.clone()))).collect()
+}
+
+/// The slot in `<etcd_path>/<instance_id>/`; `None` for another reporter's placement.
+fn slot(placement: &Placement) -> Option<Slot> {
+    let AnyTarget::Etcd(target) = &placement.target else { return None };
+    let (path, instance) = (target.path.trim_matches('/'), &placement.instance);
+    let directory = if path.is_empty() { format!("/{instance}/") } else { format!("/{path}/{instance}/") };
+    Some(Slot { service: placement.service.clone(), directory: directory.into() })
 }
 
 #[cfg(test)]
 mod tests {
     use common::config::Report;
+    use common::store::LeaseId;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::publish::slots::Want;
 
     fn read(fields: &Value) -> (Option<Target>, Report) {
         let mut report = Report::default();
         let fields = fields.as_object().unwrap();
         let mut reading = Reading { fields, path: "services.web", report: &mut report };
         (Target::read(&mut reading), report)
+    }
+
+    #[test]
+    fn a_placement_stays_published_until_the_publisher_has_withdrawn_it() {
+        let placement = |path: &str| {
+            let target = AnyTarget::Etcd(Target::new(&[], path));
+            Placement { service: "web".into(), instance: "i-1".into(), target }
+        };
+        let wanted: Wanted = ["/", "nerve/web/"].map(|path| (placement(path), Want::Publish("{}".into()))).into();
+        let (want, wanted) = watch::channel(Arc::new(wanted));
+        let (publish, publication) = watch::channel(Publication::default());
+        let (out, standing) = watch::channel(Standing::default());
+        let (mut relay, slots) = Relay::new(wanted, publication, out);
+        let directories: Vec<_> = slots.borrow().keys().map(|slot| slot.directory.to_string()).collect();
+        assert_eq!(directories, ["/i-1/", "/nerve/web/i-1/"]);
+
+        let there = Arc::new(slots.borrow().keys().map(|slot| (slot.clone(), Payload::from("{}"))).collect());
+        publish.send_modify(|p| p.slots = Arc::clone(&there));
+        relay.pass_on();
+        assert!(standing.borrow().published.is_empty(), "nothing counts without a lease");
+        publish.send_modify(|p| p.lease = Some(LeaseId(7)));
+        want.send_replace(Arc::default());
+        relay.pass_on();
+        assert!(slots.borrow().is_empty());
+        assert_eq!(standing.borrow().published.len(), 2, "withdrawn only once the registry says so");
+        publish.send_modify(|p| p.slots = Arc::default());
+        relay.pass_on();
+        assert!(standing.borrow().published.is_empty());
     }
 
     #[test]

@@ -12,9 +12,9 @@
 //! # What a reporter owes
 //! - *Level-triggered.* It is given all that it is to keep published, again and again as that changes ([`Wanted`], a
 //!   latest-value channel), never single orders. It brings its registry to that state and keeps it there: what is
-//!   missing is **published**, a slot with another payload is **updated**, what is not wanted any more is **withdrawn**.
+//!   missing is **published**, a placement with another payload is **updated**, what is not wanted any more is **withdrawn**.
 //!   It touches nothing that it has not written itself.
-//! - *Make before break.* It writes what is new or changed before it removes what is gone. While a slot's payload
+//! - *Make before break.* It writes what is new or changed before it removes what is gone. While a placement's payload
 //!   changes there is no moment at which neither the old nor the new one is there.
 //! - [`Want::Leave`] is not decided yet: what is there for it, from this agent's former self, stays as it is; what is
 //!   not there is not written.
@@ -23,9 +23,9 @@
 //! - *Session loss* is its own matter: it opens a new session, publishes everything that is wanted again, and says
 //!   meanwhile in [`Standing`] that it is away. It tries again for ever, with growing and jittered pauses; after
 //!   [`Frame::max_failures`] failures in a row it throws its connection away and makes a new one.
-//! - [`Standing`] tells what its registry has acknowledged. Whoever replaces a registration waits for the new slot to be
+//! - [`Standing`] tells what its registry has acknowledged. Whoever replaces a registration waits for the new placement to be
 //!   in `published` before it takes the old one out of what is wanted.
-//! - A slot that can never be published (too long, a name that the registry refuses) goes to `refused` with the reason,
+//! - A placement that can never be published (too long, a name that the registry refuses) goes to `refused` with the reason,
 //!   and harms no other.
 //! - *The end*: when [`Ends::stop`] is cancelled it returns within seconds. With [`Ends::withdraw`] cancelled before,
 //!   everything of its own is removed first; otherwise everything stays and lives out its lease or session, so that a
@@ -50,13 +50,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::nerve::statsd::Statsd;
-
-/// What is written: Nerve's JSON object, byte for byte as Nerve would have it.
-pub type Payload = Arc<str>;
+pub use crate::publish::slots::{Payload, Want};
 
 /// One registration of one service at one reporter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Slot {
+pub struct Placement {
     /// The service's name in the config.
     pub service: Arc<str>,
     /// The config's instance_id; part of keys and node names: 1 to 200 of `A-Z a-z 0-9 _ . : @ -`.
@@ -65,25 +63,16 @@ pub struct Slot {
     pub target: AnyTarget,
 }
 
-/// What is to become of a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Want {
-    /// It is to be there with this payload.
-    Publish(Payload),
-    /// Not decided yet (its first checks are under way): it stays as it is, there or not there.
-    Leave(Payload),
-}
-
-/// All that one reporter answers for. A slot that is not in it is to be withdrawn.
-pub type Wanted = BTreeMap<Slot, Want>;
+/// All that one reporter answers for. A placement that is not in it is to be withdrawn.
+pub type Wanted = BTreeMap<Placement, Want>;
 
 /// How a reporter does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     /// What its registry has acknowledged, and still holds as far as is known.
-    pub published: BTreeMap<Slot, Payload>,
+    pub published: BTreeMap<Placement, Payload>,
     /// Slots that can never be published, with the reason.
-    pub refused: BTreeMap<Slot, String>,
+    pub refused: BTreeMap<Placement, String>,
     /// The lease or session, for people.
     pub session: Option<String>,
     /// Why the registry does not serve at present, and since when.

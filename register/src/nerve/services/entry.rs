@@ -14,7 +14,7 @@ use super::metrics::ServiceMetrics;
 use super::outlets::Outlets;
 use super::rounds::{Health, News};
 use crate::nerve::config::Service;
-use crate::nerve::reporters::{Frame, Slot, Want};
+use crate::nerve::reporters::{Frame, Placement, Want};
 
 /// How long a changed service may take until its former self goes, and a new one until it counts as down.
 ///
@@ -58,23 +58,23 @@ impl Instance {
     }
 
     /// Where it is to be published.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.service.targets.iter().map(|target| Slot {
+    pub fn placements(&self) -> impl Iterator<Item = Placement> + '_ {
+        self.service.targets.iter().map(|target| Placement {
             service: self.service.name.clone(),
             instance: self.instance.clone(),
             target: target.clone(),
         })
     }
 
-    /// What is to become of each of its slots.
-    fn wants(&self) -> impl Iterator<Item = (Slot, Want)> + '_ {
+    /// What is to become of each of its placements.
+    fn wants(&self) -> impl Iterator<Item = (Placement, Want)> + '_ {
         let payload = self.service.payload.clone();
         let want = match self.reported {
             Some(true) => Some(Want::Publish(payload)),
             Some(false) => None,
             None => Some(Want::Leave(payload)),
         };
-        self.slots().filter_map(move |slot| Some((slot, want.clone()?)))
+        self.placements().filter_map(move |placement| Some((placement, want.clone()?)))
     }
 
     /// Reports what its checks say, as far as its limit lets it.
@@ -191,11 +191,11 @@ impl Entry {
     pub fn settle(&mut self, now: Instant, frame: &Frame, outlets: &Outlets, metrics: &ServiceMetrics) {
         self.now.report(now, frame, metrics);
         let Some(former) = &self.former else { return };
-        let acknowledged = |slot: &Slot| outlets.holds(slot, &self.now.service.payload, frame);
+        let acknowledged = |placement: &Placement| outlets.holds(placement, &self.now.service.payload, frame);
         let replaced = match self.now.reported {
             None => false,
             Some(false) => true, // its new checks decide about the service as a whole
-            Some(true) => self.now.slots().all(|slot| acknowledged(&slot)),
+            Some(true) => self.now.placements().all(|placement| acknowledged(&placement)),
         };
         let failed = matches!(former.health, Health::Down(_)) && former.task.is_some();
         if replaced || failed || self.replaced_at.is_some_and(|at| now >= at + DECIDE) {
@@ -204,13 +204,13 @@ impl Entry {
         }
     }
 
-    /// What is to become of each of its slots.
-    pub fn wants(&self) -> BTreeMap<Slot, Want> {
-        let mut wants: BTreeMap<Slot, Want> = self.former.iter().flat_map(Instance::wants).collect();
-        for (slot, want) in self.now.wants() {
-            match (&want, wants.get(&slot)) {
+    /// What is to become of each of its placements.
+    pub fn wants(&self) -> BTreeMap<Placement, Want> {
+        let mut wants: BTreeMap<Placement, Want> = self.former.iter().flat_map(Instance::wants).collect();
+        for (placement, want) in self.now.wants() {
+            match (&want, wants.get(&placement)) {
                 (Want::Leave(_), Some(_)) => {} // the former self's stands until the present one is known to work
-                _ => drop(wants.insert(slot, want)),
+                _ => drop(wants.insert(placement, want)),
             }
         }
         wants

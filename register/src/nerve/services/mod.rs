@@ -35,6 +35,7 @@ use std::time::{Duration, SystemTime};
 use common::config::Note;
 use common::containers::readiness::CheckMetrics;
 use common::telemetry::Chain;
+use common::watch::replace;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -199,7 +200,8 @@ impl Services {
 
     fn beat(&self) {
         for entry in self.entries.values() {
-            let away = entry.now.slots().any(|slot| self.outlets.hindrance(&slot, &self.frame).is_some());
+            let away =
+                entry.now.placements().any(|placement| self.outlets.hindrance(&placement, &self.frame).is_some());
             let result = if away { "fail" } else { "success" };
             let tags = [("ping_result", result), ("service_name", &*entry.now.service.name)];
             self.frame.statsd.increment("nerve.watcher.status.ping.count", &tags);
@@ -215,8 +217,8 @@ impl Services {
     fn wanted(&self) -> BTreeMap<String, Wanted> {
         let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
         for entry in self.entries.values() {
-            for (slot, want) in entry.wants() {
-                wanted.entry(slot.target.destination(&self.frame)).or_default().insert(slot, want);
+            for (placement, want) in entry.wants() {
+                wanted.entry(placement.target.destination(&self.frame)).or_default().insert(placement, want);
             }
         }
         wanted
@@ -241,14 +243,7 @@ impl Services {
             }
         }
         self.metrics.count(&rows);
-        let shown = self.wires.rows.send_if_modified(|old| {
-            let changed = **old != *rows;
-            if changed {
-                *old = rows.into();
-            }
-            changed
-        });
-        if shown {
+        if replace(&self.wires.rows, rows.into()) {
             self.wires.changes.send_modify(|n| *n += 1);
         }
     }

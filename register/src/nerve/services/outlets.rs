@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::telemetry::Chain;
+use common::watch::replace;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::nerve::reporters::{AnyTarget, Ends, Frame, Payload, ReporterError, Slot, Standing, Wanted};
+use crate::nerve::reporters::{AnyTarget, Ends, Frame, Payload, Placement, ReporterError, Standing, Wanted};
 use crate::publish::PublishError;
 
 /// How long a reporter has to withdraw the last of what it had.
@@ -102,13 +103,7 @@ impl Outlets {
                 (false, _) => None,
                 (true, since) => Some(since.unwrap_or(now)),
             };
-            outlet.wanted.send_if_modified(|old| {
-                let changed = **old != wanted;
-                if changed {
-                    *old = Arc::new(wanted);
-                }
-                changed
-            });
+            replace(&outlet.wanted, Arc::new(wanted));
         }
         self.open.retain(|destination, outlet| {
             let Some(since) = outlet.closing else { return true };
@@ -138,7 +133,7 @@ impl Outlets {
     }
 
     fn start(&mut self, destination: String, wanted: Wanted, frame: &Frame) {
-        let Some(target) = wanted.keys().next().map(|slot| slot.target.clone()) else { return };
+        let Some(target) = wanted.keys().next().map(|placement| placement.target.clone()) else { return };
         let ends = Ends::default();
         let (outlet, (receiver, out)) = self.outlet(wanted, ends.clone(), false);
         let (number, name) = (outlet.number, destination.clone());
@@ -181,20 +176,20 @@ impl Outlets {
         self.open.values().filter_map(of).min()
     }
 
-    /// Whether the registry holds this payload under `slot`.
-    pub fn holds(&self, slot: &Slot, payload: &Payload, frame: &Frame) -> bool {
-        let outlet = self.open.get(&slot.target.destination(frame));
-        outlet.is_some_and(|outlet| outlet.standing.borrow().published.get(slot) == Some(payload))
+    /// Whether the registry holds this payload under `placement`.
+    pub fn holds(&self, placement: &Placement, payload: &Payload, frame: &Frame) -> bool {
+        let outlet = self.open.get(&placement.target.destination(frame));
+        outlet.is_some_and(|outlet| outlet.standing.borrow().published.get(placement) == Some(payload))
     }
 
-    /// Why `slot` is not published as it is wanted, in a word and a reason.
-    pub fn hindrance(&self, slot: &Slot, frame: &Frame) -> Option<(&'static str, String)> {
-        let outlet = self.open.get(&slot.target.destination(frame))?;
+    /// Why `placement` is not published as it is wanted, in a word and a reason.
+    pub fn hindrance(&self, placement: &Placement, frame: &Frame) -> Option<(&'static str, String)> {
+        let outlet = self.open.get(&placement.target.destination(frame))?;
         if let Some((why, _)) = &outlet.failed {
             return Some(("failed", why.clone()));
         }
         let standing = outlet.standing.borrow();
-        let refused = standing.refused.get(slot).map(|why| ("refused", why.clone()));
+        let refused = standing.refused.get(placement).map(|why| ("refused", why.clone()));
         refused.or_else(|| standing.away.as_ref().map(|(why, _)| ("away", why.clone())))
     }
 

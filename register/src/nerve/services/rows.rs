@@ -99,18 +99,18 @@ pub(super) fn row(entry: &Entry, frame: &Frame, outlets: &Outlets) -> ServiceRow
         Health::Undecided => (ServiceState::Waiting, "its checks have not decided yet".to_owned()),
     };
     let up = now.reported == Some(true);
-    let reporter = |slot: crate::nerve::reporters::Slot| {
-        let holds = outlets.holds(&slot, &now.service.payload, frame);
-        let hindrance = outlets.hindrance(&slot, frame);
+    let reporter = |placement: crate::nerve::reporters::Placement| {
+        let holds = outlets.holds(&placement, &now.service.payload, frame);
+        let hindrance = outlets.hindrance(&placement, frame);
         let (state, reason) = match (up, holds, hindrance) {
             (_, _, Some((state, why))) => (state, Some(why)),
             (true, true, None) => ("published", None),
             (false, false, None) => ("withdrawn", None),
             _ => ("pending", None),
         };
-        let at = slot.target.destination(frame);
-        let path = slot.target.path().to_owned();
-        ReporterRow { kind: slot.target.kind(), at, path, state, reason }
+        let at = placement.target.destination(frame);
+        let path = placement.target.path().to_owned();
+        ReporterRow { kind: placement.target.kind(), at, path, state, reason }
     };
     ServiceRow {
         service: now.service.name.clone(),
@@ -118,7 +118,7 @@ pub(super) fn row(entry: &Entry, frame: &Frame, outlets: &Outlets) -> ServiceRow
         state,
         reason,
         checks: now.checks.clone(),
-        reporters: now.slots().map(reporter).collect(),
+        reporters: now.placements().map(reporter).collect(),
         refused: None,
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::nerve::reporters::etcd::EtcdFrame;
-use crate::nerve::reporters::{Payload, Slot, Want};
+use crate::nerve::reporters::{Payload, Placement, Want};
 use crate::nerve::statsd::Statsd;
 use crate::publish::Form;
 use crate::publish::report::PublishMetrics;
@@ -79,13 +79,13 @@ impl Stage {
 
     /// What is wanted at present: `service port`, and whether that is decided.
     fn now(&self) -> Vec<String> {
-        let one = |(slot, want): (&Slot, &Want)| {
+        let one = |(placement, want): (&Placement, &Want)| {
             let (mark, payload) = match want {
                 Want::Publish(payload) => ("", payload),
                 Want::Leave(payload) => ("? ", payload),
             };
             let payload: Value = serde_json::from_str(payload).unwrap();
-            format!("{mark}{}{} {}", slot.service, slot.target.path(), payload["port"])
+            format!("{mark}{}{} {}", placement.service, placement.target.path(), payload["port"])
         };
         self.wanted.borrow().iter().map(one).collect()
     }
@@ -100,8 +100,8 @@ impl Stage {
 
     /// Acknowledges everything that is to be published.
     fn acknowledge(&self) {
-        let publish = |(slot, want): (&Slot, &Want)| match want {
-            Want::Publish(payload) => Some((slot.clone(), Payload::clone(payload))),
+        let publish = |(placement, want): (&Placement, &Want)| match want {
+            Want::Publish(payload) => Some((placement.clone(), Payload::clone(payload))),
             Want::Leave(_) => None,
         };
         let published = self.wanted.borrow().iter().filter_map(publish).collect();

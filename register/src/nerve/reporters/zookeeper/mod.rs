@@ -18,6 +18,7 @@ use std::time::Duration;
 use common::backoff::Backoff;
 use common::config::table::{Key, Kind, Origin};
 use common::telemetry::Chain;
+use common::watch::replace;
 use common::zookeeper::{self, Auth, NodeKind, State, ZkPath, ZooKeeper};
 use serde_json::Value;
 use std::sync::Arc;
@@ -200,7 +201,7 @@ impl Reporter for ZkReporter {
                 }
                 State::Connecting { error: None } | State::Closed => {}
             }
-            tell(&out, work.standing(away.clone()));
+            replace(&out, work.standing(away.clone()));
             let due = again.into_iter().chain(renewal).min();
             tokio::select! {
                 biased; // shutdown wins over work
@@ -222,18 +223,8 @@ impl Reporter for ZkReporter {
                     warn!(at = %self.zk.target(), "ZooKeeper could not be told; what lives with the session goes with it.")
                 }
             }
-            tell(&out, work.standing(away));
+            replace(&out, work.standing(away));
         }
         Ok(())
     }
-}
-
-fn tell(out: &watch::Sender<Standing>, standing: Standing) {
-    out.send_if_modified(|old| {
-        let changed = *old != standing;
-        if changed {
-            *old = standing;
-        }
-        changed
-    });
 }

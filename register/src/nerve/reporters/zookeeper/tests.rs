@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::nerve::reporters::{AnyTarget, Payload, Slot, Want};
+use crate::nerve::reporters::{AnyTarget, Payload, Placement, Want};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -72,8 +72,9 @@ impl Stage {
         Self { wanted, standing, ends, task: tokio::spawn(async move { run.await.unwrap() }) }
     }
 
-    fn want(&self, all: &[(&Slot, Want)]) {
-        self.wanted.send_replace(Arc::new(all.iter().map(|(slot, want)| ((*slot).clone(), want.clone())).collect()));
+    fn want(&self, all: &[(&Placement, Want)]) {
+        self.wanted
+            .send_replace(Arc::new(all.iter().map(|(placement, want)| ((*placement).clone(), want.clone())).collect()));
     }
 
     async fn until(&mut self, what: &str, fits: impl Fn(&Standing) -> bool) -> Standing {
@@ -83,8 +84,8 @@ impl Stage {
     }
 
     /// Waits until these are published and no other.
-    async fn until_published(&mut self, all: &[(&Slot, &Payload)]) {
-        let all: BTreeMap<Slot, Payload> = all.iter().map(|(s, p)| ((*s).clone(), (*p).clone())).collect();
+    async fn until_published(&mut self, all: &[(&Placement, &Payload)]) {
+        let all: BTreeMap<Placement, Payload> = all.iter().map(|(s, p)| ((*s).clone(), (*p).clone())).collect();
         self.until(&format!("{all:?}"), |s| s.published == all && s.away.is_none()).await;
     }
 
@@ -97,12 +98,12 @@ impl Stage {
     }
 }
 
-fn slot(service: &str, more: Value) -> Slot {
+fn placement(service: &str, more: Value) -> Placement {
     let mut fields = json!({"zk_hosts": ["here"], "zk_path": format!("/nerve/{service}")});
     fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let (target, report) = read(&fields);
     assert_eq!(report.errors, []);
-    Slot { service: service.into(), instance: "i-1".into(), target: AnyTarget::ZooKeeper(target.unwrap()) }
+    Placement { service: service.into(), instance: "i-1".into(), target: AnyTarget::ZooKeeper(target.unwrap()) }
 }
 
 fn payload(port: u16, more: &str) -> Payload {
@@ -151,16 +152,16 @@ fn newest_transaction(server: &ZooKeeperServer) -> String {
 async fn zookeeper_holds_what_nerve_would_write_byte_for_byte() {
     let server = ZooKeeperServer::start();
     let (zk, hosts) = (server.client(), server.address().to_string());
-    let plain = slot("plain", json!({}));
-    let named = slot("named", json!({"node_type": "ephemeral"}));
-    let kept = slot("kept", json!({"node_type": "persistent"}));
-    let counted = slot("counted", json!({"node_type": "persistent_sequential"}));
-    let encoded = slot("encoded", json!({"use_path_encoding": true}));
+    let plain = placement("plain", json!({}));
+    let named = placement("named", json!({"node_type": "ephemeral"}));
+    let kept = placement("kept", json!({"node_type": "persistent"}));
+    let counted = placement("counted", json!({"node_type": "persistent_sequential"}));
+    let encoded = placement("encoded", json!({"use_path_encoding": true}));
     let (first, second) = (payload(80, ""), payload(80, r#","weight":3,"labels":{"az":"x"}"#));
     let all = [&plain, &named, &kept, &counted, &encoded];
     let mut stage = Stage::start(&hosts, None);
-    stage.want(&all.map(|slot| (slot, publish(&first))));
-    stage.until_published(&all.map(|slot| (slot, &first))).await;
+    stage.want(&all.map(|placement| (placement, publish(&first))));
+    stage.until_published(&all.map(|placement| (placement, &first))).await;
     let said = first.to_string();
     let names = [("plain", "i-1_0000000000"), ("named", "i-1_"), ("kept", "i-1_"), ("counted", "i-1_0000000000")];
     for (service, name) in names {
@@ -179,8 +180,8 @@ async fn zookeeper_holds_what_nerve_would_write_byte_for_byte() {
     assert_eq!(newest_transaction(&server), before);
 
     // Another payload: the node stays the same one; where the name says it too, the new one comes before the old one goes.
-    stage.want(&all.map(|slot| (slot, publish(&second))));
-    stage.until_published(&all.map(|slot| (slot, &second))).await;
+    stage.want(&all.map(|placement| (placement, publish(&second))));
+    stage.until_published(&all.map(|placement| (placement, &second))).await;
     for (service, name) in names {
         assert_eq!(nodes(&zk, service).await, [(name.to_owned(), second.to_string())], "{service}");
     }
@@ -225,13 +226,13 @@ async fn zookeeper_registrations_outlive_sessions_and_servers() {
     let mut server = ZooKeeperServer::start();
     let (gate, address) = Gate::tcp(server.address()).await;
     let zk = server.client();
-    let slots: Vec<Slot> = (0..20).map(|n| slot(&format!("s{n}"), json!({}))).collect();
-    let kept = slot("kept", json!({"node_type": "persistent"}));
+    let placements: Vec<Placement> = (0..20).map(|n| placement(&format!("s{n}"), json!({}))).collect();
+    let kept = placement("kept", json!({"node_type": "persistent"}));
     let said = payload(80, "");
     let mut stage = Stage::start(&address.to_string(), None);
-    let all: Vec<&Slot> = slots.iter().chain([&kept]).collect();
-    let whole: Vec<(&Slot, &Payload)> = all.iter().map(|slot| (*slot, &said)).collect();
-    stage.want(&all.iter().map(|slot| (*slot, publish(&said))).collect::<Vec<_>>());
+    let all: Vec<&Placement> = placements.iter().chain([&kept]).collect();
+    let whole: Vec<(&Placement, &Payload)> = all.iter().map(|placement| (*placement, &said)).collect();
+    stage.want(&all.iter().map(|placement| (*placement, publish(&said))).collect::<Vec<_>>());
     stage.until_published(&whole).await;
     assert_eq!(server.figure("zk_num_alive_connections"), 2, "one for all, and this question's");
 
@@ -252,15 +253,15 @@ async fn zookeeper_registrations_outlive_sessions_and_servers() {
     // Cut off while it writes, again and again: at the end each is there once, and nothing else.
     for round in 0..8u16 {
         let next = payload(100 + round, "");
-        stage.want(&all.iter().map(|slot| (*slot, publish(&next))).collect::<Vec<_>>());
-        stage.want(&slots.iter().take(10).map(|slot| (slot, publish(&next))).collect::<Vec<_>>());
+        stage.want(&all.iter().map(|placement| (*placement, publish(&next))).collect::<Vec<_>>());
+        stage.want(&placements.iter().take(10).map(|placement| (placement, publish(&next))).collect::<Vec<_>>());
         gate.set(if round % 2 == 0 { Way::Closed } else { Way::Silent });
         sleep(Duration::from_millis(u64::from(round) * 10)).await;
-        stage.want(&all.iter().map(|slot| (*slot, publish(&next))).collect::<Vec<_>>());
+        stage.want(&all.iter().map(|placement| (*placement, publish(&next))).collect::<Vec<_>>());
         gate.set(Way::Open);
     }
     let last = payload(107, "");
-    stage.until_published(&all.iter().map(|slot| (*slot, &last)).collect::<Vec<_>>()).await;
+    stage.until_published(&all.iter().map(|placement| (*placement, &last)).collect::<Vec<_>>()).await;
     for n in 0..20 {
         until_nodes(&zk, &format!("s{n}"), |all| all.len() == 1 && all[0].1 == *last).await;
     }
@@ -268,7 +269,7 @@ async fn zookeeper_registrations_outlive_sessions_and_servers() {
     server.kill();
     let away = stage.until("away", |s| s.away.is_some()).await.away.unwrap().0;
     assert!(away.contains(&address.to_string()), "{away}");
-    stage.want(&whole.iter().map(|(slot, said)| (*slot, publish(said))).collect::<Vec<_>>());
+    stage.want(&whole.iter().map(|(placement, said)| (*placement, publish(said))).collect::<Vec<_>>());
     server.restart();
     stage.until_published(&whole).await;
     server.wipe();
@@ -286,11 +287,11 @@ async fn zookeeper_nodes_belong_to_their_user() {
     zk.create_all(&path("/nerve/closed")).await.unwrap();
     server.cli(&["setAcl", "/nerve/closed", "world:anyone:ra"]);
     zk.create(&path("/ephemeral"), b"", NodeKind::Ephemeral).await.unwrap();
-    let (open, closed) = (slot("open", json!({})), slot("closed", json!({})));
-    let below = slot("below", json!({"zk_path": "/ephemeral/web"}));
+    let (open, closed) = (placement("open", json!({})), placement("closed", json!({})));
+    let below = placement("below", json!({"zk_path": "/ephemeral/web"}));
     let said = payload(80, "");
     let mut stage = Stage::start(&hosts, Some("digest:nerve:secret"));
-    stage.want(&[&open, &closed, &below].map(|slot| (slot, publish(&said))));
+    stage.want(&[&open, &closed, &below].map(|placement| (placement, publish(&said))));
     let standing = stage.until("one good, two refused", |s| s.published.len() == 1 && s.refused.len() == 2).await;
     assert!(standing.refused[&closed].contains("permission denied"), "{standing:?}");
     assert!(standing.refused[&below].contains("/ephemeral"), "{standing:?}");
@@ -308,8 +309,8 @@ async fn zookeeper_nodes_belong_to_their_user() {
 async fn zookeeper_rewrites_persistent_nodes_as_often_as_asked() {
     let server = ZooKeeperServer::start();
     let (zk, said) = (server.client(), payload(80, ""));
-    let kept = slot("kept", json!({"node_type": "persistent", "ttl_seconds": 0.2}));
-    let plain = slot("plain", json!({"ttl_seconds": 0.2}));
+    let kept = placement("kept", json!({"node_type": "persistent", "ttl_seconds": 0.2}));
+    let plain = placement("plain", json!({"ttl_seconds": 0.2}));
     let mut stage = Stage::start(&server.address().to_string(), None);
     stage.want(&[(&kept, publish(&said)), (&plain, publish(&said))]);
     stage.until_published(&[(&kept, &said), (&plain, &said)]).await;
@@ -336,7 +337,7 @@ async fn zookeeper_rewrites_persistent_nodes_as_often_as_asked() {
 async fn zookeeper_reporters_outlive_one_of_three_servers() {
     let mut servers = ZooKeeperServer::ensemble(3);
     let hosts: Vec<String> = servers.iter().map(|s| s.address().to_string()).collect();
-    let (web, said) = (slot("web", json!({})), payload(80, ""));
+    let (web, said) = (placement("web", json!({})), payload(80, ""));
     let mut stage = Stage::start(&hosts.join(","), None);
     stage.want(&[(&web, publish(&said))]);
     stage.until_published(&[(&web, &said)]).await;

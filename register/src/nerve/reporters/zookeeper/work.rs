@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Target;
-use crate::nerve::reporters::{AnyTarget, Payload, Slot, Standing, Want, Wanted};
+use crate::nerve::reporters::{AnyTarget, Payload, Placement, Standing, Want, Wanted};
 use crate::nerve::statsd::Statsd;
 
 /// A node of ours.
@@ -45,16 +45,16 @@ pub(super) struct Work {
     cluster: String,
     epoch: u64,
     session: i64,
-    held: BTreeMap<Slot, Held>,
+    held: BTreeMap<Placement, Held>,
     /// Nodes to be removed: the former names of registrations whose names have changed.
     former: BTreeSet<ZkPath>,
     /// Registrations whose node may be there although nobody said so: a call was lost.
-    uncertain: BTreeMap<Slot, Payload>,
+    uncertain: BTreeMap<Placement, Payload>,
     /// Not decided yet: what a former self left for them is theirs.
-    left: BTreeMap<Slot, Payload>,
+    left: BTreeMap<Placement, Payload>,
     /// Names that were taken from another session once; whoever has one again keeps it.
     taken_over: BTreeSet<ZkPath>,
-    refused: BTreeMap<Slot, String>,
+    refused: BTreeMap<Placement, String>,
     mailbox: Option<(Vec<ZkPath>, Mailbox)>,
 }
 
@@ -84,8 +84,8 @@ impl Work {
             } else {
                 warn!(at = %self.zk.target(), "The ZooKeeper session was lost: everything is published anew.");
             }
-            self.held.retain(|slot, _| !target(slot).is_some_and(|t| t.kind.is_ephemeral()));
-            self.uncertain.retain(|slot, _| !target(slot).is_some_and(|t| t.kind.is_ephemeral()));
+            self.held.retain(|placement, _| !target(placement).is_some_and(|t| t.kind.is_ephemeral()));
+            self.uncertain.retain(|placement, _| !target(placement).is_some_and(|t| t.kind.is_ephemeral()));
             self.taken_over.clear();
             self.session = session;
         }
@@ -99,52 +99,55 @@ impl Work {
         self.subscribe(wanted);
         let touched = self.mailbox.as_ref().map(|(_, mailbox)| mailbox.take()).unwrap_or_default();
         let now = Instant::now();
-        let mut todo: Vec<(&Slot, &Payload, Option<Held>)> = Vec::new();
-        for (slot, want) in wanted {
+        let mut todo: Vec<(&Placement, &Payload, Option<Held>)> = Vec::new();
+        for (placement, want) in wanted {
             match want {
-                Want::Leave(payload) => drop(self.left.insert(slot.clone(), payload.clone())),
+                Want::Leave(payload) => drop(self.left.insert(placement.clone(), payload.clone())),
                 Want::Publish(payload) => {
-                    self.left.remove(slot);
-                    let held = self.held.get(slot);
+                    self.left.remove(placement);
+                    let held = self.held.get(placement);
                     let good = |h: &&Held| h.epoch == self.epoch && !touched.contains(h.path.as_str());
-                    let due = |h: &Held| target(slot).and_then(|t| t.ttl).is_some_and(|ttl| now >= h.written + ttl);
+                    let due =
+                        |h: &Held| target(placement).and_then(|t| t.ttl).is_some_and(|ttl| now >= h.written + ttl);
                     if held.filter(good).is_none_or(|h| h.payload != *payload || due(h)) {
-                        todo.push((slot, payload, held.cloned()));
+                        todo.push((placement, payload, held.cloned()));
                     }
                 }
             }
         }
         let unheld = todo.iter().filter(|(.., held)| held.is_none());
-        self.uncertain.extend(unheld.map(|(slot, payload, _)| ((*slot).clone(), (*payload).clone())));
+        self.uncertain.extend(unheld.map(|(placement, payload, _)| ((*placement).clone(), (*payload).clone())));
         let mut settled = Vec::new();
         {
             let mut running: FuturesUnordered<_> = todo
                 .into_iter()
-                .map(async |(slot, payload, held)| (slot, held.clone(), self.settle(slot, payload, held).await))
+                .map(async |(placement, payload, held)| {
+                    (placement, held.clone(), self.settle(placement, payload, held).await)
+                })
                 .collect();
             while let Some(one) = running.next().await {
                 settled.push(one);
             }
         }
-        self.refused.retain(|slot, _| wanted.contains_key(slot));
+        self.refused.retain(|placement, _| wanted.contains_key(placement));
         let mut lost = None;
-        for (slot, before, outcome) in settled {
+        for (placement, before, outcome) in settled {
             match outcome {
                 Ok((held, former)) => {
                     let former = before.map(|b| b.path).into_iter().chain(former);
                     self.former.extend(former.filter(|path| *path != held.path));
                     self.former.remove(&held.path);
-                    self.uncertain.remove(slot);
-                    self.refused.remove(slot);
-                    self.held.insert(slot.clone(), held);
+                    self.uncertain.remove(placement);
+                    self.refused.remove(placement);
+                    self.held.insert(placement.clone(), held);
                 }
                 Err(Trouble::Failed(error)) if is_lost(&error.fault) => lost = Some(error),
                 Err(trouble) => {
                     if !matches!(&trouble, Trouble::Failed(error) if error.fault.is_uncertain()) {
-                        self.uncertain.remove(slot);
+                        self.uncertain.remove(placement);
                     }
-                    self.held.remove(slot);
-                    self.refuse(slot, trouble);
+                    self.held.remove(placement);
+                    self.refuse(placement, trouble);
                 }
             }
         }
@@ -154,31 +157,33 @@ impl Work {
         }
     }
 
-    fn refuse(&mut self, slot: &Slot, trouble: Trouble) {
+    fn refuse(&mut self, placement: &Placement, trouble: Trouble) {
         let why = match trouble {
             Trouble::Failed(error) => Chain(&error).to_string(),
             Trouble::Taken(path) => format!("{path} belongs to another session"),
         };
-        if self.refused.insert(slot.clone(), why.clone()).is_none_or(|before| before != why) {
-            warn!(service = %slot.service, reason = %why, "Not published in ZooKeeper.");
+        if self.refused.insert(placement.clone(), why.clone()).is_none_or(|before| before != why) {
+            warn!(service = %placement.service, reason = %why, "Not published in ZooKeeper.");
         }
     }
 
     /// Removes what is not wanted any more.
     async fn remove(&mut self, wanted: &Wanted) -> Result<(), ZkError> {
-        let gone = |slot: &&Slot| !wanted.contains_key(*slot);
-        let unsure = self.left.iter().chain(&self.uncertain).filter(|(slot, _)| gone(slot));
-        for (slot, payload) in unsure.map(|(slot, payload)| (slot.clone(), payload.clone())).collect::<Vec<_>>() {
+        let gone = |placement: &&Placement| !wanted.contains_key(*placement);
+        let unsure = self.left.iter().chain(&self.uncertain).filter(|(placement, _)| gone(placement));
+        for (placement, payload) in
+            unsure.map(|(placement, payload)| (placement.clone(), payload.clone())).collect::<Vec<_>>()
+        {
             // What a former self left for it, or a call that was lost has made.
-            self.former.extend(self.find(&slot, &payload).await?);
-            self.left.remove(&slot);
-            self.uncertain.remove(&slot);
+            self.former.extend(self.find(&placement, &payload).await?);
+            self.left.remove(&placement);
+            self.uncertain.remove(&placement);
         }
-        for slot in self.held.keys().filter(gone).cloned().collect::<Vec<_>>() {
-            let Some(held) = self.held.get(&slot) else { continue };
+        for placement in self.held.keys().filter(gone).cloned().collect::<Vec<_>>() {
+            let Some(held) = self.held.get(&placement) else { continue };
             self.delete(&held.path).await?;
-            info!(service = %slot.service, node = %held.path, "Removed from ZooKeeper.");
-            self.held.remove(&slot);
+            info!(service = %placement.service, node = %held.path, "Removed from ZooKeeper.");
+            self.held.remove(&placement);
         }
         while let Some(path) = self.former.first().cloned() {
             self.delete(&path).await?;
@@ -203,15 +208,15 @@ impl Work {
     /// Sees to one registration; gives its node, and one that it replaces.
     async fn settle(
         &self,
-        slot: &Slot,
+        placement: &Placement,
         payload: &Payload,
         held: Option<Held>,
     ) -> Result<(Held, Option<ZkPath>), Trouble> {
-        let Some(to) = target(slot) else { return Err(Trouble::Taken(ZkPath::root())) }; // never: it is not ours
-        let name = name(slot, payload);
+        let Some(to) = target(placement) else { return Err(Trouble::Taken(ZkPath::root())) }; // never: it is not ours
+        let name = name(placement, payload);
         let (mut at, mut former) = (held.filter(|held| is_named(&held.path, &name, to.kind)), None);
-        if at.is_none() && (self.uncertain.contains_key(slot) || to.kind == NodeKind::PersistentSequential) {
-            let found = self.find(slot, payload).await?;
+        if at.is_none() && (self.uncertain.contains_key(placement) || to.kind == NodeKind::PersistentSequential) {
+            let found = self.find(placement, payload).await?;
             match found.clone().filter(|path| is_named(path, &name, to.kind)) {
                 Some(path) => at = Some(self.now(path, payload)),
                 None => former = found,
@@ -240,7 +245,7 @@ impl Work {
         let tags = [("zk_cluster", self.cluster.as_str())];
         self.statsd.time("nerve.reporter.zk.create.elapsed_time", began.elapsed(), &tags);
         self.statsd.gauge("nerve.reporter.zk.child.bytes", name.len() as u64, &tags);
-        info!(service = %slot.service, node = %made, "Published in ZooKeeper.");
+        info!(service = %placement.service, node = %made, "Published in ZooKeeper.");
         let held = self.now(made, payload);
         match self.zk.exists(&held.path, true).await? {
             Some(_) => Ok((held, former)),
@@ -292,9 +297,9 @@ impl Work {
 
     /// The node that this registration has without our knowing: made by a call whose answer was lost, or left by a
     /// former self.
-    async fn find(&self, slot: &Slot, payload: &Payload) -> Result<Option<ZkPath>, ZkError> {
-        let Some(to) = target(slot) else { return Ok(None) };
-        let name = name(slot, payload);
+    async fn find(&self, placement: &Placement, payload: &Payload) -> Result<Option<ZkPath>, ZkError> {
+        let Some(to) = target(placement) else { return Ok(None) };
+        let name = name(placement, payload);
         let Some((names, _)) = self.zk.children(&to.path, false).await? else { return Ok(None) };
         for found in names {
             let Some(path) = to.path.child(&found) else { continue };
@@ -333,7 +338,7 @@ impl Work {
 
     /// When the next node is to be written again.
     pub(super) fn next_renewal(&self) -> Option<Instant> {
-        self.held.iter().filter_map(|(slot, held)| Some(held.written + target(slot)?.ttl?)).min()
+        self.held.iter().filter_map(|(placement, held)| Some(held.written + target(placement)?.ttl?)).min()
     }
 
     /// Whether something is to be tried again.
@@ -344,7 +349,7 @@ impl Work {
     /// How things are.
     pub(super) fn standing(&self, away: Option<(String, Instant)>) -> Standing {
         Standing {
-            published: self.held.iter().map(|(slot, held)| (slot.clone(), held.payload.clone())).collect(),
+            published: self.held.iter().map(|(placement, held)| (placement.clone(), held.payload.clone())).collect(),
             refused: self.refused.clone(),
             session: (self.session != 0).then(|| format!("{:#x}", self.session)),
             away,
@@ -357,14 +362,14 @@ fn is_lost(fault: &ZkFault) -> bool {
     fault.is_uncertain() || matches!(fault, ZkFault::NotConnected(_) | ZkFault::Expired)
 }
 
-fn target(slot: &Slot) -> Option<&Target> {
-    if let AnyTarget::ZooKeeper(target) = &slot.target { Some(target) } else { None }
+fn target(placement: &Placement) -> Option<&Target> {
+    if let AnyTarget::ZooKeeper(target) = &placement.target { Some(target) } else { None }
 }
 
 /// The node's name, up to ZooKeeper's number.
-fn name(slot: &Slot, payload: &Payload) -> String {
-    let encoded = target(slot).filter(|t| t.encoded).and_then(|_| child::encoded(payload.as_bytes()));
-    encoded.unwrap_or_else(|| child::plain(&slot.instance))
+fn name(placement: &Placement, payload: &Payload) -> String {
+    let encoded = target(placement).filter(|t| t.encoded).and_then(|_| child::encoded(payload.as_bytes()));
+    encoded.unwrap_or_else(|| child::plain(&placement.instance))
 }
 
 /// Whether a node has that name, with ZooKeeper's number where the kind has one.
