@@ -1,5 +1,6 @@
 //! What `/metrics` shows.
 
+use common::containers::life::verdict::RowState;
 use common::containers::readiness::CheckMetrics;
 use common::telemetry::Tasks;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::agent::turn::{Row, RowState};
+use crate::agent::turn::Row;
 use crate::nerve::services::ServiceMetrics;
 use crate::publish::report::PublishMetrics;
 

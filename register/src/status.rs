@@ -5,12 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::admin::StatusSource;
 use common::containers::docker::Containers;
+use common::containers::life::verdict::RowState;
 use common::watch::{Inlet, Observation};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::address::HostAddress;
-use crate::agent::turn::{Row, RowState};
+use crate::agent::turn::Row;
 use crate::nerve::services::source::Reading;
 use crate::nerve::services::{ReporterRow, ServiceRow};
 use crate::publish::{Phase, Publication};

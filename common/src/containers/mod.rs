@@ -5,7 +5,7 @@
 //! | [`docker`] | Docker's API: containers and events | yes |
 //! | [`checks`] | whether a backend works: one try | dials |
 //! | [`readiness`] | when a candidate may be published | by way of `checks` |
-//! | [`life`] | drains, handovers, warm-ups, and what follows from all of it | no |
+//! | [`life`] | drains, handovers, warm-ups, what follows from all of it, and the keeper who knows it | no |
 //!
 //! The rule: nothing here knows a registry or how registrations are written.
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::containers::life::drain::{Cause, Draining};
+use super::drain::{Cause, Draining};
 use crate::desired::{Candidate, ContainerId, Decision};
 use crate::model::ServiceName;
 

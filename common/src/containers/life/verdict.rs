@@ -6,9 +6,9 @@ use std::sync::Arc;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
 
-use crate::containers::life::drain::{Cause, Draining};
+use super::drain::{Cause, Draining};
 use crate::containers::readiness::{GateKey, Verdict};
-use crate::desired::{Candidate, Decision, HealthPolicy};
+use crate::desired::{Candidate, Decision, HealthPolicy, Skip};
 use crate::model::{Backend, Status};
 
 /// In a value's labels: who asked for its drain, so that a successor of this agent knows whether it has a deadline.
@@ -59,7 +59,7 @@ impl EncodeLabelValue for RowState {
     }
 }
 
-/// What became of a candidate.
+/// What became of one port.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
     /// What is published, if anything is.
@@ -71,13 +71,17 @@ pub struct Judged {
 }
 
 impl Judged {
+    pub(super) fn skipped(skip: &Skip) -> Self {
+        Self::new(None, RowState::Skipped, skip.to_string())
+    }
+
     fn new(backend: Option<Backend>, state: RowState, reason: impl Into<String>) -> Self {
         Self { backend, state, reason: reason.into() }
     }
 }
 
 /// Which gate a candidate waits at.
-pub fn gate_key(decision: &Decision, candidate: &Candidate) -> GateKey {
+pub(super) fn gate_key(decision: &Decision, candidate: &Candidate) -> GateKey {
     GateKey {
         container: decision.container.clone(),
         service: candidate.service.clone(),
@@ -86,7 +90,7 @@ pub fn gate_key(decision: &Decision, candidate: &Candidate) -> GateKey {
 }
 
 /// Puts together what is known of a candidate at one moment.
-pub fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Draining>) -> Judged {
+pub(super) fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Draining>) -> Judged {
     let why = match verdict {
         Verdict::Waiting if candidate.health_policy == HealthPolicy::Down && !candidate.checks.is_empty() => {
             let down = with_status(candidate, Status::Down);
