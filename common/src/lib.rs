@@ -6,7 +6,7 @@
 //! | [`desired`] | containers × health × settings → registrations, each with its reason | no |
 //! | [`watch`] | the seam between a source of pools and whoever uses them | no |
 //! | [`containers`] | Docker's containers: what runs, whether it works, and what is to be published of it | yes |
-//! | [`store`] | the registry: etcd, and one in memory for tests | yes |
+//! | [`store`] | the registry: etcd, and one in memory (feature `testing`) | yes |
 //! | [`zookeeper`] | ZooKeeper's sessions, for watchers and reporters | yes |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`client`] | live backends for programs: a view, or every change, from etcd or from Docker | by way of both |
@@ -17,6 +17,7 @@
 //! | [`backoff`], [`debounce`] | when to try again, when to act | time only |
 //! | [`lifecycle`] | owned tasks, one cancellation root, signals | yes |
 //! | [`telemetry`] | logs, error chains, metrics registry | yes |
+//! | [`clock`], [`lock`] | the wall clock; a lock that survives its holder's panic | the clock |
 //! | [`trouble`] | what was said of a fault that lasts | no |
 //! | [`files`] | atomic replacement of a file | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
@@ -28,6 +29,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod containers;
 pub mod debounce;
@@ -36,6 +38,7 @@ pub mod environment;
 pub mod files;
 pub mod hostip;
 pub mod lifecycle;
+pub mod lock;
 pub mod model;
 pub mod program;
 pub mod registry;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use axum::extract::{Request, State};
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 use super::hosts::Hosts;
+use crate::lock::lock;
 use crate::telemetry::Chain;
 use crate::tls::{PemError, certificates};
 
@@ -195,7 +196,7 @@ impl ServerTls {
     /// For the next connection. Files that cannot be used any more leave the last good ones in use.
     pub(super) async fn acceptor(&self) -> Result<TlsAcceptor, AccessError> {
         let ages = [&self.cert, &self.key].map(|path| fs::metadata(path).and_then(|about| about.modified()).ok());
-        let slot = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = || lock(&self.read);
         let last = slot().clone();
         if let Some((_, config)) = last.as_ref().filter(|(read, _)| *read == ages) {
             return Ok(config.clone().into());
@@ -218,7 +219,7 @@ impl ServerTls {
         let pem = tokio::fs::read(&self.key).await.map_err(|e| wrong(e.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| wrong("no private key in PEM".to_owned()))?;
         let unfit = |source| AccessError::Unfit { path: self.cert.clone(), source };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = crate::tls::provider();
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         builder.map_err(unfit)?.with_no_client_auth().with_single_cert(chain, key).map_err(unfit)
     }

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -25,6 +25,7 @@ use super::{
     access::{AccessError, Token},
     render,
 };
+use crate::clock::unix_ms;
 use crate::{telemetry::Masked, tls};
 
 /// For the whole exchange.
@@ -136,7 +137,7 @@ pub async fn status(
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
     let status = fetch(args, default, program).await?;
-    let text = if args.json { format!("{status:#}\n") } else { render::text(&status, now_unix_ms()) };
+    let text = if args.json { format!("{status:#}\n") } else { render::text(&status, unix_ms(SystemTime::now())) };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(StatusError::Print)
 }
 
@@ -176,7 +177,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whose certificate counts: of an authority, exactly one, or of the system's authorities.
 async fn trust(args: &StatusArgs) -> Result<Arc<ClientConfig>, AnyError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = tls::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let config = match (&args.admin_ca, &args.admin_cert) {
         (Some(path), _) => builder.with_root_certificates(tls::authorities(path).await?).with_no_client_auth(),
@@ -242,11 +243,6 @@ fn place(url: &str, tls: bool) -> Result<Place, StatusError> {
     let authority = authority.ok_or_else(wrong)?;
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(Place { https, host, address: authority.as_str().to_owned() })
-}
-
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

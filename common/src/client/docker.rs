@@ -1,7 +1,7 @@
 //! The pools that `register` would publish from this daemon, without a registry in between (`discover --docker`).
 //!
-//! Containers, events, readiness and drains are read as `register` reads them; what comes of them goes into a snapshot
-//! instead of a store. Nobody's lease can run out, so there are no departures to tell apart: what is gone was stopped.
+//! The keeper of containers is `register`'s; what comes of it goes into a snapshot instead of a store. There are no leases
+//! that can run out, so there are no departures to tell apart: a container that is gone was stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -1,7 +1,9 @@
 //! Where a watcher finds which of its nodes have changed. A trigger carries no data: the nodes are read again.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::lock::lock;
 
 use tokio::sync::Notify;
 
@@ -63,10 +65,6 @@ impl Mailboxes {
             inbox.news.notify_one();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ mod target;
 mod wire;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use crate::lock::lock;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::bytes::BytesMut;
@@ -95,7 +97,7 @@ impl ZooKeeper {
     /// How the session stands, now and from now on. Starts it.
     pub fn state(&self) -> watch::Receiver<State> {
         self.0.task.get_or_init(|| {
-            let link = self.0.link.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let link = lock(&self.0.link).take();
             AbortOnDropHandle::new(tokio::spawn(async move {
                 if let Some(link) = link {
                     link.run().await;
@@ -263,7 +265,7 @@ pub struct Sessions(Arc<Mutex<HashMap<Target, Weak<Shared>>>>);
 impl Sessions {
     /// The session with `target`, shared with whoever else asks for the same one.
     pub fn get(&self, target: &Target) -> ZooKeeper {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         all.retain(|_, shared| shared.strong_count() > 0);
         if let Some(shared) = all.get(target).and_then(Weak::upgrade) {
             return ZooKeeper(shared);

@@ -335,7 +335,7 @@ fn period(text: &str) -> Result<Duration, String> {
     if period >= Duration::from_secs(1) { Ok(period) } else { Err("below 1s".to_owned()) }
 }
 
-/// No more than a write in five seconds: each wakes whoever watches.
+/// At most one write in five seconds: each wakes every watcher.
 fn rare(text: &str) -> Result<Duration, String> {
     let period = duration(text)?;
     if period >= Duration::from_secs(5) { Ok(period) } else { Err("below 5s".to_owned()) }

@@ -1,5 +1,5 @@
 //! What is published of services without Docker. A slot is one registration of one service; it holds the directory in which
-//! its key lies, and neither the key nor whoever asks for it.
+//! its key lies, and not who asks for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

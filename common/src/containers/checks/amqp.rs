@@ -49,7 +49,7 @@ impl AmqpProbe {
         self.expect(&mut stream, START).await?;
         let Some((user, Secret(password))) = &self.login else { return Ok(()) };
 
-        // With this capability a refused login is told, rather than hung up on.
+        // With this capability the server answers a refused login; without it, it only closes the connection.
         let mut capability = Vec::new();
         short(&mut capability, "authentication_failure_close");
         capability.extend_from_slice(b"t\x01");

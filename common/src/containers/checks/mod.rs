@@ -12,7 +12,7 @@
 //! | [`redis`](RedisProbe) | PING is answered with PONG |
 //! | [`amqp`](AmqpProbe) | a RabbitMQ server greets, and opens a connection where a user is given |
 //!
-//! The rule: a check dials the one address that it was made for, follows nothing it is told there, and reads a bounded
+//! The rule: a check dials the one address that it was made for, follows no redirection, and reads a bounded
 //! part of the answer. Each try is a connection of its own: that somebody accepts is part of what is to be known.
 
 mod amqp;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::CheckError;
 use crate::desired::PeerTls;
+use crate::lock::lock;
 use crate::tls::{Holder, PemError, authorities, system_authorities};
 
 /// Makes TLS connections for one check.
@@ -45,14 +46,14 @@ impl TlsClient {
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<ClientConfig>>> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.config)
     }
 
     async fn config(&self) -> Result<Arc<ClientConfig>, CheckError> {
         if let Some(config) = self.slot().clone() {
             return Ok(config);
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = crate::tls::provider();
         let impossible = |e: rustls::Error| CheckError::Impossible(format!("no TLS: {e}"));
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()

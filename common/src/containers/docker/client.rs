@@ -3,7 +3,7 @@
 //! [`parse`](super::parse)), since typed clients end the stream at an unknown word.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use reqwest::{Client, Identity, Method, RequestBuilder, Response};
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use super::error::DockerError;
 use super::events::EventStream;
 use super::list::Listed;
 use super::parse;
+use crate::clock::since_1970;
 use crate::desired::{Container, ContainerId};
 
 /// How long the daemon may take for an answer; it is silent for seconds when it is busy, and for ever when it hangs.
@@ -64,8 +65,7 @@ impl Docker {
     /// [`DockerError::Client`] when a certificate cannot be read or used.
     pub fn new(endpoint: &Endpoint) -> Result<Self, DockerError> {
         let error = |source| DockerError::Client { endpoint: endpoint.clone(), source };
-        // Another part of the program may have chosen first; either serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::tls::install_provider();
         let builder = Client::builder().no_proxy().http1_only().redirect(reqwest::redirect::Policy::none());
         let builder = builder.connect_timeout(PATIENCE).pool_max_idle_per_host(8).pool_idle_timeout(PATIENCE * 6);
         let (builder, base) = match endpoint {
@@ -174,7 +174,7 @@ impl Docker {
     /// Any [`DockerError`].
     pub async fn events(&self) -> Result<EventStream, DockerError> {
         // The daemon answers before it subscribes; what falls in between is in its memory, if we share its clock to ask.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = since_1970();
         let since =
             if self.local { format!("&since={}.{:09}", now.as_secs(), now.subsec_nanos()) } else { String::new() };
         let path = format!("/events?filters={}{since}", super::events::filters());

@@ -70,8 +70,7 @@ impl Drains {
                 _ => false,
             },
             EventKind::Start => self.0.remove(&event.container).is_some(),
-            // Not at `die`: whoever has not read yet that the container is gone would take it for up again. It goes with
-            // its container, by `retain`.
+            // Not at `die`: until Docker is read again, the container would count as up. Its drain goes with it, by `retain`.
             _ => false,
         }
     }

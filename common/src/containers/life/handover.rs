@@ -56,7 +56,7 @@ fn targets(decisions: &[Arc<Decision>]) -> BTreeMap<ContainerId, ContainerId> {
     replacers.filter_map(known).collect()
 }
 
-/// Whether containers replace each other in a circle: then nobody does, lest all drain.
+/// Whether containers replace each other in a circle: then none does, as otherwise all would drain.
 fn goes_round(targets: &BTreeMap<ContainerId, ContainerId>, from: &ContainerId) -> bool {
     let mut seen = BTreeSet::new();
     let mut at = from;

@@ -1,5 +1,5 @@
-//! Keeps track of containers: what is decided about them, their gates, drains, handovers and warm-ups. Its user is told when
-//! to judge again, and publishes what comes of that.
+//! Keeps track of containers: what is decided about them, their gates, drains, handovers and warm-ups. Its user waits for
+//! a change, lets everything be judged again, and publishes what comes of that.
 //!
 //! A trigger carries no data, but for events, which may begin or end a drain.
 

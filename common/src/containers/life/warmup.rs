@@ -42,7 +42,7 @@ pub struct Warmups {
 }
 
 impl Warmups {
-    /// A turn begins: whoever is not weighed in it is forgotten, and begins anew when it comes back.
+    /// A turn begins. A backend that is not weighed in it is forgotten, and begins anew when it comes back.
     pub fn begin_turn(&mut self) {
         self.former = std::mem::take(&mut self.now);
     }

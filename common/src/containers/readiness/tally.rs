@@ -39,7 +39,7 @@ impl Standing {
     }
 }
 
-/// So many falls within [`WINDOW`] and a check counts as flapping.
+/// A check with this many falls within [`WINDOW`] counts as flapping.
 const FLAPS: usize = 3;
 /// For how long a fall is remembered.
 const WINDOW: Duration = Duration::from_secs(300);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use etcd_client::{WatchOptions, WatchRequestSender, WatchResponse, WatchResponseStream};
@@ -19,6 +19,7 @@ use super::live::{Live, News};
 use super::pool::Retry;
 use super::watch::{EtcdWatch, same_past};
 use super::{DECODE_LIMIT, EtcdStore, first_key, prefix_end};
+use crate::lock::lock;
 use crate::store::{Fault, Operation, Position, Revision, StoreError};
 
 /// How many messages may wait for one slow reader; then all wait for it, and soon no longer.
@@ -168,7 +169,7 @@ pub(super) type Created = oneshot::Receiver<Result<i64, Fault>>;
 
 impl Shared {
     fn watches(&self) -> MutexGuard<'_, Watches> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.watches)
     }
 
     fn ask(&self, ask: Ask) {
@@ -347,7 +348,7 @@ impl Shared {
                 continue;
             }
             self.ask(Ask::Life);
-            // Each watch's turn comes, lest it have lost its rights.
+            // Each watch's turn comes, as it may have lost its rights.
             let next = {
                 let watches = self.watches();
                 let after = watches.live.range((Excluded(last), Unbounded)).next();

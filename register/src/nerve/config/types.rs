@@ -19,7 +19,7 @@ pub struct Config {
     pub services: BTreeMap<Arc<str>, Arc<Service>>,
     /// The file to touch.
     pub heartbeat_path: Option<PathBuf>,
-    /// After so many failures in a row a reporter makes a new connection; at least 1.
+    /// How many failures in a row make a reporter open a new connection; at least 1.
     pub max_failures: u32,
     /// StatsD's host and port, if it is wanted.
     pub statsd: Option<(String, u16)>,
@@ -68,9 +68,9 @@ pub struct CheckConf {
     pub timeout: Duration,
     /// For http: how long each of its phases may take.
     pub phases: Option<Phases>,
-    /// So many passes in a row make it pass; at least 1.
+    /// How many passes in a row make it pass; at least 1.
     pub rise: u32,
-    /// So many failures in a row make it fail; at least 1.
+    /// How many failures in a row make it fail; at least 1.
     pub fall: u32,
     /// `base`: it never passes.
     pub hopeless: bool,

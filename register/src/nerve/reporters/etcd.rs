@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::config::table::{Key, Kind, Origin};
+use common::lock::lock;
 use common::model::NodeName;
 use common::store::etcd::{EtcdConfig, EtcdStore, parse_endpoints};
 use common::watch::replace;
@@ -131,7 +132,7 @@ impl EtcdFrame {
     /// Who claims `destination`: the first one has the node's own name. Another spelling of the same cluster must not
     /// fight it for its lease, so that has a name of its own.
     pub fn identity(&self, destination: &str) -> Identity {
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut claims = lock(&self.claims);
         let first = claims.iter().next().is_none() || claims.contains(&format!("first {destination}"));
         if first {
             claims.insert(format!("first {destination}"));

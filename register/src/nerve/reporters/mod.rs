@@ -23,8 +23,8 @@
 //! - *Session loss* is its own matter: it opens a new session, publishes everything that is wanted again, and says
 //!   meanwhile in [`Standing`] that it is away. It tries again for ever, with growing and jittered pauses; after
 //!   [`Frame::max_failures`] failures in a row it throws its connection away and makes a new one.
-//! - [`Standing`] tells what its registry has acknowledged. Whoever replaces a registration waits for the new placement to be
-//!   in `published` before it takes the old one out of what is wanted.
+//! - [`Standing`] tells what its registry has acknowledged. To replace a registration, wait for the new placement to be in
+//!   `published` before the old one is taken out of what is wanted.
 //! - A placement that can never be published (too long, a name that the registry refuses) goes to `refused` with the reason,
 //!   and harms no other.
 //! - *The end*: when [`Ends::stop`] is cancelled it returns within seconds. With [`Ends::withdraw`] cancelled before,

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::lock::lock;
 use common::model::Host;
 use tokio::sync::Mutex as Turn;
 use tokio::time::{Instant, timeout};
@@ -14,7 +15,7 @@ const FRESH: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is known of one name. Whoever asks while somebody else asks waits for that answer.
+/// What is known of one name. A second question waits for the answer to the first.
 type Name = Arc<Turn<Option<(Instant, Result<Vec<IpAddr>, String>)>>>;
 
 /// The names looked up so far.
@@ -32,7 +33,7 @@ impl Resolver {
             }
             Host::Name(name) => name.clone(),
         };
-        let known = Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default());
+        let known = Arc::clone(lock(&self.0).entry(name.clone()).or_default());
         let mut known = known.lock().await;
         if let Some((at, answer)) = &*known
             && at.elapsed() < FRESH

@@ -52,7 +52,7 @@ pub(super) struct Work {
     uncertain: BTreeMap<Placement, Payload>,
     /// Not decided yet: what a former self left for them is theirs.
     left: BTreeMap<Placement, Payload>,
-    /// Names that were taken from another session once; whoever has one again keeps it.
+    /// Names that were taken from another session once. One that is lost again is left to its new holder.
     taken_over: BTreeSet<ZkPath>,
     refused: BTreeMap<Placement, String>,
     mailbox: Option<(Vec<ZkPath>, Mailbox)>,
@@ -195,7 +195,7 @@ impl Work {
     async fn delete(&self, path: &ZkPath) -> Result<(), ZkError> {
         let began = Instant::now();
         match self.zk.delete(path).await {
-            // Nobody lets us: it is told once, and everything else goes on.
+            // ZooKeeper does not allow it: this is logged once, and everything else goes on.
             Err(error) if !is_lost(&error.fault) => {
                 warn!(node = %path, error = %Chain(&error), "Cannot be removed from ZooKeeper.")
             }
