@@ -79,8 +79,8 @@ impl Backoff {
     }
 
     /// Starts over at `base` after `quiet` without a failure.
-    #[must_use]
-    pub fn with_quiet(mut self, quiet: Duration) -> Self {
+    #[cfg(test)]
+    fn with_quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
         self
     }

@@ -16,3 +16,8 @@ pub fn since_1970(at: SystemTime) -> Duration {
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// `at` in whole milliseconds since 1970, as statuses have it.
+pub fn unix_ms(at: SystemTime) -> u64 {
+    millis(since_1970(at))
+}

@@ -5,12 +5,9 @@
 //! | [`model`] | services, backends, pools, their names and their form in the registry | no |
 //! | [`desired`] | containers × health × settings → registrations, each with its reason | no |
 //! | [`watch`] | the seam between a source of pools and whoever uses them | no |
-//! | [`docker`] | Docker's API: containers and events | yes |
-//! | [`store`] | the registry: etcd, and one in memory for tests | yes |
+//! | [`containers`] | Docker's containers: what runs, whether it works, and what is to be published of it | yes |
+//! | [`store`] | the registry: etcd, and one in memory (feature `testing`) | yes |
 //! | [`zookeeper`] | ZooKeeper's sessions, for watchers and reporters | yes |
-//! | [`checks`], [`readiness`] | whether a backend works, and when a candidate may be published | dials |
-//! | [`drain`], [`handover`], [`turn`] | which containers drain; what becomes of a candidate, and why | no |
-//! | [`warmup`] | the weight of who has just become ready | no |
 //! | [`registry`] | the registry's keys as pools, kept current | by way of `store` |
 //! | [`client`] | live backends for programs: a view, or every change, from etcd or from Docker | by way of both |
 //! | [`environment`] | what the programs that an agent starts may know | the environment |
@@ -31,22 +28,18 @@
 
 pub mod admin;
 pub mod backoff;
-pub mod checks;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod containers;
 pub mod debounce;
 pub mod desired;
-pub mod docker;
-pub mod drain;
 pub mod environment;
 pub mod files;
-pub mod handover;
 pub mod hostip;
 pub mod lifecycle;
 pub mod model;
 pub mod program;
-pub mod readiness;
 pub mod registry;
 pub mod store;
 pub mod sync;
@@ -55,7 +48,5 @@ pub mod telemetry;
 pub mod testing;
 pub mod tls;
 pub mod trouble;
-pub mod turn;
-pub mod warmup;
 pub mod watch;
 pub mod zookeeper;

@@ -22,6 +22,11 @@ pub fn install_provider() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
+/// The same, for a config that names its TLS implementation.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
 /// A PEM file that holds nothing to trust. It tells nothing of the file's content, which may be anybody's.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]

@@ -96,6 +96,17 @@ pub fn channel<T>() -> (Outlet<T>, Inlet<T>) {
     (Outlet(sender), receiver)
 }
 
+/// Puts `value` into a latest-value channel, and wakes nobody where it is the same. Returns whether it changed.
+pub fn replace<T: PartialEq>(out: &watch::Sender<T>, value: T) -> bool {
+    out.send_if_modified(|old| {
+        let changed = *old != value;
+        if changed {
+            *old = value;
+        }
+        changed
+    })
+}
+
 impl<T> Outlet<T> {
     /// Replaces the snapshot and makes the observation synced.
     pub fn publish(&self, snapshot: Arc<T>) {

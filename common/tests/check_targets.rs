@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::containers::readiness::{GateKey, Readiness, ReadyMode, Verdict};
 use common::desired::{Network, Settings, decide};
-use common::readiness::{GateKey, Readiness, ReadyMode, Verdict};
 use common::testing::containers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

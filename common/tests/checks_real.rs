@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::checks::{AmqpProbe, AnyCheck, Check, ExecProbe, Outcome, RedisProbe};
+use common::containers::checks::{AmqpProbe, AnyCheck, Check, ExecProbe, Outcome, RedisProbe};
+use common::containers::docker::{Docker, Endpoint};
 use common::desired::Secret;
-use common::docker::{Docker, Endpoint};
 use common::telemetry::Chain;
 use common::testing::free_port;
 use tempfile::TempDir;

@@ -5,8 +5,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::containers::docker::{Containers, Docker, DockerSource, Endpoint, Event, EventKind, Options, Scope};
 use common::desired::{self, Health, Settings};
-use common::docker::{Containers, Docker, DockerSource, Endpoint, Event, EventKind, Options, Scope};
 use common::watch::{self, Inlet, Observation, Watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::model::Prefix;
-use common::registry::{Follower, Followed};
+use common::registry::{Followed, Follower};
 use common::store::etcd::{EtcdConfig, EtcdStore, Timeouts, parse_endpoints};
 use common::store::{KeepAlive, Op, Store};
 use common::testing::etcd::{Etcd, binaries};

@@ -1,4 +1,5 @@
-//! `common::model` and `common::desired` are pure: they name neither tokio nor I/O nor a clock.
+//! `common::model` and `common::desired` are pure: they name neither tokio nor I/O nor a clock. `common::containers` knows no
+//! registry.
 
 #![allow(clippy::expect_used)]
 
@@ -21,7 +22,7 @@ const FOREIGN: &[&str] = &[
     "SystemTime",
     "rand::",
     "reqwest",
-    "crate::docker",
+    "crate::containers",
     "crate::store",
     "crate::admin",
     "crate::watch",
@@ -38,19 +39,29 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Fails where a file of `module` names one of `foreign` outside of comments and tests.
+fn names_none(module: &str, foreign: &[&str]) {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module), &mut files);
+    assert!(files.len() > 3, "{module} is where it was");
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let named = foreign.iter().find(|word| line.contains(**word));
+            assert!(named.is_none(), "{}: {named:?} in {line:?}", file.display());
+        }
+    }
+}
+
 #[test]
 fn the_pure_modules_name_nothing_that_acts() {
     for module in ["model", "desired"] {
-        let mut files = Vec::new();
-        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(module), &mut files);
-        assert!(files.len() > 3, "{module} is where it was");
-        for file in files {
-            let text = fs::read_to_string(&file).expect("a source file");
-            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
-                let foreign = FOREIGN.iter().find(|word| line.contains(**word));
-                assert!(foreign.is_none(), "{}: {foreign:?} in {line:?}", file.display());
-            }
-        }
+        names_none(module, FOREIGN);
     }
+}
+
+#[test]
+fn containers_know_no_registry() {
+    names_none("containers", &["crate::store", "crate::registry", "crate::admin", "crate::client"]);
 }

@@ -6,16 +6,13 @@
 //! | [`commands`] | what each command does | yes |
 //! | [`address`] | this host's address, given or worked out, and what becomes of it | by its caller |
 //! | [`agent`] | the loop that judges everything again whenever something happens | no |
-//! | [`nerve`] | Nerve's config: services without Docker | reads files |
-//! | [`services`] | those services at work: checked, published, replaced | dials |
-//! | [`reporters`] | where those are published | by reporter |
+//! | [`nerve`] | services without Docker: Nerve's config, its services and reporters | yes |
 //! | [`publish`] | what is written to the registry, and the lease it hangs on | store |
 //! | [`own`] | one registration with a lease of its own | store |
-//! | [`statsd`] | counts as Nerve sent them | yes |
 //! | [`privileges`] | from root to nobody | yes |
 //! | [`status`], [`metrics`] | what is shown | no |
 //!
-//! When a candidate is ready and which containers drain is `common`'s part ([`common::readiness`], [`common::drain`]).
+//! When a candidate is ready and which containers drain is `common`'s part ([`common::containers`]).
 //! The rule: what is written follows from what is known alone, so a restart writes nothing.
 
 pub mod address;
@@ -27,7 +24,4 @@ pub mod nerve;
 pub mod own;
 pub mod privileges;
 pub mod publish;
-pub mod reporters;
-pub mod services;
-pub mod statsd;
 pub mod status;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use common::docker::Endpoint;
+use common::containers::docker::Endpoint;
 use common::lifecycle::Exit;
 use common::telemetry::init_logging;
 use register::cli::{Cli, Command, RunArgs};

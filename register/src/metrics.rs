@@ -1,6 +1,7 @@
 //! What `/metrics` shows.
 
-use common::readiness::CheckMetrics;
+use common::containers::life::verdict::RowState;
+use common::containers::readiness::CheckMetrics;
 use common::telemetry::Tasks;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,9 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::agent::turn::{Row, RowState};
+use crate::agent::turn::Row;
+use crate::nerve::services::ServiceMetrics;
 use crate::publish::report::PublishMetrics;
-use crate::services::ServiceMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {

@@ -1,19 +1,21 @@
 //! What `/status` and `register status` show.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use common::admin::StatusSource;
-use common::docker::Containers;
+use common::clock::unix_ms;
+use common::containers::docker::Containers;
+use common::containers::life::verdict::RowState;
 use common::watch::{Inlet, Observation};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::address::HostAddress;
-use crate::agent::turn::{Row, RowState};
+use crate::agent::turn::Row;
+use crate::nerve::services::source::Reading;
+use crate::nerve::services::{ReporterRow, ServiceRow};
 use crate::publish::{Phase, Publication};
-use crate::services::source::Reading;
-use crate::services::{ReporterRow, ServiceRow};
 
 /// Reads the agent's channels; holds nothing of its own that changes.
 pub struct Status {
@@ -47,11 +49,6 @@ pub struct ServicesStatus {
     pub rows: watch::Receiver<Arc<[ServiceRow]>>,
     /// How reading the config goes.
     pub reading: watch::Receiver<Reading>,
-}
-
-fn unix_ms(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl DockerStatus {

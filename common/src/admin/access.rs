@@ -219,7 +219,7 @@ impl ServerTls {
         let pem = tokio::fs::read(&self.key).await.map_err(|e| wrong(e.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| wrong("no private key in PEM".to_owned()))?;
         let unfit = |source| AccessError::Unfit { path: self.cert.clone(), source };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = crate::tls::provider();
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         builder.map_err(unfit)?.with_no_client_auth().with_single_cert(chain, key).map_err(unfit)
     }

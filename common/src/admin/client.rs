@@ -177,7 +177,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whose certificate counts: of an authority, exactly one, or of the system's authorities.
 async fn trust(args: &StatusArgs) -> Result<Arc<ClientConfig>, AnyError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = tls::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let config = match (&args.admin_ca, &args.admin_cert) {
         (Some(path), _) => builder.with_root_certificates(tls::authorities(path).await?).with_no_client_auth(),

@@ -94,7 +94,7 @@ enum Origin<S: Store> {
 enum Next {
     /// All of it.
     Whole(Option<Reset>),
-    /// Not at all: whoever resumes there knows it.
+    /// Not at all: the client resumes there and knows it.
     Base,
     /// What it changes.
     Difference,

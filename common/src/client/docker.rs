@@ -1,27 +1,24 @@
 //! The pools that `register` would publish from this daemon, without a registry in between (`discover --docker`).
 //!
-//! Containers, events, readiness and drains are read as `register` reads them; what comes of them goes into a snapshot
-//! instead of a store. Nobody's lease can run out, so there are no departures to tell apart: what is gone was stopped.
+//! The keeper of containers is `register`'s; what comes of it goes into a snapshot instead of a store. There are no leases
+//! that can run out, so there are no departures to tell apart: a container that is gone was stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use crate::desired::{Candidate, Decider, Decision, Outcome, Settings, Skip};
-use crate::docker::{Containers, Docker, DockerError, DockerSource, Event, Options};
-use crate::drain::Drains;
-use crate::handover::Handovers;
-use crate::model::{Backend, Pool, ServiceMap, ServiceName, Status, diff, replay};
-use crate::readiness::{Readiness, ReadyMode, Verdict, Why};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::containers::docker::{Containers, Docker, DockerError, DockerSource, Options};
+use crate::containers::life::keeper::Keeper;
+use crate::containers::readiness::{Readiness, ReadyMode};
+use crate::desired::{Outcome, Settings, Skip};
+use crate::model::{Backend, Pool, ServiceMap, ServiceName, diff, replay};
 use crate::registry::{Quarantined, Snapshot};
 use crate::store::{Key, Revision};
-use crate::turn::{Judged, RowState, gate_key, judge};
-use crate::warmup::Warmups;
-use crate::watch::{Inlet, Observation, Outlet, Watcher, channel};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use crate::watch::{Observation, Outlet, Watcher, channel};
 
 /// How many events may wait: they are taken as fast as they come.
 const EVENTS: usize = 1024;
@@ -56,35 +53,20 @@ impl Watcher<Snapshot> for DockerWatcher {
         let (events_in, events) = mpsc::channel(EVENTS);
         let (containers_in, containers) = channel();
         let source = DockerSource::new(self.docker.clone(), self.options).with_events(events_in);
-        let judge = Judge {
-            containers,
-            events,
-            decider: Decider::new(self.settings),
-            readiness: Readiness::new(self.ready).with_docker(self.docker),
-            drains: Drains::default(),
-            warmups: Warmups::default(),
-            decisions: Vec::new(),
-            services: ServiceMap::new(),
-            begun: false,
-            out,
-        };
+        let readiness = Readiness::new(self.ready).with_docker(self.docker);
+        let keeper = Keeper::new(containers, events, self.settings, readiness);
+        let pools = Pools { keeper, services: ServiceMap::new(), begun: false, out };
         // In one task: what the source told in one go is judged in one go.
         tokio::select! {
             ended = source.run(containers_in, cancel) => ended,
-            () = judge.run() => Ok(()),
+            never = pools.run() => match never {},
         }
     }
 }
 
-/// Makes snapshots of what the source tells.
-struct Judge {
-    containers: Inlet<Containers>,
-    events: mpsc::Receiver<Event>,
-    decider: Decider,
-    readiness: Readiness,
-    drains: Drains,
-    warmups: Warmups,
-    decisions: Vec<Arc<Decision>>,
+/// Makes snapshots of what the keeper knows.
+struct Pools {
+    keeper: Keeper,
     /// The last services published.
     services: ServiceMap,
     /// The first picture has been judged: every port in it was dialled once.
@@ -92,78 +74,28 @@ struct Judge {
     out: Outlet<Snapshot>,
 }
 
-impl Judge {
-    /// Ends when the source does.
-    async fn run(mut self) {
+impl Pools {
+    async fn run(mut self) -> Infallible {
         loop {
-            let deadline = self.drains.next_deadline().into_iter().chain(self.warmups.next(Instant::now())).min();
-            tokio::select! {
-                event = self.events.recv() => match event {
-                    Some(event) => self.take(&event),
-                    None => return,
-                },
-                changed = self.containers.changed() => match changed {
-                    Ok(()) => self.look(),
-                    Err(_) => return,
-                },
-                () = self.readiness.changed() => {}
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.expire(),
-            }
-            // All that is there, lest a container that died be seen without its drain for a moment.
-            while let Ok(event) = self.events.try_recv() {
-                self.take(&event);
-            }
-            if self.containers.has_changed().unwrap_or(false) {
-                self.look();
+            if self.keeper.changed().await.looked {
+                self.keeper.open_gates(&BTreeSet::new(), &BTreeMap::new());
             }
             self.publish();
         }
     }
 
-    /// An event may begin or end a drain; what became of the container is seen when it is read again.
-    fn take(&mut self, event: &Event) {
-        let of_container = |d: &&Arc<Decision>| d.container == event.container && d.candidate().is_some();
-        let decision = self.decisions.iter().find(of_container);
-        if self.drains.observe(event, decision.and_then(|d| d.candidate()), Instant::now())
-            && let (Some(decision), Some(_)) = (decision, self.drains.get(&event.container))
-        {
-            info!(container = %decision.name, id = %event.container, "Asked to stop: draining.");
-        }
-    }
-
-    /// The source told something new of the containers, or of itself.
-    fn look(&mut self) {
-        let observation = self.containers.borrow_and_update().clone();
-        let Some(containers) = observation.snapshot() else { return };
-        self.decisions = self.decider.decide(&containers.running);
-        self.drains.retain(|id| containers.running.contains_key(id));
-        let gates = self.decisions.iter().filter_map(|decision| {
-            let candidate = decision.candidate()?;
-            let started_at = containers.running.get(&decision.container)?.started_at.as_str();
-            Some((gate_key(decision, candidate), candidate, started_at))
-        });
-        self.readiness.update(gates, &Default::default());
-    }
-
-    fn expire(&mut self) {
-        for id in self.drains.expire(Instant::now()) {
-            let name = self.decisions.iter().find(|d| d.container == id).map_or("", |d| &d.name);
-            warn!(container = %name, %id, "Asked to stop, but still running after its deadline: taking clients again.");
-        }
-    }
-
     /// Publishes what changed. While the source fails nothing new is: what is known is then no complete picture.
     fn publish(&mut self) {
-        let containers = match &*self.containers.borrow() {
-            Observation::Synced { snapshot } => snapshot.clone(),
+        let containers = match self.keeper.containers() {
+            Observation::Synced { snapshot } => snapshot,
             Observation::Pending { error: None } => return,
             Observation::Pending { error: Some(error) } | Observation::Stale { error, .. } => {
-                return self.out.mark_stale_by(error.clone());
+                return self.out.mark_stale_by(error);
             }
         };
         // Without this the first snapshot would hold none of the containers whose ports are only just being dialled.
         let begins = !self.begun;
-        self.begun |= self.readiness.is_settled();
+        self.begun |= self.keeper.is_settled();
         if !self.begun {
             return;
         }
@@ -183,27 +115,11 @@ impl Judge {
     /// The backends that may be routed to, in the order in which their containers were started. Those of the first picture
     /// (`begins`) have warmed up.
     fn services(&mut self, begins: bool) -> ServiceMap {
-        let Self { decisions, readiness, drains, warmups, .. } = self;
         let mut services: BTreeMap<ServiceName, Vec<Arc<Backend>>> = BTreeMap::new();
-        let serves = |decision: &Decision, candidate: &Candidate| {
-            candidate.backend.status == Status::Up
-                && drains.get(&decision.container).is_none()
-                && matches!(readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
-        };
-        let handovers = Handovers::new(decisions, serves);
-        warmups.begin_turn();
-        for decision in decisions.iter() {
-            let Some(candidate) = decision.candidate() else { continue };
-            let key = gate_key(decision, candidate);
-            let verdict = readiness.verdict(&key);
-            let replaced = || handovers.get(&decision.container, &candidate.service);
-            let drain = drains.get(&decision.container).or_else(replaced);
-            let Judged { backend: Some(mut backend), state, .. } = judge(candidate, verdict, drain) else { continue };
-            if state == RowState::Up {
-                let verdict = if begins { &Verdict::Ready(Why::Registered) } else { verdict };
-                backend.weight = warmups.weigh(&key, candidate, verdict, Instant::now());
+        for (decision, judged) in self.keeper.judge(|_| true, begins) {
+            if let (Some(candidate), Some(backend)) = (decision.candidate(), judged.backend) {
+                services.entry(candidate.service.clone()).or_default().push(Arc::new(backend));
             }
-            services.entry(candidate.service.clone()).or_default().push(Arc::new(backend));
         }
         services.into_iter().map(|(service, backends)| (service, Arc::new(Pool::new(backends)))).collect()
     }
@@ -212,7 +128,7 @@ impl Judge {
     fn quarantined(&self, containers: &Containers) -> BTreeMap<Key, Quarantined> {
         let because = |reason: String| Quarantined { reason, revision: Revision::default() };
         let unreadable = containers.refused.iter().map(|(id, why)| (Key::from(id.short()), because(why.to_string())));
-        let refused = self.decisions.iter().filter_map(|decision| {
+        let refused = self.keeper.decisions().iter().filter_map(|decision| {
             let why = match &decision.outcome {
                 Outcome::Skip(skip) => is_fault(skip).then(|| skip.to_string()),
                 Outcome::Register(candidate) => candidate.backend.left_out.as_deref().map(str::to_owned),

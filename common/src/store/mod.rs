@@ -6,7 +6,7 @@
 //! | [`types`] | keys, entries, positions, changes, operations |
 //! | [`error`] | [`StoreError`]: what was asked of which subject, and the [`Fault`] that came back |
 //! | [`etcd`] | etcd's v3 API |
-//! | [`fake`] | one in memory, with faults on demand, for tests |
+//! | `fake` | one in memory, with faults on demand (feature `testing`) |
 //!
 //! The rule: a caller lists, then watches from the listing's [`Position`]. A fault whose
 //! [`StoreError::needs_list`] is true means list again; after any other one a watch may resume at the last
@@ -14,6 +14,7 @@
 
 pub mod error;
 pub mod etcd;
+#[cfg(feature = "testing")]
 pub mod fake;
 pub mod types;
 
@@ -30,8 +31,8 @@ pub use types::{
 /// Source: etcd's default `--max-txn-ops`.
 pub const MAX_TXN_OPS: usize = 128;
 
-/// Most bytes of keys and values that [`Store::put_all`] packs into one transaction; a single larger operation
-/// still goes out alone, for the store to judge.
+/// Most bytes of keys and values that [`chunks`] packs into one transaction; a single larger operation still goes out alone,
+/// for the store to judge.
 ///
 /// Source: etcd's default `--max-request-bytes` is 1.5 MiB; the rest is room for framing.
 pub const MAX_TXN_BYTES: usize = 1024 * 1024;
@@ -90,6 +91,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`] of the first transaction that failed; those before it have happened.
+    #[cfg(feature = "testing")]
     fn put_all(&self, ops: Vec<Op>) -> impl Future<Output = Result<Option<Position>, StoreError>> + Send {
         async move {
             let mut last = None;

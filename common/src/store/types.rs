@@ -201,7 +201,8 @@ pub struct Lease {
     pub ttl: Duration,
 }
 
-/// Packs operations into transactions of at most `most` without changing their order: see [`super::Store::put_all`].
+/// Packs operations into transactions of at most `most` and [`MAX_TXN_BYTES`] without changing their order; no
+/// transaction holds a key twice.
 pub fn chunks(ops: Vec<Op>, most: usize) -> Vec<Vec<Op>> {
     let mut chunks: Vec<Vec<Op>> = Vec::new();
     let (mut keys, mut bytes) = (HashSet::<Key>::new(), 0);

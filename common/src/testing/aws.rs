@@ -68,7 +68,7 @@ impl AwsApi {
         self.lock().objects.insert(path.to_owned(), text.to_owned());
     }
 
-    /// These instances run, by their private addresses; whoever asks gets them all in one page.
+    /// These instances run, by their private addresses; each request gets all of them in one page.
     pub fn run(&self, addresses: &[String]) {
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         self.answer(vec![page(&addresses, "")]);

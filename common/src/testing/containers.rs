@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use crate::containers::readiness::GateKey;
 use crate::desired::{Binding, Candidate, Container, ContainerPort, Drain, HealthPolicy, Network, State};
 use crate::model::{Backend, Port, Transport};
-use crate::readiness::GateKey;
 
 /// Container number `n` of image `web`, which listens on `port` of loopback, as its own address and as its published one.
 pub fn running(n: u8, port: u16) -> Container {

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::docker::{Docker, Endpoint};
+use crate::containers::docker::{Docker, Endpoint};
 
 #[derive(Default)]
 struct Daemon {

@@ -38,7 +38,7 @@ impl History {
         &self.0[self.0.len() - 1]
     }
 
-    /// The source is about to take this step: to be called before the source is, lest a watcher be quicker.
+    /// The source is about to take this step: call it before the source does, as a watcher may be quicker.
     pub fn record(&mut self, step: impl FnOnce(&mut Pools)) {
         let mut next = self.now().clone();
         step(&mut next);

@@ -170,6 +170,7 @@ impl Target {
     }
 
     /// Asks for sessions that outlive their connection for this long. The servers have bounds of their own (2 and 20 ticks).
+    #[cfg(feature = "testing")]
     #[must_use]
     pub fn with_session_timeout(self, session_timeout: Duration) -> Self {
         Self { session_timeout, ..self }

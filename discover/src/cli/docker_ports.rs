@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use common::docker::{Docker, Endpoint, PublishedSource};
+use common::containers::docker::{Docker, Endpoint, PublishedSource};
 use common::lifecycle::Lifecycle;
 use common::telemetry::Chain;
 use tokio::sync::{Notify, watch};

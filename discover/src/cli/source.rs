@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use clap::Args;
 use common::client::{Client, DockerWatcher, on_this_host};
+use common::containers::docker::{Docker, Endpoint, Options};
+use common::containers::readiness::ReadyMode;
 use common::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
-use common::docker::{Docker, Endpoint, Options};
 use common::hostip;
 use common::model::ServiceName;
-use common::readiness::ReadyMode;
 use common::registry::{Owned, Owners, RegistryWatcher};
 use common::store::etcd::{EtcdArgs, EtcdStore};
 

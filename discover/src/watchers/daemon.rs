@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::backoff::{Backoff, Jitter};
-use common::docker::{Containers, Docker, DockerSource, Endpoint, Event, Options};
+use common::containers::docker::{Containers, Docker, DockerSource, Endpoint, Event, Options};
 use common::sync::lock;
 use common::watch::{Inlet, Outlet, Watcher, channel};
 use tokio::sync::{broadcast, mpsc};

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::containers::docker::{Containers, Endpoint, Event, EventKind};
 use common::desired::{Container, ContainerId, Health, State};
-use common::docker::{Containers, Endpoint, Event, EventKind};
 use common::model::Transport;
 use common::registry::Snapshot;
 use common::watch::{Inlet, Observation, Outlet, Watcher};

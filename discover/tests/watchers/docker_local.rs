@@ -5,10 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use common::containers::docker::{Docker, Endpoint, Options};
+use common::containers::readiness::ReadyMode;
 use common::desired::Settings;
-use common::docker::{Docker, Endpoint, Options};
 use common::model::Status;
-use common::readiness::ReadyMode;
 use common::registry::Snapshot;
 use common::testing::docker_api::{DockerApi, event, id, running};
 use common::testing::watch_contract::{keeps_the_contract, pools};

@@ -35,7 +35,7 @@ pub fn labels(text: &str) {
 
 /// A daemon's answer about one container: it harms no other, and what is published can be read back.
 pub fn docker(json: &[u8]) {
-    let Ok(bad) = common::docker::parse_container(json) else { return };
+    let Ok(bad) = common::containers::docker::parse_container(json) else { return };
     let good = good();
     let settings = Settings { host_ip: Some([10, 0, 0, 5].into()), ..Settings::default() };
     let alone = decide(&map([good.clone()]), &settings);
@@ -84,7 +84,7 @@ pub fn config(text: &str) {
         Ok(loaded) => drop(SynapseComposer::new(&loaded.config, None)),
         Err(error) => assert!(!error.0.is_empty(), "a refusal tells why"),
     }
-    match register::nerve::load_with(file.path(), Some("fuzzed"), &nothing) {
+    match register::nerve::config::load_with(file.path(), Some("fuzzed"), &nothing) {
         Ok(loaded) => assert!(loaded.config.services.keys().all(|name| !loaded.wrong.contains_key(name))),
         Err(error) => assert!(!error.0.is_empty(), "a refusal tells why"),
     }
@@ -110,7 +110,7 @@ fn good() -> Container {
             "Networks": {"bridge": {"IPAddress": "172.17.0.3", "GlobalIPv6Address": ""}},
         },
     });
-    common::docker::parse_container(body.to_string().as_bytes()).unwrap()
+    common::containers::docker::parse_container(body.to_string().as_bytes()).unwrap()
 }
 
 fn map(containers: impl IntoIterator<Item = Container>) -> ContainerMap {

@@ -1,6 +1,6 @@
 //! What happens in a history: ordinary life, faults, and their ends.
 
-use common::docker::EventKind;
+use common::containers::docker::EventKind;
 use common::store::fake::Cut;
 use common::store::{Fault, Op, Operation, Store as _};
 use e2e::random::Random;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use common::containers::docker::{Containers, Event, EventKind};
+use common::containers::readiness::{CheckTarget, ReadyMode};
 use common::desired::{Binding, Container, ContainerId, Health, Settings, State};
-use common::docker::{Containers, Event, EventKind};
 use common::model::{Layout, NodeName, Prefix, ValueFormat};
-use common::readiness::{CheckTarget, ReadyMode};
 use common::store::fake::{Cut, FakeStore};
 use common::testing::containers::running;
 use common::watch::{Outlet, channel};

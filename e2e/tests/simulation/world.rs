@@ -94,7 +94,7 @@ impl World {
     pub fn end(&mut self, unit: usize) {
         self.change(unit, |u| u.alive = false);
         let unit = &self.units[unit];
-        self.hosts[unit.host].event(common::docker::EventKind::Die, unit);
+        self.hosts[unit.host].event(common::containers::docker::EventKind::Die, unit);
     }
 
     /// Ends every fault.

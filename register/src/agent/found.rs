@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::containers::life::drain::Cause;
+use common::containers::life::verdict::DRAIN_BY;
 use common::model::{BackendId, Decoded, ParsedKey, Prefix, ServiceName, Status, decode};
 use common::store::Entry;
 
-use super::turn::DRAIN_BY;
 use crate::publish::Registrations;
-use common::drain::Cause;
 
 /// Registrations of the former self: the living among them need not prove themselves again.
 #[derive(Debug, Default, PartialEq, Eq)]

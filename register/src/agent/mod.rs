@@ -1,13 +1,11 @@
-//! The agent: containers, events, readiness and drains in; registrations out.
+//! The agent: what the keeper of containers knows in; registrations out.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | this one | the loop: whatever happens, everything that is known is judged again |
-//! | `turn` | that judgement, pure |
+//! | `turn` | what comes of that judgement, pure |
 //! | `found` | what the former self left in the registry |
 //! | `control` | what an operator may ask |
-//!
-//! The rule: a trigger carries no data, but for events, which may begin or end a drain.
 
 pub mod control;
 pub mod found;
@@ -17,11 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::desired::{Candidate, ContainerId, Decider, Decision, Settings};
-use common::docker::{Containers, Docker, Event};
-use common::handover::Handovers;
+use common::containers::docker::{Containers, Docker, Event};
+use common::containers::life::keeper::{Keeper, News};
+use common::containers::readiness::{CheckTarget, Readiness, ReadyMode};
+use common::desired::{Candidate, ContainerId, Settings};
 use common::model::{BackendId, Prefix, ServiceName, Status};
-use common::watch::{Inlet, Observation};
+use common::watch::{Inlet, Observation, replace};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -30,12 +29,9 @@ use tracing::{info, warn};
 use crate::address::HostAddress;
 use crate::metrics::Metrics;
 use crate::publish::{Publication, Registrations};
-use common::drain::Drains;
-use common::readiness::{CheckTarget, Readiness, ReadyMode, Verdict};
-use common::warmup::Warmups;
 use control::{Request, resolve};
 use found::Found;
-use turn::{Row, gate_key, turn};
+use turn::{Row, Turn};
 
 /// The agent's inputs and outputs.
 pub struct Wires {
@@ -74,16 +70,23 @@ pub struct AgentSettings {
     pub drain_at_exit: Option<Duration>,
 }
 
+/// Where the agent's inputs and outputs lead, but for containers: those are the keeper's.
+struct Outside {
+    address: watch::Receiver<HostAddress>,
+    publication: watch::Receiver<Publication>,
+    requests: mpsc::Receiver<Request>,
+    desired: watch::Sender<Option<Arc<Registrations>>>,
+    rows: watch::Sender<Arc<[Row]>>,
+    changes: watch::Sender<u64>,
+}
+
 /// The agent.
 pub struct Agent {
-    wires: Wires,
-    settings: AgentSettings,
+    keeper: Keeper,
+    wires: Outside,
+    prefix: Prefix,
+    drain_at_exit: Option<Duration>,
     metrics: Metrics,
-    readiness: Readiness,
-    drains: Drains,
-    warmups: Warmups,
-    decider: Decider,
-    decisions: Vec<Arc<Decision>>,
     /// What the former self left as up, until this one has written.
     former: BTreeSet<(ServiceName, BackendId)>,
     /// What the former self left; known once the publisher has a claim, of use until the first turn after that.
@@ -99,19 +102,16 @@ impl Agent {
     pub fn new(wires: Wires, settings: AgentSettings, metrics: Metrics) -> Self {
         let mut readiness = Readiness::new(settings.ready).with_metrics(metrics.checks.clone());
         readiness = readiness.with_target(settings.check_target);
-        if let Some(docker) = settings.docker.clone() {
+        if let Some(docker) = settings.docker {
             readiness = readiness.with_docker(docker);
         }
-        let decider = Decider::new(settings.settings.clone());
+        let Wires { containers, events, address, publication, requests, desired, rows, changes } = wires;
         Self {
-            wires,
-            settings,
+            keeper: Keeper::new(containers, events, settings.settings, readiness),
+            wires: Outside { address, publication, requests, desired, rows, changes },
+            prefix: settings.prefix,
+            drain_at_exit: settings.drain_at_exit,
             metrics,
-            readiness,
-            drains: Drains::default(),
-            warmups: Warmups::default(),
-            decider,
-            decisions: Vec::new(),
             former: BTreeSet::new(),
             found: None,
             kept: Registrations::new(),
@@ -126,66 +126,51 @@ impl Agent {
         let _stop_publishing = at_end.drop_guard();
         let mut end: Option<Instant> = None;
         loop {
-            let warmer = self.warmups.next(Instant::now());
-            let deadline = [self.drains.next_deadline(), warmer, end].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if end.is_none() => {
-                    let Some(wait) = self.settings.drain_at_exit else { return };
+                    let Some(wait) = self.drain_at_exit else { return };
                     info!(wait_ms = wait.as_millis(), "Draining everything before the end.");
                     end = Some(Instant::now() + wait);
                 }
-                Some(event) = self.wires.events.recv() => self.take(&event),
+                news = self.keeper.changed() => self.take(&news),
                 Some(request) = self.wires.requests.recv() => self.serve(request),
-                Ok(()) = self.wires.containers.changed() => self.look(),
                 Ok(()) = self.wires.address.changed() => self.move_to_address(),
-                () = self.readiness.changed() => {}
                 Ok(()) = self.wires.publication.changed() => self.learn(),
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    if end.is_some_and(|end| end <= Instant::now()) {
-                        revoke.cancel();
-                        return;
-                    }
-                    self.expire();
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
+                    revoke.cancel();
+                    return;
                 }
             }
             if let Some(end) = end {
-                self.drain_all_until(end);
+                self.keeper.drain_all(end);
             }
             self.turn();
         }
     }
 
-    /// An event may begin or end a drain; what became of the container is seen when it is read again.
-    fn take(&mut self, event: &Event) {
-        self.metrics.events.inc();
-        let of_container = |d: &&Arc<Decision>| d.container == event.container && d.candidate().is_some();
-        let decision = self.decisions.iter().find(of_container);
-        if self.drains.observe(event, decision.and_then(|d| d.candidate()), Instant::now())
-            && let (Some(decision), Some(drain)) = (decision, self.drains.get(&event.container))
-        {
-            let deadline_ms = drain.deadline.map_or(0, |at| at.duration_since(Instant::now()).as_millis());
-            info!(container = %decision.name, id = %event.container, deadline_ms, "Asked to stop: draining.");
+    fn take(&mut self, news: &News) {
+        self.metrics.events.inc_by(news.events);
+        self.metrics.drains_reverted.inc_by(news.reverted);
+        if news.looked {
+            self.look();
         }
     }
 
-    /// Docker was read.
+    /// What is decided about containers may have changed.
     fn look(&mut self) {
-        let observation = self.wires.containers.borrow_and_update().clone();
+        let observation = self.keeper.containers();
         self.metrics.docker_up.set(i64::from(matches!(observation, Observation::Synced { .. })));
         self.wires.changes.send_modify(|n| *n += 1);
         let Some(containers) = observation.snapshot() else { return };
-        self.decisions = self.decider.decide(&containers.running);
-        self.drains.retain(|id| containers.running.contains_key(id) || containers.refused.contains_key(id));
         self.warned.retain(|id, _| containers.running.contains_key(id));
         self.warn_once();
         self.open_gates();
     }
 
-    /// This host has another address: all is decided again.
     fn move_to_address(&mut self) {
         let host_ip = self.wires.address.borrow_and_update().address;
-        self.decider = Decider::new(Settings { host_ip, ..self.decider.settings().clone() });
+        self.keeper.move_to(host_ip);
         self.look();
     }
 
@@ -194,7 +179,7 @@ impl Agent {
         self.wires.changes.send_modify(|n| *n += 1);
         let found = self.wires.publication.borrow_and_update().found.clone();
         if let (Some(entries), false) = (found, self.started) {
-            let found = Found::read(&self.settings.prefix, &entries);
+            let found = Found::read(&self.prefix, &entries);
             self.former = found.registered.iter().filter(|key| !found.draining.contains_key(key)).cloned().collect();
             self.kept = found.left.clone();
             self.found = Some(found);
@@ -203,32 +188,23 @@ impl Agent {
         }
     }
 
-    /// Makes gates for what was decided, once it is known what the former self left, and takes its drains over.
+    /// Makes gates for what was decided, once it is known what the former self left.
     fn open_gates(&mut self) {
-        let observation = self.wires.containers.borrow().clone();
-        let (Some(containers), true) = (observation.snapshot(), self.started) else { return };
+        if !self.started || self.keeper.containers().snapshot().is_none() {
+            return;
+        }
         let mut found = self.found.take().unwrap_or_default();
         // One that can be described again need not prove itself from nothing.
         found.registered.extend(self.kept.iter().filter(|(_, b)| b.status != Status::Down).map(|(key, _)| key.clone()));
-        let candidates = || self.decisions.iter().filter_map(|d| Some((d, d.candidate()?)));
-        for (decision, candidate) in candidates() {
-            let key = (candidate.service.clone(), candidate.backend.id.clone());
-            if let Some(cause) = found.draining.get(&key) {
-                self.drains.restore(decision.container.clone(), *cause, candidate, Instant::now());
-            }
-        }
-        let gates = candidates().filter_map(|(decision, candidate)| {
-            let started_at = containers.running.get(&decision.container)?.started_at.as_str();
-            Some((gate_key(decision, candidate), candidate, started_at))
-        });
-        self.readiness.update(gates, &found.registered);
+        self.keeper.open_gates(&found.registered, &found.draining);
     }
 
     fn serve(&mut self, request: Request) {
-        let found = resolve(&request.whom, &self.decisions);
+        let found = resolve(&request.whom, self.keeper.decisions());
         if let Ok(containers) = &found {
+            let drains = &mut self.keeper.drains;
             for (id, name) in containers {
-                let changed = if request.drain { self.drains.request(id.clone()) } else { self.drains.release(id) };
+                let changed = if request.drain { drains.request(id.clone()) } else { drains.release(id) };
                 if changed {
                     info!(container = %name, %id, drain = request.drain, "An operator's request.");
                 }
@@ -238,22 +214,8 @@ impl Agent {
         let _ = request.reply.send(found.map(|all| all.into_iter().map(|(_, name)| name).collect()));
     }
 
-    fn expire(&mut self) {
-        for id in self.drains.expire(Instant::now()) {
-            self.metrics.drains_reverted.inc();
-            let name = self.decisions.iter().find(|d| d.container == id).map_or("", |d| &d.name);
-            warn!(container = %name, %id, "Asked to stop, but still running after its deadline: taking clients again.");
-        }
-    }
-
-    fn drain_all_until(&mut self, end: Instant) {
-        for decision in self.decisions.iter().filter(|d| d.candidate().is_some()) {
-            self.drains.leave(decision.container.clone(), end);
-        }
-    }
-
     fn warn_once(&mut self) {
-        for decision in &self.decisions {
+        for decision in self.keeper.decisions() {
             for warning in &decision.warnings {
                 if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
                     warn!(container = %decision.name, id = %decision.container, "{warning}");
@@ -262,23 +224,9 @@ impl Agent {
         }
     }
 
-    /// Whether a candidate takes clients, as far as it is up to itself: it works, nobody drains it, and the registry
-    /// holds it. Only then may it replace another one.
-    fn serves(&self, decision: &Decision, candidate: &Candidate) -> bool {
-        let key = (candidate.service.clone(), candidate.backend.id.clone());
-        let published = match &self.wires.publication.borrow().published {
-            Some(published) => published.get(&key).is_some_and(|b| b.status != Status::Down),
-            None => self.former.contains(&key),
-        };
-        published
-            && candidate.backend.status == Status::Up
-            && self.drains.get(&decision.container).is_none()
-            && matches!(self.readiness.verdict(&gate_key(decision, candidate)), Verdict::Ready(_))
-    }
-
-    /// What was published of containers of which no description is known: by the turn before, or by the former self.
+    /// What was published of containers that cannot be described: by the turn before, or by the former self.
     fn keep_refused(&mut self) {
-        let observation = self.wires.containers.borrow();
+        let observation = self.keeper.containers();
         let Some(containers) = observation.snapshot() else { return };
         let unknown = containers.refused.keys().filter(|id| !containers.running.contains_key(*id));
         let refused: BTreeSet<&str> = unknown.map(ContainerId::short).collect();
@@ -291,36 +239,40 @@ impl Agent {
         }
     }
 
+    /// Judges all that is known. A candidate counts as published once the registry holds it.
+    fn judge(&mut self) -> Turn {
+        let publication = self.wires.publication.borrow();
+        let former = &self.former;
+        let is_published = |candidate: &Candidate| {
+            let key = (candidate.service.clone(), candidate.backend.id.clone());
+            match &publication.published {
+                Some(published) => published.get(&key).is_some_and(|b| b.status != Status::Down),
+                None => former.contains(&key),
+            }
+        };
+        let mut turn = Turn::default();
+        for (decision, judged) in self.keeper.judge(is_published, false) {
+            turn.add(&decision, judged, self.keeper.checks(&decision));
+        }
+        turn.refuse(&publication.refused);
+        turn
+    }
+
     fn turn(&mut self) {
-        if !self.started || self.wires.containers.borrow().snapshot().is_none() {
+        if !self.started || self.keeper.containers().snapshot().is_none() {
             return;
         }
         let began = Instant::now();
-        let handovers = Handovers::new(&self.decisions, |decision, candidate| self.serves(decision, candidate));
-        let warmups = (&mut self.warmups, Instant::now());
-        let mut turn = turn(&self.decisions, &self.readiness, &self.drains, &handovers, warmups);
-        turn.refuse(&self.wires.publication.borrow().refused);
+        let mut turn = self.judge();
         self.keep_refused();
         turn.registrations.extend(self.kept.clone());
         self.metrics.turns.inc();
-        let changed = self.wires.desired.send_if_modified(|desired| {
-            let changed = desired.as_deref() != Some(&turn.registrations);
-            if changed {
-                *desired = Some(Arc::new(turn.registrations));
-            }
-            changed
-        });
+        self.metrics.count(&turn.rows);
+        let changed = replace(&self.wires.desired, Some(Arc::new(turn.registrations)));
         if changed {
             self.metrics.changes.inc();
         }
-        self.metrics.count(&turn.rows);
-        let shown = self.wires.rows.send_if_modified(|rows| {
-            let changed = **rows != *turn.rows;
-            if changed {
-                *rows = turn.rows.into();
-            }
-            changed
-        });
+        let shown = replace(&self.wires.rows, turn.rows.into());
         if changed || shown {
             self.wires.changes.send_modify(|n| *n += 1);
         }

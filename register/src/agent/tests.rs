@@ -5,8 +5,9 @@ mod policies;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
+use common::containers::docker::EventKind;
+use common::containers::life::verdict::RowState;
 use common::desired::{Container, Health, State};
-use common::docker::EventKind;
 use common::model::{Layout, NodeName, Status, ValueFormat};
 use common::store::fake::FakeStore;
 use common::testing::containers::running as container;
@@ -17,7 +18,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::control::Whom;
-use super::turn::RowState;
 use super::*;
 use crate::publish::{Form, Identity, Publisher, PublisherSettings};
 

@@ -1,19 +1,13 @@
-//! One turn of the agent: decisions × readiness × drains → what to publish, and a row for each port that says why.
-//! No I/O, no clock.
+//! One turn of the agent: what became of each port → what to publish, and a row that says why. No I/O, no clock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::desired::{Candidate, Decision, Outcome, Skip};
-use common::drain::Drains;
-use common::handover::Handovers;
-use common::readiness::{CheckState, Readiness};
+use common::containers::life::verdict::{Judged, RowState};
+use common::containers::readiness::CheckState;
+use common::desired::Decision;
 use common::store::Key;
-pub use common::turn::{DRAIN_BY, RowState, gate_key};
-use common::turn::{Judged, judge};
-use common::warmup::Warmups;
 use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::publish::{Refusal, Registrations};
 
@@ -55,6 +49,14 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Takes in what became of one port.
+    pub fn add(&mut self, decision: &Decision, judged: Judged, checks: Vec<CheckState>) {
+        self.rows.push(row(decision, &judged, checks));
+        if let (Some(candidate), Some(backend)) = (decision.candidate(), judged.backend) {
+            self.registrations.insert((candidate.service.clone(), backend.id.clone()), backend);
+        }
+    }
+
     /// Rows of what the registry holds for somebody else say so.
     pub fn refuse(&mut self, refused: &BTreeMap<Key, Refusal>) {
         for (key, Refusal { registration, holder, .. }) in refused {
@@ -69,41 +71,8 @@ impl Turn {
     }
 }
 
-/// Puts together what is known at one moment.
-pub fn turn(
-    decisions: &[Arc<Decision>],
-    readiness: &Readiness,
-    drains: &Drains,
-    handovers: &Handovers,
-    (warmups, now): (&mut Warmups, Instant),
-) -> Turn {
-    let mut turn = Turn::default();
-    warmups.begin_turn();
-    for decision in decisions {
-        match &decision.outcome {
-            Outcome::Skip(Skip::Stopped(_)) => {}
-            Outcome::Skip(skip) => turn.rows.push(row(decision, None, RowState::Skipped, skip.to_string())),
-            Outcome::Register(candidate) => {
-                let key = gate_key(decision, candidate);
-                let verdict = readiness.verdict(&key);
-                let replaced = || handovers.get(&decision.container, &candidate.service);
-                let drain = drains.get(&decision.container).or_else(replaced);
-                let Judged { backend, state, reason } = judge(candidate, verdict, drain);
-                let row = row(decision, Some(candidate), state, reason);
-                turn.rows.push(Row { checks: readiness.checks(&key), ..row });
-                if let Some(mut backend) = backend {
-                    if state == RowState::Up {
-                        backend.weight = warmups.weigh(&key, candidate, verdict, now);
-                    }
-                    turn.registrations.insert((candidate.service.clone(), backend.id.clone()), backend);
-                }
-            }
-        }
-    }
-    turn
-}
-
-fn row(decision: &Decision, candidate: Option<&Candidate>, state: RowState, reason: String) -> Row {
+fn row(decision: &Decision, judged: &Judged, checks: Vec<CheckState>) -> Row {
+    let candidate = decision.candidate();
     Row {
         container: decision.name.clone(),
         container_id: decision.container.short().to_owned(),
@@ -111,8 +80,8 @@ fn row(decision: &Decision, candidate: Option<&Candidate>, state: RowState, reas
         service: candidate.map(|c| c.service.to_string()),
         id: candidate.map(|c| c.backend.id.to_string()),
         address: candidate.map(|c| c.backend.address()),
-        state,
-        reason,
-        checks: Vec::new(),
+        state: judged.state,
+        reason: judged.reason.clone(),
+        checks,
     }
 }

@@ -20,7 +20,7 @@ use common::model::{Layout, NodeName, ValueFormat};
 use common::store::etcd::EtcdArgs;
 use common::telemetry::LogFormat;
 
-use common::readiness::{CheckTarget, ReadyMode};
+use common::containers::readiness::{CheckTarget, ReadyMode};
 
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 
@@ -335,7 +335,7 @@ fn period(text: &str) -> Result<Duration, String> {
     if period >= Duration::from_secs(1) { Ok(period) } else { Err("below 1s".to_owned()) }
 }
 
-/// No more than a write in five seconds: each wakes whoever watches.
+/// At most one write in five seconds: each wakes every watcher.
 fn rare(text: &str) -> Result<Duration, String> {
     let period = duration(text)?;
     if period >= Duration::from_secs(5) { Ok(period) } else { Err("below 5s".to_owned()) }

@@ -2,7 +2,7 @@
 
 use super::{Failure, print};
 use crate::cli::NerveArgs;
-use crate::nerve;
+use crate::nerve::config;
 
 /// Says all there is to say about the config.
 ///
@@ -13,7 +13,7 @@ pub fn check(args: &NerveArgs) -> Result<(), Failure> {
         return Err(Failure::usage("name the config: --config FILE (NERVE_CONFIG)"));
     };
     let wrong = |problems: &dyn std::fmt::Display| Failure::usage(format!("the config is wrong\n{problems}"));
-    let loaded = nerve::load(path, args.instance_id.as_deref()).map_err(|e| wrong(&e))?;
+    let loaded = config::load(path, args.instance_id.as_deref()).map_err(|e| wrong(&e))?;
     let said = loaded.warnings.iter().map(|note| format!("warning: {note}\n"));
     let said = said.chain(loaded.notices.iter().map(|note| format!("notice: {note}\n")));
     print(&said.collect::<String>())?;

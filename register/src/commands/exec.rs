@@ -20,9 +20,9 @@ use tracing::{info, warn};
 use super::Failure;
 use super::put::address;
 use crate::cli::{ExecArgs, Restart};
+use crate::nerve::services::alone::Health;
 use crate::own::health::Checks;
 use crate::own::{Registration, hold, leave};
-use crate::services::alone::Health;
 
 /// How long taking the registration back may take at the end; it goes with its lease otherwise.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -40,7 +40,7 @@ pub async fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let holding = tokio::spawn({
         let (store, key, ttl) = (store.clone(), own.key.clone(), own.ttl);
         async move {
-            // The program's work does not depend on the registry: a fault is told, and tried again.
+            // The program's work does not depend on the registry: a fault is logged, and registering is tried again.
             let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
             loop {
                 let Err(e) = Box::pin(hold(&store, (&key, ttl), wanted.clone(), &held, |_| {})).await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::backoff::Backoff;
-use common::docker::{Docker, Info};
+use common::containers::docker::{Docker, Info};
 use common::hostip;
 use common::model::NodeName;
 use common::store::etcd::EtcdConfig;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::checks::{AnyCheck, Check, Outcome, TcpCheck};
+use common::containers::checks::{AnyCheck, Check, Outcome, TcpCheck};
+use common::containers::docker::{Docker, Endpoint, Scope};
+use common::containers::readiness::Why;
 use common::desired::{Candidate, CheckSpec, ContainerId, ContainerMap, Decision, Settings, State, decide};
-use common::docker::{Docker, Endpoint, Scope};
 use common::hostip;
 use common::model::{NodeName, Port, Transport};
-use common::readiness::Why;
 use common::telemetry::Chain;
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! `register ls`: what is in the registry, whoever wrote it.
+//! `register ls`: all that is in the registry, of any writer.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

@@ -8,9 +8,9 @@ use tracing::{info, warn};
 
 use super::{Failure, print};
 use crate::cli::PutArgs;
+use crate::nerve::services::alone::Health;
 use crate::own::health::Checks;
 use crate::own::{Registration, hold, leave};
-use crate::services::alone::Health;
 
 /// Registers until a signal comes, then drains and deletes.
 ///

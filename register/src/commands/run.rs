@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use common::admin::control::ControlServer;
 use common::admin::{AdminServer, Listen, StatusSource};
-use common::docker::{Docker, DockerSource, Endpoint, Info, Options};
+use common::containers::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use common::lifecycle::Lifecycle;
 use common::model::NodeName;
 use common::store::etcd::{EtcdConfig, EtcdStore};
@@ -22,12 +22,12 @@ use crate::address::{self, HostAddress};
 use crate::agent::{Agent, AgentSettings, Wires, control};
 use crate::cli::{OnExit, RunArgs};
 use crate::metrics::Metrics;
+use crate::nerve::reporters::Frame;
+use crate::nerve::reporters::etcd::{EtcdFrame, Relay};
+use crate::nerve::services::source::Source;
+use crate::nerve::services::{self, Services};
+use crate::nerve::statsd::Statsd;
 use crate::publish::{Form, Publication, Publisher, PublisherSettings};
-use crate::reporters::Frame;
-use crate::reporters::etcd::{EtcdFrame, tell};
-use crate::services::source::Source;
-use crate::services::{self, Services};
-use crate::statsd::Statsd;
 use crate::status::{DockerStatus, ServicesStatus, Status};
 
 /// How much longer than `--drain-wait` the end may take.
@@ -201,17 +201,18 @@ impl Parts<'_> {
         let destination = frame.own_destination();
         let settings = PublisherSettings { metadata: args.metadata_interval, ..frame.settings(&destination) };
         let store = EtcdStore::new(frame.config.clone());
+        let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
         let mut publisher = Publisher::new(store, settings, wanted, out, self.metrics.publish.clone());
         if let Some(services) = services {
-            let (slots, told) = services.own_etcd(&destination);
-            publisher = publisher.with_wanted(slots);
-            let cancel = cancel.clone();
+            let (wanted, told) = services.own_etcd(&destination);
+            let (relay, slots) = Relay::new(wanted, publication, told);
+            publisher = publisher.with_slots(slots);
+            let stop = stop.clone();
             self.lifecycle.spawn("publication", async move {
-                cancel.run_until_cancelled(tell(publication, told)).await;
+                stop.run_until_cancelled(relay.run()).await;
                 Ok::<_, std::convert::Infallible>(())
             });
         }
-        let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
         self.lifecycle.spawn("address", {
             let machine = host::Machine { etcd: frame.config.clone(), allow_loopback: args.docker.allow_loopback };
             let (resync, cancel) = (args.resync, cancel.clone());

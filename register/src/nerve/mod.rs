@@ -1,24 +1,15 @@
-//! Nerve's config, read whole: services without Docker, how they are checked, and where they are published.
+//! Services without Docker, as Nerve's config has them: read, checked, and published where it says.
 //!
-//! | module | what it holds |
-//! |---|---|
-//! | `keys` | the table of every key: kind, default, origin, meaning, test |
-//! | `types` | the checked config |
-//! | `load` | files → checked config, and which services are left out for what reason |
-//! | `service` | one service's object → what is checked and published |
-//! | `check` | one check's object → what is tried |
+//! | module | what it holds | may do I/O |
+//! |---|---|---|
+//! | [`config`] | Nerve's config → checked config | reads files |
+//! | [`services`] | those services at work: checked, published, replaced | dials |
+//! | [`reporters`] | where services are published: etcd, ZooKeeper | by reporter |
+//! | [`statsd`] | counts as Nerve sent them | UDP |
 //!
-//! The rule: a fault in one service leaves out that service; a fault of the file as a whole refuses the file. What runs
-//! goes on either way.
+//! The rule: nothing outside of this room knows Nerve, but for the commands that start it and `own`, which borrows its checks.
 
-mod check;
-pub mod keys;
-pub mod load;
-mod service;
-pub mod types;
-
-pub use load::{Loaded, load, load_with};
-pub use types::{CheckConf, Config, Limit, Phases, Service};
-
-#[cfg(test)]
-mod tests;
+pub mod config;
+pub mod reporters;
+pub mod services;
+pub mod statsd;

@@ -7,8 +7,8 @@ use common::model::{Host, Port};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::{CheckArgs, TryWhat};
-use crate::nerve::{CheckConf, Limit, Service};
-use crate::services::alone::{self, Health};
+use crate::nerve::config::{CheckConf, Limit, Service};
+use crate::nerve::services::alone::{self, Health};
 
 /// The checks of one registration.
 pub struct Checks {

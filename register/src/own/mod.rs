@@ -7,24 +7,23 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backoff::Backoff;
 use common::model::{
     Backend, BackendId, Host, Mode, NodeName, Port, Routes, ServiceName, SniNames, Status, ValueFormat, encode,
 };
 use common::store::{
-    Batch, Change, Compare, Entry, KeepAlive, Key, KeyWatch, LeaseId, Op, Position, Revision, Store, StoreError,
-    WatchStream,
+    Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, Op, Position, Revision, Store, StoreError, WatchStream,
 };
 use common::telemetry::Chain;
-use common::trouble::{News, Trouble};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use crate::cli::OwnArgs;
+use crate::publish::beats::beats;
 use crate::publish::fights::Fights;
 use crate::publish::holders::Holders;
 use crate::publish::ledger::{Finding, Ledger};
+use crate::publish::report::{PublishMetrics, Reporter};
 
 /// What is registered, and how.
 #[derive(Debug, Clone)]
@@ -109,51 +108,70 @@ pub async fn hold<S: Store>(
     held: &watch::Sender<Option<LeaseId>>,
     mut told: impl FnMut(Option<&str>),
 ) -> Result<Infallible, StoreError> {
-    let mut backoff = Backoff::new(Duration::from_millis(100), ttl / 3);
+    let report = Reporter::new(watch::Sender::default(), PublishMetrics::default(), ttl / 3);
     let mut served = false;
-    let mut trouble = Trouble::default();
     loop {
-        let heard = |value: Option<&str>| {
-            served = true;
-            if let Some(lasted) = trouble.end() {
-                info!(lasted_s = lasted.as_secs(), "The registry takes the registration again.");
-            }
-            told(value);
-        };
-        let error = match once(store, (key, ttl), &mut wanted, held, heard).await {
-            Ok(never) => match never {},
+        let error = match lease(store, ttl, held).await {
+            Ok((lease, left)) => tokio::select! {
+                biased;
+                gone = beats(store, lease, left, &report) => gone,
+                error = write(store, key, &mut wanted, lease, (&report, &mut served), &mut told) => error,
+            },
             Err(e) => e,
         };
-        if !served && (error.is_fatal() || !error.is_retryable()) {
+        if error.is_lease_lost() {
+            held.send_replace(None);
+            warn!(key, error = %Chain(&error), "Lease lost; registering again under a new one.");
+        } else if !served && is_hopeless(&error) {
             return Err(error);
+        } else {
+            sleep(report.away(&error)).await;
         }
-        let chain = Chain(&error).to_string();
-        if trouble.fail(&chain) != News::None {
-            warn!(error = %chain, "The registration may be lost; registering again.");
-        }
-        sleep(backoff.next_delay()).await;
     }
 }
 
-async fn once<S: Store>(
+fn is_hopeless(error: &StoreError) -> bool {
+    error.is_fatal() || !error.is_retryable()
+}
+
+/// The lease that is held, or a new one, and how long it is known to live.
+async fn lease<S: Store>(
     store: &S,
-    (key, ttl): (&str, Duration),
-    wanted: &mut watch::Receiver<Option<String>>,
+    ttl: Duration,
     held: &watch::Sender<Option<LeaseId>>,
-    told: impl FnMut(Option<&str>),
-) -> Result<Infallible, StoreError> {
+) -> Result<(LeaseId, Duration), StoreError> {
     // A fault may have left the lease alive: it is used again.
     let known = *held.borrow();
-    let lease = match known {
-        Some(lease) => lease,
-        None => store.grant(ttl).await?.id,
-    };
-    held.send_replace(Some(lease));
-    let kept = keep(store, key, wanted, lease, told).await;
-    if kept.as_ref().is_err_and(StoreError::is_lease_lost) {
-        held.send_replace(None);
+    if let Some(lease) = known {
+        return Ok((lease, Duration::ZERO));
     }
-    kept
+    let granted = store.grant(ttl).await?;
+    held.send_replace(Some(granted.id));
+    Ok((granted.id, granted.ttl))
+}
+
+/// Writes what changes, until the lease is lost, or it turns out that the store can never serve.
+async fn write<S: Store>(
+    store: &S,
+    key: &str,
+    wanted: &mut watch::Receiver<Option<String>>,
+    lease: LeaseId,
+    (report, served): (&Reporter, &mut bool),
+    mut told: impl FnMut(Option<&str>),
+) -> StoreError {
+    loop {
+        let heard = |value: Option<&str>| {
+            *served = true;
+            report.back();
+            report.room();
+            told(value);
+        };
+        let Err(error) = keep(store, key, wanted, lease, heard).await;
+        if error.is_lease_lost() || (!*served && is_hopeless(&error)) {
+            return error;
+        }
+        sleep(report.away(&error)).await;
+    }
 }
 
 async fn keep<S: Store>(
@@ -163,8 +181,6 @@ async fn keep<S: Store>(
     lease: LeaseId,
     told: impl FnMut(Option<&str>),
 ) -> Result<Infallible, StoreError> {
-    let mut keeper = store.keep_alive(lease).await?;
-    let mut next = Instant::now() + keeper.beat().await? / 3;
     let mut place = Place::new(store, key, lease, told);
     place.recall().await?;
     let mut ears = store.watch_keys();
@@ -177,12 +193,11 @@ async fn keep<S: Store>(
         let rest = place.fights.until(&place.key, Instant::now());
         tokio::select! {
             Ok(()) = wanted.changed() => {}
-            () = sleep_until(next) => next = Instant::now() + keeper.beat().await? / 3,
             () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {}
             news = ears.next() => match news {
                 Ok(batch) => place.hear(&batch),
                 Err(_) => {
-                    // What stands there is read at the next beat; that says what ails the store, too.
+                    // What stands there is read back; that says what ails the store, too.
                     ears = store.watch_keys();
                     place.look().await?;
                 }
@@ -210,7 +225,7 @@ impl<'a, S: Store, T: FnMut(Option<&str>)> Place<'a, S, T> {
         Self { store, key: key.into(), lease, ledger, cluster: 0, fights: Fights::default(), said: None, told }
     }
 
-    /// Writes or deletes the key where it is ours. Where it is somebody else's, it waits until he has left it.
+    /// Writes or deletes the key where it is ours. A key of another holder is left alone until that one has gone.
     async fn bring_to(&mut self, value: Option<&str>) -> Result<(), StoreError> {
         self.ledger.want(|_| value.is_some());
         loop {

@@ -98,7 +98,7 @@ impl Ledger {
         self.keys.len()
     }
 
-    /// What is not wanted is of no interest, to whomever it belongs.
+    /// Forgets keys of others that are not wanted any more.
     pub fn want(&mut self, wanted: impl Fn(&Key) -> bool) {
         self.foreign.retain(|key, _| wanted(key));
     }

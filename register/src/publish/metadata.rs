@@ -1,4 +1,4 @@
-//! What the host carries, for whoever balances by it: written only when asked for (`--metadata-interval`), under a key
+//! The host's load and pressure, for clients that balance by them: written only when asked for (`--metadata-interval`), under a key
 //! of its own that no watcher of backends sees.
 
 use std::path::Path;

@@ -8,14 +8,17 @@
 //! | `fights` | pauses before a key is written once more that somebody goes on changing | no |
 //! | `holders` | names for those to whom other keys belong | store |
 //! | `registrar` | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
-//! | `publisher` | the task that owns the lease, and its beats | store |
+//! | `beats` | renews a lease | store |
+//! | `publisher` | the task that owns the lease | store |
 //! | `writer` | the writes under it; looks after what was written | store |
 //! | `teller` | what others do to our keys, for people | store |
+//! | `slots` | what is published of services without Docker | no |
 //! | `report` | what the publisher tells the rest of the agent | no |
 //!
-//! The rules: a write happens because something changed, never to keep something alive; and it touches no key that hangs on
-//! somebody else's lease.
+//! The rules: nothing here knows where registrations come from. A write happens because something changed, never to keep
+//! something alive; and it touches no key that hangs on another's lease.
 
+pub(crate) mod beats;
 pub mod fights;
 pub mod holders;
 pub mod ledger;
@@ -25,6 +28,7 @@ mod plan;
 pub mod publisher;
 pub mod registrar;
 pub mod report;
+pub mod slots;
 mod teller;
 mod writer;
 

@@ -1,6 +1,6 @@
-//! Keys of services without Docker: `<etcd_path>/<instance_id>/<20 digits>`, as Nerve's in-order keys looked in etcd's v2
-//! API. A number is given once, when its registration first appears, and is above all earlier ones: the lowest of a
-//! service is the oldest, which is what leader election goes by. No I/O.
+//! Keys of services without Docker: `<directory><20 digits>`, as the in-order keys of etcd's v2 API looked. A slot gets its
+//! number when it first appears, above all earlier ones: the lowest of a service is the oldest, which is what leader election
+//! goes by. No I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use common::store::{Key, Revision, Value as Bytes};
 use serde_json::{Map, Value};
 
 use super::plan::Keys;
-use crate::reporters::{AnyTarget, Payload, Slot, Want, Wanted};
+use super::slots::{Payload, Slot, Slots, Want};
 
 /// Whether `key` is one of these: no key of a container ends in 20 digits alone.
 pub fn is_numbered(key: &str) -> bool {
@@ -32,7 +32,7 @@ pub struct Numbers {
 impl Numbers {
     /// The keys and values that stand for `wanted`. What is in `published` already (the former self wrote it) keeps its
     /// key; a new number is above `newest` and above all others given here.
-    pub fn keys(&mut self, wanted: &Wanted, published: &Keys, newest: Revision) -> Keys {
+    pub fn keys(&mut self, wanted: &Slots, published: &Keys, newest: Revision) -> Keys {
         self.keys.retain(|slot, _| wanted.contains_key(slot));
         let taken: BTreeSet<&Key> = self.keys.values().collect();
         let mut free: Vec<Key> =
@@ -52,9 +52,8 @@ impl Numbers {
                     keys.insert(key.clone(), payload.as_bytes().into());
                 }
                 (Want::Publish(payload), None) => {
-                    let Some(directory) = directory(slot) else { continue };
                     self.last = self.last.max(u64::try_from(newest.0).unwrap_or_default()) + 1;
-                    let key = Key::from(format!("{directory}{:020}", self.last));
+                    let key = Key::from(format!("{}{:020}", slot.directory, self.last));
                     self.keys.insert(slot.clone(), key.clone());
                     keys.insert(key, payload.as_bytes().into());
                 }
@@ -67,11 +66,13 @@ impl Numbers {
         keys
     }
 
-    fn find(&mut self, wanted: &Wanted, free: &mut Vec<Key>, fits: impl Fn(&Key, &Payload) -> bool) {
+    fn find(&mut self, wanted: &Slots, free: &mut Vec<Key>, fits: impl Fn(&Key, &Payload) -> bool) {
         for (slot, want) in wanted {
             let (Want::Publish(payload) | Want::Leave(payload)) = want;
-            let Some(directory) = directory(slot).filter(|_| !self.keys.contains_key(slot)) else { continue };
-            let mine = |key: &Key| key.strip_prefix(&*directory).is_some_and(|number| !number.contains('/'));
+            if self.keys.contains_key(slot) {
+                continue;
+            }
+            let mine = |key: &Key| key.strip_prefix(&*slot.directory).is_some_and(|number| !number.contains('/'));
             if let Some(at) = free.iter().position(|key| mine(key) && fits(key, payload)) {
                 self.keys.insert(slot.clone(), free.remove(at));
             }
@@ -84,22 +85,13 @@ impl Numbers {
     }
 
     /// What `published` holds of `wanted`.
-    pub fn published(&self, wanted: &Wanted, published: &Keys) -> BTreeMap<Slot, Payload> {
+    pub fn published(&self, wanted: &Slots, published: &Keys) -> BTreeMap<Slot, Payload> {
         let of = |(slot, key): (&Slot, &Key)| {
             let payload = std::str::from_utf8(published.get(key).filter(|value| !value.is_empty())?).ok()?;
             wanted.contains_key(slot).then(|| (slot.clone(), Payload::from(payload)))
         };
         self.keys.iter().filter_map(of).collect()
     }
-}
-
-/// `<etcd_path>/<instance_id>/`, where the slot is one of etcd's.
-fn directory(slot: &Slot) -> Option<String> {
-    #[allow(irrefutable_let_patterns, reason = "etcd is one kind of several")]
-    let AnyTarget::Etcd(target) = &slot.target else { return None };
-    let path = target.path().trim_matches('/');
-    let instance = &slot.instance;
-    Some(if path.is_empty() { format!("/{instance}/") } else { format!("/{path}/{instance}/") })
 }
 
 fn address(value: &[u8]) -> Option<(String, String)> {
@@ -111,10 +103,9 @@ fn address(value: &[u8]) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reporters::etcd::Target;
 
-    fn slot(service: &str, path: &str) -> Slot {
-        Slot { service: service.into(), instance: "i-1".into(), target: AnyTarget::Etcd(Target::new(&[], path)) }
+    fn slot(service: &str, directory: &str) -> Slot {
+        Slot { service: service.into(), directory: directory.into() }
     }
 
     fn payload(port: u16, more: &str) -> Payload {
@@ -128,11 +119,11 @@ mod tests {
     #[test]
     fn numbers_rise_stay_with_their_slot_and_lie_below_path_and_instance() {
         let mut numbers = Numbers::default();
-        let mut wanted: Wanted = [(slot("b", "/"), Want::Publish(payload(1, "")))].into();
+        let mut wanted: Slots = [(slot("b", "/i-1/"), Want::Publish(payload(1, "")))].into();
         let first = numbers.keys(&wanted, &Keys::new(), Revision(41));
         assert_eq!(written(&first)[0].0, "/i-1/00000000000000000042");
-        wanted.insert(slot("a", "nerve/a/"), Want::Publish(payload(2, "")));
-        wanted.insert(slot("c", "/x"), Want::Leave(payload(3, "")));
+        wanted.insert(slot("a", "/nerve/a/i-1/"), Want::Publish(payload(2, "")));
+        wanted.insert(slot("c", "/x/i-1/"), Want::Leave(payload(3, "")));
         let both = numbers.keys(&wanted, &first, Revision(7));
         let keys: Vec<String> = written(&both).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["/i-1/00000000000000000042", "/nerve/a/i-1/00000000000000000043"]);
@@ -146,10 +137,10 @@ mod tests {
     fn what_the_former_self_wrote_keeps_its_key_by_payload_then_by_address() {
         let old = |number: u64, port| (Key::from(format!("/p/i-1/{number:020}")), payload(port, "").as_bytes().into());
         let published: Keys = [old(5, 1), old(6, 2), old(9, 3)].into();
-        let wanted: Wanted = [
-            (slot("a", "/p"), Want::Leave(payload(2, ""))),
-            (slot("b", "/p"), Want::Publish(payload(1, r#","weight":5"#))),
-            (slot("c", "/p"), Want::Leave(payload(4, ""))),
+        let wanted: Slots = [
+            (slot("a", "/p/i-1/"), Want::Leave(payload(2, ""))),
+            (slot("b", "/p/i-1/"), Want::Publish(payload(1, r#","weight":5"#))),
+            (slot("c", "/p/i-1/"), Want::Leave(payload(4, ""))),
         ]
         .into();
         let keys = Numbers::default().keys(&wanted, &published, Revision(100));

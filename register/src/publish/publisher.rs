@@ -1,23 +1,24 @@
 //! The task that owns the lease: no lease → granted → published, and back to the start when the lease is lost.
 //!
 //! Three things go on side by side while a claim holds: the lease is renewed on its own beat, the registrar's key is
-//! watched, and changes are written. Whichever finds the claim void ends all three.
+//! watched, and changes are written. The first that finds the claim void ends all three.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::store::{Entry, KeepAlive, Key, LeaseId, Store, StoreError};
+use common::store::{Entry, Key, Store, StoreError};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::beats::beats;
 use super::metadata;
 use super::plan::{Form, Registrations};
 use super::registrar::{Claim, ClaimError, End, Identity, Registrar};
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
+use super::slots::Slots;
 use super::writer::Writer;
-use crate::reporters::Wanted;
 
 /// Why the publisher gave up.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub struct Publisher<S> {
     metadata: Option<Duration>,
     registrar: Registrar<S>,
     desired: watch::Receiver<Option<Arc<Registrations>>>,
-    wanted: watch::Receiver<Arc<Wanted>>,
+    slots: watch::Receiver<Arc<Slots>>,
     report: Reporter,
 }
 
@@ -70,14 +71,14 @@ impl<S: Store> Publisher<S> {
         let PublisherSettings { form, identity, ttl, audit, metadata } = settings;
         let registrar = Registrar::new(store.clone(), identity, form.prefix.clone(), ttl);
         let report = Reporter::new(out, metrics, ttl / 3);
-        let wanted = watch::channel(Arc::default()).1;
-        Self { store, form, audit, metadata, registrar, desired, wanted, report }
+        let slots = watch::channel(Arc::default()).1;
+        Self { store, form, audit, metadata, registrar, desired, slots, report }
     }
 
-    /// The same, which also publishes what `wanted` holds: services without Docker.
+    /// The same, which also publishes `slots`: services without Docker.
     #[must_use]
-    pub fn with_wanted(mut self, wanted: watch::Receiver<Arc<Wanted>>) -> Self {
-        self.wanted = wanted;
+    pub fn with_slots(mut self, slots: watch::Receiver<Arc<Slots>>) -> Self {
+        self.slots = slots;
         self
     }
 
@@ -137,7 +138,7 @@ impl<S: Store> Publisher<S> {
     }
 
     async fn hold(&mut self, claim: Claim) -> End {
-        let Self { store, form, audit, metadata, registrar, desired, wanted, report } = self;
+        let Self { store, form, audit, metadata, registrar, desired, slots, report } = self;
         let (lease, about_host) = (claim.lease, Key::from(form.prefix.metadata(&form.node)));
         let metadata = async {
             match metadata {
@@ -148,41 +149,11 @@ impl<S: Store> Publisher<S> {
         let (at, ttl) = (claim.at, claim.ttl);
         let writer = Writer::new(store, form, report, claim);
         tokio::select! {
-            biased; // whoever finds the claim void comes before whoever writes
+            biased; // a claim that is found void ends before anything more is written
             end = registrar.guard(at, || report.newest.get(), |e| report.away(e)) => end,
-            end = beats(store, lease, ttl, report) => end,
-            end = writer.run(desired, wanted, *audit) => end,
+            _ = beats(store, lease, ttl, report) => End::Lost("the registry does not know it any more"),
+            end = writer.run(desired, slots, *audit) => end,
             never = metadata => match never {},
         }
-    }
-}
-
-/// Renews `lease` every third of `ttl`, whatever else is going on; returns when it is gone.
-async fn beats<S: Store>(store: &S, lease: LeaseId, mut ttl: Duration, report: &Reporter) -> End {
-    const GONE: End = End::Lost("the registry does not know it any more");
-    let mut next = Instant::now() + ttl / 3;
-    loop {
-        let fault = match store.keep_alive(lease).await {
-            Ok(mut keeper) => loop {
-                sleep_until(next).await;
-                next = Instant::now() + ttl / 3;
-                match keeper.beat().await {
-                    Ok(granted) => {
-                        ttl = granted;
-                        report.metrics.beats.inc();
-                        report.back();
-                        report.update_quietly(|p| p.beat = Some(SystemTime::now()));
-                    }
-                    Err(e) => break e,
-                }
-            },
-            Err(e) => e,
-        };
-        if fault.is_lease_lost() {
-            return GONE;
-        }
-        let wait = report.away(&fault);
-        sleep(wait).await;
-        next = Instant::now();
     }
 }

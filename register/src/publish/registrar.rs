@@ -1,7 +1,7 @@
 //! `/registrars/<node>`: which agent answers for a host, and on which lease.
 //!
-//! The key changes only by compare-and-swap. Whoever finds its machine's own key adopts the lease behind it; whoever
-//! finds its token replaced stands down; whoever finds another machine's key does not start.
+//! The key changes only by compare-and-swap. An agent that finds its machine's own key adopts the lease
+//! behind it; one that finds its token replaced stands down; one that finds another machine's key does not start.
 
 use std::time::{Duration, SystemTime};
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use common::backoff::Backoff;
 use common::store::{Entry, Key, LeaseId, Revision, StoreError};
+use common::sync::lock;
 use common::telemetry::Chain;
 use common::trouble::{News, Trouble};
 use prometheus_client::metrics::counter::Counter;
@@ -16,8 +17,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::slots::{Payload, Slot};
 use super::{Refusal, Registrations};
-use crate::reporters::{Payload, Slot, Standing};
 
 /// How far the publisher is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,18 +68,6 @@ pub struct Publication {
     pub beat: Option<SystemTime>,
 }
 
-impl Publication {
-    /// The same, as reporters say it.
-    pub fn standing(&self) -> Standing {
-        Standing {
-            published: if self.lease.is_some() { BTreeMap::clone(&self.slots) } else { BTreeMap::new() },
-            refused: BTreeMap::new(),
-            session: self.lease.map(|lease| format!("lease {lease}")),
-            away: self.away.clone().or_else(|| self.full.clone()),
-        }
-    }
-}
-
 /// What the publisher counts.
 #[derive(Debug, Clone, Default)]
 pub struct PublishMetrics {
@@ -121,7 +110,7 @@ impl PublishMetrics {
 
 /// The publisher's end of the channel; its parts share it.
 #[derive(Debug)]
-pub(super) struct Reporter {
+pub(crate) struct Reporter {
     out: watch::Sender<Publication>,
     backoff: Mutex<Backoff>,
     trouble: Mutex<Trouble>,
@@ -151,17 +140,17 @@ impl Newest {
 
 impl Reporter {
     /// `longest` caps the wait between two tries while the store is away.
-    pub(super) fn new(out: watch::Sender<Publication>, metrics: PublishMetrics, longest: Duration) -> Self {
+    pub(crate) fn new(out: watch::Sender<Publication>, metrics: PublishMetrics, longest: Duration) -> Self {
         let backoff = Mutex::new(Backoff::new(Duration::from_millis(50), longest));
         Self { out, backoff, trouble: Mutex::default(), metrics, newest: Newest::default() }
     }
 
-    pub(super) fn update(&self, change: impl FnOnce(&mut Publication)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Publication)) {
         self.out.send_modify(change);
     }
 
     /// The same, and nobody is woken where it is no news.
-    pub(super) fn update_if(&self, is_news: impl Fn(&Publication) -> bool, change: impl FnOnce(&mut Publication)) {
+    pub(crate) fn update_if(&self, is_news: impl Fn(&Publication) -> bool, change: impl FnOnce(&mut Publication)) {
         self.out.send_if_modified(|publication| {
             let news = is_news(publication);
             if news {
@@ -172,7 +161,7 @@ impl Reporter {
     }
 
     /// A change that nobody needs to be woken for.
-    pub(super) fn update_quietly(&self, change: impl FnOnce(&mut Publication)) {
+    pub(crate) fn update_quietly(&self, change: impl FnOnce(&mut Publication)) {
         self.out.send_if_modified(|publication| {
             change(publication);
             false
@@ -180,7 +169,7 @@ impl Reporter {
     }
 
     /// A call failed: each reason is said once while that lasts. Returns how long to wait before the next.
-    pub(super) fn away(&self, error: &StoreError) -> Duration {
+    pub(crate) fn away(&self, error: &StoreError) -> Duration {
         self.metrics.store_errors.inc();
         let chain = Chain(error).to_string();
         match error.is_no_space() {
@@ -219,7 +208,7 @@ impl Reporter {
     }
 
     /// A call succeeded.
-    pub(super) fn back(&self) {
+    pub(crate) fn back(&self) {
         if let Some(away) = lock(&self.trouble).end() {
             info!(away_s = away.as_secs(), "The registry serves again.");
         }
@@ -233,12 +222,12 @@ impl Reporter {
     }
 
     /// Whether the store had no room the last time.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.out.borrow().full.is_some()
     }
 
     /// The store took a write.
-    pub(super) fn room(&self) {
+    pub(crate) fn room(&self) {
         self.out.send_if_modified(|publication| match publication.full.take() {
             Some((_, since)) => {
                 let full_s = since.elapsed().as_secs();
@@ -250,8 +239,4 @@ impl Reporter {
             None => false,
         });
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

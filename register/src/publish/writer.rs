@@ -24,8 +24,8 @@ use super::numbers::{Numbers, is_numbered};
 use super::plan::{Form, Registrations, is_shared, plan, withdrawals};
 use super::registrar::{Claim, End};
 use super::report::{Phase, Reporter};
+use super::slots::Slots;
 use super::teller::Teller;
-use crate::reporters::Wanted;
 
 /// What one hand does to many keys comes as many messages: they are gathered until none comes for so long.
 const GATHER: Duration = Duration::from_millis(20);
@@ -92,7 +92,7 @@ impl<'a, S: Store> Writer<'a, S> {
     pub async fn run(
         mut self,
         desired: &mut watch::Receiver<Option<Arc<Registrations>>>,
-        slots: &mut watch::Receiver<Arc<Wanted>>,
+        slots: &mut watch::Receiver<Arc<Slots>>,
         audit: Duration,
     ) -> End {
         let mut rounds = interval_at(Instant::now() + audit, audit);
@@ -132,7 +132,7 @@ impl<'a, S: Store> Writer<'a, S> {
         }
     }
 
-    async fn turn(&mut self, wanted: Option<&Arc<Registrations>>, services: &Wanted) -> Result<bool, StoreError> {
+    async fn turn(&mut self, wanted: Option<&Arc<Registrations>>, services: &Slots) -> Result<bool, StoreError> {
         if self.ears.unsure {
             self.look().await?;
             self.ears.unsure = false;
@@ -149,7 +149,7 @@ impl<'a, S: Store> Writer<'a, S> {
 
     /// `None`: what containers there are is not known yet, and their keys stay as they are. Returns whether all is written
     /// that may be.
-    async fn bring_to(&mut self, wanted: Option<&Arc<Registrations>>, services: &Wanted) -> Result<bool, StoreError> {
+    async fn bring_to(&mut self, wanted: Option<&Arc<Registrations>>, services: &Slots) -> Result<bool, StoreError> {
         let mut complete = false;
         let containers = wanted.map(|wanted| self.form.keys(wanted));
         for _ in 0..PLANS {

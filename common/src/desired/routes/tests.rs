@@ -28,7 +28,7 @@ pub(super) fn container(ports: &[u16], text: &str) -> Container {
         "HostConfig": {"NetworkMode": "bridge"},
         "NetworkSettings": {"Ports": ports, "Networks": {"bridge": {"IPAddress": "172.17.0.2"}}},
     });
-    crate::docker::parse_container(body.to_string().as_bytes()).unwrap()
+    crate::containers::docker::parse_container(body.to_string().as_bytes()).unwrap()
 }
 
 pub(super) fn decisions(ports: &[u16], text: &str) -> Vec<Decision> {

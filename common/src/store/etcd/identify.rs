@@ -16,7 +16,7 @@ const ANSWER_LIMIT: u64 = 8 * 1024;
 pub(super) enum Finding {
     /// It is surely no etcd with the v3 API, but this.
     Impostor(String),
-    /// It may be one; this may help whoever looks into it.
+    /// It may be one; this may help to find out.
     Hint(&'static str),
 }
 

@@ -53,7 +53,7 @@ impl Drop for EtcdWatch {
     }
 }
 
-/// The stream that new watches join, if there is one; whoever opens one holds the lock meanwhile.
+/// The stream that new watches join, if there is one; the lock is held while one is opened.
 pub(super) type Current = Mutex<Weak<Stream>>;
 
 pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Position) -> Result<EtcdWatch, StoreError> {

@@ -1,4 +1,4 @@
-//! The keys, leases and history of the fake. Pure but for the clock that it is told.
+//! The keys, leases and history of the fake. Pure; the time is given.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -8,8 +8,10 @@ mod link;
 mod stream;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use crate::sync::lock;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -174,11 +176,11 @@ impl FakeStore {
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.link)
     }
 
     fn data(&self, now: Instant) -> MutexGuard<'_, Data> {
-        let mut data = self.shared.data.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut data = lock(&self.shared.data);
         if data.expire(now) {
             self.ring();
         }

@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::publisher::{PublishError, Publisher, PublisherSettings};
 use super::registrar::{ClaimError, Identity};
 use super::report::{Phase, Publication, PublishMetrics};
+use super::slots::{Slot, Slots, Want};
 use super::{Form, Registrations};
-use crate::reporters::etcd::Target;
-use crate::reporters::{AnyTarget, Slot, Want, Wanted};
 
 const TTL: Duration = Duration::from_secs(9);
 
@@ -36,7 +35,7 @@ fn registrations(ports: impl IntoIterator<Item = u16>) -> Registrations {
 /// One agent's publisher over `store`.
 struct Agent {
     desired: watch::Sender<Option<Arc<Registrations>>>,
-    services: watch::Sender<Arc<Wanted>>,
+    services: watch::Sender<Arc<Slots>>,
     state: watch::Receiver<Publication>,
     stop: CancellationToken,
     revoke: CancellationToken,
@@ -49,14 +48,14 @@ impl Agent {
     }
 
     fn start_as(store: &FakeStore, machine: &str, change: impl FnOnce(&mut PublisherSettings)) -> Self {
-        Self::start_with(store, machine, change, Wanted::new())
+        Self::start_with(store, machine, change, Slots::new())
     }
 
     fn start_with(
         store: &FakeStore,
         machine: &str,
         change: impl FnOnce(&mut PublisherSettings),
-        started_with: Wanted,
+        started_with: Slots,
     ) -> Self {
         let node: common::model::NodeName = "n1".parse().unwrap();
         let form = Form {
@@ -75,7 +74,7 @@ impl Agent {
         let (out, state) = watch::channel(Publication::default());
         let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
         let publisher = Publisher::new(store.clone(), settings, wanted, out, PublishMetrics::default());
-        let task = tokio::spawn(publisher.with_wanted(slots).run(stop.clone(), revoke.clone()));
+        let task = tokio::spawn(publisher.with_slots(slots).run(stop.clone(), revoke.clone()));
         Self { desired, services, state, stop, revoke, task }
     }
 

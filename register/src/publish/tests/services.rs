@@ -3,10 +3,9 @@
 use super::*;
 
 /// Services without Docker, by name, each in a directory of its own, outside of the containers' prefix.
-fn services(wants: &[(&str, Want)]) -> Wanted {
+fn services(wants: &[(&str, Want)]) -> Slots {
     let one = |(name, want): &(&str, Want)| {
-        let target = AnyTarget::Etcd(Target::new(&[], &format!("/nerve/{name}")));
-        let slot = Slot { service: (*name).into(), instance: "i-1".into(), target };
+        let slot = Slot { service: (*name).into(), directory: format!("/nerve/{name}/i-1/").into() };
         (slot, want.clone())
     };
     wants.iter().map(one).collect()

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use common::docker::PublishedPorts;
+use common::containers::docker::PublishedPorts;
 use common::model::Port;
 use tokio::sync::watch;
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
+use common::clock::unix_ms;
 use common::model::ServiceName;
 use serde::Serialize;
 
@@ -96,10 +97,6 @@ impl PausedStatus {
         let reason = format!("its port, mode or options changed {changes} times in a row; the next change waits");
         Self { changes, until_unix_ms: unix_ms(SystemTime::now() + wait), reason }
     }
-}
-
-fn unix_ms(at: SystemTime) -> u64 {
-    u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One reload.

@@ -1,0 +1,15 @@
+//! A container's life from start to stop, and what is to be published meanwhile.
+//!
+//! | module | what it holds | may do I/O |
+//! |---|---|---|
+//! | [`drain`] | which containers drain, why, and until when | no |
+//! | [`handover`] | which containers are replaced by others | no |
+//! | [`warmup`] | the weight of a backend that has just become ready | no |
+//! | [`keeper`] | all of it kept together, for one daemon | by way of `readiness` |
+//! | [`verdict`] | candidate × readiness × drain → how it is published, and why | no |
+
+pub mod drain;
+pub mod handover;
+pub mod keeper;
+pub mod verdict;
+pub mod warmup;
