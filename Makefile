@@ -58,7 +58,7 @@ lint: setup ## check format, lints, documentation and licences
 
 docs: setup ## build the API documentation
 	cargo doc --workspace --no-deps --locked
-	@echo "see target/doc/common/index.html"
+	@echo "see target/doc/discover/index.html"
 
 bench: setup lab images ## measure speed and cost; prints a table
 	cargo run --release --locked -q -p e2e --bin bench

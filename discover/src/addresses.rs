@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use clap::Args;
-use common::model::Host;
+use model::Host;
 
 use crate::edge::settings::{Network, Unreadable};
 

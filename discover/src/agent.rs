@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::debounce::Debounce;
-use common::registry::Snapshot;
-use common::watch::Observation;
+use crate::debounce::Debounce;
+use agent::watch::Observation;
+use registry::Snapshot;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};

@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use common::model::{Backend, ServiceMap, ServiceName, Transport};
+use model::{Backend, ServiceMap, ServiceName, Transport};
 use serde_json::{Map, Value, json};
 
 use crate::generators::prometheus::label_word;
@@ -94,10 +94,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use common::admin::AdminServer;
-    use common::model::{BackendId, Mode, Pool, Status};
-    use common::testing::http_once;
+    use agent::admin::AdminServer;
+    use model::{BackendId, Mode, Pool, Status};
     use prometheus_client::registry::Registry;
+    use testing::http_once;
     use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
 

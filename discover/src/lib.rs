@@ -27,6 +27,8 @@ pub mod agent;
 pub mod api;
 pub mod certificates;
 pub mod cli;
+pub mod client;
+pub mod debounce;
 pub mod edge;
 pub mod generators;
 pub mod haproxy;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use agent::lifecycle::Exit;
 use clap::Parser;
-use common::lifecycle::Exit;
 use discover::cli::{self, Cli};
 
 fn main() -> ExitCode {
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
-    common::tls::install_provider();
+    agent::tls::install_provider();
     // One thread: a turn is milliseconds of work, and every thread's stack and arena is memory on every host.
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => ExitCode::from(runtime.block_on(cli::main(cli))),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::telemetry::Tasks;
+use agent::telemetry::Tasks;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Host, ServiceMap};
+use model::{Host, ServiceMap};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
@@ -154,7 +154,7 @@ async fn look_up(name: &str) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::model::{Backend, Pool, Port};
+    use model::{Backend, Pool, Port};
 
     #[tokio::test]
     async fn a_name_is_resolved_without_holding_up_the_turn_and_forgotten_with_its_backend() {

@@ -1,6 +1,6 @@
 //! Which of several claims to one thing counts: one order, for ports and for places at the edge. Pure.
 
-use common::model::{Backend, Mode, Pool, Transport};
+use model::{Backend, Mode, Pool, Transport};
 
 /// How one claim stands against others. The lowest has the thing.
 ///

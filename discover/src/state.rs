@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::clock;
-use common::files::{FileError, Replace, replace};
-use common::telemetry::Chain;
+use agent::clock;
+use agent::files::{FileError, Replace, replace};
+use agent::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 

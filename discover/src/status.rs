@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::admin::StatusSource;
-use common::clock::{self, millis};
-use common::model::{ServiceMap, ServiceName, Status};
-use common::registry::Snapshot;
-use common::sync::lock;
-use common::watch::Observation;
+use agent::admin::StatusSource;
+use agent::clock::{self, millis};
+use agent::sync::lock;
+use agent::watch::Observation;
+use model::{ServiceMap, ServiceName, Status};
+use registry::Snapshot;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;

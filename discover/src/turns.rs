@@ -6,11 +6,11 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::registry::Snapshot;
-use common::sync::lock;
-use common::telemetry::Chain;
-use common::watch::Observation;
+use agent::sync::lock;
+use agent::telemetry::Chain;
+use agent::watch::Observation;
 use futures_util::future::BoxFuture;
+use registry::Snapshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};

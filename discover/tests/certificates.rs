@@ -9,18 +9,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use common::model::{Backend, PathPrefix, Route, Routes};
-use common::testing::certs::self_signed;
 use discover::certificates::CertificateKeeper;
 use discover::certificates::keeper::bind_words;
 use discover::edge::EdgeSettings;
 use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use discover::metrics::Metrics;
+use model::{Backend, PathPrefix, Route, Routes};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use support::traffic::HttpBackend;
 use support::world::{World, backend};
 use support::{Lab, eventually, free_port, programs};
+use testing::certs::self_signed;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

@@ -5,14 +5,14 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::store::etcd::EtcdStore;
-use common::store::{Op, Store as _};
-use common::testing::etcd::Etcd;
-use common::testing::free_port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use registry::store::etcd::EtcdStore;
+use registry::store::{Op, Store as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::etcd::Etcd;
+use testing::free_port;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ struct Running(Child, BufReader<ChildStdout>);
 
 impl Lab {
     fn new() -> Self {
-        common::tls::install_provider();
+        agent::tls::install_provider();
         let etcd = Etcd::start();
         Self { store: etcd.store(), etcd, dir: TempDir::new().unwrap() }
     }

@@ -6,8 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use common::model::Status;
 use discover::haproxy::api::ops::{Op, ServerParams, ServerRef};
+use model::Status;
 use support::traffic::{HttpBackend, Load};
 use support::world::{World, backend, being, each, weighing};
 use support::{drain, eventually, free_port, get, stat};

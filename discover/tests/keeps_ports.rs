@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, Mode};
 use discover::generators::haproxy::file::published::Published;
 use discover::reconcile::Held;
+use model::{Backend, Mode};
 use support::traffic::HttpBackend;
 use support::world::{World, backend, each};
 use support::{free_port, get};

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use common::model::{Backend, Pool, Port, ServiceMap, Transport};
 use discover::reconcile::Limits;
+use model::{Backend, Pool, Port, ServiceMap, Transport};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits { max_services: 4, max_backends: 5, max_all_backends: 12 };

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::store::Store;
-use common::store::etcd::EtcdStore;
-use common::testing::etcd::Etcd;
 use discover::haproxy::process::launch::alive;
 use discover::haproxy::process::master::MasterCli;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use registry::store::Store;
+use registry::store::etcd::EtcdStore;
 use support::traffic::{HttpBackend, Load};
 use support::world::each;
 use support::{eventually, free_port, get};
+use testing::etcd::Etcd;
 
 /// One host: a directory, a registry, a HAProxy of some version, and the programs that were started.
 struct Site {
@@ -135,13 +135,13 @@ impl Site {
 
     async fn put(&self, id: &str, value: &str) {
         self.store
-            .put_all(vec![common::store::Op::put(format!("/backends/web/{id}"), value.as_bytes(), None)])
+            .put_all(vec![registry::store::Op::put(format!("/backends/web/{id}"), value.as_bytes(), None)])
             .await
             .unwrap();
     }
 
     async fn deregister(&self, n: usize) {
-        self.store.put_all(vec![common::store::Op::delete(format!("/backends/web/b{n}"))]).await.unwrap();
+        self.store.put_all(vec![registry::store::Op::delete(format!("/backends/web/b{n}"))]).await.unwrap();
     }
 
     fn at(&self, name: &str) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Many containers without Docker: a scripted Docker API, with a real listener on loopback for each container.
 
-use common::testing::docker_api::{DockerApi, event, id, running};
 use serde_json::json;
+use testing::docker_api::{DockerApi, event, id, running};
 
 use crate::agents::{Agent, Register};
 use crate::lab::MARK;

@@ -56,7 +56,7 @@ pub fn missing() -> Option<String> {
 /// The test's.
 pub fn in_network(test: impl AsyncFnOnce(&Lab, &mut Network) -> Result<()>) -> Result<()> {
     if let Some(why) = missing() {
-        common::testing::skipped(why);
+        testing::skipped(why);
         return Ok(());
     }
     in_lab(async |lab| {

@@ -260,7 +260,7 @@ mod tests {
         ] {
             assert_eq!(client(server(answers).await).get("/").await.unwrap_err(), failure, "{answers:?}");
         }
-        let free = common::testing::free_port();
+        let free = testing::free_port();
         assert_eq!(client(([127, 0, 0, 1], free).into()).get("/").await.unwrap_err(), Failure::Refused);
     }
 }

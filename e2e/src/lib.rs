@@ -24,7 +24,7 @@
 //! | [`terminal`], [`figures`], [`plot`] | what `demo` and `bench` print and draw |
 //!
 //! Its rule: only towards loopback and the hosts that it made itself, and only what bears its own mark is ever ended or removed. etcd comes from
-//! [`common::testing::etcd`].
+//! [`testing::etcd`].
 
 pub mod agents;
 pub mod browser;
@@ -53,7 +53,7 @@ pub mod traffic;
 pub mod wait;
 pub mod witness;
 
-pub use common::testing::etcd::Etcd;
-pub use common::testing::free_port;
 pub use error::{Context, LabError, Result};
 pub use lab::{Lab, in_lab};
+pub use testing::etcd::Etcd;
+pub use testing::free_port;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::testing::gate::{Gate, Way};
 use nix::sys::signal::Signal;
+use testing::gate::{Gate, Way};
 
 use crate::agents::{Agent, Discover};
 use crate::flock::Flock;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use common::testing::docker_api::{DockerApi, event, id, running};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use testing::docker_api::{DockerApi, event, id, running};
 use tokio::time::timeout;
 
 use crate::agents::{Agent, Discover, Register};

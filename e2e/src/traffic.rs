@@ -327,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_load_keeps_to_its_plan_and_ends_by_itself() {
-        let to = ([127, 0, 0, 1], common::testing::free_port()).into();
+        let to = ([127, 0, 0, 1], testing::free_port()).into();
         let plan = Plan { keep_alive: 1, closing: 1, rate: 50, at_most: Duration::from_millis(400), ..Plan::mixed(to) };
         let mut load = Load::start(&plan);
         while load.clients.join_next().await.is_some() {}

@@ -53,7 +53,7 @@ async fn all_held(stage: &Stage) -> Result<()> {
 fn the_clock_jumps_by_an_hour_and_back_and_nobody_notices() -> Result<()> {
     in_lab(async |lab| {
         let Some(clock) = Clock::new(lab)? else {
-            common::testing::skipped("there is no libfaketime (Debian's package faketime)");
+            testing::skipped("there is no libfaketime (Debian's package faketime)");
             return Ok(());
         };
         let setting = Setting { clock: Some(clock.clone()), ..Setting::default() };

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use common::testing::certs::Certs;
 use e2e::agents::{Register, binary};
 use e2e::docker::Spec;
 use e2e::haproxy::Haproxy;
@@ -15,6 +14,7 @@ use e2e::http::Client;
 use e2e::process::Process;
 use e2e::scene::{PATIENCE, each_haproxy, loopback};
 use e2e::{Etcd, Lab, Result, free_port, wait};
+use testing::certs::Certs;
 
 const CONFIG: &str = include_str!("../../deploy/docker-proxy.cfg");
 

@@ -138,7 +138,7 @@ async fn make_room(client: &mut Client) -> Result<()> {
 #[test]
 fn a_full_etcd_goes_on_serving_what_it_has_lets_the_dead_go_and_says_so_once() -> Result<()> {
     in_lab(async |lab| {
-        let etcd = Etcd::start_with(&common::testing::etcd::binaries()[0], &["--quota-backend-bytes=1000000"]);
+        let etcd = Etcd::start_with(&testing::etcd::binaries()[0], &["--quota-backend-bytes=1000000"]);
         // The lease outlives register's restart on a busy machine.
         let ttl = TTL * 3;
         let register = vec!["--ttl".to_owned(), humantime::format_duration(ttl).to_string()];

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use common::testing::etcd::{ROOT_PASSWORD, binaries};
 use e2e::forwarder::{Forwarder, Way};
 use e2e::scene::loopback;
 use e2e::stage::{Setting, Stage, TTL};
 use e2e::{Etcd, Result, in_lab, wait};
+use testing::etcd::{ROOT_PASSWORD, binaries};
 
 /// A setting with these arguments for both agents.
 fn with(both: &[&str]) -> Setting {

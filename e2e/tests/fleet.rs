@@ -4,8 +4,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::testing::zookeeper::ZooKeeperServer;
-use common::zookeeper::{NodeKind, ZkPath, ZooKeeper, child};
 use e2e::agents::Agent;
 use e2e::haproxy::Haproxy;
 use e2e::scene::{PATIENCE, each_haproxy, loopback, routed};
@@ -13,6 +11,8 @@ use e2e::server::Server;
 use e2e::traffic::{Load, Plan};
 use e2e::{Context, Etcd, Lab, LabError, Result, free_port, wait};
 use serde_json::{Value, json};
+use testing::zookeeper::ZooKeeperServer;
+use zookeeper::{NodeKind, ZkPath, ZooKeeper, child};
 
 const PATH: &str = "/nerve/services/web";
 const NAMES: [&str; 3] = ["host-a", "host-b", "host-c"];

@@ -29,7 +29,7 @@ fn nothing() -> Vec<PathBuf> {
 }
 
 fn skipped() -> bool {
-    missing().inspect(|why| common::testing::skipped(why)).is_some()
+    missing().inspect(|why| testing::skipped(why)).is_some()
 }
 
 #[test]

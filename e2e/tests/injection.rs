@@ -6,7 +6,7 @@
 use std::fs;
 use std::process::Command;
 
-use common::admin::client::{StatusArgs, status};
+use agent::admin::client::{StatusArgs, status};
 use e2e::agents::{Discover, binary};
 use e2e::scene::{PATIENCE, each_haproxy, workers};
 use e2e::{Etcd, Result, free_port, wait};
@@ -133,7 +133,7 @@ fn nothing_that_a_registration_says_gets_out_of_its_place() -> Result<()> {
 /// What is shown in the page is text: it has no way to become anything else.
 #[test]
 fn the_page_puts_in_text_alone() {
-    let script = include_str!("../../common/src/admin/page.js");
+    let script = include_str!("../../common/agent/src/admin/page.js");
     for way in [
         "innerHTML",
         "outerHTML",
@@ -146,6 +146,6 @@ fn the_page_puts_in_text_alone() {
     ] {
         assert!(!script.contains(way), "{way}");
     }
-    let page = include_str!("../../common/src/admin/page.html");
+    let page = include_str!("../../common/agent/src/admin/page.html");
     assert!(!page.contains(" on") && !page.contains("javascript:"), "no handlers beside the script");
 }

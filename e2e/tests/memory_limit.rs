@@ -73,7 +73,7 @@ async fn starve(stage: &mut Stage, who: &str, group: &MemoryGroup, newest: &mut 
 fn agents_short_of_memory_live_or_are_killed_and_come_back_and_nobody_notices() -> Result<()> {
     in_lab(async |lab| {
         if let Err(why) = MemoryGroup::new(lab, "probe") {
-            common::testing::skipped(format!("no memory limits here: {why:?}"));
+            testing::skipped(format!("no memory limits here: {why:?}"));
             return Ok(());
         }
         let mut stage = Stage::start(lab, vec![Etcd::start()], &Setting::default()).await?;

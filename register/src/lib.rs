@@ -12,7 +12,7 @@
 //! | [`privileges`] | from root to nobody | yes |
 //! | [`status`], [`metrics`] | what is shown | no |
 //!
-//! When a candidate is ready and which containers drain is `common`'s part ([`common::containers`]).
+//! When a candidate is ready and which containers drain is `common`'s part ([`containers`]).
 //! The rule: what is written follows from what is known alone, so a restart writes nothing.
 
 pub mod address;

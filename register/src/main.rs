@@ -2,16 +2,16 @@
 
 use std::process::ExitCode;
 
+use agent::lifecycle::Exit;
+use agent::telemetry::init_logging;
 use clap::Parser as _;
-use common::containers::docker::Endpoint;
-use common::lifecycle::Exit;
-use common::telemetry::init_logging;
+use containers::docker::Endpoint;
 use register::cli::{Cli, Command, RunArgs};
 use register::commands::{Failure, check, exec, look, ls, operate, put, run};
 use register::privileges;
 
 fn main() -> ExitCode {
-    common::tls::install_provider();
+    agent::tls::install_provider();
     let cli = match Cli::try_parse_from(Cli::with_default_command(std::env::args_os())) {
         Ok(cli) => cli,
         Err(e) => {

@@ -1,8 +1,8 @@
 //! What `/metrics` shows.
 
-use common::containers::life::verdict::RowState;
-use common::containers::readiness::CheckMetrics;
-use common::telemetry::Tasks;
+use agent::telemetry::Tasks;
+use containers::life::verdict::RowState;
+use containers::readiness::CheckMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::admin::StatusSource;
-use common::clock::unix_ms;
-use common::containers::docker::Containers;
-use common::containers::life::verdict::RowState;
-use common::watch::{Inlet, Observation};
+use agent::admin::StatusSource;
+use agent::clock::unix_ms;
+use agent::watch::{Inlet, Observation};
+use containers::docker::Containers;
+use containers::life::verdict::RowState;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 

@@ -7,14 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::model::{Backend, Layout, NodeName, Port, Prefix, Status, ValueFormat};
-use common::store::etcd::EtcdStore;
-use common::store::{Change, Entry, Op, Store, WatchStream};
-use common::testing::etcd::{Etcd, binaries};
+use model::{Backend, Layout, NodeName, Port, Prefix, Status, ValueFormat};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use register::publish::report::PublishMetrics;
 use register::publish::{Form, Identity, Publication, PublishError, Publisher, PublisherSettings, Registrations};
+use registry::store::etcd::EtcdStore;
+use registry::store::{Change, Entry, Op, Store, WatchStream};
+use testing::etcd::{Etcd, binaries};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 fn registrations(host: &str, ids: impl IntoIterator<Item = u16>) -> Registrations {
     let one = |number: u16| {
-        let id: common::model::BackendId = format!("v{number}").parse().unwrap();
+        let id: model::BackendId = format!("v{number}").parse().unwrap();
         let backend = Backend::new(id.clone(), host.parse().unwrap(), Port::new(8000).unwrap());
         (("vic".parse().unwrap(), id), backend)
     };

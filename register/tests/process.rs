@@ -9,13 +9,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::store::etcd::EtcdStore;
-use common::store::{Change, Op, Position, Store, WatchStream};
-use common::testing::etcd::Etcd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use registry::store::etcd::EtcdStore;
+use registry::store::{Change, Op, Position, Store, WatchStream};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::etcd::Etcd;
 use tokio::time::{sleep, timeout};
 
 /// What `make images` builds: a small HTTP server that ends at SIGTERM.
@@ -39,7 +39,7 @@ struct Agent {
 
 impl Host {
     fn new(test: &str) -> Self {
-        common::tls::install_provider();
+        agent::tls::install_provider();
         let etcd = Etcd::start();
         let store = etcd.store();
         let name = format!("register-test-{test}-{}", std::process::id());

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::testing::etcd::Etcd;
 use etcd_client::{Client, GetOptions, Permission};
 use tempfile::TempDir;
+use testing::etcd::Etcd;
 use tokio::time::sleep;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ fn failed(output: &Output, words: &str) {
 
 #[tokio::test]
 async fn tls_and_a_role_that_is_confined_to_one_host_suffice() {
-    common::tls::install_provider();
+    agent::tls::install_provider();
     let host = Host { etcd: Etcd::start_tls(), dir: TempDir::new().unwrap() };
     let mut root = host.etcd.demand_users(&[("agent", "s3cret", confined("h1"))]).await;
 
@@ -125,7 +125,7 @@ async fn tls_and_a_role_that_is_confined_to_one_host_suffice() {
     let mut wrong = host.command(&["ls"]);
     failed(&wrong.env("ETCD_USER", "agent").env("ETCD_PASSWORD", "wrong").output().unwrap(), "uthentication failed");
     let other = TempDir::new().unwrap();
-    common::testing::certs::Certs::make(other.path());
+    testing::certs::Certs::make(other.path());
     let mut stranger = as_agent(&["ls"]);
     let output = stranger.env("ETCD_CA_FILE", Path::join(other.path(), "ca.pem")).output().unwrap();
     assert!(!output.status.success());

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::clock::since_1970;
-use common::files::{FileError, Replace, write_if_changed};
-use common::telemetry::Chain;
+use agent::clock::since_1970;
+use agent::files::{FileError, Replace, write_if_changed};
+use agent::telemetry::Chain;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;

@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::x509::{self, Facts};
-use common::files::beside;
+use agent::files::beside;
 
 /// The largest file read: no certificate with its chain and key comes near it.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -244,8 +244,8 @@ fn name(path: &Path, taken: &mut BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::testing::certs::self_signed;
     use std::time::Duration;
+    use testing::certs::self_signed;
 
     fn faults(loaded: &LoadedCertificates) -> Vec<String> {
         let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use common::model::HostPattern;
+use model::HostPattern;
 
 use super::Certificate;
 use crate::haproxy::api::ops::Op;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::admin::Listen;
+use agent::admin::access::AccessArgs;
 use clap::Args;
-use common::admin::Listen;
-use common::admin::access::AccessArgs;
 
 use super::Failure;
 use super::docker_ports::DockerPortsArgs;

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use common::debounce::Debounce;
-use common::model::ServiceMap;
-use common::watch::channel;
+use crate::debounce::Debounce;
+use agent::watch::channel;
 use futures_util::future::BoxFuture;
+use model::ServiceMap;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;

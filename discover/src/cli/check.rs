@@ -3,9 +3,9 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use agent::telemetry::Chain;
 use clap::Args;
-use common::model::ServiceMap;
-use common::telemetry::Chain;
+use model::ServiceMap;
 use tokio::time::Instant;
 
 use super::Failure;

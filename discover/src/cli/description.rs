@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::files::beside;
-use common::telemetry::Chain;
+use agent::files::beside;
+use agent::telemetry::Chain;
 use tracing::warn;
 
 use super::Failure;

@@ -6,10 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::lifecycle::Lifecycle;
+use agent::telemetry::Chain;
 use clap::{Args, ValueEnum};
-use common::containers::docker::{Docker, Endpoint, PublishedSource};
-use common::lifecycle::Lifecycle;
-use common::telemetry::Chain;
+use containers::docker::{Docker, Endpoint, PublishedSource};
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info};
 

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agent::config::files::read_object;
 use clap::Args;
-use common::config::files::read_object;
-use common::model::{HostPattern, Port};
+use model::{HostPattern, Port};
 
 use super::Failure;
 use crate::edge::EdgeSettings;

@@ -5,12 +5,12 @@ use std::process::ExitStatus;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::client::{Services, View};
+use crate::debounce::{Debounce, Trigger};
+use agent::environment;
+use agent::program::{Signals, exit_code, is_end, pass};
 use clap::Args;
-use common::client::{Services, View};
-use common::debounce::{Debounce, Trigger};
-use common::environment;
-use common::model::ServiceName;
-use common::program::{Signals, exit_code, is_end, pass};
+use model::ServiceName;
 use nix::sys::signal::Signal;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep_until};

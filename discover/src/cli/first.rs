@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use common::client::View;
-use common::model::ServiceMap;
-use common::registry::{GeneratorConfigs, Quarantined};
-use common::store::Key;
+use crate::client::View;
+use model::ServiceMap;
+use registry::store::Key;
+use registry::{GeneratorConfigs, Quarantined};
 use tokio::time::{Instant, timeout_at};
 
 use super::Failure;

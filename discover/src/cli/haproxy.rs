@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::admin::Listen;
-use common::clock;
-use common::files::beside;
-use common::model::Port;
+use agent::admin::Listen;
+use agent::clock;
+use agent::files::beside;
+use model::Port;
 use tracing::warn;
 
 use super::Failure;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use common::model::{Backend, ServiceName};
+use model::{Backend, ServiceName};
 use serde_json::{Value, json};
 
 use super::Failure;

@@ -27,10 +27,10 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use agent::admin::client::{StatusArgs, on_this_host, status};
+use agent::lifecycle::{Exit, Lifecycle};
+use agent::telemetry::{Chain, LogFormat, init_logging};
 use clap::{CommandFactory, Parser, Subcommand};
-use common::admin::client::{StatusArgs, on_this_host, status};
-use common::lifecycle::{Exit, Lifecycle};
-use common::telemetry::{Chain, LogFormat, init_logging};
 
 use crate::supervise::{self, SuperviseArgs};
 
@@ -123,7 +123,7 @@ pub async fn main(cli: Cli) -> u8 {
         eprintln!("discover: {}", Chain(&error));
         return Exit::Usage.code();
     }
-    common::environment::pass_on(&cli.pass_env);
+    agent::environment::pass_on(&cli.pass_env);
     let outcome = match cli.command {
         None => run::run(cli.run).await,
         Some(Command::Run(args)) => run::run(*args).await,

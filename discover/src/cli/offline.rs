@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use common::model::ServiceMap;
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
+use model::ServiceMap;
 use tokio::time::Instant;
 
 use super::Failure;

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use agent::admin::control;
 use clap::Args;
-use common::admin::control;
-use common::model::ServiceName;
+use model::ServiceName;
 use serde_json::json;
 
 use super::Failure;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agent::clock;
 use clap::{Args, ValueEnum};
-use common::clock;
-use common::model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
-use common::registry::GeneratorConfigs;
+use model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
+use registry::GeneratorConfigs;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -256,8 +256,8 @@ impl<'a> Offline<'a> {
 fn write_files(dir: &Path, files: &BTreeMap<PathBuf, String>) -> Result<(), Failure> {
     std::fs::create_dir_all(dir).map_err(Failure::runtime)?;
     for (name, text) in files {
-        let how = common::files::Replace::default();
-        common::files::replace(&dir.join(name), text.as_bytes(), how)
+        let how = agent::files::Replace::default();
+        agent::files::replace(&dir.join(name), text.as_bytes(), how)
             .map_err(|e| Failure::runtime(output::OutputError::Write(e)))?;
     }
     Ok(())
@@ -297,7 +297,7 @@ fn services(round: &Value) -> Result<ServiceMap, String> {
     Ok(services)
 }
 
-fn backend(service: &str, n: usize, value: &Value) -> Result<Arc<common::model::Backend>, String> {
+fn backend(service: &str, n: usize, value: &Value) -> Result<Arc<model::Backend>, String> {
     let at = |why: String| format!("{service}[{n}]: {why}");
     let id = match &value["id"] {
         Value::String(id) => id.clone(),

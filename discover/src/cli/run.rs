@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
-use common::config::files::stamps;
-use common::lifecycle::Lifecycle;
-use common::telemetry::Chain;
+use agent::config::files::stamps;
+use agent::lifecycle::Lifecycle;
+use agent::telemetry::Chain;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

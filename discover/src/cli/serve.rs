@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use common::admin::control::ControlServer;
-use common::admin::{AdminServer, Listen};
-use common::lifecycle::Lifecycle;
-use common::model::ServiceName;
-use common::sync::lock;
+use agent::admin::control::ControlServer;
+use agent::admin::{AdminServer, Listen};
+use agent::lifecycle::Lifecycle;
+use agent::sync::lock;
+use model::ServiceName;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ pub(super) async fn serve(assembly: &Assembly, registry: Registry, lifecycle: &m
 /// Answers a request over the control socket.
 fn release(guard: &Mutex<Guard>, request: &Value) -> Result<Value, String> {
     let service = request["release"].as_str().ok_or("unknown request: release is the only one")?;
-    let service: ServiceName = service.parse().map_err(|e: common::model::NameError| e.to_string())?;
+    let service: ServiceName = service.parse().map_err(|e: model::NameError| e.to_string())?;
     let released = lock(guard).release(&service);
     if released == 0 {
         return Err(format!("nothing is held for service {service}"));

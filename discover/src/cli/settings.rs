@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use common::model::{Mode, Port};
+use model::{Mode, Port};
 
 use super::Failure;
 use crate::generators::haproxy::file::settings::{HaproxySettings, ListenerShare, PortRanges};

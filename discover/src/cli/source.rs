@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::client::{Client, DockerWatcher, on_this_host};
+use agent::hostip;
 use clap::Args;
-use common::client::{Client, DockerWatcher, on_this_host};
-use common::containers::docker::{Docker, Endpoint, Options};
-use common::containers::readiness::ReadyMode;
-use common::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
-use common::hostip;
-use common::model::ServiceName;
-use common::registry::{Owned, Owners, RegistryWatcher};
-use common::store::etcd::{EtcdArgs, EtcdStore};
+use containers::docker::{Docker, Endpoint, Options};
+use containers::readiness::ReadyMode;
+use model::ServiceName;
+use model::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
+use registry::store::etcd::{EtcdArgs, EtcdStore};
+use registry::{Owned, Owners, RegistryWatcher};
 
 use super::Failure;
 use crate::reconcile::Source;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::client::Services;
-use common::model::{Backend, ServiceName};
+use crate::client::Services;
+use model::{Backend, ServiceName};
 
 /// Variables by name.
 pub(super) type Variables = BTreeMap<String, String>;
@@ -64,7 +64,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use common::model::{Pool, ServiceMap, Status};
+    use model::{Pool, ServiceMap, Status};
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::client::View;
 use clap::Args;
-use common::client::View;
-use common::model::ServiceName;
+use model::ServiceName;
 use tokio::time::{Instant, timeout_at};
 
 use super::Failure;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 
+use crate::client::Told;
 use clap::Args;
-use common::client::Told;
-use common::model::ServiceName;
-use common::store::Revision;
+use model::ServiceName;
+use registry::store::Revision;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 

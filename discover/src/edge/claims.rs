@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use common::model::{Mode, PathPrefix, Pool, Route, ServiceName, Transport};
+use model::{Mode, PathPrefix, Pool, Route, ServiceName, Transport};
 
 use super::settings::EdgeSettings;
 use super::{Place, Way};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use common::model::{HostPattern, PathPrefix, Route, ServiceName};
+use model::{HostPattern, PathPrefix, Route, ServiceName};
 
 use super::claims::{Claim, Origin};
 use super::settings::{EdgeSettings, Ownership};

@@ -1,4 +1,4 @@
-use common::model::{Backend, Mode, Pool, Routes};
+use model::{Backend, Mode, Pool, Routes};
 use proptest::prelude::*;
 
 use super::super::claims::{of_config, of_service};

@@ -22,7 +22,7 @@ pub use settings::EdgeSettings;
 
 use std::fmt;
 
-use common::model::{HostPattern, PathPrefix};
+use model::{HostPattern, PathPrefix};
 
 /// What of a client the edge looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

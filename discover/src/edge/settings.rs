@@ -6,11 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use common::model::{HostPattern, Pattern, Port, Route, ServiceName};
+use model::{HostPattern, Pattern, Port, Route, ServiceName};
 
 use super::Way;
 
-use common::files::beside;
+use agent::files::beside;
 
 /// What the operator decides about the edge.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::files::{FileError, Replace, replace};
-use common::model::{Backend, Pool, ServiceMap, ServiceName};
-use common::telemetry::Chain;
+use agent::files::{FileError, Replace, replace};
+use agent::telemetry::Chain;
+use model::{Backend, Pool, ServiceMap, ServiceName};
 use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;

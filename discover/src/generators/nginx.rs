@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::files::Replace;
-use common::model::{Backend, Pool, Status, Transport};
+use agent::files::Replace;
+use model::{Backend, Pool, Status, Transport};
 use tokio::time::Instant;
 
 use super::haproxy::file::synapse::order::Shuffle;

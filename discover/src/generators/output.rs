@@ -5,9 +5,9 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::environment;
-use common::files::{FileError, Replace, beside, replace, write_if_changed};
-use common::model::ServiceMap;
+use agent::environment;
+use agent::files::{FileError, Replace, beside, replace, write_if_changed};
+use model::ServiceMap;
 use tokio::time::timeout;
 
 use crate::haproxy::process::check::Group;

@@ -3,8 +3,8 @@
 //! Source: Prometheus' configuration reference, `<file_sd_config>`: a JSON array of `{targets, labels}`. A label there counts before
 //! Prometheus' own: `job` in one would put a target under another job's name. So no registration names such a label.
 
-use common::files::Replace;
-use common::model::Status;
+use agent::files::Replace;
+use model::Status;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::files::Replace;
-use common::model::{Mode, Pool};
+use agent::files::Replace;
+use model::{Mode, Pool};
 use serde_json::{Map, Value, json};
 use tera::{Context, Tera};
 use tokio::time::Instant;
@@ -147,7 +147,7 @@ fn context(desired: &Desired) -> Context {
 }
 
 fn backends(pool: &Pool) -> Vec<Value> {
-    let whole = |b: &common::model::Backend| {
+    let whole = |b: &model::Backend| {
         json!({
             "id": b.id.as_str(), "host": b.host.to_string(), "port": b.port.get(), "address": b.address(),
             "name": b.name.as_deref(), "weight": b.weight.map(|w| w.get()), "labels": &*b.labels,
@@ -161,7 +161,7 @@ fn backends(pool: &Pool) -> Vec<Value> {
 
 /// A registration's words in their normal form, so that a template that makes a haproxy.cfg writes no more than words; `None` for
 /// what is none.
-fn options(b: &common::model::Backend) -> Option<String> {
+fn options(b: &model::Backend) -> Option<String> {
     let filled =
         fill(b.haproxy_server_options.as_deref()?, &b.host.to_string(), &b.port.to_string(), b.id.as_str()).ok()?;
     options::parse(&filled, &Place::of_mode(b.mode.unwrap_or(Mode::Http))).ok().map(|read| read.to_string())

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::model::{Backend, Pool, ServiceMap, ServiceName};
+use model::{Backend, Pool, ServiceMap, ServiceName};
 use tracing::warn;
 
 use crate::addresses::AddressPolicy;

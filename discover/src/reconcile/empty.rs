@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use common::model::{Backend, Host, Pool, Port, ServiceMap, ServiceName, Status};
+use model::{Backend, Host, Pool, Port, ServiceMap, ServiceName, Status};
 
 use super::Desired;
 use crate::addresses::literal;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, BackendId, Host, InOrder, Pool, Port, ServiceMap, ServiceName, Status};
-use common::registry::DepartureCause;
+use model::{Backend, BackendId, Host, InOrder, Pool, Port, ServiceMap, ServiceName, Status};
+use registry::DepartureCause;
 use tokio::time::Instant;
 use tracing::{info, warn};
 

@@ -1,7 +1,7 @@
 //! What is held, for how long, and what ends it.
 
-use common::registry::Departure;
-use common::store::Revision;
+use registry::Departure;
+use registry::store::Revision;
 
 use super::*;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::model::{Pool, ServiceMap, ServiceName, Transport};
+use model::{Pool, ServiceMap, ServiceName, Transport};
 
 /// The most that is taken in of all sources together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Args)]

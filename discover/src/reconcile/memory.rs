@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
+use model::{Backend, BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;

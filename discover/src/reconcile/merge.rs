@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
-use common::model::{BackendId, Pool, ServiceMap, ServiceName};
-use common::registry::{Departure, GeneratorConfigs, Snapshot};
-use common::watch::{Inlet, Observation};
+use agent::watch::{Inlet, Observation};
+use model::{BackendId, Pool, ServiceMap, ServiceName};
+use registry::{Departure, GeneratorConfigs, Snapshot};
 
 /// One source of pools.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ fn join(mut pools: Vec<Arc<Pool>>) -> Arc<Pool> {
 
 #[cfg(test)]
 mod tests {
-    use common::watch::channel;
+    use agent::watch::channel;
 
     use super::*;
 

@@ -13,7 +13,7 @@ mod sections;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use common::model::{BackendId, ServiceMap, ServiceName};
+use model::{BackendId, ServiceMap, ServiceName};
 use tokio::time::Instant;
 
 use crate::synapse::types::Service;

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use common::model::{Backend, InOrder, Pool, Port, ServiceMap, ServiceName};
-use common::registry::GeneratorConfigs;
 use foldhash::fast::RandomState;
+use model::{Backend, InOrder, Pool, Port, ServiceMap, ServiceName};
+use registry::GeneratorConfigs;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tracing::warn;

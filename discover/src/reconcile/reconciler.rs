@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use common::model::ServiceMap;
-use common::sync::lock;
+use agent::sync::lock;
+use model::ServiceMap;
 use tokio::time::Instant;
 use tracing::warn;
 

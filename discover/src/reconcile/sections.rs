@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use common::model::ServiceName;
-use common::registry::GeneratorConfigs;
+use model::ServiceName;
+use registry::GeneratorConfigs;
 use tracing::{info, warn};
 
 use crate::edge::sections::is_reserved;

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use common::backoff::Backoff;
-use common::environment;
-use common::telemetry::Chain;
+use agent::backoff::Backoff;
+use agent::environment;
+use agent::telemetry::Chain;
 use nix::sys::signal::Signal;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::backoff::Backoff;
-use common::files::{self, FileError, Replace};
-use common::telemetry::Chain;
+use agent::backoff::Backoff;
+use agent::files::{self, FileError, Replace};
+use agent::telemetry::Chain;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use common::config::files::{conf_dir, read_object};
+use agent::config::files::{conf_dir, read_object};
 
 use super::keys::{ROOT, SERVICE};
 use super::reader::Reader;

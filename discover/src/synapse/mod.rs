@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`common::config`] | the way from a text to a regular value, which register has in common |
+//! | [`agent::config`] | the way from a text to a regular value, which register has in common |
 //! | `keys` | the table of every key: kind, default, origin, meaning, test |
 //! | `directives` | HAProxy directives that are no more, with their modern form |
 //! | `types` | the checked config |
@@ -17,7 +17,7 @@ mod reader;
 pub mod registration;
 pub mod types;
 
-pub use common::config::{ConfigError, Note, Report, check};
+pub use agent::config::{ConfigError, Note, Report, check};
 pub use load::{LoadedConfig, load};
 pub use reader::{edge, with_registry_sections};
 pub use types::Config;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::model::{Backend, BackendId, Decoded, Host, decode};
+use model::{Backend, BackendId, Decoded, Host, decode};
 use serde_json::{Map, Value};
 
 /// Reads a registration. `port` takes the place of a missing one. Its own fields are kept beside what they mean

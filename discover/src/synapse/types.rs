@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::model::ServiceName;
-use common::registry::Owners;
+use model::ServiceName;
+use registry::Owners;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 

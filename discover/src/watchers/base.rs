@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use common::registry::Snapshot;
-use common::watch::{Outlet, Watcher};
+use agent::watch::{Outlet, Watcher};
+use registry::Snapshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{BoxWatcher, Context, Fault, Method, MethodInput};

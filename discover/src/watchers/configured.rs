@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::model::ServiceName;
+use model::ServiceName;
 
 use super::method::AnyMethod;
 use super::{BoxWatcher, Context, Method, MethodInput};

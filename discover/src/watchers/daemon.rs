@@ -4,10 +4,10 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use common::backoff::{Backoff, Jitter};
-use common::containers::docker::{Containers, Docker, DockerSource, Endpoint, Event, Options};
-use common::sync::lock;
-use common::watch::{Inlet, Outlet, Watcher, channel};
+use agent::backoff::{Backoff, Jitter};
+use agent::sync::lock;
+use agent::watch::{Inlet, Outlet, Watcher, channel};
+use containers::docker::{Containers, Docker, DockerSource, Endpoint, Event, Options};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

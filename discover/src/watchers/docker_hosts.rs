@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::containers::docker::{Containers, Endpoint, Event, EventKind};
-use common::desired::{Container, ContainerId, Health, State};
-use common::model::Transport;
-use common::registry::Snapshot;
-use common::watch::{Inlet, Observation, Outlet, Watcher};
+use agent::watch::{Inlet, Observation, Outlet, Watcher};
+use containers::docker::{Containers, Endpoint, Event, EventKind};
+use model::Transport;
+use model::desired::{Container, ContainerId, Health, State};
+use registry::Snapshot;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast;

@@ -1,8 +1,8 @@
 //! `method: etcd`, of Synapse's forks: one service's registrations below a path, at any depth.
 
-use common::model::Prefix;
-use common::registry::RegistryWatcher;
-use common::store::etcd::{Endpoint, EtcdConfig, EtcdStore, parse_endpoints};
+use model::Prefix;
+use registry::RegistryWatcher;
+use registry::store::etcd::{Endpoint, EtcdConfig, EtcdStore, parse_endpoints};
 use serde::Deserialize;
 
 use super::{BoxWatcher, Context, Fault, Method, MethodInput};

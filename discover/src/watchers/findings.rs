@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use common::model::{Backend, BackendId, Pool, ServiceMap, ServiceName};
-use common::registry::{Departure, GeneratorConfigs};
-use common::store::Key;
+use model::{Backend, BackendId, Pool, ServiceMap, ServiceName};
+use registry::store::Key;
+use registry::{Departure, GeneratorConfigs};
 use serde_json::{Map, Value};
 
 use super::About;

@@ -5,11 +5,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, Host, Pool, Port, ServiceMap, ServiceName};
-use common::registry::Snapshot;
-use common::telemetry::Chain;
-use common::watch::{Inlet, Observation, Outlet, Watcher, channel};
+use agent::telemetry::Chain;
+use agent::watch::{Inlet, Observation, Outlet, Watcher, channel};
 use futures_util::future::BoxFuture;
+use model::{Backend, Host, Pool, Port, ServiceMap, ServiceName};
+use registry::Snapshot;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};

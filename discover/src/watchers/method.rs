@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use common::model::ServiceName;
-use common::registry::{Owners, Snapshot};
-use common::store::etcd::EtcdConfig;
-use common::watch::Inlet;
+use agent::watch::Inlet;
+use model::ServiceName;
+use registry::store::etcd::EtcdConfig;
+use registry::{Owners, Snapshot};
 use serde::de::DeserializeOwned;
 
 use super::BoxWatcher;

@@ -35,10 +35,10 @@ pub mod zookeeper;
 
 use std::error::Error;
 
-pub use common::client::docker;
-use common::registry::Snapshot;
-use common::watch::{Outlet, Watcher};
+pub use crate::client::docker;
+use agent::watch::{Outlet, Watcher};
 use futures_util::future::BoxFuture;
+use registry::Snapshot;
 use tokio_util::sync::CancellationToken;
 
 pub use configured::{Configured, ConfiguredError, configured};

@@ -7,11 +7,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backoff::{Backoff, Jitter};
-use common::registry::Snapshot;
-use common::telemetry::Chain;
-use common::watch::{Outlet, Watcher};
+use agent::backoff::{Backoff, Jitter};
+use agent::telemetry::Chain;
+use agent::watch::{Outlet, Watcher};
 use rand::RngExt;
+use registry::Snapshot;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -182,8 +182,8 @@ impl<P: Poll> Watcher<Snapshot> for Polled<P> {
 
 #[cfg(test)]
 mod tests {
-    use common::model::Pool;
-    use common::watch::{Inlet, channel};
+    use agent::watch::{Inlet, channel};
+    use model::Pool;
     use tokio::sync::mpsc;
 
     use super::*;

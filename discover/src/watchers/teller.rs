@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use common::model::{diff, replay};
-use common::registry::{Quarantined, Snapshot};
-use common::store::Revision;
-use common::watch::{Observation, Outlet};
+use agent::watch::{Observation, Outlet};
+use model::{diff, replay};
+use registry::store::Revision;
+use registry::{Quarantined, Snapshot};
 use tokio::time::Instant;
 use tracing::warn;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use common::model::Backend;
-use common::testing::etcd::Etcd;
 use etcd_client::{Certificate, Client, ConnectOptions, Error, EventType, Identity, TlsOptions};
+use model::Backend;
+use testing::etcd::Etcd;
 use tokio::time::timeout;
 
 use super::sni::{passing, shared};

@@ -21,8 +21,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::model::{Backend, Route, Routes};
 use discover::edge::EdgeSettings;
+use model::{Backend, Route, Routes};
 use support::free_port;
 use support::world::{World, backend};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

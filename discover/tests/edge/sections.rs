@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use common::model::Mode;
+use model::Mode;
 
 use super::echo::echo;
 use super::support::world::backend;

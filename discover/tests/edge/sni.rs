@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use common::model::{Backend, HostPattern, Mode, SniNames};
-use common::testing::certs::Certs;
 use discover::certificates::CertificateKeeper;
 use discover::edge::EdgeSettings;
 use discover::edge::settings::Owners;
 use discover::metrics::Metrics;
+use model::{Backend, HostPattern, Mode, SniNames};
 use prometheus_client::registry::Registry;
 use rustls::pki_types::ServerName;
+use testing::certs::Certs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use common::model::Backend;
 use discover::haproxy::words::bind::ListenOn;
+use model::Backend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -42,7 +42,7 @@ async fn no_registration_makes_haproxy_its_own_server_in_any_spelling() {
         });
         let http = HttpBackend::start("b0").await;
         let hosts = ["0.0.0.0", "127.0.0.1", "127.7.7.7", "::ffff:127.0.0.1", "localhost"];
-        let own_hosts = common::hostip::own_addresses().unwrap();
+        let own_hosts = agent::hostip::own_addresses().unwrap();
         let interface = own_hosts.iter().find(|ip| ip.is_ipv4() && !ip.is_loopback()).map(ToString::to_string);
         let hosts: Vec<&str> = hosts.into_iter().chain(interface.as_deref()).collect();
         let itself = |port: u16| hosts.iter().enumerate().map(move |(n, host)| at(&format!("s{n}"), host, port, own));

@@ -1,7 +1,7 @@
 //! Words of a registration that this HAProxy does not take: that backend alone is left out.
 
-use common::model::Backend;
 use discover::generators::haproxy::turn::status::HaproxyStatus;
+use model::Backend;
 
 use super::support::traffic::{HttpBackend, Load};
 use super::support::world::{World, backend, each};

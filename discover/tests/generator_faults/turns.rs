@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::model::{Backend, Mode};
 use discover::generators::haproxy::turn::slices::MOST;
+use model::{Backend, Mode};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::model::Backend;
+use model::Backend;
 use prometheus_client::encoding::text::encode;
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use common::model::Backend;
+use model::Backend;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 

@@ -1,8 +1,8 @@
 //! A registration's words on real HAProxies: what our grammar takes, each of them takes, or refuses with the line of that server.
 
-use common::model::Mode;
 use discover::haproxy::process::check::{self, CheckError};
 use discover::haproxy::words::options::{Place, parse};
+use model::Mode;
 
 use super::support::{Lab, making, programs};
 

@@ -38,7 +38,7 @@ pub fn making() -> Option<PathBuf> {
     let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/lab/bin/haproxy-3.4");
     let program = std::env::var_os("HAPROXY_BIN").map_or(lab, PathBuf::from);
     if !program.is_file() || version(&program).branch() < (3, 4) {
-        common::testing::skipped(
+        testing::skipped(
             "there is no HAProxy 3.4 (deploy/lab-binaries.sh takes it from Debian's experimental packages)",
         );
         return None;

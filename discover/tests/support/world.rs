@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, Mode, Pool, ServiceMap, Status};
 use discover::addresses::AddressPolicy;
 use discover::generators::haproxy::Haproxy;
 use discover::generators::haproxy::file::layout::Layout;
@@ -23,6 +22,7 @@ use discover::haproxy::process::launch::Launch;
 use discover::haproxy::process::pace::ReloadPace;
 use discover::haproxy::words::bind::ListenOn;
 use discover::reconcile::Desired;
+use model::{Backend, Mode, Pool, ServiceMap, Status};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
@@ -130,7 +130,7 @@ impl World {
         let began = Instant::now();
         self.haproxy.prepare(&self.desired).await;
         let plan = self.haproxy.plan(&self.desired, Instant::now());
-        let outcome = self.haproxy.apply(plan).await.map_err(|e| common::telemetry::Chain(&e).to_string());
+        let outcome = self.haproxy.apply(plan).await.map_err(|e| agent::telemetry::Chain(&e).to_string());
         self.turns.push(began.elapsed());
         outcome
     }

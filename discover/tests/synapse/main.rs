@@ -19,8 +19,7 @@ mod table;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::model::ServiceMap;
-use common::registry::GeneratorConfigs;
+use ::registry::GeneratorConfigs;
 use discover::addresses::AddressArgs;
 use discover::generators::haproxy::file::synapse::SynapseComposer;
 use discover::generators::haproxy::file::synapse::state::State;
@@ -28,6 +27,7 @@ use discover::reconcile::{Desired, Policies};
 use discover::synapse::load::load_with;
 use discover::synapse::types::Service;
 use discover::synapse::{Config, ConfigError, LoadedConfig};
+use model::ServiceMap;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

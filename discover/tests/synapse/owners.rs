@@ -18,7 +18,7 @@ fn owners_are_read_and_only_their_nodes_registrations_count() {
     assert!(allowed("pay-web", Some("a")) && allowed("pay-web", Some("b")) && allowed("s", Some("c")));
     assert!(!allowed("pay-web", Some("c")) && !allowed("pay-web", None) && !allowed("s", Some("a")));
     assert!(allowed("other", Some("x")) && allowed("other", None));
-    assert!(owned(json!({}), json!({"method": "base"})).unwrap().config.owners == common::registry::Owners::default());
+    assert!(owned(json!({}), json!({"method": "base"})).unwrap().config.owners == ::registry::Owners::default());
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use common::config::schema::{json_schema, reference};
+use agent::config::schema::{json_schema, reference};
 use discover::synapse::keys::{Key, Kind, ROOT};
 
 fn all_keys(keys: &'static [Key], out: &mut Vec<&'static Key>) {

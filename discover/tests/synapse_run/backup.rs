@@ -1,6 +1,6 @@
 //! EC2 instances with a second port for when the first one is dead, as the clay.io fork has it.
 
-use common::testing::aws::AwsApi;
+use testing::aws::AwsApi;
 
 use super::support::traffic::HttpBackend;
 use super::*;

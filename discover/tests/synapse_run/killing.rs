@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use common::store::etcd::EtcdStore;
-use common::testing::aws::AwsApi;
-use common::testing::dns::{DnsServer, Manner};
-use common::testing::docker_api::{DockerApi, running};
-use common::testing::marathon::{Marathon, task};
-use common::testing::zookeeper::ZooKeeperServer;
-use common::zookeeper::NodeKind;
+use registry::store::etcd::EtcdStore;
+use testing::aws::AwsApi;
+use testing::dns::{DnsServer, Manner};
+use testing::docker_api::{DockerApi, running};
+use testing::marathon::{Marathon, task};
+use testing::zookeeper::ZooKeeperServer;
+use zookeeper::NodeKind;
 
 use super::support::traffic::{HttpBackend, Load};
 use super::*;

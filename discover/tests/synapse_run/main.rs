@@ -20,14 +20,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::store::Store;
-use common::store::etcd::EtcdStore;
-use common::testing::etcd::Etcd;
-use common::testing::free_port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use registry::store::Store;
+use registry::store::etcd::EtcdStore;
 use serde_json::{Value, json};
 use support::{eventually, get, http_server, making, programs, version};
+use testing::etcd::Etcd;
+use testing::free_port;
 
 struct World {
     dir: tempfile::TempDir,

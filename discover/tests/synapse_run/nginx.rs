@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::model::ServiceMap;
 use discover::generators::Generator;
 use discover::generators::nginx::Nginx;
 use discover::generators::output::OutputError;
 use discover::reconcile::{Desired, Policies};
 use discover::synapse::load::load_with;
 use discover::synapse::registration;
+use model::ServiceMap;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};

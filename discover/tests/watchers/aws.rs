@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::testing::aws::{AwsApi, page};
-use common::testing::free_port;
-use common::testing::gate::{Gate, Way};
-use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
+use testing::aws::{AwsApi, page};
+use testing::free_port;
+use testing::gate::{Gate, Way};
+use testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
 
 use super::*;
 
@@ -47,7 +47,7 @@ impl Moto {
         let kind = if service == "s3" { "text/plain" } else { "application/x-www-form-urlencoded" };
         let region = if service == "s3" { "us-east-1" } else { "eu-west-1" }; // a bucket's region needs no naming there
         let scope = format!("Credential=test/20260101/{region}/{service}/aws4_request");
-        let client = common::testing::http_once(
+        let client = testing::http_once(
             self.port,
             &format!(
                 "{method} /{path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAuthorization: AWS4-HMAC-SHA256 {scope}, \

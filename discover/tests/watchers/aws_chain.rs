@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
-use common::testing::aws::{Asked, AwsApi};
+use testing::aws::{Asked, AwsApi};
 
 use super::*;
 

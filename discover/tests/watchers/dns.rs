@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use common::testing::dns::{DnsServer, Manner};
-use common::testing::watch_contract::{Breakage, Rig, keeps_the_contract};
 use discover::watchers::dns::{Dns, DnsSource, Resolver, Resolving};
 use discover::watchers::file::{File, FileSource};
 use discover::watchers::poll::{Pace, Polled};
 use discover::watchers::{About, Method, MethodInput};
+use testing::dns::{DnsServer, Manner};
+use testing::watch_contract::{Breakage, Rig, keeps_the_contract};
 use tokio::time::Instant;
 
 use super::*;

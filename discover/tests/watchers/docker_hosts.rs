@@ -1,9 +1,9 @@
 //! `method: docker`: containers on any number of hosts, over scripted daemons.
 
-use common::model::Status;
-use common::testing::certs::Certs;
-use common::testing::docker_api::{DockerApi, event, running};
-use common::testing::watch_contract::keeps_the_contract;
+use model::Status;
+use testing::certs::Certs;
+use testing::docker_api::{DockerApi, event, running};
+use testing::watch_contract::keeps_the_contract;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
@@ -206,7 +206,7 @@ fn cert_path(certs: &Certs, authority: &Certs) -> tempfile::TempDir {
 
 #[tokio::test]
 async fn docker_hosts_speak_tls_with_certificates() {
-    common::tls::install_provider();
+    agent::tls::install_provider();
     let made = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [certs, strangers] = made.each_ref().map(|dir| Certs::make(dir.path()));
     let api = DockerApi::start();

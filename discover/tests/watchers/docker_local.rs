@@ -5,15 +5,15 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::containers::docker::{Docker, Endpoint, Options};
-use common::containers::readiness::ReadyMode;
-use common::desired::Settings;
-use common::model::Status;
-use common::registry::Snapshot;
-use common::testing::docker_api::{DockerApi, event, id, running};
-use common::testing::watch_contract::{keeps_the_contract, pools};
+use containers::docker::{Docker, Endpoint, Options};
+use containers::readiness::ReadyMode;
 use discover::watchers::docker::{DockerWatcher, on_this_host};
+use model::Status;
+use model::desired::Settings;
+use registry::Snapshot;
 use serde_json::{Value, json};
+use testing::docker_api::{DockerApi, event, id, running};
+use testing::watch_contract::{keeps_the_contract, pools};
 
 use tokio::time::timeout;
 

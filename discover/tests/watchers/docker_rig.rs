@@ -1,7 +1,7 @@
 //! Containers of a scripted daemon as the contract's suite wants them, whichever watcher reads them.
 
-use common::testing::docker_api::{DockerApi, event, running};
-use common::testing::watch_contract::{Breakage, Order, Rig};
+use testing::docker_api::{DockerApi, event, running};
+use testing::watch_contract::{Breakage, Order, Rig};
 
 use super::*;
 

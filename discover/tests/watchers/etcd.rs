@@ -1,11 +1,11 @@
 //! `method: etcd`, of Synapse's forks, over a real etcd behind a gate.
 
-use common::store::etcd::{EtcdConfig, EtcdStore, Timeouts};
-use common::store::{Key, Op, Store};
-use common::testing::etcd::Etcd;
-use common::testing::gate::{Gate, Way};
-use common::testing::watch_contract::{Breakage, Rig, keeps_the_contract};
+use registry::store::etcd::{EtcdConfig, EtcdStore, Timeouts};
+use registry::store::{Key, Op, Store};
 use serde_json::json;
+use testing::etcd::Etcd;
+use testing::gate::{Gate, Way};
+use testing::watch_contract::{Breakage, Rig, keeps_the_contract};
 
 use super::*;
 

@@ -5,12 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
 use discover::watchers::About;
 use discover::watchers::file::{File, FileSource};
 use discover::watchers::poll::{Pace, Polled};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
 use tokio::time::Instant;
 
 use super::*;

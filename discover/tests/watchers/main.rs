@@ -19,13 +19,13 @@ mod zookeeper;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::registry::Snapshot;
-use common::testing::watch_contract::{History, pools};
-use common::watch::{Inlet, Observation, Outlet, Watcher, channel};
+use agent::watch::{Inlet, Observation, Outlet, Watcher, channel};
 use discover::synapse::types::Service;
 use discover::watchers::{BoxWatcher, Configured, Context, configured};
+use registry::Snapshot;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use testing::watch_contract::{History, pools};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -89,7 +89,7 @@ fn left_out(snapshot: &Snapshot) -> Vec<String> {
 
 /// etcd is nowhere: only tests of other methods use this.
 fn context() -> Context {
-    Context::new(common::store::etcd::EtcdConfig::new(Vec::new()))
+    Context::new(registry::store::etcd::EtcdConfig::new(Vec::new()))
 }
 
 fn services(service: Value) -> Result<Vec<Arc<Service>>, String> {

@@ -1,8 +1,8 @@
 //! `method: marathon`, against a server of the tests' own that answers as Marathon's API is documented.
 
-use common::testing::gate::{Gate, Way};
-use common::testing::marathon::{Marathon, task};
-use common::testing::watch_contract::{Breakage, Rig, keeps_the_contract};
+use testing::gate::{Gate, Way};
+use testing::marathon::{Marathon, task};
+use testing::watch_contract::{Breakage, Rig, keeps_the_contract};
 use tokio::time::Instant;
 
 use super::*;

@@ -1,7 +1,7 @@
 //! The contract's suite over `multi` with each of its resolvers.
 
-use common::testing::aws::AwsApi;
-use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
+use testing::aws::AwsApi;
+use testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
 
 use super::multi::Files;
 use super::*;

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use common::desired::{Container, ContainerMap, Settings, decide};
-use common::model::{Backend, BackendId, Decoded, ValueFormat, decode, encode};
 use discover::generators::haproxy::file::synapse::SynapseComposer;
+use model::desired::{Container, ContainerMap, Settings, decide};
+use model::{Backend, BackendId, Decoded, ValueFormat, decode, encode};
 use serde_json::{Map, Value, json};
 
 /// A running container whose labels and variables are the lines of `text`: `key=value`, and `$KEY=value` for a variable.
@@ -35,7 +35,7 @@ pub fn labels(text: &str) {
 
 /// A daemon's answer about one container: it harms no other, and what is published can be read back.
 pub fn docker(json: &[u8]) {
-    let Ok(bad) = common::containers::docker::parse_container(json) else { return };
+    let Ok(bad) = containers::docker::parse_container(json) else { return };
     let good = good();
     let settings = Settings { host_ip: Some([10, 0, 0, 5].into()), ..Settings::default() };
     let alone = decide(&map([good.clone()]), &settings);
@@ -110,7 +110,7 @@ fn good() -> Container {
             "Networks": {"bridge": {"IPAddress": "172.17.0.3", "GlobalIPv6Address": ""}},
         },
     });
-    common::containers::docker::parse_container(body.to_string().as_bytes()).unwrap()
+    containers::docker::parse_container(body.to_string().as_bytes()).unwrap()
 }
 
 fn map(containers: impl IntoIterator<Item = Container>) -> ContainerMap {

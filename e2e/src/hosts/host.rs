@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::testing::etcd::Site;
+use testing::etcd::Site;
 
 use super::run;
 use crate::process::Process;

@@ -4,7 +4,6 @@ mod socket;
 
 use std::path::Path;
 
-use common::testing::certs::self_signed;
 use e2e::agents::{Agent, Discover, Register};
 use e2e::browser::{Browser, PATIENCE, missing};
 use e2e::docker::Spec;
@@ -13,6 +12,7 @@ use e2e::scene::{free_ports, loopback};
 use e2e::server::Server;
 use e2e::{Context, Etcd, Lab, Result, haproxy, in_lab, wait};
 use serde_json::{Value, json};
+use testing::certs::self_signed;
 
 /// A directory for pictures of what the browser saw, if somebody wants them.
 const SHOTS: &str = "E2E_SCREENSHOTS";
@@ -29,7 +29,7 @@ struct Visit {
 #[test]
 fn a_browser_finds_cookies_redirects_sockets_and_pages_as_they_should_be() -> Result<()> {
     if let Some(why) = missing() {
-        common::testing::skipped(why);
+        testing::skipped(why);
         return Ok(());
     }
     in_lab(async |lab| {

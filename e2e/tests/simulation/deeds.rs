@@ -1,9 +1,9 @@
 //! What happens in a history: ordinary life, faults, and their ends.
 
-use common::containers::docker::EventKind;
-use common::store::fake::Cut;
-use common::store::{Fault, Op, Operation, Store as _};
+use containers::docker::EventKind;
 use e2e::random::Random;
+use registry::store::{Fault, Op, Operation, Store as _};
+use testing::fake::Cut;
 use tokio::time::{Duration, Instant};
 
 use super::host::Unit;

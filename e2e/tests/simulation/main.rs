@@ -44,7 +44,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn no_history_breaks_a_promise() -> Result<()> {
     if let Some(seed) = number("SIM_SEED") {
-        common::telemetry::init_logging(common::telemetry::LogFormat::Text, "off").during("starting the log")?;
+        agent::telemetry::init_logging(agent::telemetry::LogFormat::Text, "off").during("starting the log")?;
         return history(seed, true);
     }
     let (first, count) = (number("SIM_FIRST").unwrap_or(1), number("SIM_COUNT").unwrap_or(HISTORIES));
@@ -72,7 +72,7 @@ fn no_history_breaks_a_promise() -> Result<()> {
 
 /// Lives through one history.
 fn history(seed: u64, aloud: bool) -> Result<()> {
-    common::backoff::seed_this_thread(seed);
+    agent::backoff::seed_this_thread(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.during("starting tokio")?.block_on(async {
         let mut random = Random::new(seed);

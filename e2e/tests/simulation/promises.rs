@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use common::model::Status;
-use common::store::{Revision, Store as _};
 use e2e::{LabError, Result};
+use model::Status;
+use registry::store::{Revision, Store as _};
 use tokio::time::{Duration, Instant};
 
 use super::client::Routed;
@@ -40,7 +40,7 @@ impl World {
     }
 
     fn registered(&self) -> BTreeSet<String> {
-        let id = |e: common::store::Entry| e.key.rsplit('/').next().unwrap_or_default().to_owned();
+        let id = |e: registry::store::Entry| e.key.rsplit('/').next().unwrap_or_default().to_owned();
         self.store.entries("/backends/").into_iter().map(id).filter(|id| !id.starts_with("junk")).collect()
     }
 

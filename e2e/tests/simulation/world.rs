@@ -1,8 +1,8 @@
 //! All of it: the registry, the hosts, the clients, and what is true.
 
-use common::model::ServiceName;
-use common::store::fake::{FakeStore, Snapshot};
 use e2e::random::Random;
+use model::ServiceName;
+use testing::fake::{FakeStore, Snapshot};
 use tokio::time::{Duration, Instant};
 
 use super::client::Client;
@@ -94,7 +94,7 @@ impl World {
     pub fn end(&mut self, unit: usize) {
         self.change(unit, |u| u.alive = false);
         let unit = &self.units[unit];
-        self.hosts[unit.host].event(common::containers::docker::EventKind::Die, unit);
+        self.hosts[unit.host].event(containers::docker::EventKind::Die, unit);
     }
 
     /// Ends every fault.

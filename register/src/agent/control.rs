@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::desired::{ContainerId, Decision};
+use model::desired::{ContainerId, Decision};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::containers::life::drain::Cause;
-use common::containers::life::verdict::DRAIN_BY;
-use common::model::{BackendId, Decoded, ParsedKey, Prefix, ServiceName, Status, decode};
-use common::store::Entry;
+use containers::life::drain::Cause;
+use containers::life::verdict::DRAIN_BY;
+use model::{BackendId, Decoded, ParsedKey, Prefix, ServiceName, Status, decode};
+use registry::store::Entry;
 
 use crate::publish::Registrations;
 
@@ -47,7 +47,7 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use common::store::{LeaseId, Revision};
+    use registry::store::{LeaseId, Revision};
 
     use super::*;
 

@@ -15,12 +15,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::containers::docker::{Containers, Docker, Event};
-use common::containers::life::keeper::{Keeper, News};
-use common::containers::readiness::{CheckTarget, Readiness, ReadyMode};
-use common::desired::{Candidate, ContainerId, Settings};
-use common::model::{BackendId, Prefix, ServiceName, Status};
-use common::watch::{Inlet, Observation, replace};
+use agent::watch::{Inlet, Observation, replace};
+use containers::docker::{Containers, Docker, Event};
+use containers::life::keeper::{Keeper, News};
+use containers::readiness::{CheckTarget, Readiness, ReadyMode};
+use model::desired::{Candidate, ContainerId, Settings};
+use model::{BackendId, Prefix, ServiceName, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;

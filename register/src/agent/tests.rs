@@ -5,14 +5,14 @@ mod policies;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use common::containers::docker::EventKind;
-use common::containers::life::verdict::RowState;
-use common::desired::{Container, Health, State};
-use common::model::{Layout, NodeName, Status, ValueFormat};
-use common::store::fake::FakeStore;
-use common::testing::containers::running as container;
-use common::watch::{Outlet, channel};
+use agent::watch::{Outlet, channel};
+use containers::docker::EventKind;
+use containers::life::verdict::RowState;
+use model::desired::{Container, Health, State};
+use model::{Layout, NodeName, Status, ValueFormat};
 use serde_json::Value;
+use testing::containers::running as container;
+use testing::fake::FakeStore;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -120,7 +120,7 @@ impl Lab {
 }
 
 fn statuses(store: &FakeStore) -> BTreeMap<String, String> {
-    let status = |e: common::store::Entry| {
+    let status = |e: registry::store::Entry| {
         let value: Value = serde_json::from_slice(&e.value).unwrap();
         (value["id"].as_str().unwrap().to_owned(), value["status"].as_str().unwrap().to_owned())
     };

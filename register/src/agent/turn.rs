@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::containers::life::verdict::{Judged, RowState};
-use common::containers::readiness::CheckState;
-use common::desired::Decision;
-use common::store::Key;
+use containers::life::verdict::{Judged, RowState};
+use containers::readiness::CheckState;
+use model::desired::Decision;
+use registry::store::Key;
 use serde::Serialize;
 
 use crate::publish::{Refusal, Registrations};

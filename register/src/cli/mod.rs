@@ -11,16 +11,16 @@ mod own;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::admin::Listen;
+use agent::admin::access::AccessArgs;
+use agent::admin::client::StatusArgs;
+use agent::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::admin::Listen;
-use common::admin::access::AccessArgs;
-use common::admin::client::StatusArgs;
-use common::desired::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom};
-use common::model::{Layout, NodeName, ValueFormat};
-use common::store::etcd::EtcdArgs;
-use common::telemetry::LogFormat;
+use model::desired::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom};
+use model::{Layout, NodeName, ValueFormat};
+use registry::store::etcd::EtcdArgs;
 
-use common::containers::readiness::{CheckTarget, ReadyMode};
+use containers::readiness::{CheckTarget, ReadyMode};
 
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 

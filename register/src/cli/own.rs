@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use common::model::{Host, HostPattern, Mode, NodeName, PathPrefix, Port, Route, RouteError, ServiceName, Weight};
-use common::store::etcd::EtcdArgs;
+use model::{Host, HostPattern, Mode, NodeName, PathPrefix, Port, Route, RouteError, ServiceName, Weight};
+use registry::store::etcd::EtcdArgs;
 
 use super::{FormArgs, duration};
 

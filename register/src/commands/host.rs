@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use common::backoff::Backoff;
-use common::containers::docker::{Docker, Info};
-use common::hostip;
-use common::model::NodeName;
-use common::store::etcd::EtcdConfig;
-use common::telemetry::Chain;
+use agent::backoff::Backoff;
+use agent::hostip;
+use agent::telemetry::Chain;
+use containers::docker::{Docker, Info};
+use model::NodeName;
+use registry::store::etcd::EtcdConfig;
 use tokio::time::sleep;
 use tracing::warn;
 

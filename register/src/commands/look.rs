@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::containers::checks::{AnyCheck, Check, Outcome, TcpCheck};
-use common::containers::docker::{Docker, Endpoint, Scope};
-use common::containers::readiness::Why;
-use common::desired::{Candidate, CheckSpec, ContainerId, ContainerMap, Decision, Settings, State, decide};
-use common::hostip;
-use common::model::{NodeName, Port, Transport};
-use common::telemetry::Chain;
+use agent::hostip;
+use agent::telemetry::Chain;
+use containers::checks::{AnyCheck, Check, Outcome, TcpCheck};
+use containers::docker::{Docker, Endpoint, Scope};
+use containers::readiness::Why;
+use model::desired::{Candidate, CheckSpec, ContainerId, ContainerMap, Decision, Settings, State, decide};
+use model::{NodeName, Port, Transport};
 use serde_json::{Map, Value, json};
 
 use super::{Failure, print};
@@ -115,8 +115,8 @@ pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
 
 fn reason(decision: &Decision) -> Option<String> {
     match &decision.outcome {
-        common::desired::Outcome::Skip(skip) => Some(skip.to_string()),
-        common::desired::Outcome::Register(_) => None,
+        model::desired::Outcome::Skip(skip) => Some(skip.to_string()),
+        model::desired::Outcome::Register(_) => None,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use common::registry::{Snapshot, Table};
-use common::store::Store;
-use common::store::etcd::EtcdStore;
+use registry::store::Store;
+use registry::store::etcd::EtcdStore;
+use registry::{Snapshot, Table};
 use serde_json::{Map, Value, json};
 
 use super::{Failure, print};
@@ -63,7 +63,7 @@ fn table(snapshot: &Snapshot) -> String {
 
 #[cfg(test)]
 mod tests {
-    use common::store::fake::FakeStore;
+    use testing::fake::FakeStore;
 
     use super::*;
 

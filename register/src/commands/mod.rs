@@ -13,7 +13,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
 
-use common::lifecycle::Exit;
+use agent::lifecycle::Exit;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        common::telemetry::Chain(&*self.error).fmt(f)
+        agent::telemetry::Chain(&*self.error).fmt(f)
     }
 }
 

@@ -1,8 +1,8 @@
 //! `register drain`, `undrain`, `status`, `completions`: what speaks to the running agent, or to nobody.
 
+use agent::admin::client::{self, StatusArgs, StatusError};
+use agent::admin::control;
 use clap::CommandFactory as _;
-use common::admin::client::{self, StatusArgs, StatusError};
-use common::admin::control;
 
 use super::{Failure, print};
 use crate::agent::control::{Whom, encode};

@@ -1,8 +1,8 @@
 //! `register put`: one registration, with a lease of its own, for as long as the command runs and its check passes.
 
-use common::lifecycle::Lifecycle;
-use common::model::{Host, Port, Status};
-use common::store::etcd::EtcdStore;
+use agent::lifecycle::Lifecycle;
+use model::{Host, Port, Status};
+use registry::store::etcd::EtcdStore;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -63,7 +63,7 @@ pub async fn put(args: &PutArgs) -> Result<(), Failure> {
 pub(super) fn address(text: &str) -> Result<(Host, Port), Failure> {
     let wrong = |why: String| Failure::usage(format!("{text:?} is not HOST:PORT: {why}"));
     let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing".into()))?;
-    let host: Host = host.parse().map_err(|e: common::model::HostError| wrong(e.to_string()))?;
+    let host: Host = host.parse().map_err(|e: model::HostError| wrong(e.to_string()))?;
     let port: Port = port.parse().map_err(|_| wrong(format!("port {port:?} is not between 1 and 65535")))?;
     Ok((host, port))
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use common::desired::{CheckKind, HttpCheck};
-use common::model::{Host, Port};
+use model::desired::{CheckKind, HttpCheck};
+use model::{Host, Port};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::{CheckArgs, TryWhat};

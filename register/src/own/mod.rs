@@ -7,13 +7,13 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{
+use agent::telemetry::Chain;
+use model::{
     Backend, BackendId, Host, Mode, NodeName, Port, Routes, ServiceName, SniNames, Status, ValueFormat, encode,
 };
-use common::store::{
+use registry::store::{
     Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, Op, Position, Revision, Store, StoreError, WatchStream,
 };
-use common::telemetry::Chain;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
@@ -332,7 +332,7 @@ pub async fn leave<S: Store>(store: &S, own: &Registration, lease: LeaseId) -> R
 
 #[cfg(test)]
 mod tests {
-    use common::store::fake::FakeStore;
+    use testing::fake::FakeStore;
     use tokio::time::timeout;
 
     use super::*;

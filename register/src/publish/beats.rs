@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use common::store::{KeepAlive, LeaseId, Store, StoreError};
+use registry::store::{KeepAlive, LeaseId, Store, StoreError};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::report::Reporter;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::store::Key;
+use registry::store::Key;
 use tokio::time::Instant;
 
 /// How often a key is written again without a pause.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use common::model::{BackendId, Prefix, ServiceName};
-use common::store::{LeaseId, Store};
+use model::{BackendId, Prefix, ServiceName};
+use registry::store::{LeaseId, Store};
 
 /// A registration that is not published, since its key belongs to somebody else.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use common::store::{Compare, Entry, Key, LeaseId, Op, Revision, Value};
+use registry::store::{Compare, Entry, Key, LeaseId, Op, Revision, Value};
 
 use super::plan::{Keys, is_shared};
 

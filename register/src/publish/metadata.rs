@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use common::store::{Compare, Key, LeaseId, Op, Store, StoreError, Value};
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
+use registry::store::{Compare, Key, LeaseId, Op, Store, StoreError, Value};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::store::{Key, Revision, Value as Bytes};
+use registry::store::{Key, Revision, Value as Bytes};
 use serde_json::{Map, Value};
 
 use super::plan::Keys;

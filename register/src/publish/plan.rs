@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::model::{Backend, BackendId, Layout, NodeName, Prefix, ServiceName, Status, ValueFormat, encode};
-use common::store::{Key, LeaseId, Op, Value};
+use model::{Backend, BackendId, Layout, NodeName, Prefix, ServiceName, Status, ValueFormat, encode};
+use registry::store::{Key, LeaseId, Op, Value};
 
 use super::numbers::{draining, is_numbered};
 
@@ -84,7 +84,7 @@ pub fn withdrawals(plan: &[Op]) -> Vec<Op> {
 
 #[cfg(test)]
 mod tests {
-    use common::model::Port;
+    use model::Port;
     use proptest::prelude::*;
 
     use super::*;

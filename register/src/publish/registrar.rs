@@ -6,8 +6,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::numbers::is_numbered;
-use common::model::{NodeName, Prefix};
-use common::store::{
+use model::{NodeName, Prefix};
+use registry::store::{
     Change, Compare, Entry, Fault, KeepAlive, Key, LeaseId, Op, Operation, Position, Revision, Store, StoreError,
     WatchStream,
 };
@@ -313,7 +313,7 @@ impl<S: Store> Registrar<S> {
                 Err(e) => e,
             };
             if fault.needs_list() {
-                warn!(error = %common::telemetry::Chain(&fault), "The registry's past changed; claiming again.");
+                warn!(error = %agent::telemetry::Chain(&fault), "The registry's past changed; claiming again.");
                 return End::Lost("the registry's past changed");
             }
             sleep(away(&fault)).await;

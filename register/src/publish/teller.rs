@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{BackendId, ServiceName};
-use common::store::{Key, LeaseId, Store};
+use model::{BackendId, ServiceName};
+use registry::store::{Key, LeaseId, Store};
 use tracing::warn;
 
 use super::holders::{Holders, Refusal};

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backoff::Backoff;
-use common::store::{
+use agent::backoff::Backoff;
+use agent::telemetry::Chain;
+use agent::trouble::{News, Trouble};
+use registry::store::{
     Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store, StoreError,
     TxnOutcome, Value, WatchStream, chunks,
 };
-use common::telemetry::Chain;
-use common::trouble::{News, Trouble};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{info, warn};

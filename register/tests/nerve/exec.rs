@@ -4,7 +4,7 @@ use super::*;
 
 /// `<key> <status> <address>` of every backend of `web`.
 async fn backends(host: &Host) -> Vec<String> {
-    let one = |e: common::store::Entry| {
+    let one = |e: registry::store::Entry| {
         let value: Value = serde_json::from_slice(&e.value).unwrap();
         format!("{} {} {}", e.key, value["status"].as_str().unwrap(), value["host"].as_str().unwrap())
     };
@@ -79,7 +79,7 @@ async fn exec_takes_a_url_starts_again_when_asked_and_needs_no_registry_to_run()
     assert!(matches!(code, Some(3 | 143)), "{code:?}: it ended by itself, or by the signal");
 
     // Nobody answers at this port: the program runs all the same, and its status is passed on.
-    let nobody = format!("127.0.0.1:{}", common::testing::free_port());
+    let nobody = format!("127.0.0.1:{}", testing::free_port());
     let mut command = exec(&host, &["--check", "none", "--port", "1"], "exit 5");
     let mut agent = host.spawn(command.env("ETCD_HOST", nobody));
     assert_eq!(agent.end().await.code(), Some(5));

@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use common::store::Store as _;
-use common::store::etcd::EtcdStore;
-use common::testing::etcd::Etcd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use registry::store::Store as _;
+use registry::store::etcd::EtcdStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::etcd::Etcd;
 use tokio::time::sleep;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ struct Agent {
 
 impl Host {
     fn new() -> Self {
-        common::tls::install_provider();
+        agent::tls::install_provider();
         let etcd = Etcd::start();
         Self { store: etcd.store(), etcd, dir: TempDir::new().unwrap() }
     }
@@ -85,7 +85,7 @@ impl Host {
     /// Every key under `prefix`, with its value; the numbers of keys are shown as `#`.
     async fn keys(&self, prefix: &str) -> Vec<String> {
         let listing = self.store.list(prefix).await.unwrap();
-        let one = |e: &common::store::Entry| {
+        let one = |e: &registry::store::Entry| {
             let (directory, number) = e.key.rsplit_once('/').unwrap();
             assert!(number.len() == 20 && number.bytes().all(|b| b.is_ascii_digit()), "{}", e.key);
             assert!(e.lease.is_some(), "{} would outlive everything", e.key);
@@ -178,7 +178,7 @@ async fn nerves_services_are_published_under_one_lease_and_withdrawn_when_they_f
     assert!(agent.threads() <= 4, "{} threads", agent.threads());
 
     // One fails: its key goes and stays gone. It comes back: a higher number.
-    let number = |entries: Vec<common::store::Entry>| entries[0].key.rsplit('/').next().unwrap().to_owned();
+    let number = |entries: Vec<registry::store::Entry>| entries[0].key.rsplit('/').next().unwrap().to_owned();
     let first = number(host.store.list("/backends/b/").await.unwrap().entries);
     drop(b_listener);
     host.expect("/backends/", &[], &agent).await;
@@ -219,7 +219,7 @@ async fn killed_and_started_again_nerves_agent_writes_nothing() {
 async fn a_config_is_reloaded_at_a_signal_or_a_change_and_a_bad_one_is_refused() {
     let host = Host::new();
     let ((_a, a), (_b, b)) = (listen(), listen());
-    let admin = format!("127.0.0.1:{}", common::testing::free_port());
+    let admin = format!("127.0.0.1:{}", testing::free_port());
     host.write(&json!({"instance_id": "i-1", "services": {"a": host.service(a, "/nerve/a")}}));
     let agent = host.run(&["--admin", &admin]);
     host.expect("/nerve/", &[key("/nerve/a", a)], &agent).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::backoff::Backoff;
+use agent::backoff::Backoff;
 use rand::RngExt;
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use common::model::Port;
+use model::Port;
 
 /// The addresses to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]

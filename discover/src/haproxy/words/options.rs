@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use common::model::Mode;
+use model::Mode;
 
 use super::keywords::{DENIED, Kind, is_keyword, keyword};
 

@@ -22,9 +22,9 @@ pub use service::SERVICE;
 
 use generators::{FILE_OUTPUT, NGINX, PROMETHEUS, TEMPLATE};
 
-pub use common::config::table::{Key, Kind, Origin};
+pub use agent::config::table::{Key, Kind, Origin};
 
-common::keys_of! { key: Synapse, ours: Ours, fork: Fork, nginx: SynapseNginx }
+agent::keys_of! { key: Synapse, ours: Ours, fork: Fork, nginx: SynapseNginx }
 
 const ANY_NUMBER: Kind = Kind::Whole { min: i64::MIN, max: i64::MAX };
 const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };

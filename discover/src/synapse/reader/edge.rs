@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use common::model::{HostPattern, PathPrefix, Port, Route};
+use model::{HostPattern, PathPrefix, Port, Route};
 use serde_json::{Map, Value};
 
 use crate::edge::settings::{ConfigRule, Owners, Ownership};

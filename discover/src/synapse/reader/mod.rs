@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::model::ServiceName;
+use model::ServiceName;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 

@@ -1,6 +1,6 @@
 //! The table `owners`: which nodes may register which services.
 
-use common::registry::{Owned, Owners};
+use registry::{Owned, Owners};
 use serde_json::Value;
 
 use super::Reader;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::model::Mode;
+use model::Mode;
 use serde_json::{Map, Value};
 
 use super::service::Sections;

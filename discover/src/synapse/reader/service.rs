@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use common::config::check;
-use common::model::ServiceName;
+use agent::config::check;
+use model::ServiceName;
 use serde_json::{Map, Value};
 
 use super::Reader;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
 use futures_util::StreamExt;
 use futures_util::stream;
 

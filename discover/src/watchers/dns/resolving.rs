@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backoff::{Backoff, Jitter};
-use common::model::{Backend, BackendId, Host, Pool, ServiceMap, ServiceName};
-use common::registry::{Quarantined, Snapshot};
-use common::store::{Key, Revision};
-use common::telemetry::Chain;
-use common::watch::{Inlet, Observation, Outlet, Watcher, channel};
+use agent::backoff::{Backoff, Jitter};
+use agent::telemetry::Chain;
+use agent::watch::{Inlet, Observation, Outlet, Watcher, channel};
+use model::{Backend, BackendId, Host, Pool, ServiceMap, ServiceName};
+use registry::store::{Key, Revision};
+use registry::{Quarantined, Snapshot};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -167,7 +167,7 @@ impl Resolved {
 
 /// The backend at one of its host's addresses.
 fn at(backend: &Backend, address: IpAddr) -> Result<Backend, String> {
-    let id = format!("{}@{address}", backend.id).parse().map_err(|e: common::model::NameError| e.to_string())?;
+    let id = format!("{}@{address}", backend.id).parse().map_err(|e: model::NameError| e.to_string())?;
     let raw = backend.raw.as_deref().and_then(|raw| serde_json::from_str::<Map<String, Value>>(raw).ok());
     let raw = raw.map(|mut raw| {
         raw.insert("host".to_owned(), json!(address.to_string()));

@@ -1,10 +1,10 @@
 //! What a file may say: registrations as Synapse has them, `host:port` texts, Prometheus' file_sd groups, or an object of
 //! services with any of these. Pure.
 
-use common::model::ServiceName;
+use model::ServiceName;
 use serde_json::{Map, Value, json};
 
-use common::config::source;
+use agent::config::source;
 
 /// One registration of a file.
 #[derive(Debug, Clone, PartialEq)]

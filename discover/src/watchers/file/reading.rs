@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::ServiceName;
+use model::ServiceName;
 
 use super::content::{Item, items};
 
@@ -133,7 +133,7 @@ impl Reading {
                 Err(fault) => {
                     read.contents.extend(self.seen.get(&path).map(|seen| seen.items.clone()));
                     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    read.faults.push((name, common::telemetry::Chain(&fault).to_string()));
+                    read.faults.push((name, agent::telemetry::Chain(&fault).to_string()));
                 }
             }
         }

@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::backoff::{Backoff, Jitter};
-use common::sync::lock;
-use common::telemetry::Chain;
+use agent::backoff::{Backoff, Jitter};
+use agent::sync::lock;
+use agent::telemetry::Chain;
 use serde_json::Value;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;

@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use common::model::Pool;
-use common::registry::Snapshot;
-use common::watch::{Observation, Outlet, channel};
+use agent::watch::{Observation, Outlet, channel};
+use model::Pool;
+use registry::Snapshot;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -151,7 +151,7 @@ impl Method for Multi {
 struct Filtered {
     inner: BoxWatcher,
     filters: Vec<LabelFilter>,
-    answers: Option<common::model::ServiceName>,
+    answers: Option<model::ServiceName>,
 }
 
 impl AnyWatcher for Filtered {
@@ -192,7 +192,7 @@ impl AnyWatcher for Filtered {
     }
 }
 
-fn filtered(snapshot: &Snapshot, filters: &[LabelFilter], answers: Option<&common::model::ServiceName>) -> Snapshot {
+fn filtered(snapshot: &Snapshot, filters: &[LabelFilter], answers: Option<&model::ServiceName>) -> Snapshot {
     let mut filtered = snapshot.clone();
     if !filters.is_empty() {
         for pool in filtered.services.values_mut() {

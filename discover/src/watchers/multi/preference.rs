@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::watch::Observation;
+use agent::watch::Observation;
 use serde::Deserialize;
 use tokio::time::Instant;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::backoff::{Backoff, Jitter};
-use common::telemetry::Chain;
+use agent::backoff::{Backoff, Jitter};
+use agent::telemetry::Chain;
 use futures_util::future::BoxFuture;
 use rand::RngExt;
 use serde::Deserialize;
@@ -143,7 +143,7 @@ impl Toggle {
 /// The weights of the watchers that there are; others are passed over.
 fn weights(text: &str, names: &[Arc<str>]) -> Result<Weights, AwsError> {
     let unfit = |why: String| AwsError::Answer { service: "s3", why };
-    let value = common::config::source::read(text).map_err(|e| unfit(e.to_string()))?;
+    let value = agent::config::source::read(text).map_err(|e| unfit(e.to_string()))?;
     let map = value.as_object().ok_or_else(|| unfit("the object is no list of watcher: weight".to_owned()))?;
     let mut weights = Weights::new();
     for (name, weight) in map {

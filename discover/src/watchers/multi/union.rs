@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use common::model::ServiceName;
-use common::registry::Snapshot;
+use model::ServiceName;
+use registry::Snapshot;
 use tokio::time::Instant;
 
 use super::Ask;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use common::model::{Backend, Status};
-use common::zookeeper::child;
+use model::{Backend, Status};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use zookeeper::child;
 
 use super::Fault;
 use crate::synapse::registration;

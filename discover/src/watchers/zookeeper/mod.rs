@@ -13,8 +13,8 @@ mod owners;
 
 use std::time::Duration;
 
-use common::zookeeper::{Auth, Sessions, Target, ZkPath};
 use serde::Deserialize;
+use zookeeper::{Auth, Sessions, Target, ZkPath};
 
 use super::dns::{Resolver, Resolving, deadline, name_servers};
 use super::poll::{Pace, Polled};

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use common::model::{Backend, BackendId, ServiceName};
-use common::registry::{Departure, DepartureCause};
-use common::store::Revision;
-use common::zookeeper::{Mailbox, Stat, State, ZkError, ZkPath, ZooKeeper, child};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use model::{Backend, BackendId, ServiceName};
+use registry::store::Revision;
+use registry::{Departure, DepartureCause};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+use zookeeper::{Mailbox, Stat, State, ZkError, ZkPath, ZooKeeper, child};
 
 use super::{SessionOwners, ZkSettings};
 use crate::watchers::findings::{Answer, Findings};

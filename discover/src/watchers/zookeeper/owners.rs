@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use common::registry::DepartureCause;
-use common::sync::lock;
-use common::zookeeper::{ZkError, ZkPath, ZooKeeper};
+use agent::sync::lock;
+use registry::DepartureCause;
+use zookeeper::{ZkError, ZkPath, ZooKeeper};
 
 /// How many nodes of one session are remembered: some will do.
 const MOST: usize = 8;

@@ -1,11 +1,11 @@
 //! The contract's suite over ZooKeeper, watched and polled.
 
-use common::testing::gate::{Gate, Way};
-use common::testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
-use common::zookeeper::Target;
+use ::zookeeper::Target;
 use discover::watchers::About;
 use discover::watchers::poll::{Pace, Polled};
 use discover::watchers::zookeeper::{Decode, Nodes, SessionOwners, ZkSettings};
+use testing::gate::{Gate, Way};
+use testing::watch_contract::{Breakage, Order, Rig, keeps_the_contract};
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Sessions that end, servers that restart or are wiped, an ensemble that loses a member.
 
-use common::registry::DepartureCause;
-use common::zookeeper::{State, Target};
+use ::zookeeper::{State, Target};
+use registry::DepartureCause;
 
 use super::*;
 

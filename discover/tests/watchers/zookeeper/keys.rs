@@ -1,6 +1,6 @@
 //! What each key of the methods does.
 
-use common::testing::dns::DnsServer;
+use testing::dns::DnsServer;
 
 use super::*;
 

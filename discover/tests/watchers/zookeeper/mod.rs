@@ -4,8 +4,8 @@ mod contract;
 mod faults;
 mod keys;
 
-use common::testing::zookeeper::ZooKeeperServer;
-use common::zookeeper::{NodeKind, ZkPath, ZooKeeper, child};
+use ::zookeeper::{NodeKind, ZkPath, ZooKeeper, child};
+use testing::zookeeper::ZooKeeperServer;
 
 use super::*;
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::model::{Backend, Pool, ServiceMap, ServiceName};
 use discover::generators::haproxy::file::synapse::SynapseComposer;
 use discover::generators::haproxy::turn::plan::{Applied, Plan, plan};
 use discover::haproxy::api::version::{Capabilities, Version};
@@ -13,6 +12,7 @@ use e2e::figures::Figure;
 use e2e::plot::{Line, Plot};
 use e2e::terminal::Terminal;
 use e2e::{Context, Lab, LabError, Result};
+use model::{Backend, Pool, ServiceMap, ServiceName};
 use serde_json::{Map, Value, json};
 
 /// A catalogue's size, Synapse's figures on a like machine, and the goals: cold, all changed, one changed, nothing changed.

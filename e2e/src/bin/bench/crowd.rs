@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::testing::docker_api::{DockerApi, running};
 use e2e::agents::Agent;
 use e2e::figures::{Figure, megabytes, millis};
 use e2e::terminal::Terminal;
 use e2e::{Context, Etcd, Lab, Result, wait};
 use etcd_client::{Txn, TxnOp};
 use serde_json::{Map, Value, json};
+use testing::docker_api::{DockerApi, running};
 
 const SERVICES: usize = 1000;
 const BACKENDS: usize = 20;

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::Pool;
 use discover::reconcile::Desired;
 use e2e::random::Random;
 use e2e::scene::{free_ports, loopback, routed};
 use e2e::server::Server;
 use e2e::traffic::{Load, Plan};
 use e2e::{Context, Result};
+use model::Pool;
 use serde_json::json;
 
 use crate::local::backend;

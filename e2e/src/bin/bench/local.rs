@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::model::{Backend, Mode, Pool};
 use discover::generators::haproxy::Haproxy as Generator;
 use discover::generators::haproxy::file::settings::{HaproxySettings, PortRanges};
 use discover::generators::haproxy::turn::connection::{Connection, ProcessMode};
@@ -23,6 +22,7 @@ use e2e::haproxy::Haproxy;
 use e2e::process::Process;
 use e2e::scene::PATIENCE;
 use e2e::{Context, Lab, Result, wait};
+use model::{Backend, Mode, Pool};
 
 /// discover's own interval between two reloads.
 const INTERVAL: Duration = Duration::from_secs(2);

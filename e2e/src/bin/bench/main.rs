@@ -36,8 +36,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 
+use agent::files::Replace;
 use clap::Parser;
-use common::files::Replace;
 use e2e::figures::{Figure, between_markers, table};
 use e2e::terminal::Terminal;
 use e2e::{Context, Lab, Result};
@@ -226,11 +226,11 @@ async fn measure(args: &Args, terminal: Terminal) -> Result<()> {
         let what = path.display();
         let old = std::fs::read_to_string(path).during(format!("reading {what}"))?;
         let new = between_markers(&old, MARKER, &text).during(format!("writing the table into {what}"))?;
-        common::files::replace(path, new.as_bytes(), Replace::default()).during(format!("writing {what}"))?;
+        agent::files::replace(path, new.as_bytes(), Replace::default()).during(format!("writing {what}"))?;
         if args.rows.is_empty() || args.rows.iter().any(|name| name == "catalogue") {
             let svg = catalogue::plot(&Lab::new()?)?.svg();
             let path = path.with_file_name(PLOT);
-            common::files::replace(&path, svg.as_bytes(), Replace::default()).during("writing the plot")?;
+            agent::files::replace(&path, svg.as_bytes(), Replace::default()).during("writing the plot")?;
         }
     }
     Ok(())

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use common::model::Backend;
 use discover::haproxy::api::ops::{Op, ServerParams, ServerRef};
 use discover::haproxy::api::runtime::{DelOutcome, Runtime};
 use e2e::figures::{Figure, Times};
@@ -10,6 +9,7 @@ use e2e::haproxy::{self, Haproxy};
 use e2e::terminal::Terminal;
 use e2e::traffic::stop_all;
 use e2e::{Context, Lab, LabError, Result};
+use model::Backend;
 
 use crate::fleet::Fleet;
 use crate::local::{Local, backend};

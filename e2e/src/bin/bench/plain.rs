@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::files::{Replace, replace};
+use agent::files::{Replace, replace};
 use discover::haproxy::process::check::{CHECK_TIMEOUT, check};
 use discover::haproxy::process::launch::await_master;
 use discover::haproxy::process::master::{MasterCli, ReloadOutcome};

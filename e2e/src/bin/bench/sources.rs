@@ -4,16 +4,16 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::testing::aws::AwsApi;
-use common::testing::dns::DnsServer;
-use common::testing::docker_api::{DockerApi, event, running};
-use common::testing::marathon::{Marathon, task};
 use e2e::agents::Agent;
 use e2e::figures::{Figure, Times};
 use e2e::scene::PATIENCE;
 use e2e::terminal::Terminal;
 use e2e::{Context, Etcd, Lab, LabError, Result};
 use serde_json::{Map, Value, json};
+use testing::aws::AwsApi;
+use testing::dns::DnsServer;
+use testing::docker_api::{DockerApi, event, running};
+use testing::marathon::{Marathon, task};
 
 /// How often a push source is changed.
 const PUSHES: usize = 200;
@@ -209,6 +209,6 @@ fn look(file: &Path, text: &str, began: Instant) -> Result<Duration> {
 }
 
 fn replace(path: &Path, backends: &Value) -> Result<()> {
-    let replaced = common::files::replace(path, backends.to_string().as_bytes(), Default::default());
+    let replaced = agent::files::replace(path, backends.to_string().as_bytes(), Default::default());
     replaced.during(format!("replacing {}", path.display()))
 }

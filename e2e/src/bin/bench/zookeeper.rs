@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::testing::zookeeper::ZooKeeperServer;
-use common::zookeeper::{NodeKind, ZkPath, ZooKeeper};
 use e2e::agents::Agent;
 use e2e::figures::{Figure, Times, megabytes, millis};
 use e2e::terminal::Terminal;
 use e2e::{Context, Etcd, Lab, Result, wait};
 use serde_json::{Map, Value, json};
+use testing::zookeeper::ZooKeeperServer;
+use zookeeper::{NodeKind, ZkPath, ZooKeeper};
 
 const SERVICES: usize = 1000;
 const BACKENDS: usize = 20;

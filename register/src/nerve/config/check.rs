@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use common::config::Report;
-use common::desired::{CheckKind, HttpCheck, PeerTls, Secret};
-use common::model::{Host, Port};
+use agent::config::Report;
+use model::desired::{CheckKind, HttpCheck, PeerTls, Secret};
+use model::{Host, Port};
 use serde_json::{Map, Value};
 
 use super::types::{CheckConf, Phases};
@@ -73,7 +73,7 @@ impl Reader<'_> {
 
     fn host(&mut self) -> Option<Host> {
         let text = self.text("host")?.to_owned();
-        text.parse().map_err(|e: common::model::HostError| self.error("host", e.to_string())).ok()
+        text.parse().map_err(|e: model::HostError| self.error("host", e.to_string())).ok()
     }
 
     /// A time in seconds.

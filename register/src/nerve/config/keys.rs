@@ -1,10 +1,10 @@
 //! Every key of Nerve's config: one table, from which come the checks, the JSON Schema and the reference in the docs.
 
-use common::config::table::{Key, Kind};
+use agent::config::table::{Key, Kind};
 
 use crate::nerve::reporters;
 
-common::keys_of! { key: Nerve, ours: Ours, go: GoNerve }
+agent::keys_of! { key: Nerve, ours: Ours, go: GoNerve }
 
 const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };
 const COUNT: Kind = Kind::Whole { min: 1, max: 1000 };

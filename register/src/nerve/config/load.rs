@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::config::files::{conf_dir, read_object};
-use common::config::{ConfigError, Note, Report, check};
+use agent::config::files::{conf_dir, read_object};
+use agent::config::{ConfigError, Note, Report, check};
 use serde_json::{Map, Value};
 
 use super::keys::{ROOT, SERVICE};

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::config::Report;
-use common::model::{Host, MAX_VALUE_BYTES, Port};
+use agent::config::Report;
+use model::{Host, MAX_VALUE_BYTES, Port};
 use serde_json::{Map, Value};
 
 use super::check;

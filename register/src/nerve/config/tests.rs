@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::config::table::{Key, Kind};
-use common::desired::{CheckKind, PeerTls, Secret};
+use agent::config::table::{Key, Kind};
+use model::desired::{CheckKind, PeerTls, Secret};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -334,9 +334,9 @@ fn is_current(path: &str, text: &str) {
 #[test]
 fn the_reference_and_the_schema_in_the_docs_are_current() {
     let title = "# Every key of Nerve's config file\n\nGenerated from the table in `register/src/nerve/keys.rs`; the test that shows a key stands beside it.\n\n";
-    let reference = common::config::schema::reference(ROOT, "register");
+    let reference = agent::config::schema::reference(ROOT, "register");
     is_current("docs/configuration-nerve.md", &format!("{title}{}\n", reference.trim_end()));
     let schema =
-        common::config::schema::json_schema(ROOT, "register's config of services without Docker: Nerve's, extended");
+        agent::config::schema::json_schema(ROOT, "register's config of services without Docker: Nerve's, extended");
     is_current("docs/register.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::desired::CheckKind;
-use common::model::{Host, Port};
+use model::desired::CheckKind;
+use model::{Host, Port};
 
 use crate::nerve::reporters::{AnyTarget, Payload};
 
@@ -76,7 +76,7 @@ pub struct CheckConf {
     pub hopeless: bool,
 }
 
-pub use common::containers::checks::Phases;
+pub use containers::checks::Phases;
 
 /// A token bucket, as Nerve has it: it begins with `average` tokens, gains as many a second, holds `burst`.
 #[derive(Debug, Clone, Copy, PartialEq)]

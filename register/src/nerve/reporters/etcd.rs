@@ -6,11 +6,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::config::table::{Key, Kind};
-use common::model::NodeName;
-use common::store::etcd::{EtcdConfig, EtcdStore, parse_endpoints};
-use common::sync::lock;
-use common::watch::replace;
+use agent::config::table::{Key, Kind};
+use agent::sync::lock;
+use agent::watch::replace;
+use model::NodeName;
+use registry::store::etcd::{EtcdConfig, EtcdStore, parse_endpoints};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use crate::publish::report::PublishMetrics;
 use crate::publish::slots::{Slot, Slots};
 use crate::publish::{Form, Identity, Publication, Publisher, PublisherSettings};
 
-common::keys_of! { key: Nerve }
+agent::keys_of! { key: Nerve }
 
 /// etcd's rows of the table of a service's keys.
 pub const KEYS: [Key; 3] = [
@@ -276,8 +276,8 @@ fn slot(placement: &Placement) -> Option<Slot> {
 
 #[cfg(test)]
 mod tests {
-    use common::config::Report;
-    use common::store::LeaseId;
+    use agent::config::Report;
+    use registry::store::LeaseId;
     use serde_json::{Value, json};
 
     use super::*;

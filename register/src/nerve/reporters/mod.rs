@@ -42,8 +42,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use common::config::Report;
-use common::config::table::Key;
+use agent::config::Report;
+use agent::config::table::Key;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;

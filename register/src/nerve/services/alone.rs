@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::containers::readiness::CheckMetrics;
+use containers::readiness::CheckMetrics;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 

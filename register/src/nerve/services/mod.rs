@@ -32,10 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use common::config::Note;
-use common::containers::readiness::CheckMetrics;
-use common::telemetry::Chain;
-use common::watch::replace;
+use agent::config::Note;
+use agent::telemetry::Chain;
+use agent::watch::replace;
+use containers::readiness::CheckMetrics;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;

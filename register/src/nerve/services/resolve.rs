@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::model::Host;
-use common::sync::lock;
+use agent::sync::lock;
+use model::Host;
 use tokio::sync::Mutex as Turn;
 use tokio::time::{Instant, timeout};
 

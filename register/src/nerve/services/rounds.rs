@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::containers::checks::{AnyCheck, Check as _, Outcome};
-use common::containers::readiness::{CheckMetrics, CheckState, Tally, together};
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
+use containers::checks::{AnyCheck, Check as _, Outcome};
+use containers::readiness::{CheckMetrics, CheckState, Tally, together};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::containers::readiness::CheckState;
+use containers::readiness::CheckState;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
 

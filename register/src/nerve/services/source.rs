@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use common::config::files::stamps;
-use common::config::{ConfigError, Note};
+use agent::config::files::stamps;
+use agent::config::{ConfigError, Note};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use common::model::{Layout, Prefix, ValueFormat};
-use common::store::etcd::{EtcdConfig, parse_endpoints};
+use model::{Layout, Prefix, ValueFormat};
+use registry::store::etcd::{EtcdConfig, parse_endpoints};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UdpSocket};

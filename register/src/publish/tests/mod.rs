@@ -7,9 +7,9 @@ mod successors;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, Layout, Port, Prefix, Status, ValueFormat};
-use common::store::fake::{Cut, FakeStore};
-use common::store::{Op, Store as _};
+use model::{Backend, Layout, Port, Prefix, Status, ValueFormat};
+use registry::store::{Op, Store as _};
+use testing::fake::{Cut, FakeStore};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -25,7 +25,7 @@ const TTL: Duration = Duration::from_secs(9);
 
 fn registrations(ports: impl IntoIterator<Item = u16>) -> Registrations {
     let one = |port: u16| {
-        let id: common::model::BackendId = format!("c{port}").parse().unwrap();
+        let id: model::BackendId = format!("c{port}").parse().unwrap();
         let backend = Backend::new(id.clone(), "10.0.0.1".parse().unwrap(), Port::new(port).unwrap());
         (("web".parse().unwrap(), id), backend)
     };
@@ -57,7 +57,7 @@ impl Agent {
         change: impl FnOnce(&mut PublisherSettings),
         started_with: Slots,
     ) -> Self {
-        let node: common::model::NodeName = "n1".parse().unwrap();
+        let node: model::NodeName = "n1".parse().unwrap();
         let form = Form {
             prefix: Prefix::default(),
             layout: Layout::Service,
@@ -244,7 +244,7 @@ async fn what_others_delete_or_overwrite_is_written_again() {
     store.delete("/backends/web/c1");
     store.put("/backends/web/c2", *b"nonsense");
     timeout(Duration::from_secs(1), async {
-        let intact = |e: &common::store::Entry| e.lease.is_some();
+        let intact = |e: &registry::store::Entry| e.lease.is_some();
         while store.entries("/backends/").iter().filter(|e| intact(e)).count() < 3 {
             sleep(Duration::from_millis(100)).await;
         }

@@ -1,12 +1,12 @@
 //! Whose a key is: hands and other agents at it.
 
-use common::store::{Entry, Fault, LeaseId, Operation};
+use registry::store::{Entry, Fault, LeaseId, Operation};
 
 use super::*;
 
 /// An agent of another host.
 fn other_host(settings: &mut PublisherSettings) {
-    let node: common::model::NodeName = "n2".parse().unwrap();
+    let node: model::NodeName = "n2".parse().unwrap();
     (settings.form.node, settings.identity.node) = (node.clone(), node);
 }
 
@@ -191,7 +191,7 @@ async fn a_deaf_agent_reads_its_keys_back() {
     let way = store.peer();
     let mut agent = Agent::start(&way, "m1");
     agent.publish(registrations([1, 2])).await;
-    for fault in [Fault::Ended("x".into()), Fault::Compacted { at: common::store::Revision(1) }] {
+    for fault in [Fault::Ended("x".into()), Fault::Compacted { at: registry::store::Revision(1) }] {
         way.fail_next(Operation::Watch, fault.clone());
         way.cancel_watches(Fault::Ended("x".into()));
         store.delete("/backends/web/c1");

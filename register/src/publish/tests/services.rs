@@ -12,7 +12,7 @@ fn services(wants: &[(&str, Want)]) -> Slots {
 }
 
 fn values(store: &FakeStore) -> Vec<String> {
-    let of = |e: common::store::Entry| format!("{} {}", e.key, String::from_utf8_lossy(&e.value));
+    let of = |e: registry::store::Entry| format!("{} {}", e.key, String::from_utf8_lossy(&e.value));
     store.entries("/nerve/").into_iter().map(of).collect()
 }
 
@@ -45,10 +45,10 @@ async fn services_hang_on_the_containers_lease_keep_their_keys_over_a_restart_an
     agent.services.send_replace(Arc::new(services(&[("a", Want::Publish(a.into()))])));
     let mut seen = Vec::new();
     while seen.len() < 2 {
-        let batch = timeout(TTL, common::store::WatchStream::next(&mut watch)).await.unwrap().unwrap();
+        let batch = timeout(TTL, registry::store::WatchStream::next(&mut watch)).await.unwrap().unwrap();
         seen.extend(batch.changes.into_iter().map(|change| match change {
-            common::store::Change::Put(entry) => String::from_utf8_lossy(&entry.value).into_owned(),
-            common::store::Change::Delete { .. } => "deleted".to_owned(),
+            registry::store::Change::Put(entry) => String::from_utf8_lossy(&entry.value).into_owned(),
+            registry::store::Change::Delete { .. } => "deleted".to_owned(),
         }));
     }
     assert_eq!(seen, [r#"{"host":"h","port":2,"weight":3,"status":"draining"}"#, "deleted"]);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::model::{Port, ServiceMap, ServiceName};
+use model::{Port, ServiceMap, ServiceName};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -208,7 +208,7 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::Arc;
 
-    use common::model::{Backend, Pool};
+    use model::{Backend, Pool};
 
     use super::super::settings::tests_support::settings;
     use super::*;

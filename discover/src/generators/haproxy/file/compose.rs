@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
+use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
 use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};

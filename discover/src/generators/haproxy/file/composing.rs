@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::model::ServiceName;
+use model::ServiceName;
 use tokio::time::Instant;
 
 use super::compose::{Composer, TemplateError};

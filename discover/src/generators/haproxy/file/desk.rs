@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::model::ServiceName;
+use model::ServiceName;
 use tokio::time::Instant;
 
 use super::binds::{Binds, Listening};

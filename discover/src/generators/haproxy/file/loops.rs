@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::hostip::own_addresses;
+use agent::hostip::own_addresses;
 use tokio::time::Instant;
 use tracing::warn;
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use common::model::ServiceName;
+use model::ServiceName;
 
 use crate::edge::sections::is_reserved;
 

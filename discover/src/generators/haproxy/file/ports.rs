@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use common::model::{Backend, BackendId, Pool, Port, ServiceMap, ServiceName, Transport};
+use model::{Backend, BackendId, Pool, Port, ServiceMap, ServiceName, Transport};
 
 use super::settings::HaproxySettings;
 use super::tenants::Tenants;

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use common::containers::docker::PublishedPorts;
-use common::model::Port;
+use containers::docker::PublishedPorts;
+use model::Port;
 use tokio::sync::watch;
 
 use super::ports::Shut;

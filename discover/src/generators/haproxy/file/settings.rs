@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::model::{Mode, Port};
+use model::{Mode, Port};
 
 use super::edge::frontend::Frame;
 use super::stats::Stats;

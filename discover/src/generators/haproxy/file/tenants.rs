@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::model::{InOrder, Pool, Port, ServiceMap, ServiceName, Transport};
+use model::{InOrder, Pool, Port, ServiceMap, ServiceName, Transport};
 use tokio::time::Instant;
 
 use super::names::service_of;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use common::files::{Replace, replace};
-use common::telemetry::Chain;
+use agent::files::{Replace, replace};
+use agent::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::warn;
 

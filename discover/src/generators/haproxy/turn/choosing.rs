@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use common::model::ServiceName;
+use model::ServiceName;
 use tokio::time::Instant;
 
 use super::generator::Haproxy;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::files::FileError;
+use agent::files::FileError;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 

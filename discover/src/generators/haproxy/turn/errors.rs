@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use common::files::FileError;
+use agent::files::FileError;
 
 use crate::generators::output::OutputError;
 use crate::haproxy::api::runtime::RuntimeError;

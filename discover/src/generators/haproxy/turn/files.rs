@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::files::{FileError, Replace, beside, replace, replace_with};
+use agent::files::{FileError, Replace, beside, replace, replace_with};
 
 use super::state::HaproxyState;
 use crate::generators::haproxy::file::edge::RuleMap;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::warn;
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use common::model::ServiceName;
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
+use model::ServiceName;
 use nix::sys::signal::Signal;
 use tracing::{debug, warn};
 

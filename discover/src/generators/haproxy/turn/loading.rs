@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 

@@ -1,6 +1,6 @@
 //! Finding out what runs: at the start, after HAProxy was away, and now and then.
 
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
 use tracing::warn;
 
 use super::errors::ConnectionError;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use common::clock::unix_ms;
-use common::model::ServiceName;
+use agent::clock::unix_ms;
+use model::ServiceName;
 use serde::Serialize;
 
 use super::connection::Connection;

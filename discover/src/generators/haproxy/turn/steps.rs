@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::debug;
 

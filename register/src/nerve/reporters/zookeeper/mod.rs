@@ -15,16 +15,16 @@ mod work;
 
 use std::time::Duration;
 
-use common::backoff::Backoff;
-use common::config::table::{Key, Kind};
-use common::telemetry::Chain;
-use common::watch::replace;
-use common::zookeeper::{self, Auth, NodeKind, State, ZkPath, ZooKeeper};
+use agent::backoff::Backoff;
+use agent::config::table::{Key, Kind};
+use agent::telemetry::Chain;
+use agent::watch::replace;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
+use zookeeper::{self, Auth, NodeKind, State, ZkPath, ZooKeeper};
 
 use super::{Ends, Frame, Reading, Reporter, ReporterError, Standing, Wanted};
 use crate::nerve::statsd::Statsd;
@@ -35,7 +35,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// How long the end may take to remove everything.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-common::keys_of! { key: Nerve, ours: Ours }
+agent::keys_of! { key: Nerve, ours: Ours }
 
 /// ZooKeeper's rows of the table of a service's keys.
 pub const KEYS: [Key; 6] = [

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use common::config::Report;
-use common::testing::gate::{Gate, Way};
-use common::testing::zookeeper::ZooKeeperServer;
+use agent::config::Report;
 use serde_json::json;
+use testing::gate::{Gate, Way};
+use testing::zookeeper::ZooKeeperServer;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::telemetry::Chain;
-use common::zookeeper::{Mailbox, NodeKind, ZkError, ZkFault, ZkPath, ZooKeeper, child};
+use agent::telemetry::Chain;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::Value;
 use tokio::time::Instant;
 use tracing::{info, warn};
+use zookeeper::{Mailbox, NodeKind, ZkError, ZkFault, ZkPath, ZooKeeper, child};
 
 use super::Target;
 use crate::nerve::reporters::{AnyTarget, Payload, Placement, Standing, Want, Wanted};

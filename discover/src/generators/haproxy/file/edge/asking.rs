@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use common::model::{Mode, Pool, ServiceMap, ServiceName};
+use model::{Mode, Pool, ServiceMap, ServiceName};
 
 use crate::edge::claims::{Claim, of_config, of_service};
 use crate::edge::{EdgeSettings, Place, Routing, decide};

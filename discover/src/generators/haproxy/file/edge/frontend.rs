@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::model::{Mode, Port};
+use model::{Mode, Port};
 use tera::{Context, Tera};
 
 use super::map::{NOBODY, SNI};

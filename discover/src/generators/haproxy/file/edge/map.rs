@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use common::model::{HostPattern, PathPrefix, ServiceName};
+use model::{HostPattern, PathPrefix, ServiceName};
 
 use crate::edge::decide::{Routing, Rule};
 use crate::edge::sections::empty;

@@ -1,4 +1,4 @@
-use common::model::Route;
+use model::Route;
 use proptest::prelude::*;
 
 use super::*;

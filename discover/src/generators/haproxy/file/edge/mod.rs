@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::model::{Mode, Pool, ServiceMap, ServiceName, Transport};
+use model::{Mode, Pool, ServiceMap, ServiceName, Transport};
 use tokio::time::Instant;
 
 use self::asking::Asking;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::model::ServiceName;
+use model::ServiceName;
 
 use super::frontend::Kind;
 

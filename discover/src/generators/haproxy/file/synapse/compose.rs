@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use common::model::{InOrder, Pool, ServiceMap, ServiceName};
+use model::{InOrder, Pool, ServiceMap, ServiceName};
 use serde_json::Value;
 
 use super::ids::Ids;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::model::Mode;
+use model::Mode;
 
 use super::lines::{self, Side};
 use crate::generators::haproxy::file::layout::inherited;

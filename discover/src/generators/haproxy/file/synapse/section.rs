@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use common::model::{Backend, Host, Pool, ServiceName, Status, Transport};
 use foldhash::{HashMap, HashMapExt, HashSet};
+use model::{Backend, Host, Pool, ServiceName, Status, Transport};
 
 use super::ids::{Ids, Wish};
 use super::order::Shuffle;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use common::model::{Backend, Host};
+use model::{Backend, Host};
 use sha1::{Digest as _, Sha1};
 
 use super::prepare::{Cookie, Prepared};

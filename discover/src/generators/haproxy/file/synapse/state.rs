@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::model::{Backend, ServiceName};
+use model::{Backend, ServiceName};
 use serde_json::{Map, Value, json};
 
 use crate::synapse::registration;

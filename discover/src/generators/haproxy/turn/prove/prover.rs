@@ -1,6 +1,6 @@
 //! The ledger of registrants' words and the search beside the turns, as one.
 
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 use tracing::warn;

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::telemetry::Chain;
+use agent::telemetry::Chain;
 use prometheus_client::metrics::counter::Counter;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::Instant;

@@ -1,0 +1,113 @@
+//! Blue and green: a container may name the one that it replaces (label `register.replaces`). No I/O, no clock.
+//!
+//! The old one drains while the new one serves, in each service that both are in, and takes clients again should the new
+//! one fail, stop, or drain itself: what is decided follows from what is, so no order of events leaves a gap.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::drain::{Cause, Draining};
+use model::ServiceName;
+use model::desired::{Candidate, ContainerId, Decision};
+
+/// The drain of a container that was replaced.
+const REPLACED: Draining = Draining { cause: Cause::Replaced, deadline: None, withdraw: false };
+
+/// Who is replaced, and where.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Handovers(BTreeSet<(ContainerId, ServiceName)>);
+
+impl Handovers {
+    /// Works it out. `serves`: whether a candidate takes clients, or would if nobody replaced it; with a registry, only
+    /// once that holds it.
+    pub fn new(decisions: &[Arc<Decision>], serves: impl Fn(&Decision, &Candidate) -> bool) -> Self {
+        let targets = targets(decisions);
+        if targets.is_empty() {
+            return Self::default();
+        }
+        let mut replaced = BTreeSet::new();
+        for decision in decisions {
+            let (Some(candidate), Some(old)) = (decision.candidate(), targets.get(&decision.container)) else {
+                continue;
+            };
+            if serves(decision, candidate) && !goes_round(&targets, &decision.container) {
+                replaced.insert((old.clone(), candidate.service.clone()));
+            }
+        }
+        Self(replaced)
+    }
+
+    /// How `container` drains in `service` because it is replaced there.
+    pub fn get(&self, container: &ContainerId, service: &ServiceName) -> Option<&'static Draining> {
+        let key = (container.clone(), service.clone());
+        (!self.0.is_empty() && self.0.contains(&key)).then_some(&REPLACED)
+    }
+}
+
+/// Which container names which.
+fn targets(decisions: &[Arc<Decision>]) -> BTreeMap<ContainerId, ContainerId> {
+    let replacers = decisions.iter().filter_map(|d| Some((d, d.candidate()?.replaces.as_deref()?)));
+    let known = |(decision, wanted): (&Arc<Decision>, &str)| {
+        let is_id = wanted.len() >= 12;
+        let meant = |d: &&Arc<Decision>| *d.name == *wanted || (is_id && d.container.as_str().starts_with(wanted));
+        let old = decisions.iter().filter(|d| d.container != decision.container).find(meant)?;
+        Some((decision.container.clone(), old.container.clone()))
+    };
+    replacers.filter_map(known).collect()
+}
+
+/// Whether containers replace each other in a circle: then none does, as otherwise all would drain.
+fn goes_round(targets: &BTreeMap<ContainerId, ContainerId>, from: &ContainerId) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut at = from;
+    while let Some(next) = targets.get(at) {
+        if !seen.insert(at) {
+            return true;
+        }
+        at = next;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::desired::{ContainerMap, Settings, decide};
+    use testing::containers;
+
+    /// Containers a, b, c … of one service; `pairs` says who replaces whom.
+    fn replaced(pairs: &[(usize, &str)], serving: &[&str]) -> Vec<String> {
+        let mut map = ContainerMap::new();
+        for n in 0..4_usize {
+            let mut container = containers::running(u8::try_from(n).unwrap(), 8000);
+            container.name = ["a", "b", "c", "d"][n].into();
+            let ports = &mut container.ports[0];
+            ports.published[0].port = model::Port::new(8000 + u16::try_from(n).unwrap()).unwrap();
+            for (_, whom) in pairs.iter().filter(|(who, _)| *who == n) {
+                container.labels.insert("register.replaces".into(), (*whom).into());
+            }
+            map.insert(container.id.clone(), Arc::new(container));
+        }
+        let settings = Settings { allow_loopback: true, ..Settings::default() };
+        let decisions: Vec<_> = decide(&map, &settings).into_iter().map(Arc::new).collect();
+        let handovers = Handovers::new(&decisions, |d, _| serving.contains(&&*d.name));
+        let drains = |d: &&Arc<Decision>| handovers.get(&d.container, &d.candidate().unwrap().service).is_some();
+        decisions.iter().filter(drains).map(|d| d.name.to_string()).collect()
+    }
+
+    #[test]
+    fn the_old_one_drains_while_the_new_one_serves() {
+        assert_eq!(replaced(&[(1, "a")], &["a", "b"]), ["a"]);
+        assert!(replaced(&[(1, "a")], &["a"]).is_empty());
+        assert_eq!(replaced(&[(1, &"00".repeat(6))], &["b"]), ["a"], "by id");
+        assert!(replaced(&[(1, "00")], &["b"]).is_empty(), "two digits are no id");
+    }
+
+    #[test]
+    fn a_chain_hands_over_and_a_circle_does_not() {
+        assert_eq!(replaced(&[(1, "a"), (2, "b")], &["a", "b", "c"]), ["a", "b"]);
+        for circle in [&[(0, "a")][..], &[(0, "b"), (1, "a")], &[(0, "b"), (1, "c"), (2, "a"), (3, "a")]] {
+            assert!(replaced(circle, &["a", "b", "c", "d"]).is_empty(), "{circle:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which ports of a container are looked at, and where each is published.
+
+use std::collections::BTreeMap;
+
+use super::container::{Binding, Container, State};
+use super::decision::Skip;
+use super::labels::Vocabulary;
+use super::values;
+use super::{ContainerMap, Settings, routes};
+use crate::{Port, Transport};
+
+/// How a container is attached to a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment<'a> {
+    /// It has a network of its own, or its owner's: addresses and bindings are this container's.
+    Own(&'a Container),
+    /// It uses the host's.
+    Host,
+}
+
+/// Whose network a container uses, `network_mode: container:X` followed (a few steps at most).
+///
+/// # Errors
+/// [`Skip::NetworkOwnerMissing`] when X is not known or does not run.
+pub fn attachment<'a>(container: &'a Container, all: &'a ContainerMap) -> Result<Attachment<'a>, Skip> {
+    const MOST_STEPS: usize = 4;
+    let mut current = container;
+    for _ in 0..MOST_STEPS {
+        if current.network_mode == "host" {
+            return Ok(Attachment::Host);
+        }
+        let Some(owner) = current.network_mode.strip_prefix("container:") else { return Ok(Attachment::Own(current)) };
+        let missing = || Skip::NetworkOwnerMissing(super::naming::excerpt(owner));
+        // The daemon stores the id; Podman and people may leave a name or a short id.
+        let by_id = owner.parse().ok().and_then(|id| all.get(&id));
+        let by_name =
+            || all.values().find(|c| c.name == owner || (owner.len() >= 12 && c.id.as_str().starts_with(owner)));
+        current = by_id.or_else(by_name).filter(|c| c.state == State::Running).ok_or_else(missing)?;
+    }
+    Err(Skip::NetworkOwnerMissing(super::naming::excerpt(&container.network_mode)))
+}
+
+/// One port to be decided about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The port inside the container.
+    pub port: Port,
+    /// Its transport.
+    pub transport: Transport,
+    /// Where it is published.
+    pub bindings: Vec<Binding>,
+    /// Its owner asked for it by number (`register.port`), so it need not be published.
+    pub asked_for: bool,
+    /// `register.port` lists others.
+    pub unlisted: bool,
+}
+
+/// All ports of a container: exposed, published (its network owner's, where it has one), and listed by `register.port`;
+/// with `--internal` also those that other proxies' labels and `VIRTUAL_PORT` name. Sorted.
+///
+/// # Errors
+/// [`Skip::BadLabel`] for a list that cannot be read.
+pub fn all(
+    container: &Container,
+    attachment: Attachment<'_>,
+    vocabulary: &Vocabulary<'_>,
+    settings: &Settings,
+) -> Result<Vec<Candidate>, Skip> {
+    let mut ports: BTreeMap<(Port, Transport), Candidate> = BTreeMap::new();
+    let new = |port, transport| Candidate { port, transport, bindings: Vec::new(), asked_for: false, unlisted: false };
+    for known in &container.ports {
+        let key = (known.port, known.transport);
+        ports.entry(key).or_insert_with(|| new(key.0, key.1)).bindings.clone_from(&known.published);
+    }
+    if let Attachment::Own(owner) = attachment
+        && owner.id != container.id
+    {
+        let none_of_its_own = container.ports.is_empty();
+        for theirs in &owner.ports {
+            let key = (theirs.port, theirs.transport);
+            if let Some(known) = ports.get_mut(&key) {
+                known.bindings.clone_from(&theirs.published);
+            } else if none_of_its_own {
+                ports.insert(key, Candidate { bindings: theirs.published.clone(), ..new(key.0, key.1) });
+            }
+        }
+    }
+    if let Some(entry) = vocabulary.whole("port") {
+        let listed = values::port_list(entry.value).ok_or_else(|| entry.bad(values::PORT_LIST))?;
+        for candidate in ports.values_mut() {
+            candidate.unlisted = true;
+        }
+        for (port, transport) in listed {
+            // Without a transport the list means what is there; where nothing is, TCP.
+            let known: Vec<Transport> = [Transport::Tcp, Transport::Udp]
+                .into_iter()
+                .filter(|t| transport.map_or_else(|| ports.contains_key(&(port, *t)), |wanted| wanted == *t))
+                .collect();
+            let wanted = if known.is_empty() { vec![transport.unwrap_or_default()] } else { known };
+            for transport in wanted {
+                let candidate = ports.entry((port, transport)).or_insert_with(|| new(port, transport));
+                (candidate.asked_for, candidate.unlisted) = (true, false);
+            }
+        }
+    } else if settings.internal {
+        for port in routes::named_ports(container, vocabulary) {
+            ports.entry((port, Transport::Tcp)).or_insert_with(|| new(port, Transport::Tcp)).asked_for = true;
+        }
+    }
+    Ok(ports.into_values().collect())
+}
