@@ -63,13 +63,13 @@ pub fn reference(root: &[Key], program: &'static str) -> String {
 
 fn section(text: &mut String, title: &str, keys: &[Key], program: &'static str) {
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "### {title}\n\n| key | kind | default | of | meaning | test |\n|---|---|---|---|---|---|");
+    let _ = writeln!(text, "### {title}\n\n| key | kind | default | of | meaning |\n|---|---|---|---|---|");
     for key in keys {
-        let Reference { default, doc, test } = key.reference;
+        let Reference { default, doc, .. } = key.reference;
         let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
         let _ = writeln!(
             text,
-            "| `{}` | {} | {default} | {} | {} | `{test}` |",
+            "| `{}` | {} | {default} | {} | {} |",
             key.name,
             words(&key.kind),
             origin(key.origin, program),

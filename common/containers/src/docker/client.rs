@@ -1,5 +1,5 @@
 //! The few requests that are made of the daemon, over the API without a version: that every daemon answers, in its own newest
-//! dialect (source: dataplane measurements; Docker 29 refuses old versions). Answers are read field by field (see
+//! dialect (measured; Docker 29 refuses old versions). Answers are read field by field (see
 //! [`parse`](super::parse)), since typed clients end the stream at an unknown word.
 
 use std::sync::Arc;

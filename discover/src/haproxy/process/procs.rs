@@ -122,7 +122,7 @@ mod tests {
         assert_eq!((p.failed_reloads, p.current_worker()), (1, Some(27009)));
     }
 
-    /// dataplane: after a failed reload 3.2 and 3.4 show the live worker as an old one.
+    /// Measured: after a failed reload 3.2 and 3.4 show the live worker as an old one.
     #[test]
     fn a_live_worker_listed_as_old_after_a_failed_reload_is_still_the_current_one() {
         let p = procs(

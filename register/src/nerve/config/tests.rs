@@ -333,7 +333,7 @@ fn is_current(path: &str, text: &str) {
 
 #[test]
 fn the_reference_and_the_schema_in_the_docs_are_current() {
-    let title = "# Every key of Nerve's config file\n\nGenerated from the table in `register/src/nerve/keys.rs`; the test that shows a key stands beside it.\n\n";
+    let title = "# Every key of Nerve's config file\n\n*For users.* Generated: what the program itself takes.\n\n";
     let reference = agent::config::schema::reference(ROOT, "register");
     is_current("docs/configuration-nerve.md", &format!("{title}{}\n", reference.trim_end()));
     let schema =

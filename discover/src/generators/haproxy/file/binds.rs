@@ -1,7 +1,6 @@
 //! Which ports go into the file: those that HAProxy listens on already, and new ones that a test-bind finds free.
 //!
-//! A port that somebody else has would close every listener for seconds, and `haproxy -c` does not see it (dataplane.md
-//! section 1.3).
+//! A port that somebody else has would close every listener for seconds, and `haproxy -c` does not see it (docs/haproxy.md).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// One server of a section. Its line in the file and what `add server` is given hold the same parameters, so that a
-/// reload changes nothing (`add server` inherits nothing from `default-server`: dataplane.md section 1.5).
+/// reload changes nothing (`add server` inherits nothing from `default-server`: docs/haproxy.md).
 #[derive(Debug, Clone)]
 pub struct Server {
     /// HAProxy's name for it, `[A-Za-z0-9_.:-]+`, unique in its section and the same at every start.

@@ -13,7 +13,7 @@ use crate::haproxy::api::tables::{OperState, ServerState};
 use crate::haproxy::process::launch;
 
 impl Connection {
-    /// Servers that the checks found dead. A new worker starts every server up (dataplane.md section 1.8).
+    /// Servers that the checks found dead. A new worker starts every server up (docs/haproxy.md).
     pub(super) async fn dead_servers(&mut self) -> Vec<ServerState> {
         let all = self.runtime.servers_state(None).await.unwrap_or_default();
         all.into_iter().filter(|s| s.oper == OperState::Stopped && s.check.enabled()).collect()

@@ -105,7 +105,7 @@ impl Haproxy {
         self.verify().await;
     }
 
-    /// A frontend's port that somebody else has would close every listener for seconds (dataplane.md section 1.3). In our
+    /// A frontend's port that somebody else has would close every listener for seconds (docs/haproxy.md). In our
     /// own way of composing such ports are left out before; an operator's config says what it says, so nothing of it is
     /// loaded until the port is free.
     fn try_new_binds(&self, layout: &Layout) -> Result<(), HaproxyError> {

@@ -232,7 +232,7 @@ fn servers(
 ) -> Vec<Server> {
     let was: HashMap<&str, &Server> = section.servers.iter().map(|s| (&*s.name, s)).collect();
     let now: HashSet<&str> = wanted.servers.iter().map(|s| &*s.name).collect();
-    // Below 3.0 an added server never reuses a connection unless told to (dataplane.md section 1.6); our own lines say so
+    // Below 3.0 an added server never reuses a connection unless told to (docs/haproxy.md); our own lines say so
     // themselves, somebody else's stay as they are in the file.
     let foreign = wanted.servers.iter().any(|s| s.line.is_some());
     let inherited: Arc<str> = match can.needs_pool_settings && foreign {

@@ -120,7 +120,7 @@ impl Connection {
         if let Some(why) = tally.broken {
             return Ran::Unknown(why);
         }
-        // An old worker says yes to most things, and nothing of it counts (dataplane.md section 1.3).
+        // An old worker says yes to most things, and nothing of it counts (docs/haproxy.md).
         match self.runtime.info().await {
             Ok(info) if info.stopping => Ran::Unknown("they went to a worker that is being replaced".into()),
             _ if tally.failures.is_empty() => Ran::Done,

@@ -206,7 +206,7 @@ fn says(lines: &[String], start: &str) -> bool {
     })
 }
 
-/// Adds what masks a dying server (dataplane.md section 1.9), each where nothing is said about it.
+/// Adds what masks a dying server (docs/haproxy.md), each where nothing is said about it.
 fn harden(global: &mut Vec<String>, defaults: &mut Vec<String>) {
     if !says(global, "hard-stop-after") {
         global.push("hard-stop-after 15m".to_owned());
