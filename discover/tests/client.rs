@@ -157,6 +157,18 @@ async fn watch_ends_when_nobody_reads_any_more() {
 }
 
 #[tokio::test]
+async fn a_reader_that_has_gone_ends_a_listing_quietly() {
+    let lab = Lab::new();
+    lab.put("web/a", "h1:80").await;
+    for args in [["ls", "--json"].as_slice(), &["ls"], &["ls", "web"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = lab.command(args).stdout(writer).output().unwrap();
+        assert_eq!((ended.status.code(), stderr(&ended).as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[tokio::test]
 async fn wait_ends_with_0_once_enough_backends_take_clients_and_with_1_if_not_in_time() {
     let lab = Lab::new();
     lab.put("web/a", "h1:80").await;

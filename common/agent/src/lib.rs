@@ -12,12 +12,14 @@
 //! | [`files`] | atomic replacement of a file | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
 //! | [`tls`] | the process's TLS implementation; keys and certificates in PEM | reads files |
+//! | [`console`] | a command's output | writes it |
 //! | [`clock`], [`sync`] | the wall clock since 1970; a mutex without poison | the clock |
 
 pub mod admin;
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod environment;
 pub mod files;
 pub mod hostip;

@@ -3,6 +3,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use agent::say;
 use agent::telemetry::Chain;
 use clap::Args;
 use model::ServiceMap;
@@ -60,20 +61,20 @@ async fn check_in(args: &CheckArgs, dir: &Path) -> Result<(), Failure> {
         Some(path) => ("the config", config(path, args, &file, version.as_ref().ok())?),
     };
     let Some((layout, edge)) = composed else {
-        println!("{what}: good");
+        say!("{what}: good");
         return Ok(());
     };
     if let Some(edge) = edge {
-        edge.write(&layout)?.iter().for_each(|why| println!("warning: {why}"));
+        edge.write(&layout)?.iter().for_each(|why| say!("warning: {why}"));
     }
     match version {
-        Err(e) => println!("{what}: good; not tried with HAProxy: {}", Chain(&e)),
+        Err(e) => say!("{what}: good; not tried with HAProxy: {}", Chain(&e)),
         Ok(version) => {
             std::fs::write(&file, layout.render()).map_err(Failure::runtime)?;
             haproxy_check::check(&args.haproxy_bin, &file, haproxy_check::CHECK_TIMEOUT)
                 .await
                 .map_err(|e| Failure::usage(&e))?;
-            println!("{what}: good; HAProxy {version} takes the file");
+            say!("{what}: good; HAProxy {version} takes the file");
         }
     }
     Ok(())
@@ -86,20 +87,20 @@ type Composed = (Layout, Option<OfflineEdge>);
 fn config(path: &Path, args: &CheckArgs, file: &Path, version: Option<&Version>) -> Result<Option<Composed>, Failure> {
     let loaded = load(path).map_err(|e| Failure::Usage(format!("the config is wrong\n{e}")))?;
     for note in &loaded.warnings {
-        println!("warning: {note}");
+        say!("warning: {note}");
     }
     if let Err(unknown) = configured(&loaded.config) {
-        unknown.0.iter().for_each(|why| println!("warning: {}: {why}", path.display()));
+        unknown.0.iter().for_each(|why| say!("warning: {}: {why}", path.display()));
     }
     for note in &loaded.notices {
-        println!("notice: {note}");
+        say!("notice: {note}");
     }
     for (name, template) in &loaded.config.templates {
         crate::generators::template::Template::new(name, template).map_err(|e| Failure::usage(&e))?;
     }
     let Some(mut composer) = SynapseComposer::new(&loaded.config, None) else { return Ok(None) };
     version.into_iter().for_each(|version| composer.suit(&Capabilities::of(version)));
-    composer.warnings().for_each(|w| println!("warning: {w}"));
+    composer.warnings().for_each(|w| say!("warning: {w}"));
     let mut policies = Policies::new(&loaded.config);
     let services = policies.apply(&ServiceMap::new(), Instant::now());
     let mut layout = composer.compose(services, None, 0);

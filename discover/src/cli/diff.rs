@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent::say;
 use tokio::time::Instant;
 
 use super::Failure;
@@ -28,7 +29,7 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     let description = Description { args: &args, config: config.as_ref() };
     Admission::new(description.addresses()).admit(&mut desired.services);
     let Some(mut haproxy) = description.haproxy(HaproxyMetrics::default())? else {
-        println!("nothing to do: the config has no haproxy section, or do_writes is false");
+        say!("nothing to do: the config has no haproxy section, or do_writes is false");
         return Ok(());
     };
     if let Some(mut policies) = description.policies() {
@@ -39,19 +40,19 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
     let plan = haproxy.plan(&desired, Instant::now()).plan;
     let unproved = haproxy.unproved();
     if unproved > 0 {
-        println!("servers with words that HAProxy has yet to judge, not shown here: {unproved}");
+        say!("servers with words that HAProxy has yet to judge, not shown here: {unproved}");
     }
     match plan {
-        Plan::Unchanged => println!("nothing to do: HAProxy runs what the registry says"),
+        Plan::Unchanged => say!("nothing to do: HAProxy runs what the registry says"),
         Plan::Live(live) => {
-            println!("no reload; over the runtime API:");
+            say!("no reload; over the runtime API:");
             print_steps(&live);
         }
         Plan::Reload { interim, reasons, .. } => {
             let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
-            println!("a reload, because: {}", words.join(", "));
+            say!("a reload, because: {}", words.join(", "));
             if let Some(live) = interim {
-                println!("before it, over the runtime API:");
+                say!("before it, over the runtime API:");
                 print_steps(&live);
             }
         }
@@ -61,32 +62,32 @@ pub async fn diff(args: RunArgs) -> Result<(), Failure> {
 
 fn print_steps(live: &Live) {
     if live.is_idle() {
-        println!("  nothing: only the order of the file changes");
+        say!("  nothing: only the order of the file changes");
     }
     for section in &live.sections.come {
-        println!("  + section {} from {}", section.name, section.defaults);
+        say!("  + section {} from {}", section.name, section.defaults);
     }
     for section in &live.sections.go {
-        println!("  - section {section}, which is empty");
+        say!("  - section {section}, which is empty");
     }
     for step in live.steps() {
         let section = &step.section;
         match &step.change {
-            ServerChange::Add(now) => println!("  + {section}: {now}"),
-            ServerChange::Revive { now, .. } => println!("  + {section}: {now} (out of maintenance)"),
+            ServerChange::Add(now) => say!("  + {section}: {now}"),
+            ServerChange::Revive { now, .. } => say!("  + {section}: {now} (out of maintenance)"),
             ServerChange::Alter { was, now } | ServerChange::Replace { was, now } => {
-                println!("  - {section}: {was}");
-                println!("  + {section}: {now}");
+                say!("  - {section}: {was}");
+                say!("  + {section}: {now}");
             }
-            ServerChange::Retire(was) => println!("  - {section}: {was}"),
+            ServerChange::Retire(was) => say!("  - {section}: {was}"),
         }
     }
     match &live.rules {
         None => {}
-        Some(RuleChange::Swap(all)) => println!("  all {} rules of the edge anew", all.len()),
+        Some(RuleChange::Swap(all)) => say!("  all {} rules of the edge anew", all.len()),
         Some(RuleChange::Keys(keys)) => keys.iter().for_each(|(key, value, new)| match value {
-            None => println!("  - edge: {key}"),
-            Some(value) => println!("  {} edge: {key} {value}", if *new { '+' } else { '~' }),
+            None => say!("  - edge: {key}"),
+            Some(value) => say!("  {} edge: {key} {value}", if *new { '+' } else { '~' }),
         }),
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::say;
 use clap::Args;
 use model::{Backend, ServiceName};
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ fn print_json(answers: &Answers, only: Option<&ServiceName>) {
         selected(answers, only).map(|(name, backends)| (name.to_string(), json!(backends))).collect();
     let quarantined: serde_json::Map<String, Value> =
         answers.quarantined.iter().map(|(key, q)| (key.to_string(), json!(q.reason))).collect();
-    println!("{}", json!({"revision": answers.revision, "services": services, "quarantined": quarantined}));
+    say!("{}", json!({"revision": answers.revision, "services": services, "quarantined": quarantined}));
 }
 
 fn print_table(answers: &Answers, only: Option<&ServiceName>) {
@@ -78,12 +79,12 @@ fn print_table(answers: &Answers, only: Option<&ServiceName>) {
     let widths: Vec<usize> = (0..7).map(|i| rows.iter().map(|r| r[i].len()).max().unwrap_or(0)).collect();
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+        say!("{}", cells.join("  ").trim_end());
     }
     if rows.len() == 1 {
-        println!("(no registrations)");
+        say!("(no registrations)");
     }
     for (key, q) in answers.quarantined.iter() {
-        println!("left out: {:?}: {}", &**key, q.reason); // a stranger's key may hold anything
+        say!("left out: {:?}: {}", &**key, q.reason); // a stranger's key may hold anything
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use agent::say;
 use agent::admin::control;
 use clap::Args;
 use model::ServiceName;
@@ -27,6 +28,6 @@ pub struct ReleaseArgs {
 pub async fn release(args: &ReleaseArgs) -> Result<(), Failure> {
     let answer = control::call(&args.control, &json!({ "release": args.service.as_str() })).await;
     let answer = answer.map_err(Failure::runtime)?;
-    println!("{}: {} released", args.service, answer["released"]);
+    say!("{}: {} released", args.service, answer["released"]);
     Ok(())
 }

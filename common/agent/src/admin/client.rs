@@ -1,7 +1,7 @@
 //! The command `status`: asks an agent's admin server and prints the answer.
 
 use std::{
-    io::{self, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -137,8 +137,11 @@ pub async fn status(
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
     let status = fetch(args, default, program).await?;
-    let text = if args.json { format!("{status:#}\n") } else { render::text(&status, clock::millis(clock::now())) };
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(StatusError::Print)
+    let text = if args.json { format!("{status:#}\n") } else { render::text(&status, clock::millis(clock::now()), io::stdout().is_terminal()) };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(StatusError::Print(e)),
+        _ => Ok(()),
+    }
 }
 
 /// The status of the agent that the arguments name.

@@ -4,13 +4,17 @@ use std::{fmt::Write, time::Duration};
 
 use serde_json::{Map, Value};
 
-/// Longer cells are cut, so that one label list does not push every column off the screen.
+/// Longer cells of tables are cut on a terminal, so that one label list does not push every column off the screen.
 const MAX_CELL: usize = 60;
+/// How names of columns end that say why: those come last, and are never cut.
+const REASONS: [&str; 6] = ["reason", "reasons", "why", "error", "warning", "warnings"];
 
-/// Overview, tables of keys and values, tables of rows; `now` in ms since the epoch, for ages.
+/// Overview, tables of keys and values, tables of rows; `now` in ms since the epoch, for ages. For a screen the long cells of tables
+/// are cut, but for reasons and errors; else all is whole.
 ///
 /// What is no object is shown as one value.
-pub fn text(status: &Value, now_unix_ms: u64) -> String {
+pub fn text(status: &Value, now_unix_ms: u64, screen: bool) -> String {
+    let table = |rows: &[Map<String, Value>]| table(rows, now_unix_ms, screen);
     let Value::Object(top) = status else { return format!("{}\n", cell("", status, now_unix_ms)) };
     let mut overview = Map::new();
     let mut sections = Vec::new();
@@ -20,12 +24,12 @@ pub fn text(status: &Value, now_unix_ms: u64) -> String {
             Value::Array(a) if a.is_empty() => empty.push(title(key)),
             Value::Object(o) if o.is_empty() => empty.push(title(key)),
             Value::Object(o) => match named(o) {
-                Some(rows) => sections.push((format!("{} ({})", title(key), rows.len()), table(&rows, now_unix_ms))),
+                Some(rows) => sections.push((format!("{} ({})", title(key), rows.len()), table(&rows))),
                 None => sections.push((title(key), pairs(o, now_unix_ms))),
             },
             Value::Array(a) if a.iter().all(Value::is_object) => {
                 let rows: Vec<_> = a.iter().filter_map(Value::as_object).cloned().collect();
-                sections.push((format!("{} ({})", title(key), rows.len()), table(&rows, now_unix_ms)));
+                sections.push((format!("{} ({})", title(key), rows.len()), table(&rows)));
             }
             scalar => {
                 overview.insert(key.clone(), scalar.clone());
@@ -61,21 +65,30 @@ fn pairs(object: &Map<String, Value>, now: u64) -> String {
     align(&rows, &[false, false])
 }
 
-fn table(rows: &[Map<String, Value>], now: u64) -> String {
+fn table(rows: &[Map<String, Value>], now: u64, screen: bool) -> String {
     let mut keys: Vec<&String> = Vec::new();
     for key in rows.iter().flat_map(Map::keys) {
         if !keys.contains(&key) {
             keys.push(key);
         }
     }
+    keys.sort_by_key(|key| says_why(key));
     let numeric = |key: &&String| {
         let values = || rows.iter().filter_map(|r| r.get(*key)).filter(|v| !v.is_null());
         values().next().is_some() && values().all(Value::is_number)
     };
     let right: Vec<bool> = keys.iter().map(numeric).collect();
     let mut lines = vec![keys.iter().map(|k| title(k).to_uppercase()).collect::<Vec<_>>()];
-    lines.extend(rows.iter().map(|r| keys.iter().map(|k| cell(k, r.get(*k).unwrap_or(&Value::Null), now)).collect()));
+    let shown = |row: &Map<String, Value>, key: &String| {
+        let text = cell(key, row.get(key).unwrap_or(&Value::Null), now);
+        if screen && !says_why(key) { cut(text) } else { text }
+    };
+    lines.extend(rows.iter().map(|row| keys.iter().map(|key| shown(row, key)).collect()));
     align(&lines, &right)
+}
+
+fn says_why(key: &str) -> bool {
+    REASONS.iter().any(|word| key.ends_with(word))
 }
 
 fn align(rows: &[Vec<String>], right: &[bool]) -> String {
@@ -106,7 +119,10 @@ fn cell(key: &str, value: &Value, now: u64) -> String {
         (_, Some(n)) if key.ends_with("_bytes") => size(n),
         _ => plain(value),
     };
-    let text = safe(&text);
+    safe(&text)
+}
+
+fn cut(text: String) -> String {
     if text.chars().count() <= MAX_CELL {
         return text;
     }
@@ -218,7 +234,21 @@ backends (2)
 
 empty: held
 ";
-        assert_eq!(text(&status, 66_000), wanted);
+        assert_eq!(text(&status, 66_000, true), wanted);
+    }
+
+    #[test]
+    fn reasons_are_last_and_whole_and_other_long_cells_are_cut_on_a_screen_alone() {
+        let long = "x".repeat(200);
+        let status = json!({
+            "error": long,
+            "containers": [{"reason": long, "labels": long, "name": "c1"}, {"name": "c2", "last_error": long}],
+        });
+        let count = |screen| text(&status, 0, screen).matches(&long).count();
+        assert_eq!((count(true), count(false)), (3, 4));
+        let shown = text(&status, 0, true);
+        let head = shown.lines().find(|line| line.contains("NAME")).unwrap();
+        assert!(head.find("NAME") < head.find("REASON") && head.find("REASON") < head.find("LAST ERROR"), "{head}");
     }
 
     #[test]
@@ -235,8 +265,8 @@ empty: held
 
     #[test]
     fn what_is_no_object_is_one_value() {
-        assert_eq!(text(&json!("x"), 0), "x\n");
-        assert_eq!(text(&json!({}), 0), "");
+        assert_eq!(text(&json!("x"), 0, true), "x\n");
+        assert_eq!(text(&json!({}), 0, true), "");
     }
 
     fn any_json() -> impl Strategy<Value = Value> {
@@ -257,8 +287,8 @@ empty: held
 
     proptest! {
         #[test]
-        fn no_status_steers_the_terminal(status in any_json(), now in any::<u64>()) {
-            let out = text(&status, now);
+        fn no_status_steers_the_terminal(status in any_json(), now in any::<u64>(), screen in any::<bool>()) {
+            let out = text(&status, now, screen);
             prop_assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{out:?}");
         }
     }
