@@ -14,7 +14,7 @@ LABEL org.opencontainers.image.title="docker-discover" \
       register.ignore="true"
 COPY discover /usr/local/bin/discover
 EXPOSE 1936
-HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["discover", "status"]
+HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["discover", "status", "--ready"]
 # Capabilities that suffice: NET_BIND_SERVICE, SETUID, SETGID, and KILL to signal workers of another user.
 ENTRYPOINT ["discover"]
 CMD ["supervise"]

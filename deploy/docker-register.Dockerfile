@@ -13,6 +13,6 @@ COPY register /usr/local/bin/register
 # Starts as root to learn the group of Docker's socket, then goes on as this user; empty, it stays root.
 ENV REGISTER_USER=nobody
 # Rare probes on purpose: each one is three events on the Docker host.
-HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["register", "status"]
+HEALTHCHECK --interval=15s --timeout=3s --start-period=10s CMD ["register", "status", "--ready"]
 ENTRYPOINT ["register"]
 CMD ["run"]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent::admin::StatusSource;
+use agent::admin::{StatusSource, Unready};
 use agent::clock::{self, millis};
 use agent::sync::lock;
 use agent::watch::Observation;
@@ -236,7 +236,7 @@ impl StatusSource for StatusBoard {
         let sources = sources.chain(state.inner.iter().map(|s| source(s, &s.inlet.borrow())));
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "ready": self_ready(&state).err().unwrap_or_else(|| "yes".into()),
+            "ready": self_ready(&state).err().map_or_else(|| "yes".into(), |unready| unready.detail),
             "last_turn": state.turn.as_ref().map(|t| json!({
                 "ended_unix_ms": t.ended_unix_ms, "took_ms": t.took.as_secs_f64() * 1000.0, "error": t.error,
             })),
@@ -252,15 +252,26 @@ impl StatusSource for StatusBoard {
         true
     }
 
-    fn ready(&self) -> Result<(), String> {
+    fn ready(&self) -> Result<(), Unready> {
         self_ready(&self.lock())
+    }
+
+    fn reasons(&self) -> &'static [&'static str] {
+        &["first_sync", "turn", "haproxy"]
     }
 }
 
-fn self_ready(state: &Shown) -> Result<(), String> {
+/// Ready is: every generator has brought about what is desired, and HAProxy runs it.
+fn self_ready(state: &Shown) -> Result<(), Unready> {
     match &state.turn {
-        None => Err("no source has answered yet".into()),
-        Some(TurnRecord { error: Some(error), .. }) => Err(format!("the last turn failed: {error}")),
-        Some(_) => Ok(()),
+        None => return Err(Unready::new("first_sync", "no source has answered yet")),
+        Some(TurnRecord { error: Some(error), .. }) => {
+            return Err(Unready::new("turn", format!("the last turn failed: {error}")));
+        }
+        Some(_) => {}
+    }
+    match state.haproxy.as_ref().and_then(|haproxy| lock(haproxy).error.clone()) {
+        Some(error) => Err(Unready::new("haproxy", format!("HAProxy does not run what is desired: {error}"))),
+        None => Ok(()),
     }
 }

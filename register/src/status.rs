@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use agent::admin::StatusSource;
+use agent::admin::{StatusSource, Unready};
 use agent::clock::unix_ms;
 use agent::watch::{Inlet, Observation};
 use containers::docker::Containers;
@@ -109,17 +109,21 @@ impl DockerStatus {
 }
 
 impl DockerStatus {
-    fn ready(&self) -> Result<(), String> {
+    fn ready(&self) -> Result<(), Unready> {
         let observation = self.containers.borrow();
         if observation.snapshot().is_none() {
             let why = observation.error().map_or_else(|| "not listed yet".to_owned(), str::to_owned);
-            return Err(format!("Docker: {why}"));
+            return Err(Unready::new("docker", format!("Docker: {why}")));
         }
         let publication = self.publication.borrow();
         match (publication.away.as_ref().or(publication.full.as_ref()), publication.phase) {
-            (Some((why, since)), _) if since.elapsed() > Duration::from_secs(1) => Err(format!("registry: {why}")),
-            (_, Phase::NoLease) => Err("registry: no lease yet".to_owned()),
-            (_, Phase::Granted) if publication.published.is_none() => Err("registry: nothing published yet".to_owned()),
+            (Some((why, since)), _) if since.elapsed() > Duration::from_secs(1) => {
+                Err(Unready::new("registry", format!("registry: {why}")))
+            }
+            (_, Phase::NoLease) => Err(Unready::new("lease", "registry: no lease yet")),
+            (_, Phase::Granted) if publication.published.is_none() => {
+                Err(Unready::new("publishing", "registry: nothing published yet"))
+            }
             _ => Ok(()),
         }
     }
@@ -139,11 +143,11 @@ impl ServicesStatus {
     }
 
     /// One service that is down is no fault of the agent; a registry that is away is.
-    fn ready(&self) -> Result<(), String> {
+    fn ready(&self) -> Result<(), Unready> {
         let rows = self.rows.borrow();
         let away = |r: &&ReporterRow| matches!(r.state, "away" | "failed");
         match rows.iter().flat_map(|row| &row.reporters).find(away) {
-            Some(r) => Err(format!("{}: {}", r.at, r.reason.as_deref().unwrap_or(r.state))),
+            Some(r) => Err(Unready::new("reporter", format!("{}: {}", r.at, r.reason.as_deref().unwrap_or(r.state)))),
             None => Ok(()),
         }
     }
@@ -157,7 +161,7 @@ impl StatusSource for Status {
         put("version", env!("CARGO_PKG_VERSION").into());
         put("node", self.node.as_str().into());
         put("started_unix_ms", unix_ms(self.started).into());
-        put("ready", self.ready().err().unwrap_or_else(|| "yes".to_owned()).into());
+        put("ready", self.ready().err().map_or_else(|| "yes".to_owned(), |unready| unready.detail).into());
         if let Some(docker) = &self.docker {
             let rows = docker.rows.borrow().clone();
             let (skipped, registrations): (Vec<&Row>, Vec<&Row>) =
@@ -179,8 +183,12 @@ impl StatusSource for Status {
         true // a task that ends early ends the process, and every call is bounded in time
     }
 
-    fn ready(&self) -> Result<(), String> {
+    fn ready(&self) -> Result<(), Unready> {
         self.docker.as_ref().map_or(Ok(()), DockerStatus::ready)?;
         self.services.as_ref().map_or(Ok(()), ServicesStatus::ready)
+    }
+
+    fn reasons(&self) -> &'static [&'static str] {
+        &["docker", "registry", "lease", "publishing", "reporter"]
     }
 }

@@ -52,7 +52,7 @@ async fn without_its_token_only_the_health_is_told() {
     }
     for header in [format!("Authorization: bearer {TOKEN}"), basic(&format!("anybody:{TOKEN}"))] {
         assert_eq!(lab.ask_as("GET", "/status", &header).await.2, r#"{"n":1}"#, "{header}");
-        assert_eq!(lab.ask_as("GET", "/ready", &header).await.2, "etcd at e1 has not answered yet\n");
+        assert!(lab.ask_as("GET", "/ready", &header).await.2.contains("etcd at e1 has not answered yet"));
         assert_eq!(lab.ask_as("POST", "/status", &header).await.0, 405);
     }
 

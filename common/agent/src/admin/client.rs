@@ -36,6 +36,9 @@ const MAX_ANSWER: usize = 64 << 20;
 /// Arguments of `status`.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct StatusArgs {
+    /// Print nothing, and end with 1 and the reason if the agent is not ready: a health check
+    #[arg(long, conflicts_with = "json")]
+    pub ready: bool,
     /// Print the JSON instead of tables
     #[arg(long)]
     pub json: bool,
@@ -115,6 +118,14 @@ pub enum StatusError {
         /// Such as 404.
         code: StatusCode,
     },
+    /// It answers, and does not do its work.
+    #[error("{program} is not ready: {why}")]
+    NotReady {
+        /// Who was asked.
+        program: &'static str,
+        /// What it says.
+        why: String,
+    },
     /// The output is closed or full.
     #[error("printing the status")]
     Print(#[source] io::Error),
@@ -126,7 +137,8 @@ pub fn on_this_host(variable: &str, default: SocketAddr) -> SocketAddr {
     told.and_then(Listen::seen_from_here).unwrap_or(default)
 }
 
-/// Asks the agent (at `default` unless the arguments name another) and prints to `out`; `program` is named when nobody answers.
+/// Asks the agent (at `default` unless the arguments name another) and prints to `out`, or says whether it is ready; `program` is
+/// named when nobody answers.
 ///
 /// # Errors
 /// [`StatusError`]; a wrong URL is a usage error.
@@ -137,7 +149,17 @@ pub async fn status(
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
     let status = fetch(args, default, program).await?;
-    let text = if args.json { format!("{status:#}\n") } else { render::text(&status, clock::millis(clock::now()), io::stdout().is_terminal()) };
+    if args.ready {
+        return match status["ready"].as_str() {
+            Some("yes") => Ok(()),
+            why => Err(StatusError::NotReady { program, why: why.unwrap_or("it does not say why").to_owned() }),
+        };
+    }
+    let text = if args.json {
+        format!("{status:#}\n")
+    } else {
+        render::text(&status, clock::millis(clock::now()), io::stdout().is_terminal())
+    };
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(StatusError::Print(e)),
         _ => Ok(()),

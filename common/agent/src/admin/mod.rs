@@ -44,11 +44,29 @@ pub trait StatusSource: Send + Sync {
     fn status(&self) -> Value;
     /// Whether the process can still do its work; `false` asks to be restarted.
     fn live(&self) -> bool;
-    /// Whether it does its work now; else why not, for a person.
+    /// Whether it does its work now; else why not.
     ///
     /// # Errors
-    /// The reason, such as "etcd has not answered yet".
-    fn ready(&self) -> Result<(), String>;
+    /// [`Unready`], with a reason of [`StatusSource::reasons`].
+    fn ready(&self) -> Result<(), Unready>;
+    /// The reasons for which it may be not ready: the labels of the metric `not_ready`.
+    fn reasons(&self) -> &'static [&'static str];
+}
+
+/// Why an agent does not do its work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unready {
+    /// One word of a closed set, for programs.
+    pub reason: &'static str,
+    /// The thing and the cause, for a person, such as "etcd at e1 has not answered yet".
+    pub detail: String,
+}
+
+impl Unready {
+    /// For that reason.
+    pub fn new(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
 }
 
 /// Where the admin server listens (`--admin`): an address with a port, or `off`.

@@ -14,7 +14,11 @@ use axum::{
     routing::get,
 };
 use futures_util::stream;
-use prometheus_client::{encoding::text, registry::Registry};
+use prometheus_client::{
+    encoding::text,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use serde_json::json;
 use tokio::{
     sync::{Semaphore, watch},
@@ -22,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::StatusSource;
+use super::{StatusSource, Unready};
 
 /// More viewers at once get a 503: an event costs a whole status for each of them.
 const MAX_VIEWERS: usize = 16;
@@ -92,7 +96,7 @@ async fn guard(request: Request, next: Next) -> Response {
 
 /// The page, with the state of this moment in it.
 async fn page(State(s): State<Arc<AdminState>>) -> Response {
-    let why = s.source.ready().err();
+    let why = s.source.ready().err().map(|unready| unready.detail);
     let (class, ready) = if why.is_none() { ("good", "ready") } else { ("bad", "not ready") };
     // Strangers' names are in it: without a "<" none of them can end the element.
     let first = json!({"why": why, "status": s.source.status()}).to_string().replace('<', "\\u003c");
@@ -105,7 +109,11 @@ async fn page(State(s): State<Arc<AdminState>>) -> Response {
 
 async fn metrics(State(s): State<Arc<AdminState>>) -> Response {
     let mut out = String::new();
-    match text::encode(&mut out, &s.registry) {
+    let ready = readiness(s.title, &*s.source);
+    let written = text::encode_registry(&mut out, &s.registry)
+        .and_then(|()| text::encode_registry(&mut out, &ready))
+        .and_then(|()| text::encode_eof(&mut out));
+    match written {
         Ok(()) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], out).into_response()
@@ -114,14 +122,31 @@ async fn metrics(State(s): State<Arc<AdminState>>) -> Response {
     }
 }
 
+/// Whether the agent is ready at this moment, as metrics.
+fn readiness(program: &str, source: &dyn StatusSource) -> Registry {
+    let (ready, not_ready) = (Gauge::<i64>::default(), Family::<[(&str, &str); 1], Gauge>::default());
+    let why = source.ready().err().map(|unready| unready.reason);
+    ready.set(why.is_none().into());
+    for reason in source.reasons() {
+        not_ready.get_or_create(&[("reason", reason)]).set((why == Some(reason)).into());
+    }
+    let mut registry = Registry::with_prefix(program);
+    registry.register("ready", "1 while it does its work: what /ready says", ready);
+    registry.register("not_ready", "1 for the reason why it does not do its work", not_ready);
+    registry
+}
+
 async fn live(State(s): State<Arc<AdminState>>) -> (StatusCode, &'static str) {
     if s.source.live() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not live\n") }
 }
 
-async fn ready(State(s): State<Arc<AdminState>>) -> (StatusCode, String) {
+async fn ready(State(s): State<Arc<AdminState>>) -> Response {
     match s.source.ready() {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Ok(()) => "ok\n".into_response(),
+        Err(Unready { reason, detail }) => {
+            let why = json!({"ready": false, "reason": reason, "detail": detail});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(why)).into_response()
+        }
     }
 }
 

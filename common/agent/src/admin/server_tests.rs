@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{AdminError, AdminServer, StatusSource, access::Access, client};
+use super::{AdminError, AdminServer, StatusSource, Unready, access::Access, client};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -39,8 +39,11 @@ impl StatusSource for Agent {
     fn live(&self) -> bool {
         !self.dead.load(Ordering::Relaxed)
     }
-    fn ready(&self) -> Result<(), String> {
-        self.unready.lock().unwrap().clone().map_or(Ok(()), Err)
+    fn ready(&self) -> Result<(), Unready> {
+        self.unready.lock().unwrap().clone().map_or(Ok(()), |why| Err(Unready::new("registry", why)))
+    }
+    fn reasons(&self) -> &'static [&'static str] {
+        &["docker", "registry"]
     }
 }
 
@@ -112,7 +115,7 @@ async fn each_path_answers_with_security_headers() {
         ("/", "text/html", "<h1>discover</h1>"),
         ("/page.js", "text/javascript", "textContent"),
         ("/page.css", "text/css", "--back"),
-        ("/metrics", "application/openmetrics-text; version=1.0.0", "discover_applies_total 1\n# EOF"),
+        ("/metrics", "application/openmetrics-text; version=1.0.0", "discover_applies_total 1\n"),
         ("/live", "text/plain", "ok"),
         ("/ready", "text/plain", "ok"),
         ("/status", "application/json", r#"{"n":1}"#),
@@ -160,7 +163,15 @@ async fn health_follows_the_agent() {
     *lab.agent.unready.lock().unwrap() = Some("etcd has not answered yet".to_owned());
     lab.agent.dead.store(true, Ordering::Relaxed);
     let (code, _, body) = lab.ask("GET", "/ready").await;
-    assert_eq!((code, body.as_str()), (503, "etcd has not answered yet\n"));
+    let why = r#"{"ready":false,"reason":"registry","detail":"etcd has not answered yet"}"#;
+    assert_eq!((code, body.as_str()), (503, why));
+    let metrics = lab.ask("GET", "/metrics").await.2;
+    for line in
+        [r"discover_ready 0", r#"discover_not_ready{reason="registry"} 1"#, r#"discover_not_ready{reason="docker"} 0"#]
+    {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    assert!(metrics.ends_with("# EOF\n") && metrics.matches("# EOF").count() == 1, "{metrics}");
     assert_eq!(lab.ask("GET", "/live").await.0, 503);
     lab.stop().await;
 }
