@@ -94,29 +94,4 @@ mod tests {
             command.as_std().get_envs().filter(|(_, v)| v.is_none()).map(|(name, _)| name).collect();
         assert_eq!(removed, SECRETS);
     }
-
-    fn sources(dir: &Path, found: &mut Vec<(String, String)>) {
-        for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-            let name = entry.file_name().unwrap().to_string_lossy().into_owned();
-            if entry.is_dir() && name != "testing" {
-                sources(&entry, found);
-            } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
-                let text = std::fs::read_to_string(&entry).unwrap();
-                let product = text.split("#[cfg(test)]").next().unwrap().to_owned();
-                found.push((entry.display().to_string(), product));
-            }
-        }
-    }
-
-    #[test]
-    fn no_program_is_started_but_by_these_functions() {
-        let mut found = Vec::new();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        ["common", "register", "discover"].iter().for_each(|part| sources(&root.join(part).join("src"), &mut found));
-        assert!(found.len() > 100);
-        for (path, text) in found.iter().filter(|(path, _)| !path.ends_with("common/src/environment.rs")) {
-            let imports = text.lines().any(|l| l.contains("process::") && l.contains("Command"));
-            assert!(!(text.contains("process::Command::new(") || imports && text.contains("Command::new(")), "{path}");
-        }
-    }
 }

@@ -124,7 +124,7 @@ impl Drop for Container {
 
 #[tokio::test]
 async fn a_command_in_a_container() {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/base-image.sh");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/base-image.sh");
     let image = Command::new("bash").arg(base).output().unwrap();
     assert!(image.status.success(), "{}", String::from_utf8_lossy(&image.stderr));
     let image = String::from_utf8(image.stdout).unwrap().trim().to_owned();

@@ -26,7 +26,7 @@ fn docker(arguments: &[&str]) -> String {
 
 impl Mine {
     fn new(test: &str) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base-image.sh");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base-image.sh");
         let output = Command::new("bash").arg(script).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let image = String::from_utf8(output.stdout).unwrap().trim().to_owned();

@@ -28,7 +28,7 @@ pub fn binaries() -> Vec<PathBuf> {
     if let Some(path) = std::env::var_os("ETCD_BIN") {
         return vec![path.into()];
     }
-    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/lab/bin");
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab/bin");
     let found: Vec<_> = ["etcd-3.5", "etcd-3.4"].iter().map(|name| lab.join(name)).filter(|p| p.exists()).collect();
     if found.is_empty() { vec!["etcd".into()] } else { found }
 }

@@ -97,6 +97,19 @@ fn discovers_rooms_use_what_stands_below_them() {
     }
 }
 
+/// Every other program gets an environment made for it, which tells no secret.
+#[test]
+fn no_program_is_started_but_by_these_functions() {
+    for (path, _) in CRATES.iter().filter(|(path, _)| *path != "common/testing") {
+        for file in sources(&root().join(path).join("src")) {
+            let text = code(&file);
+            let imports = text.lines().any(|line| line.contains("process::") && line.contains("Command"));
+            let starts = text.contains("process::Command::new(") || imports && text.contains("Command::new(");
+            assert!(!starts || file.ends_with("agent/src/environment.rs"), "{}", file.display());
+        }
+    }
+}
+
 #[test]
 fn publishing_knows_no_nerve() {
     for (module, taken) in Graph::of(&root().join("register")).arrows {
