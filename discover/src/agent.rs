@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Merged, Reconciler, Source, merge};
@@ -151,7 +151,11 @@ async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel
         }
         failing = fails;
         if now != standing {
-            info!(source = %source.name, standing = now, "Source.");
+            match now {
+                "synced" => info!(source = %source.name, "The source is current."),
+                "stale" => info!(source = %source.name, "The source fails; its last state stays."),
+                _ => debug!(source = %source.name, standing = now, "The source has not answered yet."),
+            }
             standing = now;
         }
         wake.notify_one();

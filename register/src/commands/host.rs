@@ -91,7 +91,7 @@ pub async fn ask(docker: &Docker) -> Info {
             Ok(about) => return about,
             Err(e) => {
                 if backoff.failures() == 0 {
-                    warn!(error = %Chain(&e), "Docker does not answer; trying again.");
+                    warn!(error = %Chain(&e), "Docker does not say what it is (/info); trying again. A proxy of its socket has to let that pass.");
                 }
                 sleep(backoff.next_delay()).await;
             }

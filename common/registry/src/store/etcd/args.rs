@@ -55,6 +55,9 @@ pub enum EtcdArgsError {
     /// An endpoint cannot be understood.
     #[error("reading --etcd-host (ETCD_HOST)")]
     Endpoint(#[from] EndpointError),
+    /// A password without a user is nobody's.
+    #[error("--etcd-password (ETCD_PASSWORD) is given without --etcd-user (ETCD_USER): name the user, or leave the password out")]
+    NoUser,
     /// The password's file cannot be read.
     #[error("reading --etcd-password-file {}", path.display())]
     Password {
@@ -87,6 +90,9 @@ impl EtcdArgs {
             }
             (None, None) => None,
         };
+        if password.is_some() && self.etcd_user.is_none() {
+            return Err(EtcdArgsError::NoUser);
+        }
         let credentials = self.etcd_user.clone().zip(password).map(|(user, password)| Credentials { user, password });
         let discover_members = self.etcd_discover_members;
         Ok(EtcdConfig { credentials, tls, discover_members, ..EtcdConfig::new(endpoints) })
@@ -138,6 +144,8 @@ mod tests {
         for args in [["--etcd-user=u"], ["--etcd-cert=/c"], ["--etcd-key=/k"], ["--etcd-port=0"], ["--etcd-prefix=/"]] {
             assert!(parse(&args).is_err(), "{args:?}");
         }
+        let nobodys = parse(&["--etcd-password=p"]).unwrap().config().unwrap_err();
+        assert!(nobodys.to_string().contains("ETCD_USER"), "{nobodys}");
         let error = parse(&["--etcd-host=http://h/path"]).unwrap().config().unwrap_err();
         assert_eq!(error.to_string(), "reading --etcd-host (ETCD_HOST)");
     }
