@@ -66,8 +66,6 @@ fn chosen(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

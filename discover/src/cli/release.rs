@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use agent::say;
 use agent::admin::control;
+use agent::say;
 use clap::Args;
 use model::ServiceName;
 use serde_json::json;

@@ -176,7 +176,7 @@ impl<'a> Keeper<'a> {
     /// Looks at the file; true when a new config was found good and, if HAProxy runs, loaded.
     async fn take_new(&mut self, running: bool) -> bool {
         let Some(watch) = &mut self.watch else { return false };
-        if running && self.pace.wait(Instant::now()).is_some() {
+        if running && self.pace.wait(Instant::now(), true).is_some() {
             return false; // whatever changes meanwhile is seen then, as one change
         }
         let file = watch.path().display().to_string();

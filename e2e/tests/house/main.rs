@@ -34,8 +34,13 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// Arrows between rooms of one floor.
-const BESIDE: [(&str, &str); 5] =
-    [("edge", "seniority"), ("names", "addresses"), ("synapse", "addresses"), ("synapse", "edge"), ("synapse", "haproxy")];
+const BESIDE: [(&str, &str); 5] = [
+    ("edge", "seniority"),
+    ("names", "addresses"),
+    ("synapse", "addresses"),
+    ("synapse", "edge"),
+    ("synapse", "haproxy"),
+];
 
 /// What pure code has no use for.
 const IMPURE: [&str; 14] = [
@@ -114,7 +119,11 @@ fn no_program_is_started_but_by_these_functions() {
 fn publishing_knows_no_nerve() {
     for (module, taken) in Graph::of(&root().join("register")).arrows {
         let nerves = taken.iter().any(|other| other.first().is_some_and(|room| room == "nerve"));
-        assert!(!nerves || module.first().is_none_or(|room| room != "publish"), "{} takes from nerve", module.join("::"));
+        assert!(
+            !nerves || module.first().is_none_or(|room| room != "publish"),
+            "{} takes from nerve",
+            module.join("::")
+        );
     }
 }
 

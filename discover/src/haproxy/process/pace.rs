@@ -21,6 +21,8 @@ pub struct ReloadPace {
     backoff: Backoff,
     /// No reload before this.
     not_before: Option<Instant>,
+    /// When the last one failed, if it did.
+    failed: Option<Instant>,
     /// When the last one succeeded.
     last: Option<Instant>,
     /// With more old workers than this, reloads wait.
@@ -31,12 +33,21 @@ impl ReloadPace {
     /// At least `interval` between two reloads, and up to `jitter` (0 to 1) of it more.
     pub fn new(interval: Duration, jitter: f64) -> Self {
         let backoff = Backoff::new(interval.max(Duration::from_secs(1)), Duration::from_secs(60));
-        Self { interval, jitter: jitter.clamp(0.0, 1.0), backoff, not_before: None, last: None, most_old: MOST_OLD }
+        Self {
+            interval,
+            jitter: jitter.clamp(0.0, 1.0),
+            backoff,
+            not_before: None,
+            failed: None,
+            last: None,
+            most_old: MOST_OLD,
+        }
     }
 
-    /// When the next reload may begin, if not at once.
-    pub fn wait(&self, now: Instant) -> Option<Instant> {
-        self.not_before.filter(|at| *at > now)
+    /// When the next reload may begin, if not at once. `again`: it is of what failed last, which waits longer each time.
+    pub fn wait(&self, now: Instant, again: bool) -> Option<Instant> {
+        let soonest = self.failed.filter(|_| !again).map(|failed| failed + self.interval);
+        self.not_before.map(|at| soonest.map_or(at, |soonest| at.min(soonest))).filter(|at| *at > now)
     }
 
     /// Another number of old workers above which reloads wait.
@@ -60,7 +71,7 @@ impl ReloadPace {
 
     /// A reload succeeded.
     pub fn succeeded(&mut self, now: Instant) {
-        self.last = Some(now);
+        (self.last, self.failed) = (Some(now), None);
         self.backoff.succeeded();
         let extra = self.interval.mul_f64(self.jitter * rand::rng().random::<f64>());
         self.not_before = Some(now + self.interval + extra);
@@ -69,7 +80,7 @@ impl ReloadPace {
     /// A reload failed; gives the time of the next try.
     pub fn failed(&mut self, now: Instant) -> Instant {
         let at = now + self.backoff.next_delay();
-        self.not_before = Some(at);
+        (self.not_before, self.failed) = (Some(at), Some(now));
         at
     }
 }
@@ -93,16 +104,17 @@ mod tests {
     async fn reloads_keep_their_distance_and_failures_a_growing_one() {
         let mut pace = ReloadPace::new(Duration::from_secs(2), 0.5);
         let now = Instant::now();
-        assert_eq!(pace.wait(now), None, "the first one waits for nothing");
+        assert_eq!(pace.wait(now, true), None, "the first one waits for nothing");
         pace.succeeded(now);
-        let at = pace.wait(now).unwrap();
+        let at = pace.wait(now, true).unwrap();
         assert!((2.0..=3.0).contains(&(at - now).as_secs_f64()));
-        assert_eq!(pace.wait(at), None);
+        assert_eq!(pace.wait(at, true), None);
         let mut waits = Vec::new();
         for _ in 0..50 {
             waits.push(pace.failed(now) - now);
         }
         assert!(waits.iter().all(|w| *w <= Duration::from_secs(60)), "{waits:?}");
         assert!(waits.iter().max() > Some(&Duration::from_secs(4)), "{waits:?}");
+        assert!(pace.wait(now, false) <= Some(now + Duration::from_secs(2)), "another file waits no longer than usual");
     }
 }

@@ -56,7 +56,9 @@ pub enum EtcdArgsError {
     #[error("reading --etcd-host (ETCD_HOST)")]
     Endpoint(#[from] EndpointError),
     /// A password without a user is nobody's.
-    #[error("--etcd-password (ETCD_PASSWORD) is given without --etcd-user (ETCD_USER): name the user, or leave the password out")]
+    #[error(
+        "--etcd-password (ETCD_PASSWORD) is given without --etcd-user (ETCD_USER): name the user, or leave the password out"
+    )]
     NoUser,
     /// The password's file cannot be read.
     #[error("reading --etcd-password-file {}", path.display())]

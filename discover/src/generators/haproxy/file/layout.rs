@@ -103,6 +103,13 @@ impl Layout {
         names.into_iter().collect()
     }
 
+    /// Whether both are the same but for their servers and rules.
+    pub fn same_structure(&self, other: &Self) -> bool {
+        let structure = |layout: &Self| (layout.header.clone(), layout.footer.clone(), layout.sections.len());
+        let same = |(a, b): (&Arc<Section>, &Arc<Section>)| a.name == b.name && a.skeleton == b.skeleton;
+        structure(self) == structure(other) && self.sections.iter().zip(&other.sections).all(same)
+    }
+
     /// The file's text: equal layouts give equal bytes.
     pub fn render(&self) -> String {
         self.pieces().concat()

@@ -69,7 +69,7 @@ impl Haproxy {
     ) -> Result<Option<Instant>, HaproxyError> {
         let more = (is_behind && !reasons.contains(&ReloadReason::Refused)).then(Instant::now);
         let awaited = self.refusals.words.awaited(Instant::now()).map(|at| (at, None));
-        let Some((at, why)) = self.reload_wait().await.or(awaited) else {
+        let Some((at, why)) = self.reload_wait(&layout).await.or(awaited) else {
             return Ok(self.load_now(layout, reasons).await?.or(more));
         };
         self.note().waiting = Some(reasons.iter().map(|r| r.to_string()).chain(why).collect());

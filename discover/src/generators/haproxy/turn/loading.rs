@@ -36,6 +36,7 @@ impl Haproxy {
     ) -> Result<Option<Instant>, HaproxyError> {
         let before = self.applied.state.is_known().then(|| self.applied.layout.clone());
         self.refusals.words.proofs.release();
+        let tried = layout.clone();
         let outcome = self.reload(layout, &reasons).await;
         let now = Instant::now();
         if let Ok(Reloaded::WithoutSome) = outcome {
@@ -46,6 +47,7 @@ impl Haproxy {
         self.note().reloaded(record);
         if let Err(error) = outcome {
             self.due.pace.failed(now);
+            self.refusals.file = Some(tried);
             return Err(error);
         }
         self.due.pace.succeeded(now);
@@ -100,6 +102,7 @@ impl Haproxy {
     async fn loaded(&mut self, layout: Layout) {
         self.disk.loaded();
         self.refusals.operations = None;
+        self.refusals.file = None;
         self.applied = Applied { layout, state: self.applied.state.loaded(), ..Applied::default() };
         self.desk.loaded(&self.applied.layout);
         self.verify().await;

@@ -2,6 +2,7 @@
 
 use super::plan::Live;
 use super::prove::prover::Prover;
+use crate::generators::haproxy::file::layout::Layout;
 use crate::haproxy::api::version::{Capabilities, Version};
 
 /// What HAProxy has refused.
@@ -13,12 +14,19 @@ pub struct Refusals {
     pub(super) sections_by: Option<Version>,
     /// Registrants' words.
     pub(super) words: Prover,
+    /// The last file that could not be loaded.
+    pub(super) file: Option<Layout>,
 }
 
 impl Refusals {
     /// Whether `live` is what was refused.
     pub fn has(&self, live: &Live) -> bool {
         self.operations.as_ref().is_some_and(|refused| refused.same_work(live))
+    }
+
+    /// Whether a file of this structure is the last one that could not be loaded.
+    pub fn had_structure(&self, layout: &Layout) -> bool {
+        self.file.as_ref().is_some_and(|refused| refused.same_structure(layout))
     }
 
     /// What is left of what a version `can` do.

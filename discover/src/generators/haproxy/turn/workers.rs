@@ -5,6 +5,7 @@ use tracing::warn;
 
 use super::connection::{Connection, ProcessMode};
 use super::generator::Haproxy;
+use crate::generators::haproxy::file::layout::Layout;
 
 impl Connection {
     /// How many old workers HAProxy has; `None` where its master cannot be asked.
@@ -21,9 +22,10 @@ impl Connection {
 
 impl Haproxy {
     /// When the next reload may begin, if not at once, and what it waits for beside its time.
-    pub(super) async fn reload_wait(&mut self) -> Option<(Instant, Option<String>)> {
+    pub(super) async fn reload_wait(&mut self, layout: &Layout) -> Option<(Instant, Option<String>)> {
         let now = Instant::now();
-        if let Some(at) = self.due.pace.wait(now) {
+        // The back-off is for what was refused: something else is tried in the usual time.
+        if let Some(at) = self.due.pace.wait(now, self.refusals.had_structure(layout)) {
             return Some((at, None));
         }
         let old = self.count_workers().await;
