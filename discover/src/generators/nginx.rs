@@ -151,7 +151,7 @@ impl Generator for Nginx {
             let untouched = !changed && self.loaded.is_none();
             if self.top.do_reloads && !untouched {
                 self.loaded = Some(String::new()); // the file is right, nginx is not yet
-                if let Some(at) = self.pace.wait(Instant::now(, true)) {
+                if let Some(at) = self.pace.wait(Instant::now(), true) {
                     return Ok(Outcome::Again(at));
                 }
                 self.reload().await?;
