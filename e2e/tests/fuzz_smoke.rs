@@ -59,8 +59,8 @@ fn the_kept_corpus_and_what_follows_from_it_pass_every_target() {
 }
 
 /// The dependencies that a crate's Cargo.toml names, with whether each is optional.
-fn declared(name: &str) -> BTreeMap<String, bool> {
-    let toml = fs::read_to_string(Path::new(DIRECTORY).join("../..").join(name).join("Cargo.toml")).unwrap();
+fn declared(path: &str) -> BTreeMap<String, bool> {
+    let toml = fs::read_to_string(Path::new(DIRECTORY).join("../..").join(path).join("Cargo.toml")).unwrap();
     let (_, table) = toml.split_once("[dependencies]\n").unwrap();
     let lines = table.lines().take_while(|line| !line.starts_with('['));
     let dependency = |line: &str| {
@@ -74,11 +74,21 @@ fn declared(name: &str) -> BTreeMap<String, bool> {
 #[test]
 fn the_fuzzers_lock_file_has_the_crates_dependencies() {
     let lock = fs::read_to_string(Path::new(DIRECTORY).join("Cargo.lock")).unwrap();
-    for name in ["common", "discover", "register"] {
+    let crates = [
+        "common/agent",
+        "common/containers",
+        "common/model",
+        "common/registry",
+        "common/zookeeper",
+        "discover",
+        "register",
+    ];
+    for path in crates {
+        let name = path.rsplit('/').next().unwrap();
         let block = lock.split("[[package]]").find(|block| block.contains(&format!("\nname = \"{name}\"\n"))).unwrap();
         let listed = block.lines().filter_map(|line| line.trim().strip_prefix('"')?.split(['"', ' ']).next());
         let listed: BTreeSet<&str> = listed.collect();
-        let declared = declared(name);
+        let declared = declared(path);
         let missing: Vec<_> = declared.iter().filter(|(d, optional)| !**optional && !listed.contains(&***d)).collect();
         let unknown: Vec<_> = listed.iter().filter(|d| !declared.contains_key(**d)).collect();
         let advice = "run: cargo metadata --manifest-path e2e/fuzz/Cargo.toml >/dev/null";
