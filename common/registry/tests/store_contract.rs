@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use registry::store::etcd::EtcdStore;
+use registry::store::etcd::{EtcdConfig, EtcdStore, Timeouts};
 use registry::store::{
     Change, Compare, Entry, Fault, KeepAlive, Key, KeyWatch, LeaseId, Op, Position, Revision, Store, StoreError,
     WatchStream,
@@ -38,7 +38,8 @@ impl Bench for Etcd {
     type Store = EtcdStore;
 
     fn store(&self) -> EtcdStore {
-        Etcd::store(self)
+        let timeouts = Timeouts { probe: Duration::from_secs(1), ..Timeouts::default() };
+        EtcdStore::new(EtcdConfig { timeouts, ..EtcdConfig::new(vec![self.endpoint()]) })
     }
 
     async fn compact(&self, at: Revision) {
