@@ -11,7 +11,62 @@ use std::str::FromStr;
 use clap::Args;
 use model::Host;
 
-use crate::edge::settings::{Network, Unreadable};
+/// An address or a network, `10.0.0.0/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    ip: IpAddr,
+    bits: u8,
+}
+
+impl FromStr for Network {
+    type Err = Unreadable;
+    fn from_str(text: &str) -> Result<Self, Unreadable> {
+        let (ip, bits) = text.split_once('/').map_or((text, None), |(ip, bits)| (ip, Some(bits)));
+        let ip: IpAddr = ip.parse().map_err(|_| unreadable(text, "an address or a network such as 10.0.0.0/8"))?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Some(most), |bits| bits.parse().ok().filter(|bits| *bits <= most));
+        Ok(Self { ip, bits: bits.ok_or_else(|| unreadable(text, "a network: too many bits"))? })
+    }
+}
+
+impl Network {
+    /// Whether the address is in it. An IPv4 address in IPv6's form is an IPv4 address.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let same = |a: u128, b: u128, width: u32| width == 0 || (a ^ b) >> (128 - width) == 0;
+        match (self.ip, ip.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(ip)) => {
+                let [ours, ip] = [ours, ip].map(|ip| u128::from(ip.to_bits()) << 96);
+                same(ours, ip, self.bits.into())
+            }
+            (IpAddr::V6(ours), IpAddr::V6(ip)) => same(ours.to_bits(), ip.to_bits(), self.bits.into()),
+            _ => false,
+        }
+    }
+
+    /// Whether all of it is in `other`.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.bits >= other.bits && other.contains(self.ip)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.bits)
+    }
+}
+
+/// A text that is none of what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {accepted}")]
+pub struct Unreadable {
+    text: String,
+    accepted: &'static str,
+}
+
+/// The refusal of a text.
+pub fn unreadable(text: &str, accepted: &'static str) -> Unreadable {
+    Unreadable { text: text.chars().take(80).collect(), accepted }
+}
 
 /// The operator's flags.
 #[derive(Debug, Clone, Default, Args)]

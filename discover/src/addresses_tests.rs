@@ -134,3 +134,9 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_network_is_an_address_with_its_bits() {
+    assert!("10.0.0.0/33".parse::<Network>().is_err() && "x".parse::<Network>().is_err());
+    assert_eq!("10.0.0.1".parse::<Network>().unwrap().to_string(), "10.0.0.1/32");
+}

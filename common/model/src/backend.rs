@@ -2,15 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU16;
 use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendId, Host, Routes, SniNames};
-
-/// A TCP or UDP port, 1 to 65535.
-pub type Port = NonZeroU16;
+use super::{BackendId, Host, Port, Routes, SniNames};
 
 /// How clients speak to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

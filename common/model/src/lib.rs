@@ -13,10 +13,10 @@ mod pool;
 mod route;
 mod sni;
 
-pub use backend::{Backend, Mode, Port, Status, Transport, Weight, WeightError};
+pub use backend::{Backend, Mode, Status, Transport, Weight, WeightError};
 pub use codec::{DecodeError, Decoded, MAX_VALUE_BYTES, ValueFormat, decode, encode};
 pub use keys::{KeyError, Layout, ParsedKey, Prefix, PrefixError};
-pub use names::{BackendId, Host, HostError, NameError, NodeName, ServiceName};
+pub use names::{BackendId, Host, HostError, NameError, NodeName, Port, ServiceName};
 pub use pattern::Pattern;
 pub use pool::{Change, InOrder, Pool, ServiceMap, diff, replay};
 pub use route::{HostPattern, MAX_ROUTES, PathPrefix, Route, RouteError, Routes};

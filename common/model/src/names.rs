@@ -1,7 +1,8 @@
-//! Names that are safe in an etcd key, a file name, haproxy.cfg, a socket command and an HTML page.
+//! Names, hosts and ports: safe in an etcd key, a file name, haproxy.cfg, a socket command and an HTML page.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -123,6 +124,9 @@ name_type! {
     |s| (1..=253).contains(&s.len()) && s.bytes().all(|b| service_byte(b) && b != b':') && !is_dots(s)
 }
 
+/// A TCP or UDP port, 1 to 65535.
+pub type Port = NonZeroU16;
+
 /// Where a backend listens: an IP address or a host name (RFC 1123, case kept).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
@@ -147,7 +151,7 @@ impl Host {
     }
 
     /// `host:port`, an IPv6 address in brackets.
-    pub fn with_port(&self, port: super::Port) -> String {
+    pub fn with_port(&self, port: Port) -> String {
         match self {
             Self::Ip(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
             _ => format!("{self}:{port}"),
@@ -238,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_host_is_an_address_or_a_name_and_keeps_its_case() {
-        assert_eq!("::1".parse::<Host>().unwrap().with_port(super::super::Port::try_from(80).unwrap()), "[::1]:80");
+        assert_eq!("::1".parse::<Host>().unwrap().with_port(Port::try_from(80).unwrap()), "[::1]:80");
         assert_eq!("[fe80::1]".parse::<Host>().unwrap().to_string(), "fe80::1");
         assert_eq!("Zed".parse::<Host>().unwrap().to_string(), "Zed");
         for bad in ["", "1.2.3.4.5", "256.1.1.1", "-a", "a-", "a..b", "a b", "[1.2.3.4]", "[a]", "fe80::1%eth0"] {

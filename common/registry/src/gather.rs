@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::table::{Known, Said};
+use super::known::{Known, Said};
 use crate::store::{Key, Revision};
-use model::{Backend, BackendId, Pool, Port};
+use model::{Backend, Pool, Port};
 
 /// The last good `port` key of a service: it counts for as long as there are backends.
 #[derive(Debug)]
@@ -14,17 +14,6 @@ pub(super) struct LastPort {
     pub(super) port: Port,
     /// The key is no more.
     pub(super) gone: bool,
-}
-
-impl Said {
-    /// The backend's id.
-    pub(super) fn id(&self) -> Option<&BackendId> {
-        match self {
-            Self::Backend(backend) => Some(&backend.id),
-            Self::Portless(id, _) => Some(id),
-            Self::ServicePort(_) => None,
-        }
-    }
 }
 
 /// What the keys of a service come to.

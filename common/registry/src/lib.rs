@@ -6,6 +6,7 @@
 
 mod follow;
 mod gather;
+mod known;
 mod lost;
 mod owners;
 pub mod store;
@@ -14,7 +15,8 @@ mod told;
 mod watcher;
 
 pub use follow::{Followed, Follower};
+pub use known::Quarantined;
 pub use owners::{NotOwner, Owned, OwnedError, Owners};
-pub use table::{Departure, DepartureCause, GeneratorConfigs, Quarantined, Snapshot, Table};
+pub use table::{Departure, DepartureCause, GeneratorConfigs, Snapshot, Table};
 pub use watcher::{RegistryError, RegistryWatcher};
 pub use watcher::{backoff, wait_after};

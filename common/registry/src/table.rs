@@ -7,10 +7,11 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 
 use super::gather::{Gathered, LastPort, gather};
+use super::known::{Known, Quarantined, Said};
 use super::owners::Owners;
 use super::told::Told;
 use crate::store::{Batch, Change, Entry, Key, LeaseId, Listing, Revision};
-use model::{Backend, BackendId, Decoded, Host, ParsedKey, Port, Prefix, ServiceMap, ServiceName, Status, decode};
+use model::{Backend, BackendId, Decoded, ParsedKey, Prefix, ServiceMap, ServiceName, decode};
 
 /// How many departures are remembered; the oldest are forgotten first.
 const MOST_DEPARTURES: usize = 10_000;
@@ -36,15 +37,6 @@ pub struct Snapshot {
 /// generator → section, as it came. Nobody has judged it yet.
 pub type GeneratorConfigs = BTreeMap<ServiceName, Arc<Map<String, Value>>>;
 
-/// A registration that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// What is wrong with it.
-    pub reason: String,
-    /// The version of the key that is bad.
-    pub revision: Revision,
-}
-
 /// How a backend went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Departure {
@@ -61,23 +53,6 @@ pub enum DepartureCause {
     Orderly,
     /// Its agent's key went too, or nobody answers for it: a lease ran out, or the store was wiped.
     Expiry,
-}
-
-/// What one key says.
-#[derive(Debug, Clone)]
-pub(super) enum Said {
-    Backend(Arc<Backend>),
-    Portless(BackendId, Host),
-    ServicePort(Port),
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    service: ServiceName,
-    pub(super) created: Revision,
-    pub(super) modified: Revision,
-    pub(super) lease: Option<LeaseId>,
-    pub(super) said: Said,
 }
 
 /// The registry's keys under one prefix, kept as pools.
@@ -384,20 +359,6 @@ impl Table {
                 Said::Backend(backend) => backend.left_out.is_none() && shadowed_before.contains(key),
                 Said::ServicePort(_) => false,
             })
-    }
-}
-
-impl Known {
-    fn place(&self) -> Option<(ServiceName, BackendId)> {
-        Some((self.service.clone(), self.said.id()?.clone()))
-    }
-
-    fn is_undrained(&self) -> bool {
-        match &self.said {
-            Said::Backend(backend) => backend.status == Status::Up,
-            Said::Portless(..) => true,
-            Said::ServicePort(_) => false,
-        }
     }
 }
 

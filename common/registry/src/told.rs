@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::table::Quarantined;
+use super::known::Quarantined;
 use crate::store::Key;
 
 /// How many newly bad keys of one batch are named in the log, one by one.

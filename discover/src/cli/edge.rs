@@ -8,8 +8,9 @@ use clap::Args;
 use model::{HostPattern, Port};
 
 use super::Failure;
+use crate::addresses::Network;
 use crate::edge::EdgeSettings;
-use crate::edge::settings::{CookieKey, EdgeListen, LogTarget, Network, Ownership};
+use crate::edge::settings::{CookieKey, EdgeListen, LogTarget, Ownership};
 use crate::synapse::{ConfigError, Report, check, edge, keys};
 
 /// The HTTP edge.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::ServiceName;
 
-use super::method::AnyMethod;
+use super::methods::AnyMethod;
 use super::{BoxWatcher, Context, Method, MethodInput};
 use crate::synapse::Config;
 

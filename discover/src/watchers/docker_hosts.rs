@@ -23,8 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::daemon::Daemon;
 use super::findings::Findings;
-use super::group::Group;
-use super::multi::union;
+use super::group::{Group, any};
 use super::poll::Pace;
 use super::teller::Teller;
 use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
@@ -150,7 +149,7 @@ impl Method for DockerHosts {
             )
         };
         let watchers = self.hosts.iter().map(&mut watcher).collect();
-        Box::new(Group::new(&self.about.source, watchers, union::any(), context))
+        Box::new(Group::new(&self.about.source, watchers, any(), context))
     }
 
     fn servers(&self) -> Vec<String> {

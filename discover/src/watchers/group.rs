@@ -212,3 +212,31 @@ pub fn join<'a>(members: impl IntoIterator<Item = (&'a str, &'a Snapshot)>) -> S
 pub fn first_error(seen: &[Seen]) -> Option<Arc<str>> {
     seen.iter().find_map(|s| s.observation.error().map(|error| format!("watcher {}: {error}", s.name).into()))
 }
+
+/// All backends of all watchers; of two at one address the earlier watcher's.
+struct Union;
+
+/// What any of the members knows.
+pub(super) fn any() -> Box<dyn Resolve> {
+    Box::new(Union)
+}
+
+impl Resolve for Union {
+    /// Healthy if any is: each one's own standing is shown beside it.
+    fn resolve(&mut self, seen: &[Seen], started: Instant, now: Instant) -> Resolution {
+        let known: Vec<(&str, &Arc<Snapshot>)> =
+            seen.iter().filter_map(|s| s.observation.snapshot().map(|snapshot| (&*s.name, snapshot))).collect();
+        let waits = known.len() < seen.len() && now < started + FIRST_WITHIN;
+        if known.is_empty() || waits {
+            return Resolution::Wait { error: first_error(seen) };
+        }
+        let synced = seen.iter().any(|s| s.observation.standing() == "synced");
+        let since = seen.iter().filter_map(|s| s.observation.stale_since()).min();
+        let standing = match (synced, since, first_error(seen)) {
+            (false, Some(since), Some(error)) => Standing::Stale { since, error },
+            _ => Standing::Synced,
+        };
+        let snapshot = join(known.into_iter().map(|(name, snapshot)| (name, &**snapshot)));
+        Resolution::Tell { snapshot, standing }
+    }
+}

@@ -1,19 +1,47 @@
-//! The seam between a config and the watchers: which word means which method, what a method is asked, what it is given.
+//! The seam between a config and the watchers: what a method is asked, what it is given, what it makes.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use agent::watch::Inlet;
+use agent::watch::{Inlet, Outlet, Watcher};
+use futures_util::future::BoxFuture;
 use model::ServiceName;
 use registry::store::etcd::EtcdConfig;
 use registry::{Owners, Snapshot};
 use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
 
-use super::BoxWatcher;
 use crate::reconcile::Source;
 use crate::synapse::types::{Discovery, Service};
+
+/// Why a watcher of any kind gave up.
+pub type AnyError = Box<dyn Error + Send + Sync>;
+
+/// A watcher of any kind, ready to run.
+pub type BoxWatcher = Box<dyn AnyWatcher>;
+
+/// A [`Watcher`] of whatever kind, with its own error's type forgotten.
+pub trait AnyWatcher: Send {
+    /// Runs until `cancel`. `Ok` means cancelled; `Err` means that no retry can help.
+    fn run(
+        self: Box<Self>,
+        out: Outlet<Snapshot>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), AnyError>>;
+}
+
+impl<W: Watcher<Snapshot>> AnyWatcher for W {
+    fn run(
+        self: Box<Self>,
+        out: Outlet<Snapshot>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), AnyError>> {
+        Box::pin(async move { Ok(Watcher::run(*self, out, cancel).await?) })
+    }
+}
 
 /// The service for which a watcher answers.
 #[derive(Debug, Clone)]
@@ -140,57 +168,4 @@ pub trait Method: fmt::Debug + Send + Sync + Sized + 'static {
     fn servers(&self) -> Vec<String> {
         Vec::new()
     }
-}
-
-macro_rules! methods {
-    ($($word:literal => $variant:ident($method:ty)),+ $(,)?) => {
-        /// Every method that there is.
-        #[derive(Debug)]
-        pub enum AnyMethod {
-            $(#[doc = concat!("`", $word, "`")] $variant($method)),+
-        }
-
-        /// The words of all methods.
-        pub const METHODS: &[&str] = &[$($word),+];
-
-        impl Method for AnyMethod {
-            fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
-                match asked.discovery.method.as_str() {
-                    $($word => <$method>::read(asked).map(Self::$variant),)+
-                    other => {
-                        let known = METHODS.join(", ");
-                        Err(Fault::new("method", format!("{other:?} is not known; known are {known}")))
-                    }
-                }
-            }
-
-            fn watcher(&self, context: &mut Context) -> BoxWatcher {
-                match self { $(Self::$variant(method) => method.watcher(context)),+ }
-            }
-
-            fn answers(&self) -> bool {
-                match self { $(Self::$variant(method) => method.answers()),+ }
-            }
-
-            fn servers(&self) -> Vec<String> {
-                match self { $(Self::$variant(method) => method.servers()),+ }
-            }
-        }
-    };
-}
-
-methods! {
-    "etcd" => Etcd(super::etcd::Etcd),
-    "file" => File(super::file::File),
-    "dns" => Dns(super::dns::Dns),
-    "zookeeper" => ZooKeeper(super::zookeeper::ZooKeeper<false, false>),
-    "zookeeper_poll" => ZooKeeperPoll(super::zookeeper::ZooKeeper<true, false>),
-    "zookeeper_dns" => ZooKeeperDns(super::zookeeper::ZooKeeper<false, true>),
-    "zookeeper_dns_poll" => ZooKeeperDnsPoll(super::zookeeper::ZooKeeper<true, true>),
-
-    "docker" => Docker(super::docker_hosts::DockerHosts),
-    "ec2tag" => Ec2Tag(super::ec2tag::Ec2Tag),
-    "marathon" => Marathon(super::marathon::Marathon),
-    "multi" => Multi(super::multi::Multi),
-    "base" => Base(super::base::Base),
 }

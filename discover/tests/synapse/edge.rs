@@ -1,5 +1,6 @@
 use super::*;
-use discover::edge::settings::{ConfigRule, Network, Ownership};
+use discover::addresses::Network;
+use discover::edge::settings::{ConfigRule, Ownership};
 use discover::edge::{EdgeSettings, decide};
 
 fn with_edge(edge: Value) -> Result<LoadedConfig, ConfigError> {

@@ -1,5 +1,5 @@
 use super::*;
-use discover::watchers::method::METHODS;
+use discover::watchers::methods::METHODS;
 
 #[test]
 fn an_unknown_method_lists_the_known_ones() {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use registry::store::{Compare, Entry, Key, LeaseId, Op, Revision, Value};
 
-use super::plan::{Keys, is_shared};
+use super::keys::{Keys, is_shared};
 
 /// The value of a key that nobody knows: no value of ours is empty.
 pub fn unknown() -> Value {

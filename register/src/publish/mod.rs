@@ -2,8 +2,9 @@
 //!
 //! | module | what it holds | may do I/O |
 //! |---|---|---|
+//! | `keys` | keys with their values; which kind a key is | no |
 //! | `plan` | registrations → keys → the writes that are missing | no |
-//! | `numbers` | the keys of services without Docker | no |
+//! | `numbers` | which key each service without Docker has | no |
 //! | `ledger` | which keys are ours, and which are somebody else's | no |
 //! | `fights` | pauses before a key is written once more that somebody goes on changing | no |
 //! | `holders` | names for those to whom other keys belong | store |
@@ -21,6 +22,7 @@
 pub(crate) mod beats;
 pub mod fights;
 pub mod holders;
+mod keys;
 pub mod ledger;
 pub mod metadata;
 pub mod numbers;
@@ -33,7 +35,8 @@ mod teller;
 mod writer;
 
 pub use holders::Refusal;
-pub use plan::{Form, Keys, Registrations};
+pub use keys::Keys;
+pub use plan::{Form, Registrations};
 pub use publisher::{PublishError, Publisher, PublisherSettings};
 pub use registrar::Identity;
 pub use report::{Phase, Publication};

@@ -4,23 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry::store::{Key, Revision, Value as Bytes};
+use registry::store::{Key, Revision};
 use serde_json::{Map, Value};
 
-use super::plan::Keys;
+use super::keys::{Keys, is_numbered};
 use super::slots::{Payload, Slot, Slots, Want};
-
-/// Whether `key` is one of these: no key of a container ends in 20 digits alone.
-pub fn is_numbered(key: &str) -> bool {
-    key.rsplit_once('/').is_some_and(|(_, number)| number.len() == 20 && number.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// The value with which a registration says goodbye: a reader that knows no drain sees a backend, and its removal at once.
-pub fn draining(value: &Bytes) -> Option<Bytes> {
-    let mut object: Map<String, Value> = serde_json::from_slice(value).ok()?;
-    object.insert("status".to_owned(), "draining".into());
-    serde_json::to_vec(&object).ok().map(Into::into)
-}
 
 /// Which key each slot has.
 #[derive(Debug, Default)]
@@ -149,16 +137,5 @@ mod tests {
             ("/p/i-1/00000000000000000006".to_owned(), payload(2, "").to_string()),
         ];
         assert_eq!(written(&keys), expected, "9 is nobody's any more, and c was never written");
-    }
-
-    #[test]
-    fn a_goodbye_is_the_same_object_with_a_status() {
-        let value: Bytes = payload(1, "").as_bytes().into();
-        let said = String::from_utf8(draining(&value).unwrap().to_vec()).unwrap();
-        assert_eq!(said, r#"{"host":"h","port":1,"name":"i-1","status":"draining"}"#);
-        assert!(draining(&Bytes::from(*b"")).is_none());
-        for other in ["/backends/web/abc", "/backends/web/123", "00000000000000000042", "/x/0000000000000000004a"] {
-            assert!(!is_numbered(other), "{other}");
-        }
     }
 }

@@ -6,13 +6,10 @@ use std::sync::Arc;
 use model::{Backend, BackendId, Layout, NodeName, Prefix, ServiceName, Status, ValueFormat, encode};
 use registry::store::{Key, LeaseId, Op, Value};
 
-use super::numbers::{draining, is_numbered};
+use super::keys::{Keys, draining, is_numbered};
 
 /// All backends that this agent answers for.
 pub type Registrations = BTreeMap<(ServiceName, BackendId), Backend>;
-
-/// Keys of the registry and their values.
-pub type Keys = BTreeMap<Key, Value>;
 
 /// How registrations are written.
 #[derive(Debug, Clone)]
@@ -51,11 +48,6 @@ impl Form {
 
 fn bytes(text: String) -> Value {
     Arc::from(text.into_bytes())
-}
-
-/// Whether `key` is docker-register's port key, which agents of several hosts share: no backend's id is `port`.
-pub fn is_shared(key: &str) -> bool {
-    key.ends_with("/port")
 }
 
 /// The writes that turn `published` into `desired`; none where they are equal.

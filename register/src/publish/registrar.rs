@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::numbers::is_numbered;
+use super::keys::is_numbered;
 use model::{NodeName, Prefix};
 use registry::store::{
     Change, Compare, Entry, Fault, KeepAlive, Key, LeaseId, Op, Operation, Position, Revision, Store, StoreError,

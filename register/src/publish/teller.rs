@@ -9,9 +9,9 @@ use registry::store::{Key, LeaseId, Store};
 use tracing::warn;
 
 use super::holders::{Holders, Refusal};
+use super::keys::{is_numbered, is_shared};
 use super::ledger::Ledger;
-use super::numbers::is_numbered;
-use super::plan::{Form, Registrations, is_shared};
+use super::plan::{Form, Registrations};
 use super::report::{Phase, Publication, Reporter};
 
 /// How many keys of others are named in the log one by one; beyond that their number says it.

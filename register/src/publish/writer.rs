@@ -19,9 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use tracing::{info, warn};
 
 use super::fights::Fights;
+use super::keys::{is_numbered, is_shared};
 use super::ledger::{Finding, Ledger, unknown};
-use super::numbers::{Numbers, is_numbered};
-use super::plan::{Form, Registrations, is_shared, plan, withdrawals};
+use super::numbers::Numbers;
+use super::plan::{Form, Registrations, plan, withdrawals};
 use super::registrar::{Claim, End};
 use super::report::{Phase, Reporter};
 use super::slots::Slots;

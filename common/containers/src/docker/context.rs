@@ -1,16 +1,15 @@
 //! Docker contexts, as `docker context create` keeps them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::endpoint::Endpoint;
-
-/// The Docker endpoint of the context `name` under `root` (`~/.docker`); `None` where there is none that can be used.
+/// Where the context `name` under `root` (`~/.docker`) has its daemon, in the form of `DOCKER_HOST`, and the directory of its
+/// certificates. `None`: there is no such context.
 ///
 /// Source: docker/cli, `cli/context/store`: `contexts/meta/<sha256 of the name>/meta.json` holds `Name` and
 /// `Endpoints.docker.Host`; the certificates are in `contexts/tls/<the same>/docker`.
-pub fn endpoint(root: &Path, name: &str) -> Option<Endpoint> {
+pub fn host(root: &Path, name: &str) -> Option<(String, Option<PathBuf>)> {
     // The directories are named by a digest; reading each one's name needs no hash function.
     for entry in std::fs::read_dir(root.join("contexts/meta")).ok()?.flatten() {
         let Ok(text) = std::fs::read(entry.path().join("meta.json")) else { continue };
@@ -20,7 +19,7 @@ pub fn endpoint(root: &Path, name: &str) -> Option<Endpoint> {
         }
         let host = meta["Endpoints"]["docker"]["Host"].as_str()?;
         let certificates = root.join("contexts/tls").join(entry.file_name()).join("docker");
-        return Endpoint::parse(host, certificates.is_dir().then_some(certificates)).ok();
+        return Some((host.to_owned(), certificates.is_dir().then_some(certificates)));
     }
     None
 }
@@ -28,6 +27,11 @@ pub fn endpoint(root: &Path, name: &str) -> Option<Endpoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::Endpoint;
+
+    fn endpoint(root: &Path, name: &str) -> Option<Endpoint> {
+        host(root, name).and_then(|(host, certificates)| Endpoint::parse(&host, certificates).ok())
+    }
 
     #[test]
     fn a_context_is_found_by_its_name() {

@@ -49,7 +49,8 @@ impl Endpoint {
         }
         if let Some(name) = get("DOCKER_CONTEXT").filter(|name| name != "default") {
             let root = get("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
-            return super::context::endpoint(&root, &name).ok_or(EndpointError {
+            let found = super::context::host(&root, &name);
+            return found.and_then(|(host, certificates)| Self::parse(&host, certificates).ok()).ok_or(EndpointError {
                 variable: "DOCKER_CONTEXT",
                 text: name,
                 accepted: "the name of a context with a Docker endpoint (docker context ls)",

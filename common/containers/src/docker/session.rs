@@ -14,7 +14,7 @@ use super::client::{Docker, Scope};
 use super::error::DockerError;
 use super::event::{Event, EventKind};
 use super::list::Listed;
-use super::source::{Containers, Options};
+use super::picture::{Containers, Options};
 use agent::watch::Outlet;
 use model::desired::{Container, ContainerId, State};
 

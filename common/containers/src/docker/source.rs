@@ -4,8 +4,6 @@
 //! Subscribe first, then list, then inspect. An event only marks a container dirty; what it is now, its inspection tells.
 //! Each new stream begins with a full look, and a list every [`Options::resync`] finds what no event told.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,48 +13,16 @@ use tracing::{debug, info, warn};
 use super::client::Docker;
 use super::error::DockerError;
 use super::event::Event;
+use super::picture::{Containers, Options};
 use super::session::Session;
 use agent::backoff::Backoff;
 use agent::telemetry::Chain;
 use agent::trouble::{News, Trouble};
 use agent::watch::{Outlet, Watcher};
-use model::desired::{ContainerId, ContainerMap};
 
 /// The longest wait before a daemon that fails is asked again. It is on this host or near it, and what happens to
 /// containers meanwhile is not seen.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-
-/// What the source knows at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Containers {
-    /// The containers that run, the paused and restarting ones included.
-    pub running: ContainerMap,
-    /// Those that the daemon lists and cannot describe, or describes in a way that cannot be read, with the reason. They may well
-    /// run: nothing may be concluded about what they registered before. One that could be described before is still among the
-    /// running, as it was.
-    pub refused: BTreeMap<ContainerId, Arc<str>>,
-}
-
-/// How the source goes about it.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// From one list to the next.
-    pub resync: Duration,
-    /// From one sign of life asked of the daemon to the next.
-    pub probe: Duration,
-    /// How often Podman's containers with a HEALTHCHECK are looked at, as its health events are not to be relied on.
-    pub podman_health: Duration,
-    /// How many inspections may be under way.
-    pub parallel: usize,
-}
-
-impl Default for Options {
-    /// A list every 30 s, a ping every 5 s, 8 inspections at once, Podman's health every 2 s.
-    fn default() -> Self {
-        let secs = Duration::from_secs;
-        Self { resync: secs(30), probe: secs(5), podman_health: secs(2), parallel: 8 }
-    }
-}
 
 /// A source of the containers of one daemon.
 #[derive(Debug)]

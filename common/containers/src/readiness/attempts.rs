@@ -9,7 +9,8 @@ use model::desired::CheckSpec;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::tally::{Standing, Tally};
+use super::gate::Told;
+use super::tally::Tally;
 use super::{CheckMetrics, GateKey, Verdict, Why};
 use crate::checks::{AnyCheck, Check, Outcome};
 
@@ -24,16 +25,6 @@ const LONGEST: Duration = Duration::from_secs(1);
 const PART: u32 = 50;
 /// What each waiting gate adds to everybody's shortest pause, so that 500 of them dial 10,000 times a second together.
 const SHARE: Duration = Duration::from_micros(100);
-
-/// What one task found out.
-pub(super) enum Told {
-    /// The verdict of a gate without checks.
-    Gate(Verdict),
-    /// A check's first try came back, and changed nothing.
-    Tried,
-    /// A check's new standing.
-    Check(Standing),
-}
 
 /// News from one part of a gate.
 pub(super) struct News {

@@ -8,10 +8,19 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::attempts::Told;
 use super::tally::Standing;
 use model::desired::{Candidate, CheckKind, CheckSpec, ContainerId};
 use model::{BackendId, ServiceName};
+
+/// What one task found out.
+pub(super) enum Told {
+    /// The verdict of a gate without checks.
+    Gate(Verdict),
+    /// A check's first try came back, and changed nothing.
+    Tried,
+    /// A check's new standing.
+    Check(Standing),
+}
 
 /// Which candidate: the same container may be in several services.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,36 +3,10 @@
 //! An image that exposes a range would else fill the registry by itself (`EXPOSE 10000-20000/udp` on the host's network: ten
 //! thousand services).
 
-use std::fmt;
-use std::num::ParseIntError;
-use std::str::FromStr;
-
 use super::decision::Skip;
 use super::ports::{Attachment, Candidate};
+use super::settings::MaxPorts;
 use crate::Transport;
-
-/// The most ports of one container that are registered although no label names them (`--max-ports`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MaxPorts(pub usize);
-
-impl Default for MaxPorts {
-    fn default() -> Self {
-        Self(32)
-    }
-}
-
-impl FromStr for MaxPorts {
-    type Err = ParseIntError;
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        text.parse().map(Self)
-    }
-}
-
-impl fmt::Display for MaxPorts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Leaves in `ports` those that may be registered, and tells what became of the rest: at most one reason of each kind,
 /// however many ports there are. `is_named` is true where a label names the port, `counts` where it would be registered.

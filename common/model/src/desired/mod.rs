@@ -34,10 +34,9 @@ pub use container::{
 pub use decide::{decide, decide_one};
 pub use decider::Decider;
 pub use decision::{Candidate, Decision, Drain, Outcome, Skip};
-pub use flood::MaxPorts;
 pub use labels::KEYS as LABEL_KEYS;
 pub use naming::base_name;
-pub use settings::{Family, Filter, HealthPolicy, ServiceFrom, SettingError, Settings};
+pub use settings::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom, SettingError, Settings};
 pub use template::{NameTemplate, TemplateError};
 
 /// Containers by id, shared rather than copied.

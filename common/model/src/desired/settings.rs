@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::container::Container;
-use super::flood::MaxPorts;
 use super::template::NameTemplate;
 use crate::Pattern;
 
@@ -46,6 +46,29 @@ impl Settings {
     pub fn excluded_by(&self, container: &Container) -> Option<&Filter> {
         let admitted = |filter: &Filter| self.filters.iter().any(|f| f.same_kind(filter) && f.admits(container));
         self.filters.iter().find(|filter| !admitted(filter))
+    }
+}
+
+/// The most ports of one container that are registered although no label names them (`--max-ports`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxPorts(pub usize);
+
+impl Default for MaxPorts {
+    fn default() -> Self {
+        Self(32)
+    }
+}
+
+impl FromStr for MaxPorts {
+    type Err = ParseIntError;
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for MaxPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

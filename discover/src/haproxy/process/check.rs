@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::launch::LOG_TAIL;
+use super::log::LOG_TAIL;
 use crate::haproxy::api::version::{Version, VersionError};
 
 /// How long a check of a small config may take, unless the operator says otherwise.

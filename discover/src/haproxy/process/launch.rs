@@ -4,8 +4,8 @@
 //! and never into a pipe of ours (a pipe whose reader is gone would stop it at the next log line), and dropping the handle ends nothing.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -18,13 +18,12 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
+use super::log::log_since;
 use super::master::{MasterCli, MasterError};
 use super::procs::Procs;
 use super::shortage::is_shortage;
 use crate::haproxy::api::socket::Deadlines;
 
-/// As much of a log as an error carries, in bytes: its end.
-pub(super) const LOG_TAIL: u64 = 8192;
 const POLL: Duration = Duration::from_millis(20);
 /// How long HAProxy may take to read a config at its start.
 pub const CONFIG_DEADLINE: Duration = Duration::from_secs(60);
@@ -308,19 +307,4 @@ pub(crate) fn send(pid: i32, signal: Signal) -> Result<(), ProcessError> {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(source) => Err(ProcessError::Signal { signal, pid, source }),
     }
-}
-
-/// What was written to a log since `from`, at most its last 8 KiB; nothing when it cannot be read, for it only explains another error.
-pub(crate) fn log_since(log: &Path, from: u64) -> String {
-    let read = || -> io::Result<String> {
-        let mut file = File::open(log)?;
-        let end = file.metadata()?.len();
-        // A log that became shorter was rotated.
-        let from = if from > end { 0 } else { from };
-        file.seek(SeekFrom::Start(from.max(end.saturating_sub(LOG_TAIL))))?;
-        let mut bytes = Vec::new();
-        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
-    };
-    read().unwrap_or_default()
 }

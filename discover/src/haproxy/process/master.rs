@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::launch::log_since;
+use super::log::log_since;
 use super::procs::{Procs, ProcsError};
 use crate::haproxy::api::command::{Command, CommandError};
 use crate::haproxy::api::socket::{Deadlines, Endpoint, Prefix, Reply, SocketError, one_shot};

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`launch`] | starts, adopts and stops HAProxy |
+//! | `log` | the end of its log |
 //! | [`procs`] | `show proc` |
 //! | [`master`] | the master CLI: reload with a known outcome |
 //! | [`pace`] | when a reload may happen; no I/O |
@@ -15,6 +16,7 @@
 pub mod blame;
 pub mod check;
 pub mod launch;
+mod log;
 pub mod master;
 pub mod pace;
 pub mod ports;

@@ -2,11 +2,11 @@
 //!
 //! A resolver is one file here and one line in [`RESOLVERS`].
 
+mod ask;
 mod preference;
 mod s3_toggle;
-pub(super) mod union;
+mod union;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,34 +17,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+pub use ask::Ask;
+
 use super::group::{Group, Resolve};
-use super::method::AnyMethod;
+use super::methods::AnyMethod;
 use super::teller::{Standing, Teller};
 use super::{About, AnyWatcher, BoxWatcher, Context, Fault, Method, MethodInput};
 use crate::reconcile::passes;
 use crate::synapse::types::{Discovery, LabelFilter};
-
-/// What a resolver is asked to read.
-#[derive(Debug)]
-pub struct Ask<'a> {
-    /// `resolver` of the config.
-    pub keys: &'a Map<String, Value>,
-    /// The watchers' names, in the order of the config.
-    pub names: &'a [Arc<str>],
-    /// The service.
-    pub about: &'a About,
-}
-
-impl Ask<'_> {
-    /// The resolver's own keys.
-    ///
-    /// # Errors
-    /// [`Fault`] naming the key.
-    pub fn keys<T: serde::de::DeserializeOwned>(&self) -> Result<T, Fault> {
-        let value = Value::Object(self.keys.clone());
-        serde_path_to_error::deserialize(value).map_err(|e| Fault::new(format!("resolver.{}", e.path()), e.inner()))
-    }
-}
 
 /// A resolver made of its keys; it does no I/O before it is asked for changes.
 type Make = fn(&Ask<'_>) -> Result<Box<dyn Resolve>, Fault>;
@@ -204,18 +184,4 @@ fn filtered(snapshot: &Snapshot, filters: &[LabelFilter], answers: Option<&model
         filtered.services.entry(service.clone()).or_default();
     }
     filtered
-}
-
-/// The order of preference that a resolver is given, which must name each watcher once.
-///
-/// # Errors
-/// [`Fault`] when it does not.
-fn order(key: &str, given: &[String], names: &[Arc<str>]) -> Result<Vec<Arc<str>>, Fault> {
-    let wanted: BTreeSet<&str> = names.iter().map(|n| &**n).collect();
-    let has: BTreeSet<&str> = given.iter().map(String::as_str).collect();
-    if wanted != has || given.len() != names.len() {
-        let all = names.join(", ");
-        return Err(Fault::new(format!("resolver.{key}"), format!("must name each of these watchers once: {all}")));
-    }
-    Ok(given.iter().map(|n| n.as_str().into()).collect())
 }

@@ -8,7 +8,7 @@ use agent::watch::Observation;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{Ask, order};
+use super::ask::{Ask, order};
 use crate::watchers::Fault;
 use crate::watchers::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error};
 use crate::watchers::teller::Standing;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use super::Ask;
+use super::ask::Ask;
 use crate::watchers::Fault;
 use crate::watchers::aws::{Aws, AwsError, AwsKeys};
 use crate::watchers::group::{FIRST_WITHIN, Resolution, Resolve, Seen, first_error};

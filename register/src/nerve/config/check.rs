@@ -7,6 +7,7 @@ use model::desired::{CheckKind, HttpCheck, PeerTls, Secret};
 use model::{Host, Port};
 use serde_json::{Map, Value};
 
+use super::number::port as port_of;
 use super::types::{CheckConf, Phases};
 
 /// The words of `type`.
@@ -25,7 +26,7 @@ pub(super) fn read(
     let mut reader = Reader { fields, path, report };
     let kind = reader.kind(host, port);
     let host = reader.host().unwrap_or_else(|| host.clone());
-    let port = super::service::port(fields.get("port")).unwrap_or(port);
+    let port = port_of(fields.get("port")).unwrap_or(port);
     let timeout = reader.seconds("timeout", TIMEOUT);
     let phase = |reader: &mut Reader<'_>, key| reader.seconds(key, timeout.as_secs_f64());
     let phases = Phases {
@@ -143,7 +144,7 @@ impl Reader<'_> {
             headers.push((name.clone(), Secret(value.to_owned())));
         }
         let host = self.host().unwrap_or_else(|| host.clone());
-        let port = super::service::port(self.fields.get("port")).unwrap_or(port);
+        let port = port_of(self.fields.get("port")).unwrap_or(port);
         let tls = self.peer(&host);
         // As a browser has it: the port only where it is not the scheme's own.
         let usual = if tls.is_some() { 443 } else { 80 };

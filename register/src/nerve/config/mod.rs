@@ -7,6 +7,7 @@
 //! | `load` | files → checked config, and which services are left out for what reason |
 //! | `service` | one service's object → what is checked and published |
 //! | `check` | one check's object → what is tried |
+//! | `number` | numbers, also as digits in a text |
 //!
 //! The rule: a fault in one service leaves out that service; a fault of the file as a whole refuses the file. What runs
 //! goes on either way.
@@ -14,6 +15,7 @@
 mod check;
 pub mod keys;
 pub mod load;
+mod number;
 mod service;
 pub mod types;
 

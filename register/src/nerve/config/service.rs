@@ -9,6 +9,7 @@ use model::{Host, MAX_VALUE_BYTES, Port};
 use serde_json::{Map, Value};
 
 use super::check;
+use super::number::{port, whole};
 use super::types::{CheckConf, Limit, Service};
 use crate::nerve::reporters::{AnyTarget, Payload, Reading};
 
@@ -138,17 +139,4 @@ fn targets(fields: &Map<String, Value>, path: &str, report: &mut Report) -> Vec<
     targets.sort();
     targets.dedup();
     targets
-}
-
-/// A whole number, also as digits in a text.
-fn whole(value: &Value) -> Option<u64> {
-    match value {
-        Value::String(digits) => digits.trim().parse().ok(),
-        other => other.as_u64(),
-    }
-}
-
-/// A port, as a number or as text.
-pub(super) fn port(value: Option<&Value>) -> Option<Port> {
-    u16::try_from(whole(value?)?).ok().and_then(Port::new)
 }

@@ -13,6 +13,7 @@ use super::limit::Bucket;
 use super::metrics::ServiceMetrics;
 use super::outlets::Outlets;
 use super::rounds::{Health, News};
+use super::rows::{ReporterRow, ServiceRow, ServiceState};
 use crate::nerve::config::Service;
 use crate::nerve::reporters::{Frame, Placement, Want};
 
@@ -220,5 +221,40 @@ impl Entry {
     pub fn deadline(&self) -> Option<Instant> {
         let former = self.former.as_ref().and(self.replaced_at).map(|at| at + DECIDE);
         [self.now.deadline(), former].into_iter().flatten().min()
+    }
+
+    /// Its row in the status.
+    pub fn row(&self, frame: &Frame, outlets: &Outlets) -> ServiceRow {
+        let now = &self.now;
+        let (state, reason) = match &now.health {
+            _ if now.held_back.is_some() => (ServiceState::Throttled, "rate_limiting holds its report back".to_owned()),
+            Health::Up if now.service.checks.is_empty() => (ServiceState::Up, "it has no check".to_owned()),
+            Health::Up => (ServiceState::Up, "its checks pass".to_owned()),
+            Health::Down(why) => (ServiceState::Failing, why.clone()),
+            Health::Undecided => (ServiceState::Waiting, "its checks have not decided yet".to_owned()),
+        };
+        let up = now.reported == Some(true);
+        let reporter = |placement: Placement| {
+            let holds = outlets.holds(&placement, &now.service.payload, frame);
+            let hindrance = outlets.hindrance(&placement, frame);
+            let (state, reason) = match (up, holds, hindrance) {
+                (_, _, Some((state, why))) => (state, Some(why)),
+                (true, true, None) => ("published", None),
+                (false, false, None) => ("withdrawn", None),
+                _ => ("pending", None),
+            };
+            let at = placement.target.destination(frame);
+            let path = placement.target.path().to_owned();
+            ReporterRow { kind: placement.target.kind(), at, path, state, reason }
+        };
+        ServiceRow {
+            service: now.service.name.clone(),
+            address: now.service.address.clone(),
+            state,
+            reason,
+            checks: now.checks.clone(),
+            reporters: now.placements().map(reporter).collect(),
+            refused: None,
+        }
     }
 }

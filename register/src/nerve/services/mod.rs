@@ -233,7 +233,7 @@ impl Services {
         let wanted = self.wanted();
         self.outlets.bring_to(wanted, &self.frame);
         let mut rows: Vec<ServiceRow> =
-            self.entries.values().map(|entry| rows::row(entry, &self.frame, &self.outlets)).collect();
+            self.entries.values().map(|entry| entry.row(&self.frame, &self.outlets)).collect();
         let wrong = self.wrong.iter().map(|(name, notes)| (name, notes, self.entries.contains_key(name)));
         for (name, notes, runs) in wrong {
             let reason: Vec<String> = notes.iter().map(ToString::to_string).collect();

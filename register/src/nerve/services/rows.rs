@@ -6,11 +6,6 @@ use containers::readiness::CheckState;
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
 
-use super::entry::Entry;
-use super::outlets::Outlets;
-use super::rounds::Health;
-use crate::nerve::reporters::Frame;
-
 /// How a service is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,41 +81,6 @@ pub struct ReporterRow {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// The row of one service.
-pub(super) fn row(entry: &Entry, frame: &Frame, outlets: &Outlets) -> ServiceRow {
-    let now = &entry.now;
-    let (state, reason) = match &now.health {
-        _ if now.held_back.is_some() => (ServiceState::Throttled, "rate_limiting holds its report back".to_owned()),
-        Health::Up if now.service.checks.is_empty() => (ServiceState::Up, "it has no check".to_owned()),
-        Health::Up => (ServiceState::Up, "its checks pass".to_owned()),
-        Health::Down(why) => (ServiceState::Failing, why.clone()),
-        Health::Undecided => (ServiceState::Waiting, "its checks have not decided yet".to_owned()),
-    };
-    let up = now.reported == Some(true);
-    let reporter = |placement: crate::nerve::reporters::Placement| {
-        let holds = outlets.holds(&placement, &now.service.payload, frame);
-        let hindrance = outlets.hindrance(&placement, frame);
-        let (state, reason) = match (up, holds, hindrance) {
-            (_, _, Some((state, why))) => (state, Some(why)),
-            (true, true, None) => ("published", None),
-            (false, false, None) => ("withdrawn", None),
-            _ => ("pending", None),
-        };
-        let at = placement.target.destination(frame);
-        let path = placement.target.path().to_owned();
-        ReporterRow { kind: placement.target.kind(), at, path, state, reason }
-    };
-    ServiceRow {
-        service: now.service.name.clone(),
-        address: now.service.address.clone(),
-        state,
-        reason,
-        checks: now.checks.clone(),
-        reporters: now.placements().map(reporter).collect(),
-        refused: None,
-    }
 }
 
 /// The row of a service whose config is wrong.

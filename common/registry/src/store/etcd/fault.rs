@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use etcd_client::Error;
 
-use crate::store::{Fault, LeaseId, Revision};
+use crate::store::{Fault, LeaseId, Revision, StoreError};
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -50,6 +50,14 @@ pub(super) fn classify(endpoint: &str, error: &Error) -> Failure {
         _ => false,
     };
     Failure { unsent, ..failure }
+}
+
+/// Names the lease that a fault is about.
+pub(super) fn of_lease(error: StoreError, lease: LeaseId) -> StoreError {
+    match error.fault {
+        Fault::LeaseLost(_) => StoreError { fault: Fault::LeaseLost(lease), ..error },
+        _ => error,
+    }
 }
 
 /// The reason that a canceled watch gave: a gRPC error as text.

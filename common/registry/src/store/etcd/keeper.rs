@@ -6,7 +6,7 @@ use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, timeout};
 
 use super::EtcdStore;
-use super::fault::{Failure, classify};
+use super::fault::{Failure, classify, of_lease};
 use super::pool::Retry;
 use crate::store::{Fault, KeepAlive, LeaseId, Operation, Store, StoreError};
 
@@ -39,14 +39,6 @@ impl Stream {
         self.asks.keep_alive().await?;
         let ended = || etcd_client::Error::LeaseKeepAliveError("the stream ended".into());
         Ok(self.answers.message().await?.ok_or_else(ended)?.ttl())
-    }
-}
-
-/// Names the lease that a fault is about.
-pub(super) fn of_lease(error: StoreError, lease: LeaseId) -> StoreError {
-    match error.fault {
-        Fault::LeaseLost(_) => StoreError { fault: Fault::LeaseLost(lease), ..error },
-        _ => error,
     }
 }
 

@@ -72,3 +72,14 @@ fn change(event: &etcd_client::Event) -> Option<Change> {
         EventType::Delete => Change::Delete { key: String::from_utf8_lossy(kv.key()).into(), revision },
     })
 }
+
+/// Whether what was seen is still in the store's past.
+pub(super) fn same_past(seen: Position, now: Position) -> Result<(), Fault> {
+    if now.cluster != seen.cluster {
+        return Err(Fault::ClusterChanged { seen, now });
+    }
+    if now.revision < seen.revision {
+        return Err(Fault::Rewound { seen: seen.revision, now: now.revision });
+    }
+    Ok(())
+}

@@ -47,7 +47,7 @@ use super::{
     Compare, Entry, Fault, Key, Lease, LeaseId, Listing, Op, Operation, Position, Revision, Store, StoreError,
     TxnOutcome,
 };
-use keeper::of_lease;
+use fault::of_lease;
 use pool::{Pool, Retry};
 
 /// Most bytes of one message from etcd: some ten times what etcd takes in a request. The default of 4 MiB would make a large

@@ -15,9 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::fault::{Failure, classify, of_reason};
-use super::live::{Delivery, Live};
+use super::live::{Delivery, Live, same_past};
 use super::pool::Retry;
-use super::watch::{EtcdWatch, same_past};
 use super::{DECODE_LIMIT, EtcdStore, first_key, prefix_end};
 use crate::store::{Fault, Operation, Position, Revision, StoreError};
 use agent::sync::lock;
@@ -35,6 +34,9 @@ pub(super) struct Begin {
     /// One key, and not all that begin so.
     pub(super) exact: bool,
 }
+
+/// A watch that has begun: the server's number of it, and what it is told.
+pub(super) type Begun = (i64, mpsc::Receiver<Delivery>);
 
 /// An open stream; dropped with its last watch, and closed thereby.
 #[derive(Debug)]
@@ -81,11 +83,7 @@ enum Ask {
 
 impl Stream {
     /// A new stream with its first watch.
-    pub(super) async fn open(
-        store: &EtcdStore,
-        prefix: &str,
-        begin: Begin,
-    ) -> Result<(Arc<Self>, EtcdWatch), StoreError> {
+    pub(super) async fn open(store: &EtcdStore, prefix: &str, begin: Begin) -> Result<(Arc<Self>, Begun), StoreError> {
         let told = |fault| StoreError::new(Operation::Watch, prefix, fault);
         let work = |client: etcd_client::Client| async move {
             let mut watch = client.watch_client().max_decoding_message_size(DECODE_LIMIT);
@@ -111,21 +109,19 @@ impl Stream {
         let created = created.await.unwrap_or_else(|_| Err(Fault::Ended("before it began".into())));
         let id = created.map_err(told)?;
         let reader = tokio::spawn(shared.clone().run(sender, queue, answers));
-        let stream = Arc::new(Self { shared, _reader: AbortOnDropHandle::new(reader) });
-        let watch = EtcdWatch::new(prefix, id, batches, &stream);
-        Ok((stream, watch))
+        Ok((Arc::new(Self { shared, _reader: AbortOnDropHandle::new(reader) }), (id, batches)))
     }
 
     /// One more watch.
     ///
     /// Cancel-safe: a watch that nobody waited for is given up at its next message.
-    pub(super) async fn watch(self: &Arc<Self>, prefix: &str, begin: Begin) -> Result<EtcdWatch, Fault> {
+    pub(super) async fn watch(&self, prefix: &str, begin: Begin) -> Result<Begun, Fault> {
         let (out, batches) = mpsc::channel(QUEUE);
         let created = self.ask_for(prefix, begin, out)?;
         let late = |_| Fault::Ended("the server does not begin it".into());
         let created = timeout(self.shared.store.pool.config.timeouts.call, created).await.map_err(late)?;
         let id = created.map_err(|_| Fault::Ended("its stream ended".into()))??;
-        Ok(EtcdWatch::new(prefix, id, batches, self))
+        Ok((id, batches))
     }
 
     /// Asks for one more watch, which tells its news on `out`. The server's number of it comes later.

@@ -6,8 +6,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 use super::EtcdStore;
-use super::live::Delivery;
-use super::stream::{Begin, Stream};
+use super::live::{Delivery, same_past};
+use super::stream::{Begin, Begun, Stream};
 use crate::store::{Batch, Fault, Operation, Position, StoreError, WatchStream};
 
 /// A watch of etcd.
@@ -27,7 +27,7 @@ pub(super) async fn stream(store: &EtcdStore, key: &str, after: Position) -> Res
 }
 
 impl EtcdWatch {
-    pub(super) fn new(prefix: &str, id: i64, batches: mpsc::Receiver<Delivery>, stream: &Arc<Stream>) -> Self {
+    fn new(prefix: &str, (id, batches): Begun, stream: &Arc<Stream>) -> Self {
         Self { prefix: prefix.to_owned(), id, batches, over: None, stream: stream.clone() }
     }
 }
@@ -75,27 +75,16 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Position) -> Re
         let mut current = locked.map_err(|_| told(Fault::Ended("another one is being opened for too long".into())))?;
         let fit = |stream: &Arc<Stream>| stream.takes_more() && !Weak::ptr_eq(&refused, &Arc::downgrade(stream));
         let Some(stream) = current.upgrade().filter(fit) else {
-            let (stream, watch) = Stream::open(store, prefix, begin).await?;
+            let (stream, begun) = Stream::open(store, prefix, begin).await?;
             *current = Arc::downgrade(&stream);
-            return Ok(watch);
+            return Ok(EtcdWatch::new(prefix, begun, &stream));
         };
         drop(current);
         // A stream has the rights with which it was opened: what it refuses, a new one may take.
         match stream.watch(prefix, begin).await {
-            Ok(watch) => return Ok(watch),
+            Ok(begun) => return Ok(EtcdWatch::new(prefix, begun, &stream)),
             Err(fault @ (Fault::Compacted { .. } | Fault::ClusterChanged { .. })) => return Err(told(fault)),
             Err(_) => refused = Arc::downgrade(&stream),
         }
     }
-}
-
-/// Whether what was seen is still in the store's past.
-pub(super) fn same_past(seen: Position, now: Position) -> Result<(), Fault> {
-    if now.cluster != seen.cluster {
-        return Err(Fault::ClusterChanged { seen, now });
-    }
-    if now.revision < seen.revision {
-        return Err(Fault::Rewound { seen: seen.revision, now: now.revision });
-    }
-    Ok(())
 }

@@ -1,0 +1,23 @@
+//! The end of what HAProxy wrote to its log.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// As much of a log as an error carries, in bytes: its end.
+pub(super) const LOG_TAIL: u64 = 8192;
+
+/// What was written to a log since `from`, at most its last 8 KiB; nothing when it cannot be read, for it only explains another error.
+pub(super) fn log_since(log: &Path, from: u64) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let end = file.metadata()?.len();
+        // A log that became shorter was rotated.
+        let from = if from > end { 0 } else { from };
+        file.seek(SeekFrom::Start(from.max(end.saturating_sub(LOG_TAIL))))?;
+        let mut bytes = Vec::new();
+        file.take(LOG_TAIL).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    };
+    read().unwrap_or_default()
+}

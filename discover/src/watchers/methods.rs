@@ -1,0 +1,56 @@
+//! The methods by their words.
+
+use super::{BoxWatcher, Context, Fault, Method, MethodInput};
+
+macro_rules! methods {
+    ($($word:literal => $variant:ident($method:ty)),+ $(,)?) => {
+        /// Every method that there is.
+        #[derive(Debug)]
+        pub enum AnyMethod {
+            $(#[doc = concat!("`", $word, "`")] $variant($method)),+
+        }
+
+        /// The words of all methods.
+        pub const METHODS: &[&str] = &[$($word),+];
+
+        impl Method for AnyMethod {
+            fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+                match asked.discovery.method.as_str() {
+                    $($word => <$method>::read(asked).map(Self::$variant),)+
+                    other => {
+                        let known = METHODS.join(", ");
+                        Err(Fault::new("method", format!("{other:?} is not known; known are {known}")))
+                    }
+                }
+            }
+
+            fn watcher(&self, context: &mut Context) -> BoxWatcher {
+                match self { $(Self::$variant(method) => method.watcher(context)),+ }
+            }
+
+            fn answers(&self) -> bool {
+                match self { $(Self::$variant(method) => method.answers()),+ }
+            }
+
+            fn servers(&self) -> Vec<String> {
+                match self { $(Self::$variant(method) => method.servers()),+ }
+            }
+        }
+    };
+}
+
+methods! {
+    "etcd" => Etcd(super::etcd::Etcd),
+    "file" => File(super::file::File),
+    "dns" => Dns(super::dns::Dns),
+    "zookeeper" => ZooKeeper(super::zookeeper::ZooKeeper<false, false>),
+    "zookeeper_poll" => ZooKeeperPoll(super::zookeeper::ZooKeeper<true, false>),
+    "zookeeper_dns" => ZooKeeperDns(super::zookeeper::ZooKeeper<false, true>),
+    "zookeeper_dns_poll" => ZooKeeperDnsPoll(super::zookeeper::ZooKeeper<true, true>),
+
+    "docker" => Docker(super::docker_hosts::DockerHosts),
+    "ec2tag" => Ec2Tag(super::ec2tag::Ec2Tag),
+    "marathon" => Marathon(super::marathon::Marathon),
+    "multi" => Multi(super::multi::Multi),
+    "base" => Base(super::base::Base),
+}
