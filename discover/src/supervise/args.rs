@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::SuperviseError;
+use super::error::SuperviseError;
 use crate::haproxy::process::launch::{Launch, Output};
 
 /// In the agent's environment: where the master CLI of the HAProxy that it is to adopt listens.

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::SuperviseError;
 use super::args::Options;
 use super::children::{Children, Claim};
+use super::error::SuperviseError;
 use super::file::{FileWatch, POLL, Sight};
 use super::spared::Sparing;
 use crate::haproxy::process::check::{CheckError, check_by, deadline};

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`args`] | the command line, and what it comes to |
 //! | [`children`] | our children and other people's zombies |
+//! | `error` | why it ended badly |
 //! | [`agent`] | `discover run`, started again when it ends |
 //! | [`keeper`] | HAProxy, started again when it ends |
 //! | [`file`](mod@file) | a config file that others write (`--file`): noticed, checked, loaded or refused |
@@ -15,41 +16,18 @@
 pub mod agent;
 pub mod args;
 pub mod children;
+mod error;
 pub mod file;
 pub mod keeper;
 pub mod spared;
-
-use std::io;
 
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use args::{Options, SuperviseArgs};
+pub use error::SuperviseError;
 
-use crate::haproxy::process::launch::ProcessError;
 use children::Children;
-
-/// Why supervising ended badly.
-#[derive(Debug, thiserror::Error)]
-pub enum SuperviseError {
-    /// The command line makes no sense.
-    #[error("supervise: {0}")]
-    Usage(String),
-    /// Signals of children cannot be received.
-    #[error("listening for the end of child processes")]
-    Signals(#[source] io::Error),
-    /// The directory for the master socket cannot be made.
-    #[error("making the directory {}", path.display())]
-    Directory {
-        /// Which.
-        path: std::path::PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// HAProxy could not be stopped.
-    #[error("stopping HAProxy")]
-    Stop(#[source] ProcessError),
-}
 
 /// Supervises until `cancel`, then stops everything in order; at most the agent's and HAProxy's grace together, and 10 s more for either.
 ///

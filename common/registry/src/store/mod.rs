@@ -20,20 +20,14 @@ use std::time::Duration;
 
 pub use error::{Fault, Operation, StoreError};
 pub use types::{
-    Batch, Change, Compare, Entry, Key, Lease, LeaseId, Listing, Op, Position, Revision, TxnOutcome, Value, chunks,
-    subject, whole_seconds,
+    Batch, Change, Compare, Entry, Key, Lease, LeaseId, Listing, MAX_TXN_BYTES, Op, Position, Revision, TxnOutcome,
+    Value, chunks, subject, whole_seconds,
 };
 
 /// Most operations that one transaction may hold.
 ///
 /// Source: etcd's default `--max-txn-ops`.
 pub const MAX_TXN_OPS: usize = 128;
-
-/// Most bytes of keys and values that [`chunks`] packs into one transaction; a single larger operation still goes out alone,
-/// for the store to judge.
-///
-/// Source: etcd's default `--max-request-bytes` is 1.5 MiB; the rest is room for framing.
-pub const MAX_TXN_BYTES: usize = 1024 * 1024;
 
 /// A registry. Clones are cheap and share their connections; constructors do no I/O.
 ///

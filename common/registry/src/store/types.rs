@@ -5,7 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::MAX_TXN_BYTES;
+/// Most bytes of keys and values that [`chunks`] packs into one transaction; a single larger operation still goes out alone,
+/// for the store to judge.
+///
+/// Source: etcd's default `--max-request-bytes` is 1.5 MiB; the rest is room for framing.
+pub const MAX_TXN_BYTES: usize = 1024 * 1024;
 
 /// A key. Ours are text; a foreign one that is not UTF-8 is shown with replacement characters.
 pub type Key = Arc<str>;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use zookeeper::child;
 
-use super::Fault;
 use crate::synapse::registration;
+use crate::watchers::Fault;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]

@@ -5,15 +5,15 @@ use std::time::Duration;
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 use tokio::time::{Instant, timeout};
 
-use super::EtcdStore;
+use super::cluster::Cluster;
 use super::fault::{Failure, classify, of_lease};
 use super::pool::Retry;
-use crate::store::{Fault, KeepAlive, LeaseId, Operation, Store, StoreError};
+use crate::store::{Fault, KeepAlive, LeaseId, Operation, StoreError};
 
 /// The renewal of one of etcd's leases.
 #[derive(Debug)]
 pub struct EtcdKeeper {
-    store: EtcdStore,
+    cluster: Cluster,
     lease: LeaseId,
     stream: Option<Stream>,
     /// When the lease ends, as the last answer had it.
@@ -28,9 +28,9 @@ struct Stream {
 }
 
 impl Stream {
-    async fn open(store: &EtcdStore, lease: LeaseId) -> Result<Self, StoreError> {
+    async fn open(cluster: &Cluster, lease: LeaseId) -> Result<Self, StoreError> {
         let work = |client: etcd_client::Client| async move { client.lease_client().keep_alive(lease.0).await };
-        let opened = store.pool.call(Operation::KeepAlive, &lease.to_string(), Retry::Always, work).await;
+        let opened = cluster.pool.call(Operation::KeepAlive, &lease.to_string(), Retry::Always, work).await;
         let ((asks, answers), index) = opened.map_err(|error| of_lease(error, lease))?;
         Ok(Self { asks, answers, index })
     }
@@ -43,13 +43,13 @@ impl Stream {
 }
 
 impl EtcdKeeper {
-    pub(super) async fn open(store: &EtcdStore, lease: LeaseId) -> Result<Self, StoreError> {
-        let stream = bounded(store, lease, Box::pin(Stream::open(store, lease))).await?;
-        Ok(Self { store: store.clone(), lease, stream: Some(stream), until: Instant::now() })
+    pub(super) async fn open(cluster: &Cluster, lease: LeaseId) -> Result<Self, StoreError> {
+        let stream = bounded(cluster, lease, Box::pin(Stream::open(cluster, lease))).await?;
+        Ok(Self { cluster: cluster.clone(), lease, stream: Some(stream), until: Instant::now() })
     }
 
     async fn try_beat(&mut self, mut stream: Stream) -> Result<Duration, Failure> {
-        let (after, endpoint) = (self.store.pool.config.timeouts.call, self.store.pool.name(stream.index));
+        let (after, endpoint) = (self.cluster.pool.config.timeouts.call, self.cluster.pool.name(stream.index));
         let failure = match timeout(after, stream.beat()).await {
             Ok(Ok(ttl)) if ttl > 0 => {
                 self.stream = Some(stream);
@@ -59,15 +59,15 @@ impl EtcdKeeper {
             Ok(Err(error)) => classify(&endpoint, &error),
             Err(_) => Failure::of(Fault::Timeout { endpoint, after }),
         };
-        self.store.pool.leave(stream.index);
+        self.cluster.pool.leave(stream.index);
         Err(failure)
     }
 }
 
 impl KeepAlive for EtcdKeeper {
     async fn beat(&mut self) -> Result<Duration, StoreError> {
-        let (store, lease) = (self.store.clone(), self.lease);
-        let ttl = bounded(&store, lease, Box::pin(self.beat_twice())).await?;
+        let (cluster, lease) = (self.cluster.clone(), self.lease);
+        let ttl = bounded(&cluster, lease, Box::pin(self.beat_twice())).await?;
         self.until = Instant::now() + ttl;
         Ok(ttl)
     }
@@ -77,11 +77,11 @@ impl KeepAlive for EtcdKeeper {
 /// below all of it, however many endpoints are frozen. That is time for one that hangs, for the next, and for a third that
 /// answers.
 async fn bounded<T>(
-    store: &EtcdStore,
+    cluster: &Cluster,
     lease: LeaseId,
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let after = store.pool.config.timeouts.call.mul_f32(2.5);
+    let after = cluster.pool.config.timeouts.call.mul_f32(2.5);
     timeout(after, work).await.unwrap_or_else(|_| {
         let fault = Fault::Timeout { endpoint: "any endpoint".to_owned(), after };
         Err(StoreError::new(Operation::KeepAlive, lease.to_string(), fault))
@@ -95,8 +95,8 @@ impl EtcdKeeper {
     /// How long the lease lives, where somebody else has renewed it since the last answer: `etcd grpc-proxy` renews at a pace of its
     /// own, and answers then.
     async fn renewed_by_another(&self) -> Option<Duration> {
-        let patience = self.store.pool.config.timeouts.call / 4;
-        let ttl = timeout(patience, self.store.time_to_live(self.lease)).await.ok()?.ok()??;
+        let patience = self.cluster.pool.config.timeouts.call / 4;
+        let ttl = timeout(patience, self.cluster.time_to_live(self.lease)).await.ok()?.ok()??;
         (Instant::now() + ttl > self.until + SECOND).then_some(ttl)
     }
 
@@ -109,7 +109,7 @@ impl EtcdKeeper {
         for _ in 0..2 {
             let stream = match self.stream.take() {
                 Some(stream) => stream,
-                None => Stream::open(&self.store, self.lease).await?,
+                None => Stream::open(&self.cluster, self.lease).await?,
             };
             match self.try_beat(stream).await {
                 Ok(ttl) => return Ok(ttl),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::cluster::Cluster;
 use super::live::Delivery;
 use super::stream::{Begin, Stream};
-use super::{EtcdStore, watch};
+use super::watch::{self, Current};
 use crate::store::{Batch, Fault, Key, KeyWatch, Operation, Position, StoreError, WatchStream};
 
 /// How many messages may wait for a slow reader: an agent with some thousand keys hears all its own writes at once.
@@ -20,7 +21,9 @@ const QUEUE: usize = 4096;
 /// A watch of single keys of etcd.
 #[derive(Debug)]
 pub struct EtcdKeys {
-    store: EtcdStore,
+    cluster: Cluster,
+    /// The stream that new watches join.
+    joined: Arc<Current>,
     /// The stream that carries each key's watch, and the server's number of it there. Keys that come later may need another
     /// stream than those before: one has the rights with which it was opened.
     ids: BTreeMap<Key, (Arc<Stream>, i64)>,
@@ -33,10 +36,11 @@ pub struct EtcdKeys {
 }
 
 impl EtcdKeys {
-    pub(super) fn new(store: &EtcdStore) -> Self {
+    pub(super) fn new(cluster: &Cluster, joined: &Arc<Current>) -> Self {
         let (out, news) = mpsc::channel(QUEUE);
-        let (store, ids, early) = (store.clone(), BTreeMap::new(), VecDeque::new());
-        Self { store, ids, out, news, early, over: None }
+        let (cluster, joined) = (cluster.clone(), Arc::clone(joined));
+        let (ids, early) = (BTreeMap::new(), VecDeque::new());
+        Self { cluster, joined, ids, out, news, early, over: None }
     }
 
     fn end(&mut self, fault: Fault) -> StoreError {
@@ -50,8 +54,8 @@ impl EtcdKeys {
         }
         let missing: Vec<_> = keys.into_iter().filter(|(key, _)| !self.ids.contains_key(key)).collect();
         let Some((first, after)) = missing.first() else { return Ok(()) };
-        let stream = watch::stream(&self.store, first, *after).await.map_err(|e| e.fault)?;
-        let patience = self.store.pool.config.timeouts.call;
+        let stream = watch::stream(&self.cluster, &self.joined, first, *after).await.map_err(|e| e.fault)?;
+        let patience = self.cluster.pool.config.timeouts.call;
         let asked = missing.into_iter().map(|(key, after)| {
             // Not from the revision after it, as for any other watch: see `watch::open`.
             let begin = Begin { after, from: after.revision.0.max(1), exact: true };

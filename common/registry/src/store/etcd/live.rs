@@ -4,7 +4,7 @@ use etcd_client::{EventType, WatchResponse};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::entry;
+use super::cluster::entry;
 use super::fault::Failure;
 use crate::store::{Batch, Change, Fault, Position, Revision};
 

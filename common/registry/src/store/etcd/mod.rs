@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`args`] | the same as flags and environment |
 //! | [`config`] | where etcd is and how to talk to it |
+//! | `cluster` | single calls, which watches and leases need too; etcd's words as ours |
 //! | `pool` | one client for each endpoint; retries and rotation |
 //! | `fault` | from errors of etcd and gRPC to ours |
 //! | `members` | endpoints that the cluster itself names |
@@ -13,6 +14,7 @@
 //! | `keeper` | the stream that renews a lease |
 
 pub mod args;
+mod cluster;
 pub mod config;
 mod fault;
 mod identify;
@@ -28,10 +30,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{
-    CompareOp, GetOptions, GetResponse, KeyValue, LeaseTimeToLiveOptions, PutOptions, ResponseHeader, Txn, TxnOp,
-    TxnOpResponse,
-};
+use etcd_client::{CompareOp, GetOptions, KeyValue, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, TxnOpResponse};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -47,12 +46,10 @@ use super::{
     Compare, Entry, Fault, Key, Lease, LeaseId, Listing, Op, Operation, Position, Revision, Store, StoreError,
     TxnOutcome,
 };
+use cluster::{Cluster, entry, first_key, position, prefix_end};
 use fault::of_lease;
-use pool::{Pool, Retry};
+use pool::Retry;
 
-/// Most bytes of one message from etcd: some ten times what etcd takes in a request. The default of 4 MiB would make a large
-/// registry slow to read, and with none a hostile server could use up the memory.
-const DECODE_LIMIT: usize = 16 * 1024 * 1024;
 /// What an entry takes in memory beside its key and value, in bytes: a server may send very many of very little.
 const ENTRY_OVERHEAD: usize = 128;
 /// Keys in one page of a listing.
@@ -66,47 +63,21 @@ const LISTINGS: usize = 3;
 /// A cluster of etcd. Connects when it is first used.
 #[derive(Clone, Debug)]
 pub struct EtcdStore {
-    pool: Arc<Pool>,
+    cluster: Cluster,
     watches: Arc<watch::Current>,
     /// Who may begin to read now.
     reads: Arc<Semaphore>,
-    members: Arc<members::Members>,
 }
 
 impl EtcdStore {
     /// A store by its settings; does no I/O. Without endpoints every call fails with [`Fault::BadConfig`].
     pub fn new(config: EtcdConfig) -> Self {
-        let pool = Arc::new(Pool::new(config));
-        Self { pool, watches: Arc::default(), reads: Arc::new(Semaphore::new(READS)), members: Arc::default() }
-    }
-
-    /// The store's position, by a linearizable read of `prefix` itself, for `operation`.
-    async fn newest(&self, operation: Operation, prefix: &str) -> Result<Position, StoreError> {
-        let key = first_key(prefix);
-        let options = || GetOptions::new().with_count_only();
-        let answer = self.get_range(operation, prefix, &key, options).await?;
-        self.members.learn(&self.pool).await;
-        Ok(position(answer.header()))
-    }
-
-    async fn get_range(
-        &self,
-        operation: Operation,
-        subject: &str,
-        key: &[u8],
-        options: impl Fn() -> GetOptions + Send + Sync,
-    ) -> Result<GetResponse, StoreError> {
-        let work = |client: etcd_client::Client| {
-            let mut kv = client.kv_client().max_decoding_message_size(DECODE_LIMIT);
-            let (key, options) = (key.to_owned(), options());
-            async move { kv.get(key, Some(options)).await }
-        };
-        Ok(self.pool.call(operation, subject, Retry::Always, work).await?.0)
+        Self { cluster: Cluster::new(config), watches: Arc::default(), reads: Arc::new(Semaphore::new(READS)) }
     }
 
     /// Waits until it is one's turn to read, but not for ever behind others that hang.
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        timeout(self.pool.config.timeouts.call, self.reads.acquire()).await.ok()?.ok()
+        timeout(self.cluster.pool.config.timeouts.call, self.reads.acquire()).await.ok()?.ok()
     }
 
     /// All pages of one revision: of `at`, or else of the newest.
@@ -120,7 +91,7 @@ impl EtcdStore {
                 let options = GetOptions::new().with_range(end.clone()).with_limit(limit);
                 revision.map_or(options.clone(), |revision| options.with_revision(revision.0))
             };
-            let mut page = match self.get_range(Operation::List, prefix, &next, options).await {
+            let mut page = match self.cluster.get_range(Operation::List, prefix, &next, options).await {
                 Err(error) if limit > 1 && error.is_too_large() => {
                     limit = (limit / 8).max(1);
                     continue;
@@ -129,10 +100,10 @@ impl EtcdStore {
             };
             let weigh = |kv: &KeyValue| kv.key().len() + kv.value().len() + ENTRY_OVERHEAD;
             weight += page.kvs().iter().map(weigh).sum::<usize>();
-            if weight > self.pool.config.listing_limit {
-                let limit = self.pool.config.listing_limit;
+            if weight > self.cluster.pool.config.listing_limit {
+                let limit = self.cluster.pool.config.listing_limit;
                 let why = format!("the keys and values of a listing come to more than {limit} bytes");
-                let fault = Fault::TooLarge { endpoint: self.pool.names(), why };
+                let fault = Fault::TooLarge { endpoint: self.cluster.pool.names(), why };
                 return Err(StoreError::new(Operation::List, prefix, fault));
             }
             let now = position(page.header());
@@ -178,7 +149,7 @@ impl Store for EtcdStore {
     async fn list_at(&self, prefix: &str, revision: Revision) -> Result<Listing, StoreError> {
         match self.pages(prefix, Some(revision)).await {
             Err(StoreError { fault: Fault::Rewound { .. }, .. }) => {
-                let now = self.newest(Operation::List, prefix).await?.revision;
+                let now = self.cluster.newest(Operation::List, prefix).await?.revision;
                 Err(StoreError::new(Operation::List, prefix, Fault::Rewound { seen: revision, now }))
             }
             other => other,
@@ -186,17 +157,17 @@ impl Store for EtcdStore {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        let answer = self.get_range(Operation::Get, key, key.as_bytes(), GetOptions::new).await?;
+        let answer = self.cluster.get_range(Operation::Get, key, key.as_bytes(), GetOptions::new).await?;
         Ok(answer.kvs().first().map(entry))
     }
 
     async fn watch(&self, prefix: &str, after: Position) -> Result<EtcdWatch, StoreError> {
         let _turn = self.turn().await;
-        watch::open(self, prefix, after).await
+        watch::open(&self.cluster, &self.watches, prefix, after).await
     }
 
     fn watch_keys(&self) -> EtcdKeys {
-        EtcdKeys::new(self)
+        EtcdKeys::new(&self.cluster, &self.watches)
     }
 
     async fn txn(&self, when: Vec<Compare>, ops: Vec<Op>) -> Result<TxnOutcome, StoreError> {
@@ -216,7 +187,7 @@ impl Store for EtcdStore {
             let txn = txn.clone();
             async move { client.kv_client().txn(txn).await }
         };
-        let done = self.pool.call(Operation::Txn, &subject, retry, work).await;
+        let done = self.cluster.pool.call(Operation::Txn, &subject, retry, work).await;
         let (answer, _) = done.map_err(|error| lease.map_or(error.clone(), |lease| of_lease(error, lease)))?;
         let succeeded = answer.succeeded();
         let read = |response: TxnOpResponse| match response {
@@ -231,32 +202,24 @@ impl Store for EtcdStore {
         let asked = whole_seconds(ttl);
         let work = |client: etcd_client::Client| async move { client.lease_client().grant(asked, None).await };
         // Granted twice because the first answer was lost: the first one lives out its time, empty.
-        let (answer, _) = self.pool.call(Operation::Grant, &format!("{asked}s"), Retry::Always, work).await?;
+        let (answer, _) = self.cluster.pool.call(Operation::Grant, &format!("{asked}s"), Retry::Always, work).await?;
         Ok(Lease { id: LeaseId(answer.id()), ttl: Duration::from_secs(answer.ttl().unsigned_abs()) })
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<EtcdKeeper, StoreError> {
-        EtcdKeeper::open(self, lease).await
+        EtcdKeeper::open(&self.cluster, lease).await
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         let work = |client: etcd_client::Client| async move { client.lease_client().revoke(lease.0).await };
-        match self.pool.call(Operation::Revoke, &lease.to_string(), Retry::Always, work).await {
+        match self.cluster.pool.call(Operation::Revoke, &lease.to_string(), Retry::Always, work).await {
             Err(error) if error.is_lease_lost() => Ok(()),
             other => other.map(drop),
         }
     }
 
     async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, StoreError> {
-        let work = |client: etcd_client::Client| async move {
-            client.lease_client().time_to_live(lease.0, None::<LeaseTimeToLiveOptions>).await
-        };
-        match self.pool.call(Operation::TimeToLive, &lease.to_string(), Retry::Always, work).await {
-            // Source: etcd v3 API: "Expired lease will return -1"; 0 is its last second.
-            Ok((answer, _)) => Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs)),
-            Err(error) if error.is_lease_lost() => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.cluster.time_to_live(lease).await
     }
 
     async fn lease_keys(&self, lease: LeaseId) -> Result<Vec<Key>, StoreError> {
@@ -264,7 +227,7 @@ impl Store for EtcdStore {
             let options = LeaseTimeToLiveOptions::new().with_keys();
             client.lease_client().time_to_live(lease.0, Some(options)).await
         };
-        match self.pool.call(Operation::TimeToLive, &lease.to_string(), Retry::Always, work).await {
+        match self.cluster.pool.call(Operation::TimeToLive, &lease.to_string(), Retry::Always, work).await {
             Ok((answer, _)) => Ok(answer.keys().iter().map(|key| String::from_utf8_lossy(key).into()).collect()),
             Err(error) if error.is_lease_lost() => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -272,7 +235,7 @@ impl Store for EtcdStore {
     }
 
     async fn position(&self, prefix: &str) -> Result<Position, StoreError> {
-        self.newest(Operation::Position, prefix).await
+        self.cluster.newest(Operation::Position, prefix).await
     }
 }
 
@@ -293,34 +256,4 @@ fn operation(op: &Op) -> TxnOp {
         }
         Op::Delete { key } => TxnOp::delete(key.as_bytes(), None),
     }
-}
-
-fn entry(kv: &KeyValue) -> Entry {
-    Entry {
-        key: String::from_utf8_lossy(kv.key()).into(),
-        value: kv.value().into(),
-        lease: (kv.lease() != 0).then(|| LeaseId(kv.lease())),
-        created: Revision(kv.create_revision()),
-        modified: Revision(kv.mod_revision()),
-    }
-}
-
-fn position(header: Option<&ResponseHeader>) -> Position {
-    header.map_or_else(Position::default, |h| Position { cluster: h.cluster_id(), revision: Revision(h.revision()) })
-}
-
-/// Where the range of keys with `prefix` begins. etcd knows no empty key.
-fn first_key(prefix: &str) -> Vec<u8> {
-    if prefix.is_empty() { vec![0] } else { prefix.as_bytes().to_vec() }
-}
-
-/// Where the range of keys with `prefix` ends: the prefix with its last byte one higher; all keys for an empty one.
-/// No byte of UTF-8 text is 0xff, so there is always a higher one.
-fn prefix_end(prefix: &str) -> Vec<u8> {
-    let mut end = prefix.as_bytes().to_vec();
-    match end.last_mut() {
-        Some(last) => *last += 1,
-        None => end.push(0),
-    }
-    end
 }

@@ -14,10 +14,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::cluster::{Cluster, DECODE_LIMIT, first_key, prefix_end};
 use super::fault::{Failure, classify, of_reason};
 use super::live::{Delivery, Live, same_past};
 use super::pool::Retry;
-use super::{DECODE_LIMIT, EtcdStore, first_key, prefix_end};
 use crate::store::{Fault, Operation, Position, Revision, StoreError};
 use agent::sync::lock;
 
@@ -47,7 +47,7 @@ pub(super) struct Stream {
 
 #[derive(Debug)]
 struct SharedStream {
-    store: EtcdStore,
+    cluster: Cluster,
     /// Of the endpoint.
     index: usize,
     /// What is to be sent.
@@ -83,7 +83,7 @@ enum Ask {
 
 impl Stream {
     /// A new stream with its first watch.
-    pub(super) async fn open(store: &EtcdStore, prefix: &str, begin: Begin) -> Result<(Arc<Self>, Begun), StoreError> {
+    pub(super) async fn open(cluster: &Cluster, prefix: &str, begin: Begin) -> Result<(Arc<Self>, Begun), StoreError> {
         let told = |fault| StoreError::new(Operation::Watch, prefix, fault);
         let work = |client: etcd_client::Client| async move {
             let mut watch = client.watch_client().max_decoding_message_size(DECODE_LIMIT);
@@ -92,11 +92,12 @@ impl Stream {
             let first = answers.message().await?; // says "created", and perhaps "canceled"
             Ok((asks, answers, first))
         };
-        let ((sender, answers, first), index) = store.pool.call(Operation::Watch, prefix, Retry::Always, work).await?;
+        let ((sender, answers, first), index) =
+            cluster.pool.call(Operation::Watch, prefix, Retry::Always, work).await?;
         let first = first.ok_or_else(|| told(Fault::Ended("before it began".into())))?;
         let (asks, queue) = mpsc::unbounded_channel();
         let shared = Arc::new(SharedStream {
-            store: store.clone(),
+            cluster: cluster.clone(),
             index,
             asks,
             watches: Mutex::default(),
@@ -119,7 +120,7 @@ impl Stream {
         let (out, batches) = mpsc::channel(QUEUE);
         let created = self.ask_for(prefix, begin, out)?;
         let late = |_| Fault::Ended("the server does not begin it".into());
-        let created = timeout(self.shared.store.pool.config.timeouts.call, created).await.map_err(late)?;
+        let created = timeout(self.shared.cluster.pool.config.timeouts.call, created).await.map_err(late)?;
         let id = created.map_err(|_| Fault::Ended("its stream ended".into()))??;
         Ok((id, batches))
     }
@@ -137,7 +138,7 @@ impl Stream {
 
     /// Whether it may be joined: it works, at the endpoint that calls go to.
     pub(super) fn takes_more(&self) -> bool {
-        self.fault().is_none() && self.shared.store.pool.is_current(self.shared.index)
+        self.fault().is_none() && self.shared.cluster.pool.is_current(self.shared.index)
     }
 
     /// Why it takes no more watches; those that it has may go on.
@@ -206,7 +207,7 @@ impl SharedStream {
     /// Closes the stream to new watches; another endpoint is tried next where that may help.
     fn give_up(&self, watches: &mut Watches, failure: Failure) -> Fault {
         if failure.moves_on || matches!(failure.fault, Fault::Idle(_) | Fault::Ended(_)) {
-            self.store.pool.leave(self.index);
+            self.cluster.pool.leave(self.index);
         }
         watches.closed = Some(failure.fault.clone());
         failure.fault
@@ -220,7 +221,7 @@ impl SharedStream {
                 Ask::Life => sender.request_progress().await,
             };
             if let Err(error) = sent {
-                return classify(&self.store.pool.name(self.index), &error);
+                return classify(&self.cluster.pool.name(self.index), &error);
             }
         }
         Failure::of(Fault::Ended("nobody asks any more".into())) // never: the queue's other end is in `self`
@@ -231,7 +232,7 @@ impl SharedStream {
             match answers.message().await {
                 Ok(Some(message)) => self.take(&message).await,
                 Ok(None) => return Failure::of(Fault::Ended("closed by the server".into())),
-                Err(error) => return classify(&self.store.pool.name(self.index), &error),
+                Err(error) => return classify(&self.cluster.pool.name(self.index), &error),
             }
             self.hear();
         }
@@ -258,7 +259,7 @@ impl SharedStream {
             Err(TrySendError::Full(Ok(batch))) if batch.changes.is_empty() => {} // a mere sign of life
             Err(TrySendError::Full(news)) => {
                 // The others wait, too; one that does not read any more must not stop them.
-                if timeout(self.store.pool.config.timeouts.call, out.send(news)).await.is_err() {
+                if timeout(self.cluster.pool.config.timeouts.call, out.send(news)).await.is_err() {
                     self.watches().live.remove(&id);
                     self.ask(Ask::Cancel(id));
                 }
@@ -312,7 +313,7 @@ impl SharedStream {
         match (message.canceled(), message.compact_revision()) {
             (false, _) => Ok(()),
             // A compaction comes without a reason, and the stream stays open.
-            (true, 0) => Err(of_reason(&self.store.pool.name(self.index), message.cancel_reason())),
+            (true, 0) => Err(of_reason(&self.cluster.pool.name(self.index), message.cancel_reason())),
             (true, at) => Err(Failure::of(Fault::Compacted { at: Revision(at) })),
         }
     }
@@ -331,7 +332,7 @@ impl SharedStream {
     /// While the stream is quiet: asks it for a sign of life, and the store for its position, since a store that was
     /// restored from an older snapshot is quiet too.
     async fn probe(&self) -> Failure {
-        let times = self.store.pool.config.timeouts;
+        let times = self.cluster.pool.config.timeouts;
         let mut last = i64::MIN;
         loop {
             let quiet = self.quiet();
@@ -346,7 +347,7 @@ impl SharedStream {
             self.ask(Ask::Life);
             if let Some((id, prefix)) = self.after(last) {
                 last = id;
-                match self.store.newest(Operation::Watch, &prefix).await {
+                match self.cluster.newest(Operation::Watch, &prefix).await {
                     Ok(now) => self.compare(now),
                     Err(StoreError { fault: fault @ Fault::Denied { .. }, .. }) => self.end(&[id], |_| fault.clone()),
                     Err(error) => return Failure::of(error.fault),

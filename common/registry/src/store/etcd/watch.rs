@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
-use super::EtcdStore;
+use super::cluster::Cluster;
 use super::live::{Delivery, same_past};
 use super::stream::{Begin, Begun, Stream};
 use crate::store::{Batch, Fault, Operation, Position, StoreError, WatchStream};
@@ -22,8 +22,13 @@ pub struct EtcdWatch {
 }
 
 /// The store's stream, opened where there is none that takes a watch of `key` after `after`.
-pub(super) async fn stream(store: &EtcdStore, key: &str, after: Position) -> Result<Arc<Stream>, StoreError> {
-    Ok(open(store, key, after).await?.stream.clone())
+pub(super) async fn stream(
+    cluster: &Cluster,
+    joined: &Current,
+    key: &str,
+    after: Position,
+) -> Result<Arc<Stream>, StoreError> {
+    Ok(open(cluster, joined, key, after).await?.stream.clone())
 }
 
 impl EtcdWatch {
@@ -56,11 +61,16 @@ impl Drop for EtcdWatch {
 /// The stream that new watches join, if there is one; the lock is held while one is opened.
 pub(super) type Current = Mutex<Weak<Stream>>;
 
-pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Position) -> Result<EtcdWatch, StoreError> {
+pub(super) async fn open(
+    cluster: &Cluster,
+    joined: &Current,
+    prefix: &str,
+    after: Position,
+) -> Result<EtcdWatch, StoreError> {
     let told = |fault| StoreError::new(Operation::Watch, prefix, fault);
     // This read also renews an expired token, which etcd-client does not do for a watch, and it asks for the same rights:
     // a watch that etcd 3.4 refuses would end its ear for all others of the stream.
-    let now = store.newest(Operation::Watch, prefix).await?;
+    let now = cluster.newest(Operation::Watch, prefix).await?;
     same_past(after, now).map_err(told)?;
     // Not from the revision after it: where that one is the compacted one, etcd begins there without a word, and has
     // forgotten its deletions (etcd issues 18089 and 19179; 3.5.16 still does). Asked for one that is known already, it says
@@ -70,12 +80,12 @@ pub(super) async fn open(store: &EtcdStore, prefix: &str, after: Position) -> Re
     let begin = Begin { after, from, exact: false };
     let mut refused: Weak<Stream> = Weak::new();
     loop {
-        let patience = store.pool.config.timeouts.call;
-        let locked = timeout(patience, store.watches.lock()).await;
+        let patience = cluster.pool.config.timeouts.call;
+        let locked = timeout(patience, joined.lock()).await;
         let mut current = locked.map_err(|_| told(Fault::Ended("another one is being opened for too long".into())))?;
         let fit = |stream: &Arc<Stream>| stream.takes_more() && !Weak::ptr_eq(&refused, &Arc::downgrade(stream));
         let Some(stream) = current.upgrade().filter(fit) else {
-            let (stream, begun) = Stream::open(store, prefix, begin).await?;
+            let (stream, begun) = Stream::open(cluster, prefix, begin).await?;
             *current = Arc::downgrade(&stream);
             return Ok(EtcdWatch::new(prefix, begun, &stream));
         };
