@@ -51,10 +51,13 @@ pub(super) struct AgentParts {
     pub(super) others: Vec<Box<dyn TakesTurns>>,
 }
 
+/// A task that may fail.
+type Failing = BoxFuture<'static, Result<(), AnyError>>;
+
 /// An agent's tasks; each runs until it is cancelled.
 pub(super) struct AgentTasks {
     /// Each with the name of its source.
-    pub(super) watchers: Vec<(Arc<str>, BoxFuture<'static, Result<(), AnyError>>)>,
+    pub(super) watchers: Vec<(Arc<str>, Failing)>,
     pub(super) certificates: Option<BoxFuture<'static, ()>>,
     pub(super) turns: BoxFuture<'static, ()>,
 }
