@@ -26,7 +26,7 @@ async fn a_port_of_another_program_is_never_put_into_the_file_and_used_once_it_i
         let file = std::fs::read_to_string(&world.settings.config_file).unwrap();
         assert!(!file.contains(&taken.to_string()), "{file}");
         let note = format!("{:?}", world.haproxy.status().lock().unwrap().unlisted);
-        assert!(note.contains("taken by another program"), "{note}");
+        assert!(note.contains("another program on this host listens there"), "{note}");
         drop(stranger);
         world.turns_until("it is used", async |_| get(taken).await == "b0").await;
         load.finish().await;

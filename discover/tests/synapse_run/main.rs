@@ -185,7 +185,7 @@ async fn synapses_config_keeps_haproxy_at_the_state_of_etcd() {
     let both = json!({"fixed": also(second), "third": also(taken)});
     std::fs::write(world.path("synapse.json"), config(world.dir.path(), &world.etcd, world.port, both).to_string())
         .unwrap();
-    eventually("the taken port is told", async || log().contains("another process listens there")).await;
+    eventually("the taken port is told", async || log().contains("another program on this host listens there")).await;
     assert_eq!((get(second).await.as_str(), world.reloads()), ("b", 2));
     drop(stranger);
     eventually("it answers", async || get(taken).await == "b").await;

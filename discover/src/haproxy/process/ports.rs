@@ -40,9 +40,9 @@ pub enum BindReason {
 impl fmt::Display for BindReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::InUse => "another process listens there",
+            Self::InUse => "another program on this host listens there",
             Self::NotLocal => "it is not an address of this host",
-            Self::Denied => "permission denied",
+            Self::Denied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
             Self::Other => "the system refuses it",
         })
     }

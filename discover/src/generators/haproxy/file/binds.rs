@@ -16,7 +16,7 @@ use super::ports::{Ports, Shut, Standing, Unlisted, assign};
 use super::published::Published;
 use super::settings::HaproxySettings;
 use super::tenants::{Tenants, WAITS_FOR};
-use crate::haproxy::process::ports::{bindable, tcp_binds};
+use crate::haproxy::process::ports::{BindReason, bindable, tcp_binds};
 
 /// How long a port that was found taken is not tried again.
 /// Short, since a worker outlives its master by a moment.
@@ -31,7 +31,8 @@ pub struct Binds {
     tenants: Tenants,
     /// What the containers of this host publish, where that is known.
     published: Published,
-    taken: HashMap<Port, Instant>,
+    /// Ports that the system refused, until when, and why.
+    refused: HashMap<Port, (Instant, BindReason)>,
     /// HAProxy listened on every chosen port the last time.
     settled: bool,
     /// The edge's port was found taken, and is tried again then.
@@ -87,7 +88,7 @@ impl Binds {
         absent: &BTreeSet<ServiceName>,
         now: Instant,
     ) {
-        self.taken.retain(|_, until| *until > now);
+        self.refused.retain(|_, (until, _)| *until > now);
         self.tenants.review(services, settings.section_linger.min(WAITS_FOR), now);
         let edge_taken = self.edge_is_taken(settings, listening, now);
         let published = match listening {
@@ -95,25 +96,28 @@ impl Binds {
             _ if !self.published.is_known() => BTreeMap::new(),
             _ => self.published.ports(&settings.listen, &self.tenants.ports()),
         };
-        let assign = |tenants: &Tenants, taken: &HashMap<Port, Instant>| {
-            let taken = taken.keys().map(|port| (*port, Shut::Program));
-            let shut: BTreeMap<Port, Shut> = published.clone().into_iter().chain(taken).collect();
+        let assign = |tenants: &Tenants, refused: &HashMap<Port, (Instant, BindReason)>| {
+            let refused = refused.iter().map(|(port, (_, reason))| (*port, Shut::Refused(*reason)));
+            let shut: BTreeMap<Port, Shut> = published.clone().into_iter().chain(refused).collect();
             Ports { edge_taken, ..assign(services, settings, &Standing { tenants, absent, shut: &shut }) }
         };
         let known = matches!(listening, Listening::Layout(_) | Listening::Elsewhere) && self.settled;
-        if known && self.taken.is_empty() && assign(&self.tenants, &self.taken) == self.chosen {
+        if known && self.refused.is_empty() && assign(&self.tenants, &self.refused) == self.chosen {
             return;
         }
         let ours = self.ours(listening, settings);
-        let free =
-            |port: Port| settings.listen_of(port).addresses(port).into_iter().all(|address| bindable(address).is_ok());
+        let try_port = |port: Port| {
+            let tried =
+                settings.listen_of(port).addresses(port).into_iter().find_map(|address| bindable(address).err());
+            tried.map(|refusal| (port, refusal.reason))
+        };
         loop {
-            let ports = assign(&self.tenants, &self.taken);
+            let ports = assign(&self.tenants, &self.refused);
             let stats = settings.stats_port.filter(|_| !ports.stats_taken);
             let wanted: Vec<Port> = ports.listed.values().copied().chain(stats).collect();
-            let refused: Vec<Port> = match listening {
+            let refused: Vec<(Port, BindReason)> = match listening {
                 Listening::Elsewhere => Vec::new(),
-                _ => wanted.iter().copied().filter(|port| !ours.contains(port) && !free(*port)).collect(),
+                _ => wanted.iter().copied().filter(|port| !ours.contains(port)).filter_map(try_port).collect(),
             };
             if refused.is_empty() {
                 self.tell(&ports, settings);
@@ -122,7 +126,7 @@ impl Binds {
                 self.chosen = ports;
                 return;
             }
-            self.taken.extend(refused.into_iter().map(|port| (port, now + TAKEN_FOR)));
+            self.refused.extend(refused.into_iter().map(|(port, reason)| (port, (now + TAKEN_FOR, reason))));
         }
     }
 
@@ -135,7 +139,8 @@ impl Binds {
             warn!(%service, %what, "Registrations of a service do not agree on its port.");
         }
         if let Some(port) = settings.stats_port.filter(|_| ports.stats_taken && !self.chosen.stats_taken) {
-            warn!(%port, "The stats page's port is taken by another program on this host; there is no stats page.");
+            let reason = self.refused.get(&port).map_or(BindReason::Other, |(_, reason)| *reason);
+            warn!(%port, %reason, "The stats page's port cannot be opened; there is no stats page.");
         }
     }
 
@@ -152,12 +157,13 @@ impl Binds {
             Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
         };
         let addresses = addresses(edge, &settings.listen);
-        let refused = addresses.iter().find(|address| !ours.contains(*address) && bindable(**address).is_err());
-        if let Some(address) = refused.filter(|_| self.edge_taken.is_none()) {
-            warn!(%address, "The edge's address is taken by another program on this host; it listens nowhere.");
+        let refused = addresses.iter().filter(|address| !ours.contains(*address)).find_map(|a| bindable(*a).err());
+        if let Some(refusal) = refused.as_ref().filter(|_| self.edge_taken.is_none()) {
+            warn!(address = %refusal.address, reason = %refusal.reason, "The edge's address cannot be opened; it listens nowhere.");
         }
-        self.edge_taken = refused.map(|_| now + TAKEN_FOR);
-        refused.is_some()
+        let taken = refused.is_some();
+        self.edge_taken = taken.then(|| now + TAKEN_FOR);
+        taken
     }
 
     /// Whether a service of now wants a port that this section binds.
@@ -170,7 +176,7 @@ impl Binds {
     pub fn next_due(&self) -> Option<Instant> {
         let wanted = |port: Port| self.chosen.unlisted.values().any(|why| why.wanted_in_vain() == Some(port));
         let tenants = self.tenants.next_end(wanted);
-        self.taken.values().copied().chain(self.edge_taken).chain(self.ask_at).chain(tenants).min()
+        self.refused.values().map(|(until, _)| *until).chain(self.edge_taken).chain(self.ask_at).chain(tenants).min()
     }
 
     /// HAProxy is to be asked again in a while, or need not be.

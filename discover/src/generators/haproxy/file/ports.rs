@@ -9,6 +9,7 @@ use model::{Backend, BackendId, Pool, Port, ServiceMap, ServiceName, Transport};
 
 use super::settings::HaproxySettings;
 use super::tenants::Tenants;
+use crate::haproxy::process::ports::BindReason;
 use crate::seniority::Seniority;
 
 /// Why a service has no section of its own, though it has backends.
@@ -29,8 +30,8 @@ pub enum Unlisted {
     NotAllowed(Port),
     /// discover itself, its stats page or its edge listens there.
     Reserved(Port),
-    /// Another program listens there: HAProxy could not bind it.
-    Taken(Port),
+    /// The system does not let it be opened.
+    Closed(Port, BindReason),
     /// A container of this host publishes it, whether it runs or not.
     Published {
         /// The port.
@@ -51,7 +52,7 @@ impl fmt::Display for Unlisted {
             ),
             Self::NotAllowed(port) => write!(f, "port {port} is outside --service-ports"),
             Self::Reserved(port) => write!(f, "port {port} is used by discover itself"),
-            Self::Taken(port) => write!(f, "port {port} is taken by another program on this host"),
+            Self::Closed(port, reason) => write!(f, "port {port} cannot be opened: {reason}"),
             Self::Published { port, container } => write!(
                 f,
                 "port {port} is published by container {container} of this host, which would not start again; remove the container, or publish another port"
@@ -124,8 +125,8 @@ pub struct Ports {
 /// Why nobody can listen on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shut {
-    /// Another program listens there.
-    Program,
+    /// The system refuses it, for that reason.
+    Refused(BindReason),
     /// The container of that name publishes it, whether it runs or not.
     Container(Arc<str>),
 }
@@ -144,7 +145,8 @@ pub struct Standing<'a> {
 /// Gives each service its port. Of several that ask for one, those with a backend that is registered or works come first; among
 /// them [`Seniority`] decides.
 pub fn assign(services: &ServiceMap, settings: &HaproxySettings, standing: &Standing<'_>) -> Ports {
-    let stats_taken = settings.stats_port.is_some_and(|port| standing.shut.get(&port) == Some(&Shut::Program));
+    let stats_taken =
+        settings.stats_port.is_some_and(|port| matches!(standing.shut.get(&port), Some(Shut::Refused(_))));
     let mut ports = Ports { stats_taken, ..Ports::default() };
     if settings.service_ports.is_none() {
         return ports; // as the operator wants it: nothing to be told of any service
@@ -167,7 +169,7 @@ pub fn assign(services: &ServiceMap, settings: &HaproxySettings, standing: &Stan
         let refused = match standing.shut.get(&port) {
             _ if !settings.service_ports.contains(port) => Unlisted::NotAllowed(port),
             _ if settings.stats_port == Some(port) || settings.reserved.contains(&port) => Unlisted::Reserved(port),
-            Some(Shut::Program) => Unlisted::Taken(port),
+            Some(Shut::Refused(reason)) => Unlisted::Closed(port, *reason),
             Some(Shut::Container(container)) => Unlisted::Published { port, container: container.clone() },
             None => {
                 asking.push((service, port));

@@ -134,13 +134,15 @@ async fn a_backend_that_joins_a_service_does_not_move_it_to_another_port() {
 #[test]
 fn a_port_that_a_container_publishes_or_a_program_has_is_nobodys() {
     let port = Port::new(80).unwrap();
-    for shut in [Shut::Program, Shut::Container("old-web".into())] {
+    for shut in [Shut::Refused(BindReason::InUse), Shut::Container("old-web".into())] {
         let (tenants, absent, shut) = (Tenants::default(), BTreeSet::new(), BTreeMap::from([(port, shut)]));
         let standing = Standing { tenants: &tenants, absent: &absent, shut: &shut };
         let ports = assign(&services(&[("web", &[("w", 80, 1)]), ("x", &[("x", 81, 1)])]), &settings(), &standing);
         assert_eq!(ports.listed.keys().map(|s| s.as_str()).collect::<Vec<_>>(), ["x"]);
         let told = ports.unlisted["web"].to_string();
         assert!(told.contains("another program") || told.contains("container old-web"), "{told}");
+        let denied = Unlisted::Closed(port, BindReason::Denied).to_string();
+        assert_eq!(denied, "port 80 cannot be opened: ports below 1024 need root or CAP_NET_BIND_SERVICE");
     }
 }
 
