@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::{CompactionOptions, Permission, PermissionType};
 use registry::store::etcd::{Credentials, EtcdConfig, EtcdStore, EtcdWatch, Timeouts};
@@ -164,4 +164,21 @@ async fn a_watch_without_rights_harms_no_other_and_new_rights_are_taken_up() {
         sees(&mut theirs, "/theirs/k", 1).await;
         sees(&mut mine, "/mine/k", 1).await;
     }
+}
+
+/// etcd's count of reads that it has answered.
+const READS: &str =
+    r#"grpc_server_handled_total{grpc_code="OK",grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary"}"#;
+
+#[tokio::test]
+async fn a_quiet_watch_costs_one_read_for_each_probe() {
+    let etcd = Etcd::start();
+    let (probe, idle) = (Duration::from_millis(500), Duration::from_millis(700));
+    let timeouts = Timeouts { probe, idle, ..Timeouts::default() };
+    let store = EtcdStore::new(EtcdConfig { timeouts, ..EtcdConfig::new(vec![etcd.endpoint()]) });
+    let _watch = store.watch("/quiet/", store.position("/quiet/").await.unwrap()).await.unwrap();
+    let (before, begun) = (etcd.figure(READS), Instant::now());
+    until("probed four times", || etcd.figure(READS) >= before + 4).await;
+    assert!(begun.elapsed() >= probe * 3, "four reads in {:?}", begun.elapsed());
+    assert!(Timeouts::default().probe >= Duration::from_secs(30), "four requests a minute");
 }
