@@ -152,8 +152,8 @@ async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel
         failing = fails;
         if now != standing {
             match now {
-                "synced" => info!(source = %source.name, "The source is current."),
-                "stale" => info!(source = %source.name, "The source fails; its last state stays."),
+                "synced" => info!(source = %source.name, standing = now, "The source is current."),
+                "stale" => info!(source = %source.name, standing = now, "The source fails; its last state stays."),
                 _ => debug!(source = %source.name, standing = now, "The source has not answered yet."),
             }
             standing = now;
