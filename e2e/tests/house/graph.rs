@@ -55,11 +55,11 @@ impl Graph {
         }
         let mut arrows = BTreeMap::new();
         for (module, uses) in &files {
-            let below = |other: &Module| other.starts_with(module);
             let taken = uses.iter().filter_map(|named| {
                 let from = resolve(&files, &shown, module, &named.path)?;
-                // A parent that shows what its children hold takes nothing from them.
-                (from != *module && files.contains_key(&from) && !(named.shown && below(&from))).then_some(from)
+                // A folder's own file and the files in the folder are one room.
+                let one_room = from.starts_with(module) || module.starts_with(&from);
+                (files.contains_key(&from) && !one_room).then_some(from)
             });
             arrows.insert(module.clone(), taken.collect());
         }

@@ -34,7 +34,8 @@ const FLOORS: [&[&str]; 7] = [
 ];
 
 /// Arrows between rooms of one floor.
-const BESIDE: [(&str, &str); 5] = [
+const BESIDE: [(&str, &str); 6] = [
+    ("edge", "addresses"),
     ("edge", "seniority"),
     ("names", "addresses"),
     ("synapse", "addresses"),
