@@ -106,6 +106,12 @@ async fn answer(what: &str, to: SocketAddr, expected: &[&str]) -> Result<()> {
     wait::until_true(what, PATIENCE, async || answers(to).await == expected).await
 }
 
+/// Waits until so many are in etcd: HAProxy's own checks may be faster than register's.
+async fn registered(etcd: &Etcd, count: i64) -> Result<()> {
+    let found = async || etcd.operator().await.get("/nerve/services/", Some(everything())).await;
+    wait::until_true("as many in etcd", PATIENCE, async || found().await.is_ok_and(|f| f.count() == count)).await
+}
+
 #[test]
 fn nerves_config_reaches_clients_through_etcd_and_haproxy() -> Result<()> {
     in_lab(async |lab| {
@@ -123,7 +129,9 @@ fn nerves_config_reaches_clients_through_etcd_and_haproxy() -> Result<()> {
         let port_of_a = a.port;
         drop(a);
         answer("only b answers", to, &["b"]).await?;
+        registered(&etcd, 1).await?;
         let _a = Server::start("a", port_of_a).await;
+        registered(&etcd, 2).await?;
         answer("both answer again", to, &["a", "b"]).await?;
 
         // An agent that is killed and started again is no event for anybody.
