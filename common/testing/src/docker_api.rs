@@ -31,6 +31,7 @@ struct Daemon {
     inspection: Duration,
     refused: Option<String>,
     floods: Option<String>,
+    forbidden: Option<String>,
     machine: String,
     requests: Vec<String>,
 }
@@ -146,6 +147,11 @@ impl DockerApi {
         self.lock().refused = id;
     }
 
+    /// Answers 403 to paths with `part` in them, as a proxy of the socket does.
+    pub fn forbid(&self, part: Option<&str>) {
+        self.lock().forbidden = part.map(str::to_owned);
+    }
+
     /// Answers to paths with `part` in them begin well and never end, as fast as they are read.
     pub fn flood(&self, part: Option<&str>) {
         self.lock().floods = part.map(str::to_owned);
@@ -199,6 +205,10 @@ async fn observe(State(daemon): Shared, request: Request, next: Next) -> Respons
     daemon.lock().unwrap().requests.push(request.uri().to_string());
     while daemon.lock().unwrap().hangs {
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let forbidden = daemon.lock().unwrap().forbidden.as_ref().is_some_and(|part| request.uri().path().contains(part));
+    if forbidden {
+        return (StatusCode::FORBIDDEN, "not allowed").into_response();
     }
     let floods = daemon.lock().unwrap().floods.as_ref().is_some_and(|part| request.uri().path().contains(part));
     if floods {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent::backoff::Backoff;
 use agent::hostip;
 use agent::telemetry::Chain;
-use containers::docker::{Docker, Info};
+use containers::docker::{Docker, DockerError, Info};
 use model::NodeName;
 use registry::store::etcd::EtcdConfig;
 use tokio::time::sleep;
@@ -83,15 +83,17 @@ impl Look for Machine {
     }
 }
 
-/// What Docker says of itself; asks until it answers.
-pub async fn ask(docker: &Docker) -> Info {
+/// What Docker says of itself; asks until it answers. With a name `given` for the node nothing of it is needed: where it is refused, as
+/// proxies of Docker's socket do, nothing is known.
+pub async fn ask(docker: &Docker, given: bool) -> Info {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
         match docker.info().await {
             Ok(about) => return about,
+            Err(DockerError::Refused { status: 403 | 404, .. }) if given => return Info::default(),
             Err(e) => {
                 if backoff.failures() == 0 {
-                    warn!(error = %Chain(&e), "Docker does not say what it is (/info); trying again. A proxy of its socket has to let that pass.");
+                    warn!(error = %Chain(&e), "Docker does not say what it is (/info); trying again. A proxy of its socket has to let that pass, or NODE_NAME has to name this host.");
                 }
                 sleep(backoff.next_delay()).await;
             }
@@ -129,4 +131,22 @@ pub fn node_without_docker(given: Option<&NodeName>, instance: &str) -> Result<N
 
 fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use testing::docker_api::DockerApi;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_that_keeps_info_back_stops_nobody_whose_name_is_given() {
+        let api = DockerApi::start();
+        api.forbid(Some("/info"));
+        assert_eq!(ask(&api.client(), true).await, Info::default());
+        let waiting = tokio::time::timeout(Duration::from_millis(300), ask(&api.client(), false)).await;
+        waiting.expect_err("without a name it is asked for until it answers");
+        api.forbid(None);
+        assert_ne!(ask(&api.client(), false).await.name, "");
+    }
 }

@@ -117,7 +117,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
 async fn docker_side(args: &RunArgs, etcd: &EtcdConfig) -> Result<DockerSide, Failure> {
     let (endpoint, docker) = look::docker(&args.docker)?;
     let address = host::host_ip(args, etcd).await?;
-    let about = host::ask(&docker).await;
+    let about = host::ask(&docker, args.docker.node_name.is_some()).await;
     Ok(DockerSide { endpoint, docker, about, address })
 }
 

@@ -36,7 +36,7 @@ pub struct Docker {
 }
 
 /// What the daemon says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Info {
     /// Its lasting identity; empty where it has none (Podman).
     #[serde(rename = "ID", default)]
