@@ -113,6 +113,9 @@ impl Table {
 
     /// The leases of the undrained backends that are known and that `listing` misses.
     pub fn leases_missing(&self, listing: &Listing) -> HashSet<LeaseId> {
+        if self.known.is_empty() {
+            return HashSet::new();
+        }
         let listed: HashSet<&str> = listing.entries.iter().map(|e| &*e.key).collect();
         let gone = self.known.iter().filter(|(key, known)| known.is_undrained() && !listed.contains(&***key));
         gone.filter_map(|(_, known)| known.lease).collect()

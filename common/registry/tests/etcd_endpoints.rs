@@ -9,42 +9,24 @@ use std::time::Duration;
 use registry::store::etcd::{EtcdConfig, EtcdStore, parse_endpoints};
 use registry::store::{Op, Store};
 use testing::etcd::Etcd;
-use testing::free_port;
-use tokio::net::{TcpListener, TcpStream};
+use testing::gate::Gate;
+use testing::{free_port, in_own_mounts};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Passes each connection at `at` on to `etcd`.
-async fn forward(at: SocketAddr, etcd: SocketAddr) {
-    let listener = TcpListener::bind(at).await.unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut far = TcpStream::connect(etcd).await?;
-                tokio::io::copy_bidirectional(&mut near, &mut far).await
-            });
-        }
-    });
-}
-
 /// What stands in for /etc/hosts, in the copy of a test that has one of its own.
 const HOSTS: &str = "TEST_HOSTS";
 
-/// Runs this very test again in a mount namespace of its own, where /etc/hosts says `hosts`; true in the copy.
+/// Runs this very test again where /etc/hosts says `hosts`; true in the copy.
 fn with_hosts(hosts: &str, test: &str) -> bool {
-    if let Some(file) = std::env::var_os(HOSTS) {
-        let mounted = Command::new("mount").arg("--bind").arg(file).arg("/etc/hosts").status().unwrap();
-        assert!(mounted.success(), "mounting over /etc/hosts");
-        return true;
-    }
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), hosts).unwrap();
-    let mut unshare = Command::new("unshare");
-    let copy = unshare.args(["--map-root-user", "--mount"]).arg(std::env::current_exe().unwrap());
-    let ended = copy.args(["--exact", test, "--nocapture"]).env(HOSTS, file.path()).status().unwrap();
-    assert!(ended.success(), "the copy of this test with hosts of its own: {ended}");
-    false
+    let Some(file) = in_own_mounts(test, HOSTS, file.path()) else { return false };
+    let mounted = Command::new("mount").arg("--bind").arg(file).arg("/etc/hosts").status().unwrap();
+    assert!(mounted.success(), "mounting over /etc/hosts");
+    true
 }
 
 #[tokio::test]
@@ -60,7 +42,7 @@ async fn of_a_name_with_two_addresses_the_one_that_answers_is_found() {
         let port = free_port();
         // It accepts, by its backlog, and never says a word.
         let _silent = TcpListener::bind((silent, port)).await.unwrap();
-        forward((serving, port).into(), behind).await;
+        let _serving = Gate::tcp_at((serving, port).into(), behind).await;
         let endpoints = parse_endpoints(&format!("twofold:{port}"), None, false).unwrap();
         let store = EtcdStore::new(EtcdConfig::new(endpoints));
         let put = store.put_all(vec![Op::put("/k", *b"v", None)]);

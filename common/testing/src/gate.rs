@@ -31,7 +31,12 @@ pub struct Gate {
 impl Gate {
     /// A gate on a port of its own, open, and its address.
     pub async fn tcp(target: SocketAddr) -> (Self, SocketAddr) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::tcp_at(SocketAddr::from(([127, 0, 0, 1], 0)), target).await
+    }
+
+    /// The same at this address; port 0 takes a free one.
+    pub async fn tcp_at(at: SocketAddr, target: SocketAddr) -> (Self, SocketAddr) {
+        let listener = TcpListener::bind(at).await.unwrap();
         let address = listener.local_addr().unwrap();
         (Self::start(Listener::Tcp(listener), Target::Tcp(target)), address)
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod again;
 pub mod aws;
 pub mod certs;
 pub mod containers;
@@ -18,6 +19,7 @@ mod skip;
 pub mod watch_contract;
 pub mod zookeeper;
 
+pub use again::in_own_mounts;
 pub use skip::skipped;
 
 use std::io::{Read, Write};

@@ -48,20 +48,11 @@ const DISK: &str = "TEST_SMALL_DISK";
 
 /// Runs this very test again in a mount namespace of its own, so that what it mounts goes with it; true in the copy.
 fn with_a_small_disk(test: &str) -> bool {
-    if let Some(dir) = std::env::var_os(DISK) {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir).status().unwrap();
-        assert!(mounted.success(), "mounting a small disk");
-        return true;
-    }
     let dir = tempfile::tempdir().unwrap();
-    let mut unshare = Command::new("unshare");
-    if !nix::unistd::Uid::effective().is_root() {
-        unshare.arg("--map-root-user");
-    }
-    let copy = unshare.arg("--mount").arg(std::env::current_exe().unwrap()).args(["--exact", test, "--nocapture"]);
-    let ended = copy.env(DISK, dir.path()).status().unwrap();
-    assert!(ended.success(), "the copy of this test with a small disk: {ended}");
-    false
+    let Some(dir) = testing::in_own_mounts(test, DISK, dir.path()) else { return false };
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(dir).status().unwrap();
+    assert!(mounted.success(), "mounting a small disk");
+    true
 }
 
 /// Fills the disk to the last byte.

@@ -95,6 +95,10 @@ impl Pool {
         self.slots.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
+    fn count(&self) -> usize {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The endpoint by its number, for errors.
     pub(super) fn name(&self, index: usize) -> String {
         self.slot(index).map_or_else(|| "no endpoint".to_owned(), |slot| slot.name.clone())
@@ -134,7 +138,7 @@ impl Pool {
         F: Fn(Client) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T, Error>> + Send,
     {
-        let attempts = self.slots().len().max(ATTEMPTS);
+        let attempts = self.count().max(ATTEMPTS);
         let mut attempt = 1;
         loop {
             let index = self.current.load(Ordering::Relaxed);
@@ -187,7 +191,7 @@ impl Pool {
 
     /// Gives up the connection to an endpoint and, if it is the current one, goes on to the next.
     pub(super) fn leave(&self, index: usize) {
-        let next = (index + 1) % self.slots().len().max(1);
+        let next = (index + 1) % self.count().max(1);
         // Of several callers that fail at once, one moves on.
         let moved = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         // Where the client is locked, somebody connects anew already.
