@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 
 use clap::{Arg, Command, CommandFactory};
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration-flags.md");
-
 const HEAD: &str = "# Every flag
 
 *For users. Generated from the programs' own definitions. A flag wins over its environment variable.*
@@ -60,13 +58,5 @@ fn configuration_flags_md_lists_every_flag() {
     let mut new = HEAD.to_owned();
     program(&mut new, register::cli::Cli::command());
     program(&mut new, discover::cli::Cli::command());
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(FILE, new).expect("docs/configuration-flags.md can be written");
-    } else {
-        let old = std::fs::read_to_string(FILE).expect("docs/configuration-flags.md");
-        assert!(
-            new == old,
-            "docs/configuration-flags.md is not current: run UPDATE_DOCS=1 cargo test -p e2e --test configuration_docs"
-        );
-    }
+    testing::is_current("docs/configuration-flags.md", &new);
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use e2e::http::Client;
 use e2e::scene::routed;
 use e2e::server::Server;
 use e2e::{Context, Etcd, Lab, LabError, Result, free_port, haproxy, in_lab, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How long discover may take to notice, and to try again.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -97,15 +99,10 @@ async fn service(etcd: &Etcd, name: &str) -> Result<(Server, SocketAddr)> {
     Ok((server, to))
 }
 
-fn master_of(run: &Path) -> Result<i32> {
-    let processes = std::fs::read_dir("/proc").during("reading /proc")?.flatten();
-    let socket = run.join("haproxy-master.sock").display().to_string();
-    let of_it = processes.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        line.contains(&socket).then_some(pid)
-    });
-    of_it.min().during("HAProxy's master is not there")
+/// Ends HAProxy with its master, which is the eldest of its processes.
+fn kill_haproxy(lab: &Lab) -> Result<()> {
+    let master = *lab.processes("haproxy").first().during("HAProxy's master is not there")?;
+    kill(Pid::from_raw(master), Signal::SIGKILL).during("killing HAProxy")
 }
 
 #[test]
@@ -134,18 +131,15 @@ fn ready_is_said_by_all_alike_while_haproxy_runs_what_is_desired_and_never_else(
             routed(to_later, &later.name).await?;
 
             moody.is("away")?;
-            let run = lab.subdir(&format!("discover-{n}-run"))?;
-            let pid = nix::unistd::Pid::from_raw(master_of(&run)?);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).during("killing HAProxy")?;
+            kill_haproxy(lab)?;
             becomes(&agent, false, "HAProxy died and cannot be started").await?;
             moody.is("works")?;
             becomes(&agent, true, "HAProxy can be started again").await?;
             routed(to_later, &later.name).await?;
             agent.process().stop(PATIENCE).await?;
             // It outlives discover, on the ports of the services.
-            let pid = nix::unistd::Pid::from_raw(master_of(&run)?);
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).during("killing HAProxy")?;
-            wait::until_true("HAProxy's end", PATIENCE, async || master_of(&run).is_err()).await?;
+            kill_haproxy(lab)?;
+            wait::until_true("HAProxy's end", PATIENCE, async || lab.processes("haproxy").is_empty()).await?;
         }
         Ok(())
     })

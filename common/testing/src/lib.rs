@@ -9,6 +9,7 @@ pub mod certs;
 pub mod containers;
 pub mod dns;
 pub mod docker_api;
+mod docs;
 pub mod etcd;
 pub mod fake;
 pub mod gate;
@@ -20,6 +21,7 @@ pub mod watch_contract;
 pub mod zookeeper;
 
 pub use again::in_own_mounts;
+pub use docs::is_current;
 pub use skip::skipped;
 
 use std::io::{Read, Write};

@@ -13,21 +13,6 @@ fn all_keys(keys: &'static [Key], out: &mut Vec<&'static Key>) {
     }
 }
 
-/// The file in the repository is what the table gives; `UPDATE_DOCS=1` writes it.
-fn is_current(path: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-    }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        there == text,
-        "{} is not current: run UPDATE_DOCS=1 cargo test -p discover --test synapse",
-        path.display()
-    );
-}
-
 /// The sources of the tests in `dir` and below, as one text.
 fn sources(dir: &Path) -> String {
     let below = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -53,11 +38,11 @@ fn every_key_has_a_test_that_uses_it() {
 fn the_schema_in_the_docs_is_current() {
     let mut text = serde_json::to_string_pretty(&json_schema(ROOT, "discover's config: Synapse's, extended")).unwrap();
     text.push('\n');
-    is_current("docs/discover.schema.json", &text);
+    testing::is_current("docs/discover.schema.json", &text);
 }
 
 #[test]
 fn the_reference_in_the_docs_is_current() {
     let title = "# Every key of discover's config file\n\n*For users.* Generated: what the program itself takes.\n\n";
-    is_current("docs/configuration-keys.md", &format!("{title}{}\n", reference(ROOT, "discover").trim_end()));
+    testing::is_current("docs/configuration-keys.md", &format!("{title}{}\n", reference(ROOT, "discover").trim_end()));
 }

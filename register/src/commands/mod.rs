@@ -11,7 +11,7 @@ pub mod run;
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 
 use agent::lifecycle::Exit;
 
@@ -44,9 +44,5 @@ impl fmt::Display for Failure {
 
 /// Prints a command's result. A reader that went away (`register ls | head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::runtime(e)),
-        _ => Ok(()),
-    }
+    agent::console::write(&mut io::stdout().lock(), text).map_err(Failure::runtime)
 }

@@ -1,7 +1,7 @@
 //! The command `status`: asks an agent's admin server and prints the answer.
 
 use std::{
-    io::{self, ErrorKind, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -25,7 +25,7 @@ use super::{
     access::{AccessError, Token},
     render,
 };
-use crate::clock;
+use crate::{clock, console};
 use crate::{telemetry::Masked, tls};
 
 /// For the whole exchange.
@@ -160,10 +160,7 @@ pub async fn status(
     } else {
         render::text(&status, clock::millis(clock::now()), io::stdout().is_terminal())
     };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(StatusError::Print(e)),
-        _ => Ok(()),
-    }
+    console::write(out, &text).map_err(StatusError::Print)
 }
 
 /// The status of the agent that the arguments name.

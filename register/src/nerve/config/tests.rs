@@ -321,22 +321,12 @@ fn every_key_has_a_test() {
     }
 }
 
-/// The file in the repository is what the table gives; `UPDATE_DOCS=1` writes it.
-fn is_current(path: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(there == text, "{} is not current: run UPDATE_DOCS=1 cargo test -p register --lib nerve", path.display());
-}
-
 #[test]
 fn the_reference_and_the_schema_in_the_docs_are_current() {
     let title = "# Every key of Nerve's config file\n\n*For users.* Generated: what the program itself takes.\n\n";
     let reference = agent::config::schema::reference(ROOT, "register");
-    is_current("docs/configuration-nerve.md", &format!("{title}{}\n", reference.trim_end()));
+    testing::is_current("docs/configuration-nerve.md", &format!("{title}{}\n", reference.trim_end()));
     let schema =
         agent::config::schema::json_schema(ROOT, "register's config of services without Docker: Nerve's, extended");
-    is_current("docs/register.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+    testing::is_current("docs/register.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
 }
