@@ -10,7 +10,7 @@
 //! `discover ls`, `watch`, `wait` and `exec` are made of this. A program of one's own:
 //!
 //! ```no_run
-//! use crate::client::Client;
+//! use discover::client::Client;
 //! use model::Prefix;
 //! use registry::store::etcd::{EtcdConfig, EtcdStore, parse_endpoints};
 //!
