@@ -15,6 +15,7 @@ use crate::addresses::AddressPolicy;
 use crate::agent::TakesTurns;
 use crate::certificates::CertificateKeeper;
 use crate::edge::EdgeSettings;
+use crate::edge::settings::Ownership;
 use crate::generators::file_output::FileOutput;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
@@ -75,7 +76,12 @@ impl Description<'_> {
 
     /// The edge; flags come before the config's section.
     pub(super) fn edge(&self) -> Result<Option<Arc<EdgeSettings>>, Failure> {
-        Ok(self.args.edge.settings()?.or_else(|| self.config?.edge.clone()))
+        let mut edge = self.args.edge.settings()?.or_else(|| self.config?.edge.clone());
+        // Whoever starts containers on this host owns all of them: who claims a place is meant to serve it.
+        if let Some(edge) = edge.as_mut().filter(|edge| edge.ownership.is_none() && self.args.source.is_docker()) {
+            Arc::make_mut(edge).ownership = Some(Ownership::Shared);
+        }
+        Ok(edge)
     }
 
     /// The sources, and the watchers below them.

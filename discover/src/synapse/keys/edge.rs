@@ -31,9 +31,9 @@ pub const EDGE: &[Key] = &[
     ),
     ours(
         "ownership",
-        Kind::Word(&["path", "host"]),
+        Kind::Word(&["path", "host", "shared"]),
         "path",
-        "What the first claim to a host not listed there holds: its path, or the whole host.",
+        "What the first claim to a host not listed there holds: its path, the whole host, or nothing (`shared`: all services that claim a place serve it together, the default of `--docker`).",
         TEST,
     ),
     ours("rules", Kind::Objects(RULE), "[]", "Rules that come before those of all registrations.", TEST),

@@ -56,8 +56,8 @@ pub struct EdgeStatus {
     pub taken: bool,
     /// How many hosts and paths are routed, and names of TLS passed through.
     pub rules: usize,
-    /// The section of each service that is routed.
-    pub sections: BTreeMap<ServiceName, String>,
+    /// The sections that each routed service has a part in.
+    pub sections: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Sections that wait for new services.
     pub spare: usize,
     /// Sections that HAProxy was told to make, from 3.4 on.
@@ -74,8 +74,8 @@ pub struct EdgeStatus {
 pub struct SniStatus {
     /// Whose TLS each name is.
     pub names: BTreeMap<String, ServiceName>,
-    /// The section of each such service.
-    pub sections: BTreeMap<ServiceName, String>,
+    /// The sections of each such service.
+    pub sections: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Sections that wait for new services.
     pub spare: usize,
 }
