@@ -19,6 +19,7 @@ mod plain;
 mod slots;
 mod told;
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -266,7 +267,15 @@ impl EdgeComposer {
         let sections: BTreeMap<u32, &Arc<Section>> =
             given.running.sections.iter().filter_map(|section| Some((number_of(section)?, section))).collect();
         let running = sections.iter().map(|(number, section)| (*number, kind_of(section))).collect();
+        let ruled = LazyCell::new(|| -> HashSet<u32> {
+            let rules = given.running.rules.iter().flat_map(|rules| rules.sections());
+            rules.filter(|(place, _)| place.way == way).map(|(_, number)| number).collect()
+        });
         let runs = |number: u32, upstream: Option<usize>| {
+            // A rule that still leads there would bring its requests to whoever comes.
+            if upstream.is_none() && ruled.contains(&number) {
+                return Runs::Foreign;
+            }
             let Some(section) = sections.get(&number).filter(|section| !section.servers.is_empty()) else {
                 return Runs::Nothing;
             };
