@@ -42,6 +42,14 @@ pub struct StatusArgs {
     /// Print the JSON instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Who is asked.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// Which agent's admin server is asked, and how.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AgentArgs {
     /// Where the agent's admin server is, such as <http://127.0.0.1:9180> [default: where the environment has it listen]
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
@@ -148,7 +156,7 @@ pub async fn status(
     program: &'static str,
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
-    let status = fetch(args, default, program).await?;
+    let status = fetch(&args.agent, default, program).await?;
     if args.ready {
         return match status["ready"].as_str() {
             Some("yes") => Ok(()),
@@ -167,7 +175,35 @@ pub async fn status(
 ///
 /// # Errors
 /// [`StatusError`].
-pub async fn fetch(args: &StatusArgs, default: SocketAddr, program: &'static str) -> Result<Value, StatusError> {
+pub async fn fetch(args: &AgentArgs, default: SocketAddr, program: &'static str) -> Result<Value, StatusError> {
+    let answer = ask(args, "/status", default, program).await?;
+    match answer.code {
+        StatusCode::OK => Ok(answer.body),
+        code => Err(StatusError::Refused { address: answer.address, program, code }),
+    }
+}
+
+/// What an agent answered, with a code other than 401.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Who: `host:port`.
+    pub address: String,
+    /// Such as 200, 404.
+    pub code: StatusCode,
+    /// JSON; null where a refusal came with something else.
+    pub body: Value,
+}
+
+/// Asks the agent that the arguments name for the JSON at `path`.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn ask(
+    args: &AgentArgs,
+    path: &str,
+    default: SocketAddr,
+    program: &'static str,
+) -> Result<Answer, StatusError> {
     let tls = args.admin_ca.is_some() || args.admin_cert.is_some();
     let scheme = if tls { "https" } else { "http" };
     let Place { https, host, address } = place(args.admin.as_deref().unwrap_or(&format!("{scheme}://{default}")), tls)?;
@@ -180,17 +216,20 @@ pub async fn fetch(args: &StatusArgs, default: SocketAddr, program: &'static str
             let name = ServerName::try_from(host).map_err(|e| failed(e.into()))?;
             let config = trust(args).await.map_err(failed)?;
             let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|e| failed(e.into()))?;
-            get(stream, &address, token).await
+            get(stream, path, &address, token).await
         } else {
-            get(stream, &address, token).await
+            get(stream, path, &address, token).await
         };
         let (code, body) = answer.map_err(|source| StatusError::Http { address: address.clone(), source })?;
-        match code {
-            StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED => return Err(StatusError::Unauthorized { address: address.clone() }),
-            _ => return Err(StatusError::Refused { address: address.clone(), program, code }),
-        }
-        serde_json::from_slice(&body).map_err(|e| StatusError::Http { address: address.clone(), source: e.into() })
+        let body = match (code, serde_json::from_slice(&body)) {
+            (StatusCode::UNAUTHORIZED, _) => return Err(StatusError::Unauthorized { address: address.clone() }),
+            (_, Ok(body)) => body,
+            (StatusCode::OK, Err(e)) => {
+                return Err(StatusError::Http { address: address.clone(), source: e.into() });
+            }
+            (_, Err(_)) => Value::Null,
+        };
+        Ok(Answer { address: address.clone(), code, body })
     };
     timeout(PATIENCE, exchange).await.map_err(|_| StatusError::Timeout { address: address.clone() })?
 }
@@ -198,7 +237,7 @@ pub async fn fetch(args: &StatusArgs, default: SocketAddr, program: &'static str
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whose certificate counts: of an authority, exactly one, or of the system's authorities.
-async fn trust(args: &StatusArgs) -> Result<Arc<ClientConfig>, AnyError> {
+async fn trust(args: &AgentArgs) -> Result<Arc<ClientConfig>, AnyError> {
     let provider = tls::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let config = match (&args.admin_ca, &args.admin_cert) {
@@ -216,11 +255,12 @@ async fn trust(args: &StatusArgs) -> Result<Arc<ClientConfig>, AnyError> {
 /// By hyper alone: reqwest asks for a TLS provider even where none is used.
 async fn get(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
     host: &str,
     token: Option<Token>,
 ) -> Result<(StatusCode, Bytes), AnyError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::get("/status").header(header::HOST, host);
+    let mut request = Request::get(path).header(header::HOST, host);
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, token.bearer());
     }
@@ -299,7 +339,7 @@ mod tests {
     }
 
     async fn asked(at: SocketAddr) -> StatusError {
-        fetch(&StatusArgs::default(), at, "register").await.unwrap_err()
+        fetch(&AgentArgs::default(), at, "register").await.unwrap_err()
     }
 
     #[tokio::test]

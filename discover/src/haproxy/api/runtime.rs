@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::command::{Command, CommandError, MAX_COMMAND};
 use super::ops::{Op, Refusal, RefusalKind, SectionName, ServerRef, map_key, map_name};
-use super::socket::{Reply, RuntimeSocket, SocketError};
+use super::socket::{Endpoint, Reply, RuntimeSocket, SocketError};
+use super::stats::{StatRow, stat};
 use super::tables::{self, Info, ServerState, TableError};
 
 /// Why an operation did not happen, or is not known to have happened.
@@ -89,6 +90,11 @@ impl Runtime {
         self.socket.reopen();
     }
 
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.socket.endpoint()
+    }
+
     /// Whether the session is open: false before the first command, and once its worker has ended.
     pub fn is_open(&self) -> bool {
         self.socket.is_open()
@@ -149,13 +155,28 @@ impl Runtime {
         self.show(["show", "info"], tables::info).await
     }
 
+    /// The sections that can hold servers, as a whole: few bytes even where there are many servers.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn sections(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
+        self.show(["show", "stat", "-1", "2", "-1"], stat).await
+    }
+
+    /// The same, and each server.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn servers(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
+        self.show(["show", "stat", "-1", "6", "-1"], stat).await
+    }
+
     /// The sections that can hold servers and take traffic: those that were published (3.4 and later).
     ///
     /// # Errors
     /// [`RuntimeError`].
     pub async fn published(&mut self) -> Result<BTreeSet<String>, RuntimeError> {
-        // All proxies, sections only, all servers: few bytes even where there are many servers.
-        let rows = self.show(["show", "stat", "-1", "2", "-1"], tables::stat).await?;
+        let rows = self.sections().await?;
         Ok(rows.into_iter().filter(|row| !row.status.contains("(UNPUB)")).map(|row| row.section).collect())
     }
 

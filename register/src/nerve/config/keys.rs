@@ -182,7 +182,8 @@ const CHECK: &[Key] = &[
         "",
         "Required: tcp, http, redis, rabbitmq, noop; ours: grpc, exec. base always fails, as in Nerve.",
         "an_unknown_check_names_the_known_ones",
-    ),
+    )
+    .required(),
     key("name", Kind::Text, "", "For people.", "each_check_has_its_options"),
     key(
         "module",

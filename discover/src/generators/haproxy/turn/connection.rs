@@ -14,6 +14,7 @@ use super::prove::checker::Checker;
 use super::readback;
 use super::state::HaproxyState;
 use crate::generators::haproxy::file::layout::Layout;
+use crate::generators::haproxy::traffic::asking::Socket;
 use crate::haproxy::api::runtime::{Runtime, RuntimeError};
 use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::haproxy::api::tables::{Info, ServerState};
@@ -72,6 +73,8 @@ pub(super) struct Worker {
     near: bool,
     /// It did not answer when it was asked last.
     pub(super) silent: bool,
+    /// It checks a server, or asks one's agent.
+    pub(super) checks: bool,
 }
 
 impl Connection {
@@ -86,7 +89,7 @@ impl Connection {
             process: Process::new(launch, mode == ProcessMode::Spawn),
             runtime: Runtime::new(socket),
             others: Vec::new(),
-            worker: Worker { can, version: None, near: false, silent: false },
+            worker: Worker { can, version: None, near: false, silent: false, checks: false },
             commands: Commands::default(),
             ids: Ids::default(),
             check_timeout: CHECK_TIMEOUT,
@@ -122,6 +125,13 @@ impl Connection {
             ProcessMode::Files => false,
             ProcessMode::Commands => !self.commands.sockets.is_empty(),
         }
+    }
+
+    /// Where HAProxy can be asked, if it can.
+    pub fn socket(&self) -> Option<Socket> {
+        let Endpoint::Unix(runtime) = self.runtime.endpoint().clone() else { return None };
+        let master = Some(self.process.launch.master_socket.clone()).filter(|_| self.mode != ProcessMode::Commands);
+        self.asks().then_some(Socket { runtime, master })
     }
 
     /// What the running version can do.
@@ -183,6 +193,7 @@ impl Connection {
         self.worker.silent = answers.is_err();
         let (info, running) = answers?;
         self.ids.seen(&running);
+        self.worker.checks = running.iter().any(|server| server.check.enabled() || server.agent.enabled());
         if self.worker.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
             for fault in info.version.known_faults() {

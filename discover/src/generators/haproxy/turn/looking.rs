@@ -1,6 +1,7 @@
 //! Finding out what runs: at the start, after HAProxy was away, and now and then.
 
 use agent::telemetry::Chain;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::errors::ConnectionError;
@@ -8,6 +9,7 @@ use super::generator::Haproxy;
 use super::plan::Applied;
 use super::state::HaproxyState;
 use crate::haproxy::process::shortage::is_shortage;
+use crate::reconcile::Desired;
 
 impl Haproxy {
     /// Compares what runs with what is applied, and believes what runs.
@@ -24,6 +26,18 @@ impl Haproxy {
             }
             Err(error) => self.lost(&error).await,
         }
+    }
+
+    /// Asks HAProxy which pools work, where it is time, and tells what has changed.
+    pub(super) async fn look_at_pools(&mut self, desired: &Desired) {
+        let began = Instant::now();
+        if !self.connection.asks() || !self.applied.state.answers() || !self.due.is_look_due(began) {
+            return;
+        }
+        // A HAProxy that does not answer is the next look's affair.
+        let Ok(rows) = self.connection.runtime.sections().await else { return };
+        self.due.looked(began.elapsed(), self.connection.worker.checks);
+        self.told.pools(&rows, &desired.services, self.traffic.places());
     }
 
     async fn answered(&mut self, applied: Applied) {

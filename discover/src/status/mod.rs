@@ -1,4 +1,12 @@
 //! What discover tells about itself.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`services`] | each service with the states of its backends, as HAProxy sees them where it is asked |
+//! | [`series`] | the same as metrics |
+
+pub mod series;
+pub mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -8,16 +16,23 @@ use agent::admin::{StatusSource, Unready};
 use agent::clock::{self, millis};
 use agent::sync::lock;
 use agent::watch::Observation;
-use model::{ServiceMap, ServiceName, Status};
+use futures_util::future::BoxFuture;
+use model::{Pool, ServiceMap, ServiceName};
 use registry::Snapshot;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::services::View;
 use crate::certificates::LoadedCertificates;
+use crate::generators::haproxy::traffic::asking::Traffic;
+use crate::generators::haproxy::traffic::seen::BackendState;
 use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
+
+/// How often who watches the page is shown what HAProxy sees.
+const PERIOD: Duration = Duration::from_secs(2);
 
 /// What the admin server shows, empty at first and kept by the agent; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -33,11 +48,20 @@ struct Shown {
     kept: BTreeSet<ServiceName>,
     previous: BTreeMap<ServiceName, Instant>,
     turn: Option<TurnRecord>,
-    haproxy: Option<Arc<Mutex<HaproxyStatus>>>,
+    haproxy: Option<HaproxyPart>,
     /// Watchers below others: shown, never merged.
     inner: Vec<Source>,
     /// The edge's certificates.
     certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>,
+}
+
+/// HAProxy's part of it.
+#[derive(Debug, Clone)]
+pub struct HaproxyPart {
+    /// What its generator did and knows.
+    pub status: Arc<Mutex<HaproxyStatus>>,
+    /// What HAProxy itself says.
+    pub traffic: Traffic,
 }
 
 /// What is routed at one moment.
@@ -49,6 +73,8 @@ pub struct Routed {
     pub services: ServiceMap,
     /// How many backends of a service are there only because the guard holds them.
     pub held: BTreeMap<ServiceName, usize>,
+    /// The states of their backends.
+    pub view: View,
 }
 
 /// The last turn.
@@ -77,11 +103,25 @@ impl StatusBoard {
         let state = self.lock();
         let revisions = state.sources.iter().filter_map(|(_, o)| o.snapshot()).map(|s| s.revision);
         let revision = revisions.max().unwrap_or_default();
-        state.turn.is_some().then(|| Routed { revision, services: state.services.clone(), held: state.held.clone() })
+        let routed = || Routed {
+            revision,
+            services: state.services.clone(),
+            held: state.held.clone(),
+            view: View::of(state.haproxy.as_ref()),
+        };
+        state.turn.is_some().then(routed)
     }
 
-    /// Shows HAProxy's part, which its generator keeps.
-    pub fn set_haproxy(&self, haproxy: Option<Arc<Mutex<HaproxyStatus>>>) {
+    /// Asks HAProxy what it sees, unless it was asked within the last second.
+    pub async fn look(&self) {
+        let traffic = self.lock().haproxy.as_ref().map(|haproxy| haproxy.traffic.clone());
+        if let Some(traffic) = traffic {
+            traffic.look().await;
+        }
+    }
+
+    /// Shows HAProxy's part.
+    pub fn set_haproxy(&self, haproxy: Option<HaproxyPart>) {
         self.lock().haproxy = haproxy;
     }
 
@@ -138,7 +178,7 @@ impl StatusBoard {
         metrics.services.set(count(desired.services.len()));
         metrics.backends.set(count(desired.services.values().map(|p| p.len()).sum()));
         metrics.held.set(count(held.values().sum()));
-        let haproxy = state.haproxy.as_ref().map(|h| lock(h).quarantined.len());
+        let haproxy = state.haproxy.as_ref().map(|h| lock(&h.status).quarantined.len());
         metrics.quarantined.set(count(quarantined.len() + haproxy.unwrap_or(0)));
         let longest = desired.previous.values().map(Instant::elapsed).max().unwrap_or_default();
         metrics.previous_age.set(i64::try_from(longest.as_secs()).unwrap_or(i64::MAX));
@@ -149,6 +189,36 @@ impl StatusBoard {
         state.quarantined = quarantined;
         state.turn = Some(turn);
         changed
+    }
+}
+
+impl Shown {
+    fn service(&self, name: &ServiceName, pool: &Arc<Pool>, view: &View) -> Value {
+        let haproxy = self.haproxy.as_ref().map(|haproxy| lock(&haproxy.status));
+        let of = |notes: &BTreeMap<ServiceName, String>| notes.get(name).cloned();
+        let unlisted = haproxy.as_ref().and_then(|h| of(&h.unlisted));
+        let disputed = haproxy.as_ref().and_then(|h| of(&h.disputed));
+        let previous = self.previous.get(name);
+        let stands_in = match (self.kept.contains(name), previous) {
+            (true, _) => Some("no backend is registered; others stand in (--on-empty)"),
+            (false, Some(_)) => Some("discovery answers that there is none; its previous backends stay"),
+            (false, None) => None,
+        };
+        let (seen, count) = (view.service(name, pool), |n: usize| Value::from(n));
+        let mut row = Map::new();
+        let mut put = |key: &str, value: Value| _ = row.insert(key.to_owned(), value);
+        put("service", json!(name));
+        put("port", json!(pool.backends().iter().find_map(|b| b.service_port)));
+        BackendState::ALL.iter().for_each(|state| put(state.as_str(), count(seen.count(*state))));
+        put("held", count(self.held.get(name).copied().unwrap_or(0)));
+        let counts = seen.counts.map(|c| [c.sessions, c.queued, c.requests, c.errors, c.responses_5xx]);
+        for (n, key) in ["sessions", "queued", "requests", "errors", "responses_5xx"].into_iter().enumerate() {
+            put(key, json!(counts.map(|counts| counts[n])));
+        }
+        put("backends", pool.backends().iter().map(|b| b.address()).collect());
+        put("previous_for_ms", json!(previous.map(|at| millis(at.elapsed()))));
+        put("note", json!(unlisted.or_else(|| stands_in.map(str::to_owned)).or(disputed)));
+        Value::Object(row)
     }
 }
 
@@ -206,32 +276,9 @@ fn certificates(loaded: &LoadedCertificates) -> Value {
 impl StatusSource for StatusBoard {
     fn status(&self) -> Value {
         let state = self.lock();
-        let haproxy = state.haproxy.as_ref().map(|h| lock(h).clone());
-        let services: Vec<Value> = state
-            .services
-            .iter()
-            .map(|(name, pool)| {
-                let in_status = |status| pool.backends().iter().filter(|b| b.status == status).count();
-                let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name).map(String::as_str));
-                let disputed = haproxy.as_ref().and_then(|h| h.disputed.get(name).map(String::as_str));
-                let kept =
-                    state.kept.contains(name).then_some("no backend is registered; others stand in (--on-empty)");
-                let previous = state.previous.get(name);
-                let kept =
-                    kept.or(previous.map(|_| "discovery answers that there is none; its previous backends stay"));
-                json!({
-                    "service": name,
-                    "port": pool.backends().iter().find_map(|b| b.service_port),
-                    "up": in_status(Status::Up),
-                    "draining": in_status(Status::Draining),
-                    "down": in_status(Status::Down),
-                    "held": state.held.get(name).copied().unwrap_or(0),
-                    "backends": pool.backends().iter().map(|b| b.address()).collect::<Vec<_>>(),
-                    "previous_for_ms": previous.map(|at| millis(at.elapsed())),
-                    "note": unlisted.or(kept).or(disputed),
-                })
-            })
-            .collect();
+        let haproxy = state.haproxy.as_ref().map(|h| lock(&h.status).clone());
+        let view = View::of(state.haproxy.as_ref());
+        let services: Vec<Value> = state.services.iter().map(|(name, pool)| state.service(name, pool, &view)).collect();
         let sources = state.sources.iter().map(|(s, o)| source(s, o));
         let sources = sources.chain(state.inner.iter().map(|s| source(s, &s.inlet.borrow())));
         json!({
@@ -241,11 +288,20 @@ impl StatusSource for StatusBoard {
                 "ended_unix_ms": t.ended_unix_ms, "took_ms": t.took.as_secs_f64() * 1000.0, "error": t.error,
             })),
             "sources": sources.collect::<Vec<_>>(),
+            "backends_seen_by": view.seen_by(),
             "services": services,
             "haproxy": haproxy,
             "quarantined": state.quarantined,
             "certificates": state.certificates.as_ref().map(|loaded| certificates(&loaded.borrow())),
         })
+    }
+
+    fn refresh(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.look())
+    }
+
+    fn period(&self) -> Option<Duration> {
+        self.lock().haproxy.is_some().then_some(PERIOD)
     }
 
     fn live(&self) -> bool {
@@ -270,7 +326,7 @@ fn self_ready(state: &Shown) -> Result<(), Unready> {
         }
         Some(_) => {}
     }
-    match state.haproxy.as_ref().and_then(|haproxy| lock(haproxy).error.clone()) {
+    match state.haproxy.as_ref().and_then(|haproxy| lock(&haproxy.status).error.clone()) {
         Some(error) => Err(Unready::new("haproxy", format!("HAProxy does not run what is desired: {error}"))),
         None => Ok(()),
     }
