@@ -216,6 +216,7 @@ impl Generator for Haproxy {
             self.verify().await;
         }
         self.look_at_pools(desired).await;
+        self.look_at_program().await;
         self.choose_ports(desired, now).await;
         self.desk.look_at_host(self.connection.local(), now);
         self.note().unresolved = self.desk.unresolved().map(str::to_owned).collect();

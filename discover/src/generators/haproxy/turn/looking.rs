@@ -2,12 +2,14 @@
 
 use agent::telemetry::Chain;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::connection::ProcessMode;
 use super::errors::ConnectionError;
 use super::generator::Haproxy;
 use super::plan::Applied;
 use super::state::HaproxyState;
+use crate::haproxy::process::check::version;
 use crate::haproxy::process::shortage::is_shortage;
 use crate::reconcile::Desired;
 
@@ -38,6 +40,24 @@ impl Haproxy {
         let Ok(rows) = self.connection.runtime.sections().await else { return };
         self.due.looked(began.elapsed(), self.connection.worker.checks);
         self.told.pools(&rows, &desired.services, self.traffic.places());
+    }
+
+    /// Looks whether HAProxy's program was replaced. The new one may take what the old one refused, so nothing waits for that any more.
+    pub(super) async fn look_at_program(&mut self) {
+        if self.connection.mode == ProcessMode::Files || !self.connection.process.is_replaced() {
+            return;
+        }
+        let running = self.connection.version().map(ToString::to_string).unwrap_or_default();
+        let installed = version(&self.connection.process.launch.program).await;
+        match &installed {
+            Ok(installed) => {
+                info!(%installed, running, "HAProxy's program was replaced; the next reload or start is by the new one.")
+            }
+            Err(error) => warn!(error = %Chain(error), running, "HAProxy's program was replaced, and cannot be run."),
+        }
+        self.note().installed = installed.ok().map(|version| version.to_string());
+        self.refusals.forget();
+        self.due.pace.forgive();
     }
 
     async fn answered(&mut self, applied: Applied) {

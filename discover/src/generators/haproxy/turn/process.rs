@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::errors::ConnectionError;
 use crate::haproxy::process::launch::{self, Launch, ProcessError, Running};
 use crate::haproxy::process::master::MasterCli;
+use crate::haproxy::process::program::ProgramFile;
 
 /// How long somebody else may take to start HAProxy once there is a file for it.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -26,6 +27,7 @@ pub struct Process {
     is_ours: bool,
     child: Option<Child>,
     seen: Seen,
+    file: ProgramFile,
 }
 
 /// What is known of the master's process.
@@ -42,7 +44,12 @@ enum Seen {
 impl Process {
     /// What `launch` describes. Does no I/O.
     pub fn new(launch: Launch, is_ours: bool) -> Self {
-        Self { master: launch.master(), launch, is_ours, child: None, seen: Seen::Never }
+        Self { master: launch.master(), launch, is_ours, child: None, seen: Seen::Never, file: ProgramFile::default() }
+    }
+
+    /// Whether the program's file is another one than at the last look.
+    pub fn is_replaced(&mut self) -> bool {
+        self.file.is_replaced(&self.launch.program)
     }
 
     /// The master's process, once seen.
