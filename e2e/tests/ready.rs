@@ -27,7 +27,9 @@ struct Moody {
 impl Moody {
     fn new(lab: &Lab) -> Result<Self> {
         let real = haproxy::newest()?;
-        let (program, mood) = (lab.dir().join("moody-haproxy"), lab.dir().join("mood"));
+        // By its name discover knows a HAProxy that hangs.
+        let name = real.path.file_name().during("HAProxy has no name")?;
+        let (program, mood) = (lab.dir().join(name), lab.dir().join("mood"));
         let script = format!(
             "#!/bin/sh\nread -r mood < {mood}\n\
              [ \"$mood\" != away ] || exit 127\n\

@@ -22,7 +22,8 @@ use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::metrics::Metrics;
 use crate::reconcile::{Admission, Emptied, Guard, Reconciler, Source};
 use crate::state::StateFile;
-use crate::status::{HaproxyPart, StatusBoard, series};
+use crate::status::services::HaproxyPart;
+use crate::status::{StatusBoard, series};
 use crate::watchers::AnyError;
 
 /// Everything that outlives one config.

@@ -45,6 +45,9 @@ pub async fn wait(args: WaitArgs) -> Result<(), Failure> {
     let path = format!("/services/{}", args.service);
     loop {
         let Some(Told { address, answer }) = args.view.ask(&path).await? else { return Ok(()) };
+        if answer.is_object() && answer["up"].is_null() {
+            return Ok(()); // an older agent, which does not ask HAProxy
+        }
         let up = answer["up"].as_u64().unwrap_or(0);
         if up >= u64::from(args.count) {
             return Ok(());

@@ -2,9 +2,11 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `rows` | its tables, a row of each |
 //! | [`services`] | each service with the states of its backends, as HAProxy sees them where it is asked |
 //! | [`series`] | the same as metrics |
 
+mod rows;
 pub mod series;
 pub mod services;
 
@@ -19,14 +21,13 @@ use agent::watch::Observation;
 use futures_util::future::BoxFuture;
 use model::{Pool, ServiceMap, ServiceName};
 use registry::Snapshot;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::services::View;
+use self::rows::{backends, certificates, quarantined, source};
+use self::services::{HaproxyPart, View};
 use crate::certificates::LoadedCertificates;
-use crate::generators::haproxy::traffic::asking::Traffic;
-use crate::generators::haproxy::traffic::seen::BackendState;
 use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
@@ -53,15 +54,6 @@ struct Shown {
     inner: Vec<Source>,
     /// The edge's certificates.
     certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>,
-}
-
-/// HAProxy's part of it.
-#[derive(Debug, Clone)]
-pub struct HaproxyPart {
-    /// What its generator did and knows.
-    pub status: Arc<Mutex<HaproxyStatus>>,
-    /// What HAProxy itself says.
-    pub traffic: Traffic,
 }
 
 /// What is routed at one moment.
@@ -192,36 +184,6 @@ impl StatusBoard {
     }
 }
 
-impl Shown {
-    fn service(&self, name: &ServiceName, pool: &Arc<Pool>, view: &View) -> Value {
-        let haproxy = self.haproxy.as_ref().map(|haproxy| lock(&haproxy.status));
-        let of = |notes: &BTreeMap<ServiceName, String>| notes.get(name).cloned();
-        let unlisted = haproxy.as_ref().and_then(|h| of(&h.unlisted));
-        let disputed = haproxy.as_ref().and_then(|h| of(&h.disputed));
-        let previous = self.previous.get(name);
-        let stands_in = match (self.kept.contains(name), previous) {
-            (true, _) => Some("no backend is registered; others stand in (--on-empty)"),
-            (false, Some(_)) => Some("discovery answers that there is none; its previous backends stay"),
-            (false, None) => None,
-        };
-        let (seen, count) = (view.service(name, pool), |n: usize| Value::from(n));
-        let mut row = Map::new();
-        let mut put = |key: &str, value: Value| _ = row.insert(key.to_owned(), value);
-        put("service", json!(name));
-        put("port", json!(pool.backends().iter().find_map(|b| b.service_port)));
-        BackendState::ALL.iter().for_each(|state| put(state.as_str(), count(seen.count(*state))));
-        put("held", count(self.held.get(name).copied().unwrap_or(0)));
-        let counts = seen.counts.map(|c| [c.sessions, c.queued, c.requests, c.errors, c.responses_5xx]);
-        for (n, key) in ["sessions", "queued", "requests", "errors", "responses_5xx"].into_iter().enumerate() {
-            put(key, json!(counts.map(|counts| counts[n])));
-        }
-        put("backends", pool.backends().iter().map(|b| b.address()).collect());
-        put("previous_for_ms", json!(previous.map(|at| millis(at.elapsed()))));
-        put("note", json!(unlisted.or_else(|| stands_in.map(str::to_owned)).or(disputed)));
-        Value::Object(row)
-    }
-}
-
 /// Whether both say the same, as can be seen at a glance. What fails grows older and is never the same.
 fn is_same(a: &Observation<Snapshot>, b: &Observation<Snapshot>) -> bool {
     match (a, b) {
@@ -239,46 +201,26 @@ fn measure(source: &Source, observation: &Observation<Snapshot>, metrics: &Metri
     metrics.source_backends.get_or_create(&label).set(i64::try_from(backends).unwrap_or(i64::MAX));
 }
 
-fn backends(snapshot: &Snapshot) -> usize {
-    snapshot.services.values().map(|p| p.len()).sum()
-}
-
-fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
-    let snapshot = observation.snapshot();
-    json!({
-        "source": &*source.name,
-        "standing": observation.standing(),
-        "stale_for_ms": observation.stale_since().map(|at| millis(at.elapsed())),
-        "error": observation.error(),
-        "revision": snapshot.map(|s| s.revision),
-        "services": snapshot.map_or(0, |s| s.services.len()),
-        "backends": snapshot.map_or(0, |s| backends(s)),
-    })
-}
-
-/// Registrations that could not be read, and sections from the registry that are refused.
-fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec<Value> {
-    let keys = observations.iter().filter_map(Observation::snapshot).flat_map(|s| s.quarantined.iter());
-    let keys = keys.map(|(key, q)| json!({"key": &**key, "reason": q.reason}));
-    let keys = keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why})));
-    keys.chain(desired.barred.iter().map(|(key, why)| json!({"key": key, "reason": why}))).collect()
-}
-
-fn certificates(loaded: &LoadedCertificates) -> Value {
-    let served = loaded.certificates.iter().map(|certificate| {
-        let ends = humantime::format_rfc3339_seconds(certificate.facts.not_after).to_string();
-        json!({"file": certificate.source, "names": certificate.facts.names, "ends": ends})
-    });
-    let left_out = loaded.refused.iter().map(|refused| json!({"file": refused.source, "reason": refused.why}));
-    json!({"served": served.collect::<Vec<_>>(), "left_out": left_out.collect::<Vec<_>>()})
-}
-
 impl StatusSource for StatusBoard {
     fn status(&self) -> Value {
         let state = self.lock();
         let haproxy = state.haproxy.as_ref().map(|h| lock(&h.status).clone());
         let view = View::of(state.haproxy.as_ref());
-        let services: Vec<Value> = state.services.iter().map(|(name, pool)| state.service(name, pool, &view)).collect();
+        let service = |(name, pool): (&ServiceName, &Arc<Pool>)| {
+            let note =
+                |of: fn(&HaproxyStatus) -> &BTreeMap<ServiceName, String>| of(haproxy.as_ref()?).get(name).cloned();
+            rows::service(rows::ServiceRow {
+                name,
+                pool,
+                seen: view.service(name, pool),
+                held: state.held.get(name).copied().unwrap_or(0),
+                is_kept: state.kept.contains(name),
+                previous: state.previous.get(name),
+                unlisted: note(|haproxy| &haproxy.unlisted),
+                disputed: note(|haproxy| &haproxy.disputed),
+            })
+        };
+        let services: Vec<Value> = state.services.iter().map(service).collect();
         let sources = state.sources.iter().map(|(s, o)| source(s, o));
         let sources = sources.chain(state.inner.iter().map(|s| source(s, &s.inlet.borrow())));
         json!({

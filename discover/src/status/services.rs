@@ -5,15 +5,24 @@
 //! other generators alone.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use agent::sync::lock;
 use model::{Pool, ServiceName};
 
-use super::HaproxyPart;
 use crate::generators::haproxy::file::places::{EdgePlaces, Places};
-use crate::generators::haproxy::traffic::asking::Answer;
+use crate::generators::haproxy::traffic::asking::{Answer, Traffic};
 use crate::generators::haproxy::traffic::seen::{BackendState, Seen, ServiceTraffic};
+use crate::generators::haproxy::turn::status::HaproxyStatus;
+
+/// HAProxy's part of it.
+#[derive(Debug, Clone)]
+pub struct HaproxyPart {
+    /// What its generator did and knows.
+    pub status: Arc<Mutex<HaproxyStatus>>,
+    /// What HAProxy itself says.
+    pub traffic: Traffic,
+}
 
 /// What is known of all backends at one moment.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@ use model::{Backend, BackendId, Port, ServiceMap};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-use super::super::{HaproxyPart, StatusBoard, TurnRecord, series};
+use super::super::{StatusBoard, TurnRecord, series};
 use super::*;
 use crate::generators::haproxy::traffic::asking::{Socket, Traffic};
 use crate::metrics::Metrics;

@@ -9,10 +9,11 @@
 //! | [`ops`] | the runtime operations: the command of each, and which replies mean that it worked |
 //! | [`tables`] | `show servers state`, `show info`, `show map`, read by their own headers |
 //! | [`stats`] | `show stat`, the same |
-//! | [`runtime`] | typed operations over a socket |
+//! | [`runtime`], `maps` | typed operations over a socket |
 
 pub mod command;
 pub mod endpoint;
+mod maps;
 pub mod ops;
 pub mod runtime;
 pub mod socket;

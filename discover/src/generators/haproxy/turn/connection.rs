@@ -9,7 +9,7 @@ use super::errors::ConnectionError;
 use super::files::{ConfigFiles, OnDisk};
 use super::ids::Ids;
 use super::plan::Applied;
-use super::process::Process;
+use super::process::{Commands, Process};
 use super::prove::checker::Checker;
 use super::readback;
 use super::state::HaproxyState;
@@ -38,17 +38,6 @@ pub enum ProcessMode {
     /// Somebody else does; shell commands check and reload it, as with Synapse.
     #[value(skip)]
     Commands,
-}
-
-/// What Synapse's config says about a HAProxy that somebody else runs.
-#[derive(Debug, Clone, Default)]
-pub struct Commands {
-    /// Judges the candidate; without it HAProxy's program does, where it is there.
-    pub check: Option<String>,
-    /// Reloads; without it nobody does.
-    pub reload: Option<String>,
-    /// The runtime sockets; with none, every change is a reload.
-    pub sockets: Vec<PathBuf>,
 }
 
 /// One HAProxy.

@@ -1,5 +1,6 @@
 //! HAProxy's processes as the generator knows them: found, and started where that is discover's to do.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::process::Child;
@@ -18,6 +19,17 @@ pub(super) const MASTER_PATIENCE: Duration = Duration::from_secs(5);
 /// The same for a master of which only the socket's file is known: often it is one of the past.
 const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) const POLL: Duration = Duration::from_millis(20);
+
+/// What Synapse's config says about a HAProxy that somebody else runs.
+#[derive(Debug, Clone, Default)]
+pub struct Commands {
+    /// Judges the candidate; without it HAProxy's program does, where it is there.
+    pub check: Option<String>,
+    /// Reloads; without it nobody does.
+    pub reload: Option<String>,
+    /// The runtime sockets; with none, every change is a reload.
+    pub sockets: Vec<PathBuf>,
+}
 
 /// HAProxy's processes.
 pub struct Process {
