@@ -27,9 +27,8 @@ struct Moody {
 impl Moody {
     fn new(lab: &Lab) -> Result<Self> {
         let real = haproxy::newest()?;
-        // By its name discover knows a HAProxy that hangs.
-        let name = real.path.file_name().during("HAProxy has no name")?;
-        let (program, mood) = (lab.dir().join(name), lab.dir().join("mood"));
+        // A wrapper, whose name is not the one of the process that it executes.
+        let (program, mood) = (lab.dir().join("moody-haproxy"), lab.dir().join("mood"));
         let script = format!(
             "#!/bin/sh\nread -r mood < {mood}\n\
              [ \"$mood\" != away ] || exit 127\n\
@@ -152,14 +151,14 @@ impl Trouble {
     }
 }
 
-/// The agent's log has a warning or an error since it was so long.
-fn warned_since(agent: &Agent, length: usize, why: &str) -> Result<()> {
-    let log = agent.log();
-    let fresh = log.get(length..).unwrap_or_default();
-    match fresh.contains(r#""level":"WARN""#) || fresh.contains(r#""level":"ERROR""#) {
-        true => Ok(()),
-        false => Err(LabError::new(format!("{why}: nothing in the log: {fresh}"))),
-    }
+/// Waits until the agent's log has a warning or an error beyond that length.
+async fn warned_since(agent: &Agent, length: usize, why: &str) -> Result<()> {
+    let warned = async || {
+        let log = agent.log();
+        let fresh = log.get(length..).unwrap_or_default();
+        fresh.contains(r#""level":"WARN""#) || fresh.contains(r#""level":"ERROR""#)
+    };
+    wait::until_true(&format!("a word in the log: {why}"), PATIENCE, warned).await
 }
 
 #[test]
@@ -173,7 +172,7 @@ fn ready_is_said_by_all_alike_while_haproxy_runs_what_is_desired_and_never_else(
             let discover = Discover::new(&format!("discover-{n}"), &moody.haproxy);
             let mut agent = started(lab, &discover, &etcd).await?;
             becomes(&agent, false, &format!("HAProxy {mood} at the start")).await?;
-            warned_since(&agent, 0, mood)?;
+            warned_since(&agent, 0, mood).await?;
             moody.is("works")?;
             becomes(&agent, true, &format!("HAProxy works after it was {mood}")).await?;
             routed(to_first, &first.name).await?;
@@ -183,7 +182,7 @@ fn ready_is_said_by_all_alike_while_haproxy_runs_what_is_desired_and_never_else(
                 // Something to bring about, which a HAProxy in trouble does not.
                 let (later, to_later) = service(&etcd, &format!("later-{n}-{trouble:?}").to_lowercase()).await?;
                 becomes(&agent, false, &format!("HAProxy {trouble:?}")).await?;
-                warned_since(&agent, logged, &format!("{trouble:?}"))?;
+                warned_since(&agent, logged, &format!("{trouble:?}")).await?;
                 trouble.end(lab, &moody)?;
                 becomes(&agent, true, &format!("no more: {trouble:?}")).await?;
                 routed(to_later, &later.name).await?;
@@ -211,7 +210,7 @@ async fn a_reload_fails(lab: &Lab, etcd: &Etcd, moody: &Moody, to_first: SocketA
     let discover = Discover::new("discover-1", &moody.haproxy).args(&flags.each_ref().map(String::as_str));
     let mut agent = started(lab, &discover, etcd).await?;
     becomes(&agent, false, "the reload fails").await?;
-    warned_since(&agent, 0, "the reload fails")?;
+    warned_since(&agent, 0, "the reload fails").await?;
     routed(to_first, name).await?;
     drop(stranger);
     becomes(&agent, true, "the reload succeeds").await?;

@@ -47,8 +47,8 @@ pub struct Process {
 enum Seen {
     /// Nothing.
     Never,
-    /// It answered as this process.
-    As(i32),
+    /// It answered as this process, which was started then.
+    As(i32, Option<u64>),
     /// There is none: what its socket's file says is of the past.
     Gone,
 }
@@ -66,13 +66,13 @@ impl Process {
 
     /// The master's process, once seen.
     pub(super) fn pid(&self) -> Option<i32> {
-        if let Seen::As(pid) = self.seen { Some(pid) } else { None }
+        if let Seen::As(pid, _) = self.seen { Some(pid) } else { None }
     }
 
     /// Whether one runs, also one that hangs and answers nobody.
     pub async fn runs(&mut self) -> bool {
-        let seen = self.pid().filter(|_| self.is_ours);
-        seen.is_some_and(|pid| launch::is_program(pid, &self.launch.program)) || !matches!(self.find().await, Ok(None))
+        let lives = matches!(self.seen, Seen::As(pid, started) if self.is_ours && launch::is_same(pid, started));
+        lives || !matches!(self.find().await, Ok(None))
     }
 
     /// The master, if there is one. One that lives but is silent is waited for: while 2.6 reloads it answers nobody, and
@@ -84,18 +84,18 @@ impl Process {
         let began = Instant::now();
         loop {
             if let Some(running) = launch::adopt(&self.master).await? {
-                self.seen = Seen::As(running.master);
+                self.saw(running.master);
                 return Ok(Some(running));
             }
             self.reap();
             let silent = began.elapsed();
             match self.seen {
-                Seen::As(pid) if self.is_ours && launch::is_program(pid, &self.launch.program) => {
+                Seen::As(pid, started) if self.is_ours && launch::is_same(pid, started) => {
                     if silent > MASTER_PATIENCE {
                         return Err(self.silence(pid, silent).into());
                     }
                 }
-                Seen::As(_) if !self.is_ours && self.may_answer(silent) => {}
+                Seen::As(..) if !self.is_ours && self.may_answer(silent) => {}
                 Seen::Never if self.may_answer(silent) => {}
                 _ => {
                     if self.is_ours {
@@ -105,6 +105,12 @@ impl Process {
                 }
             }
             sleep(POLL).await;
+        }
+    }
+
+    fn saw(&mut self, master: i32) {
+        if self.pid() != Some(master) {
+            self.seen = Seen::As(master, launch::started(master).filter(|_| self.is_ours));
         }
     }
 
@@ -129,7 +135,7 @@ impl Process {
         }
         let running = self.launch.spawn().await?;
         info!(master = running.master, "HAProxy started.");
-        self.seen = Seen::As(running.master);
+        self.saw(running.master);
         self.child = running.child;
         Ok(())
     }
