@@ -76,14 +76,16 @@ const OWN: &[Key] = &[
         "",
         "Required. What is published, and what checks dial.",
         "the_payload_is_nerves_byte_for_byte",
-    ),
+    )
+    .required(),
     key(
         "port",
         PORT,
         "",
         "Required. What is published, and what checks dial; published as it is written, number or text.",
         "the_payload_is_nerves_byte_for_byte",
-    ),
+    )
+    .required(),
     key(
         "check_interval",
         Kind::Number,
