@@ -26,7 +26,7 @@ use super::findings::Findings;
 use super::group::{Group, any};
 use super::poll::Pace;
 use super::teller::Teller;
-use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, BoxWatcher, Context, Fault, Faults, Method, MethodInput};
 
 /// Between two lists, unless the config says otherwise; events come in between.
 const EVERY_SECONDS: u64 = 15;
@@ -123,14 +123,18 @@ impl DockerServer {
 }
 
 impl Method for DockerHosts {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
         let keys: Keys = asked.keys()?;
+        let mut faults = Faults::default();
         if keys.servers.is_empty() {
-            return Err(Fault::new("servers", "is required: Docker hosts"));
+            faults.add("servers", "is required: Docker hosts");
         }
-        let hosts = keys.servers.iter().enumerate().map(|(n, s)| s.host(n)).collect::<Result<_, _>>()?;
-        let image = keys.image_name.filter(|i| !i.is_empty()).ok_or_else(|| Fault::new("image_name", "is required"))?;
-        let port = keys.container_port.ok_or_else(|| Fault::new("container_port", "is required"))?;
+        let hosts = keys.servers.iter().enumerate().filter_map(|(n, s)| faults.take(s.host(n))).collect();
+        let image = keys.image_name.filter(|i| !i.is_empty()).ok_or_else(|| Fault::new("image_name", "is required"));
+        let port = keys.container_port.ok_or_else(|| Fault::new("container_port", "is required"));
+        let (Some(image), Some(port), true) = (faults.take(image), faults.take(port), faults.0.is_empty()) else {
+            return Err(faults);
+        };
         let labels = asked.discovery.filters().map(|f| f.label.clone()).collect();
         let wanted = WantedPort { image, port, internal: keys.internal, network: keys.network, labels };
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS);

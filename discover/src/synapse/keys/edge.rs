@@ -75,9 +75,9 @@ pub const EDGE: &[Key] = &[
 ];
 
 const RULE: &[Key] = &[
-    ours("host", Kind::Text, "", "The host, or `*.NAME`; required.", TEST),
+    ours("host", Kind::Text, "", "The host, or `*.NAME`; required.", TEST).required(),
     ours("path", Kind::Text, "/", "The path; all below it is meant, too.", TEST),
-    ours("service", Kind::Text, "", "Who answers; required. It need not be there yet.", TEST),
+    ours("service", Kind::Text, "", "Who answers; required. It need not be there yet.", TEST).required(),
     ours(
         "sni",
         Kind::Bool,

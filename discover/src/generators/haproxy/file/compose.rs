@@ -118,6 +118,11 @@ impl Composer {
         }
     }
 
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
     /// Sections rendered anew since the start.
     pub fn renders(&self) -> u64 {
         self.renders

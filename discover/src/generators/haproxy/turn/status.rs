@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::reason::ReloadReason;
+use crate::generators::haproxy::file::places::EdgePlaces;
 
 /// How many reloads are remembered.
 const MOST_RELOADS: usize = 20;
@@ -19,6 +20,8 @@ const MOST_RELOADS: usize = 20;
 pub struct HaproxyStatus {
     /// The version that runs, once it has answered.
     pub version: Option<String>,
+    /// The version of the program on disk, where that was replaced since discover began: the next reload or start is by that one.
+    pub installed: Option<String>,
     /// Its config.
     pub config_file: PathBuf,
     /// Why it does not answer, or did not load its config.
@@ -45,6 +48,8 @@ pub struct HaproxyStatus {
     pub unresolved: Vec<String>,
     /// Registrations that are left out of the file, and why.
     pub quarantined: BTreeMap<String, String>,
+    /// Services without a backend that can take a request, as HAProxy says.
+    pub out_of_service: BTreeSet<ServiceName>,
     /// How many servers wait until HAProxy has judged the words of their registrations.
     pub unproved: usize,
 }
@@ -67,6 +72,13 @@ pub struct EdgeStatus {
     pub sni: Option<SniStatus>,
     /// Hosts and paths, and names of TLS, that a service asked for in vain, and why: `HOST/PATH (SERVICE)`, `TLS of NAME (SERVICE)`.
     pub lost: BTreeMap<String, String>,
+}
+
+impl EdgeStatus {
+    /// In which sections services are.
+    pub fn places(&self) -> EdgePlaces<'_> {
+        EdgePlaces(std::iter::once(&self.sections).chain(self.sni.as_ref().map(|sni| &sni.sections)).collect())
+    }
 }
 
 /// What an operator wants to know about TLS that is passed through.

@@ -1,0 +1,80 @@
+//! Under which names HAProxy has services and their backends, whichever way the file is composed. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{Backend, Pool, ServiceName, Transport};
+
+use super::names::{section_name, server_name, service_of};
+use super::synapse::server::Name;
+use crate::edge::sections::section_number;
+
+/// In which sections services are, apart from those of the edge.
+#[derive(Debug, Clone)]
+pub enum Places {
+    /// docker-discover's way: a section's name is the service's.
+    Native,
+    /// Synapse's: the section of each service that has one.
+    Synapse(Arc<BTreeMap<ServiceName, Arc<str>>>),
+}
+
+/// In which sections of the edge services are: of each way the sections by service.
+#[derive(Debug, Clone, Default)]
+pub struct EdgePlaces<'a>(pub Vec<&'a BTreeMap<ServiceName, String>>);
+
+impl EdgePlaces<'_> {
+    /// The sections of a service.
+    pub fn sections(&self, service: &ServiceName) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|sections| sections.get(service)).map(String::as_str)
+    }
+
+    /// The service in a section.
+    pub fn service_of(&self, section: &str) -> Option<&ServiceName> {
+        section_number(section)?;
+        self.0.iter().flat_map(|sections| sections.iter()).find(|(_, of)| *of == section).map(|(service, _)| service)
+    }
+}
+
+impl Places {
+    /// The section of a service's own, if it has one.
+    pub fn section(&self, service: &ServiceName) -> Option<Arc<str>> {
+        match self {
+            Self::Native => Some(section_name(service)),
+            Self::Synapse(sections) => sections.get(service).cloned(),
+        }
+    }
+
+    /// Whether a service with this pool asks for a section of its own.
+    pub fn is_asked_for(&self, service: &ServiceName, pool: &Pool) -> bool {
+        match self {
+            Self::Native => {
+                let mut tcp = pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
+                tcp.any(|b| b.service_port.is_some())
+            }
+            Self::Synapse(sections) => sections.contains_key(service),
+        }
+    }
+
+    /// The service whose own section is called so.
+    pub fn service_of(&self, section: &str) -> Option<ServiceName> {
+        match self {
+            Self::Native => service_of(section),
+            Self::Synapse(sections) => {
+                sections.iter().find(|(_, name)| ***name == *section).map(|(service, _)| service.clone())
+            }
+        }
+    }
+
+    /// A backend's name in its service's own section.
+    pub fn server(&self, backend: &Backend) -> Arc<str> {
+        match self {
+            Self::Native => server_name(backend.id.as_str()),
+            Self::Synapse(_) => Name::of(backend, backend.port.get(), &mut String::new()).text,
+        }
+    }
+
+    /// A backend's name in a section of the edge.
+    pub fn server_at_the_edge(backend: &Backend) -> Arc<str> {
+        server_name(backend.id.as_str())
+    }
+}
