@@ -194,7 +194,7 @@ impl Judge<'_> {
     /// Does not end: the daemon's picture lasts as long as its watchers.
     async fn run(mut self, teller: &Teller) {
         loop {
-            let due = self.stopping.values().min().copied();
+            let due = self.stopping.values().filter(|until| **until > Instant::now()).min().copied();
             tokio::select! {
                 changed = self.containers.changed() => if changed.is_err() { return },
                 event = self.events.recv() => match event {
@@ -207,8 +207,10 @@ impl Judge<'_> {
             while let Ok(event) = self.events.try_recv() {
                 self.take(&event);
             }
-            self.stopping.retain(|_, until| *until > Instant::now());
             let observation = self.containers.borrow_and_update().clone();
+            // What has stopped is not known while Docker does not tell.
+            let told = |id: &ContainerId| matches!(&observation, Observation::Synced { snapshot } if !snapshot.refused.contains_key(id));
+            self.stopping.retain(|id, until| *until > Instant::now() || !told(id));
             match observation {
                 Observation::Synced { snapshot } => teller.tell(self.found(&snapshot).answer()),
                 Observation::Pending { error: Some(error) } | Observation::Stale { error, .. } => teller.fail_by(error),

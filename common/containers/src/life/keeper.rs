@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -18,8 +20,11 @@ use super::warmup::Warmups;
 use crate::docker::{Containers, Event};
 use crate::readiness::{CheckState, GateKey, Readiness, Verdict, Why};
 use agent::watch::{Inlet, Observation};
-use model::desired::{Candidate, Decider, Decision, Outcome, Settings, Skip};
+use model::desired::{Candidate, ContainerId, Decider, Decision, Outcome, Settings, Skip, State};
 use model::{BackendId, ServiceName, Status};
+
+/// How long an answer counts that does not tell whether a container outlived the deadline of its drain.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What has happened to containers.
 #[derive(Debug, Default)]
@@ -28,7 +33,7 @@ pub struct News {
     pub events: u64,
     /// Docker was read: [`Keeper::open_gates`] is due.
     pub looked: bool,
-    /// Containers that outlived the deadline of their drain.
+    /// Containers that outlived the deadline of their drain, and take clients again.
     pub reverted: u64,
 }
 
@@ -42,6 +47,8 @@ pub struct Keeper {
     /// Which containers drain.
     pub drains: Drains,
     warmups: Warmups,
+    /// Whether containers that are overdue still run, being asked.
+    questions: JoinSet<(ContainerId, bool)>,
 }
 
 impl Keeper {
@@ -60,6 +67,7 @@ impl Keeper {
             readiness,
             drains: Drains::default(),
             warmups: Warmups::default(),
+            questions: JoinSet::new(),
         }
     }
 
@@ -93,6 +101,7 @@ impl Keeper {
             Ok(()) = self.containers.changed() => self.look(&mut news),
             () = self.readiness.changed() => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.expire(&mut news),
+            Some(answer) = self.questions.join_next() => self.hear(answer, &mut news),
         }
         // Takes all that is there; else a dead container would show for one turn without its drain.
         while let Ok(event) = self.events.try_recv() {
@@ -154,10 +163,43 @@ impl Keeper {
         self.readiness.update(gates, registered);
     }
 
+    /// A container takes clients again only when it is known to have outlived the deadline of its drain. What Docker said before the
+    /// deadline is no proof: it may have fallen silent, as a whole or about this container.
     fn expire(&mut self, news: &mut News) {
         for id in self.drains.expire(Instant::now()) {
+            let told = match &*self.containers.borrow() {
+                Observation::Synced { snapshot } => {
+                    snapshot.running.contains_key(&id) && !snapshot.refused.contains_key(&id)
+                }
+                _ => false,
+            };
+            match self.readiness.docker().cloned() {
+                Some(docker) if told => drop(self.questions.spawn(async move {
+                    let runs = docker
+                        .inspect(&id)
+                        .await
+                        .is_ok_and(|found| found.is_some_and(|c| matches!(c.state, State::Running | State::Paused)));
+                    (id, runs)
+                })),
+                _ => self.answer(&id, told, news),
+            }
+        }
+    }
+
+    fn hear(&mut self, answer: Result<(ContainerId, bool), tokio::task::JoinError>, news: &mut News) {
+        if let Ok((id, runs)) = answer {
+            self.answer(&id, runs, news);
+        }
+    }
+
+    fn answer(&mut self, id: &ContainerId, runs: bool, news: &mut News) {
+        if !runs {
+            return self.drains.ask_again(id, Instant::now() + ASK_AGAIN);
+        }
+        if self.drains.get(id).is_some_and(|drain| drain.overdue) {
+            self.drains.release(id);
             news.reverted += 1;
-            let name = self.decisions.iter().find(|d| d.container == id).map_or("", |d| &d.name);
+            let name = self.decisions.iter().find(|d| d.container == *id).map_or("", |d| &d.name);
             warn!(container = %name, %id, "Asked to stop, but still running after its deadline: taking clients again.");
         }
     }

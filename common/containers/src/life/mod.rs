@@ -13,3 +13,6 @@ pub mod handover;
 pub mod keeper;
 pub mod verdict;
 pub mod warmup;
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,7 @@ pub(super) fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Dra
                 backend.labels = Arc::new(labels);
             }
             let reason = match drain.cause {
+                Cause::Stop if drain.overdue => "it was asked to stop, and Docker does not say whether it has",
                 Cause::Stop => "it was asked to stop",
                 Cause::Operator => "an operator drains it (register undrain ends that)",
                 Cause::Replaced => "another container replaces it (register.replaces) and serves",
@@ -142,7 +143,7 @@ mod tests {
     fn what_is_published_follows_from_check_and_drain() {
         let ready = Verdict::Ready(Why::Checked);
         let failing = Verdict::Failing("refused".into());
-        let drain = |cause, withdraw| Draining { cause, deadline: None, withdraw };
+        let drain = |cause, withdraw| Draining { cause, deadline: None, withdraw, overdue: false };
         let (hide, down) = (candidate(HealthPolicy::Hide), candidate(HealthPolicy::Down));
         for (candidate, verdict, drain, status, state) in [
             (&hide, &Verdict::Waiting, None, None, RowState::Waiting),

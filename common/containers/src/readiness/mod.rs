@@ -99,6 +99,11 @@ impl Readiness {
         self
     }
 
+    /// Whom to ask about a container.
+    pub(crate) fn docker(&self) -> Option<&Docker> {
+        self.docker.as_ref()
+    }
+
     /// The same, counting into `metrics`.
     #[must_use]
     pub fn with_metrics(mut self, metrics: CheckMetrics) -> Self {
