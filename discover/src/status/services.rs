@@ -4,7 +4,7 @@
 //! and no route, UDP only) goes by its registrations, and so does everything where no HAProxy is asked: in files mode, with a config without a socket, and with the
 //! other generators alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use agent::sync::lock;
@@ -30,7 +30,7 @@ pub struct View {
     answer: Answer,
     places: Places,
     /// The edge's sections: of each way by service.
-    edge: Vec<BTreeMap<ServiceName, String>>,
+    edge: Vec<BTreeMap<ServiceName, BTreeSet<String>>>,
 }
 
 impl View {

@@ -1,11 +1,11 @@
 //! Under which names HAProxy has services and their backends, whichever way the file is composed. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{Backend, Pool, ServiceName, Transport};
 
-use super::names::{section_name, server_name, service_of};
+use super::names::{section_name, server_name, server_name_in, service_of};
 use super::synapse::server::Name;
 use crate::edge::sections::section_number;
 
@@ -20,18 +20,18 @@ pub enum Places {
 
 /// In which sections of the edge services are: of each way the sections by service.
 #[derive(Debug, Clone, Default)]
-pub struct EdgePlaces<'a>(pub Vec<&'a BTreeMap<ServiceName, String>>);
+pub struct EdgePlaces<'a>(pub Vec<&'a BTreeMap<ServiceName, BTreeSet<String>>>);
 
 impl EdgePlaces<'_> {
     /// The sections of a service.
     pub fn sections(&self, service: &ServiceName) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|sections| sections.get(service)).map(String::as_str)
+        self.0.iter().filter_map(|sections| sections.get(service)).flatten().map(String::as_str)
     }
 
-    /// The service in a section.
-    pub fn service_of(&self, section: &str) -> Option<&ServiceName> {
-        section_number(section)?;
-        self.0.iter().flat_map(|sections| sections.iter()).find(|(_, of)| *of == section).map(|(service, _)| service)
+    /// The services that have a part in a section; none where it is not the edge's.
+    pub fn services_of(&self, section: &str) -> impl Iterator<Item = &ServiceName> {
+        let maps = section_number(section).map(|_| self.0.iter()).into_iter().flatten();
+        maps.flat_map(|sections| sections.iter()).filter(|(_, of)| of.contains(section)).map(|(service, _)| service)
     }
 }
 
@@ -73,8 +73,8 @@ impl Places {
         }
     }
 
-    /// A backend's name in a section of the edge.
-    pub fn server_at_the_edge(backend: &Backend) -> Arc<str> {
-        server_name(backend.id.as_str())
+    /// A backend's possible names in a section of the edge; the first that is there is its own.
+    pub fn servers_at_the_edge(service: &ServiceName, backend: &Backend) -> [Arc<str>; 2] {
+        [server_name_in(service, backend.id.as_str()), server_name(backend.id.as_str())]
     }
 }

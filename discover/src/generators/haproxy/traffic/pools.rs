@@ -47,10 +47,13 @@ impl Pools {
             if before.as_deref() == Some(&works) {
                 continue;
             }
-            let service = edge.service_of(&row.section).cloned().or_else(|| places.service_of(&row.section));
+            let mut of: Vec<ServiceName> = edge.services_of(&row.section).cloned().collect();
+            if of.is_empty() {
+                of.extend(places.service_of(&row.section));
+            }
             let has_backends = |service: &ServiceName| services.get(service).is_some_and(|pool| !pool.is_empty());
             let is_news = before.is_some() || works;
-            changed.extend(service.filter(|service| is_news || has_backends(service)));
+            changed.extend(of.into_iter().filter(|service| is_news || has_backends(service)));
             match before {
                 Some(before) => *before = works,
                 None => _ = self.working.insert(row.section.clone(), works),

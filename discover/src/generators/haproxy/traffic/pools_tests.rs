@@ -51,7 +51,7 @@ fn a_loss_and_its_end_are_told_once_each() {
 fn a_service_that_either_section_serves_is_not_lost() {
     let mut pools = Pools::default();
     let all = services(&[("web", 1)]);
-    let sections = [("web".parse().unwrap(), "edge:4".to_owned())].into();
+    let sections = [("web".parse().unwrap(), ["edge:4".to_owned()].into())].into();
     let edge = EdgePlaces(vec![&sections]);
     let mut look = |sections: &[(&str, u64)]| changes(&mut pools, sections, &all, &edge).map(|names| names.len());
     assert_eq!(look(&[("web", 1), ("edge:4", 1), ("edge:5", 0)]), [0, 0]);

@@ -127,7 +127,8 @@ impl Seen {
                 return BackendState::of_registration(backend); // HAProxy has nothing to do with it
             }
             let at_own = own.and_then(|section| section.servers.get(&*places.server(backend)));
-            let at_edge = edge.iter().filter_map(|section| section.servers.get(&*Places::server_at_the_edge(backend)));
+            let names = Places::servers_at_the_edge(service, backend);
+            let at_edge = edge.iter().filter_map(|section| names.iter().find_map(|name| section.servers.get(&**name)));
             // A request reaches it by either way.
             match at_own.into_iter().chain(at_edge).max() {
                 Some(BackendState::Maint) if backend.status == Status::Down => BackendState::Down,

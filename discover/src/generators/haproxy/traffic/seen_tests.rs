@@ -52,7 +52,7 @@ fn a_backend_is_up_where_it_can_take_a_request() {
 #[test]
 fn a_backend_is_reached_by_each_section_that_its_service_has() {
     let web = "web".parse().unwrap();
-    let sections = [(web, "edge:1".to_owned())].into();
+    let sections = [(web, ["edge:1".to_owned()].into())].into();
     let edge = EdgePlaces(vec![&sections]);
     let web = &"web".parse().unwrap();
     let pool = pool(vec![backend("a", 1), backend("b@c", 2), backend("gone", 3)]);
