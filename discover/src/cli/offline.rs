@@ -50,6 +50,16 @@ impl Native {
         Ok(Self { settings, composer, edge })
     }
 
+    /// The layout of one service of nobody's, which has every word that the flags give to servers.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`], as for [`layout`](Self::layout).
+    pub fn example(&mut self) -> Result<Layout, Failure> {
+        let mut layout = self.layout(&ServiceMap::new())?;
+        layout.sections.extend(self.composer.sample(&layout, &Capabilities::of(&Version::OLDEST)));
+        Ok(layout)
+    }
+
     /// The layout of these services; what is left out is told on standard error.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Tr
 use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};
-use super::names::{self, owner_of, server_name};
+use super::names::{self, owner_of, server_name, server_name_in};
 use super::ports::{PortPool, Ports, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
@@ -120,6 +120,11 @@ impl Composer {
                 self.modes.insert(key, mode);
             }
         }
+    }
+
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        &self.header
     }
 
     /// Sections rendered anew since the start.
@@ -256,13 +261,13 @@ impl Composer {
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
         let (service, port) = (&at.service, at.port);
         let key = (service.clone(), pool.apart.then_some(port));
-        let pool = &*pool.behind(port);
-        let mode = mode(pool, self.settings.default_mode, self.modes.get(&key).copied());
+        let pool = pool.behind(port);
+        let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
         let params = params(&self.settings.check, self.settings.slow_start, can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
         let place = Place { http_checks, ..Place::of_mode(mode) };
-        let (servers, quarantined) = servers(service, pool, &params, names, &place);
+        let (servers, quarantined) = servers(&[(service.clone(), pool)], &params, names, &place);
         let (inherited, text) = ("".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
@@ -291,21 +296,46 @@ pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabiliti
     params.trim().into()
 }
 
-/// The servers of a pool, and the registrations that are left out.
+/// A service, and those of its backends that are meant.
+pub(super) type Member = (ServiceName, Arc<Pool>);
+
+/// The backends of several services in one section, each with its server's name: its id, and with its service's name where an earlier
+/// service has that id, too.
+fn named(members: &[Member]) -> impl Iterator<Item = (&ServiceName, &Arc<Backend>, Arc<str>)> {
+    let mut taken: HashSet<&str> = HashSet::new();
+    members
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (service, pool))| {
+            let tcp = pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
+            tcp.map(move |backend| (at, service, backend))
+        })
+        .map(move |(at, service, backend)| {
+            let id = backend.id.as_str();
+            let is_first = members.len() == 1 || taken.insert(id);
+            let name = if at == 0 || is_first { server_name(id) } else { server_name_in(service, id) };
+            (service, backend, name)
+        })
+}
+
+/// The names of the servers that [`servers`] makes of these backends.
+pub(super) fn server_names(members: &[Member]) -> impl Iterator<Item = Arc<str>> {
+    named(members).map(|(_, _, name)| name)
+}
+
+/// The servers of one section, of the pools of one or more services, and the registrations that are left out.
 pub(super) fn servers(
-    service: &ServiceName,
-    pool: &Pool,
+    members: &[Member],
     params: &Arc<str>,
     names: &Resolved,
     place: &Place<'_>,
 ) -> (Vec<Server>, Vec<Quarantined>) {
-    let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
-    // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
-    let any_up = backends().any(|b| b.status == Status::Up);
-    let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
+    // The last ones are not drained: a server that finishes its work still answers, an empty section does not.
+    let any_up = named(members).any(|(_, backend, _)| backend.status == Status::Up);
+    let (mut servers, mut quarantined) = (Vec::new(), Vec::new());
     let mut ids = HashSet::new();
-    for backend in backends() {
-        match server(backend, any_up, params, names, place, &mut ids) {
+    for (service, backend, name) in named(members) {
+        match server(backend, name, any_up, params, names, place, &mut ids) {
             Ok(server) => servers.extend(server),
             Err(reason) => {
                 let server = backend.id.to_string();
@@ -322,6 +352,7 @@ pub(super) fn servers(
 /// What is wrong with the words that its registration asks for.
 fn server(
     backend: &Backend,
+    name: Arc<str>,
     any_up: bool,
     params: &Arc<str>,
     names: &Resolved,
@@ -335,7 +366,7 @@ fn server(
             None => return names.refused(name).map_or(Ok(None), |why| Err(why.to_owned())),
         },
     };
-    let (name, address) = (server_name(backend.id.as_str()), SocketAddr::new(ip, backend.port.get()));
+    let address = SocketAddr::new(ip, backend.port.get());
     let mut server = match &backend.haproxy_server_options {
         None => {
             Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }

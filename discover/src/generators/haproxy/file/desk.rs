@@ -17,6 +17,7 @@ use super::edge::{EdgeComposer, Idle};
 use super::layout::{Layout, Retired, Section};
 use super::lingering::Lingering;
 use super::loops::Loops;
+use super::places::Places;
 use super::ports::{Ports, ServicePort};
 use super::published::Published;
 use super::settings::HaproxySettings;
@@ -98,6 +99,16 @@ impl Desk {
     /// The edge, if there is one.
     pub fn edge(&self) -> Option<&EdgeComposer> {
         self.edge.as_deref()
+    }
+
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        self.composing.header()
+    }
+
+    /// Under which names HAProxy has the services.
+    pub fn places(&self) -> Places {
+        self.composing.places()
     }
 
     /// The ports chosen last.

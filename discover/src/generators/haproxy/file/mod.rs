@@ -15,7 +15,7 @@
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg, written and read back | no |
-//! | [`names`] | names of sections and servers, made from the registry's | no |
+//! | [`names`], [`places`] | names of sections and servers, made from the registry's | no |
 //! | [`loops`] | servers that would be HAProxy itself | own addresses only |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 
@@ -29,6 +29,7 @@ pub mod layout;
 pub mod lingering;
 pub mod loops;
 pub mod names;
+pub mod places;
 pub mod ports;
 pub mod published;
 pub mod server;

@@ -80,6 +80,11 @@ pub fn id_of(server: &str) -> Option<BackendId> {
     id.parse().ok()
 }
 
+/// The server's name of a service's backend in a section where another service has a backend of the same id: no id's own.
+pub fn server_name_in(service: &ServiceName, id: &str) -> Arc<str> {
+    format!("{}.-in-{}", server_name(service.as_str()), server_name(id)).into()
+}
+
 /// The names of the sections with servers or clients that a text of haproxy.cfg has.
 pub fn of_proxies(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
@@ -148,6 +153,18 @@ mod tests {
             let name = server_name(&id);
             prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b)));
             if let Ok(id) = id.parse() { prop_assert_eq!(id_of(&name), Some(id)); }
+        }
+
+        #[test]
+        fn a_servers_name_with_its_service_is_no_ids_name_and_no_other_services(
+            of in prop::collection::hash_set(("[ab.:-]{1,4}|[ab]\\.-in-[ab]", "[ab.@-]{1,4}|[ab]\\.-in-[ab]"), 2..20)
+        ) {
+            let of: Vec<(ServiceName, String)> = of.into_iter().filter_map(|(s, id)| Some((s.parse().ok()?, id))).collect();
+            let both = of.iter().map(|(service, id)| server_name_in(service, id));
+            let ids: HashSet<&str> = of.iter().map(|(_, id)| id.as_str()).collect();
+            let all: HashSet<Arc<str>> = both.chain(ids.iter().map(|id| server_name(id))).collect();
+            prop_assert_eq!(all.len(), of.len() + ids.len());
+            prop_assert!(all.iter().all(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))));
         }
 
         #[test]

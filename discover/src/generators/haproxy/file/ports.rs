@@ -1,6 +1,5 @@
 //! Who listens on which port, and why somebody does not: what [`super::assign`] comes to. Pure.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -65,10 +64,10 @@ impl PortPool {
     }
 
     /// The backends behind `port`, which is this pool's.
-    pub fn behind(&self, port: Port) -> Cow<'_, Pool> {
+    pub fn behind(&self, port: Port) -> Arc<Pool> {
         match &self.share {
-            Share::Whole => Cow::Borrowed(&self.all),
-            share => Cow::Owned(self.all.backends().iter().filter(|b| share.has(port, b)).cloned().collect()),
+            Share::Whole => self.all.clone(),
+            share => Arc::new(self.all.backends().iter().filter(|b| share.has(port, b)).cloned().collect()),
         }
     }
 }

@@ -8,6 +8,8 @@ use nix::sys::signal::Signal;
 use tracing::{debug, warn};
 
 use super::connection::{Connection, PATIENCE};
+use crate::generators::haproxy::file::layout::Layout;
+use crate::generators::haproxy::file::names::section_name;
 use crate::haproxy::api::ops::{Op, ServerRef};
 use crate::haproxy::api::tables::{OperState, ServerState};
 use crate::haproxy::process::launch;
@@ -51,6 +53,23 @@ impl Connection {
         for (op, result) in ops.iter().zip(self.runtime.apply(&ops).await) {
             if let Err(error) = result {
                 debug!(%op, error = %Chain(&error), "A dead server counts as up until its first check.");
+            }
+        }
+    }
+
+    /// Has a new worker not ask the agents of servers that discover has in maintenance: their word would end it. (A weight of 0 in the file stays 0 by any share of it.)
+    pub(super) async fn silence_agents(&mut self, layout: &Layout) {
+        let mut ops = Vec::new();
+        for section in &layout.sections {
+            let silent = section.servers.iter().filter(|s| s.maint && s.has_agent(&section.inherited));
+            ops.extend(silent.filter_map(|s| ServerRef::new(&*section.name, &*s.name).ok()).map(Op::DisableAgent));
+        }
+        if ops.is_empty() || !self.asks() {
+            return;
+        }
+        for (op, result) in ops.iter().zip(self.runtime.apply(&ops).await) {
+            if let Err(error) = result {
+                debug!(%op, error = %Chain(&error), "An agent may end a server's maintenance until the next look.");
             }
         }
     }
