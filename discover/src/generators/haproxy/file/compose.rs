@@ -1,4 +1,4 @@
-//! Services as sections, in docker-discover's way: one `listen` for each, on its own port. Pure, and cached: a service
+//! Services as sections, in docker-discover's way: one `listen` for each port of a service. Pure, and cached: a service
 //! whose pool did not change costs a pointer comparison.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -12,8 +12,8 @@ use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Tr
 use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};
-use super::names::{self, section_name, server_name, server_name_in, service_of};
-use super::ports::Ports;
+use super::names::{self, owner_of, server_name, server_name_in};
+use super::ports::{PortPool, Ports, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
 use super::stats::StatsUser;
@@ -56,15 +56,19 @@ pub struct Composer {
     taken: BTreeSet<String>,
     /// Services that are called so.
     clashes: Vec<Quarantined>,
-    cache: HashMap<ServiceName, Cached>,
+    cache: HashMap<Key, Cached>,
     /// The mode of each section, also from before a restart: no newcomer changes it.
-    modes: HashMap<ServiceName, Mode>,
+    modes: HashMap<Key, Mode>,
     /// Sections rendered anew since the start.
     renders: u64,
 }
 
+/// Whose a section is, and the port in its name.
+type Key = (ServiceName, Option<Port>);
+
 struct Cached {
     pool: Arc<Pool>,
+    share: Share,
     port: Port,
     generation: u64,
     can: Capabilities,
@@ -112,8 +116,8 @@ impl Composer {
     /// Takes over from before a restart in which mode each section is.
     pub fn remember(&mut self, layout: &Layout) {
         for section in &layout.sections {
-            if let (Some(service), Some(mode)) = (service_of(&section.name), mode_of(&section.skeleton)) {
-                self.modes.insert(service, mode);
+            if let (Some(key), Some(mode)) = (owner_of(&section.name), mode_of(&section.skeleton)) {
+                self.modes.insert(key, mode);
             }
         }
     }
@@ -181,47 +185,54 @@ impl Composer {
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
         let mut clashes = Vec::new();
-        for (service, port) in &ports.listed {
-            let Some(pool) = services.get(service) else { continue };
-            if !self.taken.is_empty() && self.taken.contains(&*section_name(service)) {
-                clashes.push(clash(service));
+        let mut keys = HashSet::with_capacity(ports.listed.len());
+        for (at, pool) in &ports.listed {
+            let key = (at.service.clone(), pool.apart.then_some(at.port));
+            let same = |c: &&Cached| {
+                Arc::ptr_eq(&c.pool, &pool.all)
+                    && (c.port, c.generation, &c.can, &c.share) == (at.port, names.generation(), can, &pool.share)
+            };
+            if let Some(cached) = self.cache.get(&key).filter(same) {
+                sections.push(cached.section.clone());
+                keys.insert(key);
                 continue;
             }
-            let cached = self.cache.get(service);
-            let same = |c: &&Cached| c.port == *port && c.generation == names.generation() && c.can == *can;
-            if let Some(cached) = cached.filter(|c| Arc::ptr_eq(&c.pool, pool)).filter(same) {
-                sections.push(cached.section.clone());
+            let name = pool.section(at);
+            if self.taken.contains(&*name) {
+                clashes.push(clash(at, &name));
                 continue;
             }
             self.renders += 1;
-            match self.section(service, *port, pool, names, can) {
+            match self.section(name, at, pool, names, can) {
                 Ok((section, quarantined)) => {
-                    let section = match self.cache.remove(service) {
+                    let section = match self.cache.remove(&key) {
                         Some(cached) if *cached.section == section => cached.section,
                         _ => Arc::new(section),
                     };
                     let cached = Cached {
-                        pool: pool.clone(),
-                        port: *port,
+                        pool: pool.all.clone(),
+                        share: pool.share.clone(),
+                        port: at.port,
                         generation: names.generation(),
                         can: *can,
                         section: section.clone(),
                         quarantined,
                     };
-                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (service.clone(), mode)));
-                    self.cache.insert(service.clone(), cached);
+                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (key.clone(), mode)));
+                    self.cache.insert(key.clone(), cached);
                     sections.push(section);
                 }
                 Err(error) => {
-                    sections.extend(self.cache.get(service).map(|c| c.section.clone()));
-                    failed.insert(service.clone(), error);
+                    sections.extend(self.cache.get(&key).map(|c| c.section.clone()));
+                    failed.insert(at.service.clone(), error);
                 }
             }
+            keys.insert(key);
         }
         self.renders += u64::from(clashes != self.clashes);
         self.clashes = clashes;
-        self.cache.retain(|service, _| ports.listed.contains_key(service));
-        self.modes.retain(|service, _| services.contains_key(service));
+        self.cache.retain(|key, _| keys.contains(key));
+        self.modes.retain(|(service, _), _| services.contains_key(service));
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
@@ -242,29 +253,30 @@ impl Composer {
 
     fn section(
         &self,
-        service: &ServiceName,
-        port: Port,
-        pool: &Arc<Pool>,
+        name: Arc<str>,
+        at: &ServicePort,
+        pool: &PortPool,
         names: &Resolved,
         can: &Capabilities,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
-        let name = section_name(service);
-        let mode = mode(pool, self.settings.default_mode, self.modes.get(service).copied());
+        let (service, port) = (&at.service, at.port);
+        let key = (service.clone(), pool.apart.then_some(port));
+        let pool = pool.behind(port);
+        let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
         let params = params(&self.settings.check, self.settings.slow_start, can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
         let place = Place { http_checks, ..Place::of_mode(mode) };
-        let (servers, quarantined) = servers(&[(service.clone(), pool.clone())], &params, names, &place);
+        let (servers, quarantined) = servers(&[(service.clone(), pool)], &params, names, &place);
         let (inherited, text) = ("".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
 }
 
-/// A service whose section would have the name of one in the operator's header.
-fn clash(service: &ServiceName) -> Quarantined {
-    let server = section_name(service).to_string();
-    let reason = format!("the header has a section {server} already: call one of the two otherwise");
-    Quarantined { service: service.clone(), server, reason }
+/// A service port whose section would have the name of one in the operator's header.
+fn clash(at: &ServicePort, section: &str) -> Quarantined {
+    let reason = format!("the header has a section {section} already: call one of the two otherwise");
+    Quarantined { service: at.service.clone(), server: section.to_owned(), reason }
 }
 
 /// The mode that a section's own lines say.

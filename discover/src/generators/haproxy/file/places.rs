@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use model::{Backend, Pool, ServiceName, Transport};
 
-use super::names::{section_name, server_name, server_name_in, service_of};
+use super::names::{owner_of, port_section_name, section_name, server_name, server_name_in};
 use super::synapse::server::Name;
 use crate::edge::sections::section_number;
 
 /// In which sections services are, apart from those of the edge.
 #[derive(Debug, Clone)]
 pub enum Places {
-    /// docker-discover's way: a section's name is the service's.
+    /// docker-discover's way: a section's name tells the service.
     Native,
     /// Synapse's: the section of each service that has one.
     Synapse(Arc<BTreeMap<ServiceName, Arc<str>>>),
@@ -36,11 +36,15 @@ impl EdgePlaces<'_> {
 }
 
 impl Places {
-    /// The section of a service's own, if it has one.
-    pub fn section(&self, service: &ServiceName) -> Option<Arc<str>> {
+    /// The sections that a service with this pool may have of its own.
+    pub fn sections(&self, service: &ServiceName, pool: Option<&Pool>) -> BTreeSet<Arc<str>> {
         match self {
-            Self::Native => Some(section_name(service)),
-            Self::Synapse(sections) => sections.get(service).cloned(),
+            Self::Native => {
+                let ports = pool.iter().flat_map(|pool| pool.backends()).filter_map(|backend| backend.service_port);
+                let further = ports.map(|port| port_section_name(service, port));
+                std::iter::once(section_name(service)).chain(further).collect()
+            }
+            Self::Synapse(sections) => sections.get(service).cloned().into_iter().collect(),
         }
     }
 
@@ -58,7 +62,7 @@ impl Places {
     /// The service whose own section is called so.
     pub fn service_of(&self, section: &str) -> Option<ServiceName> {
         match self {
-            Self::Native => service_of(section),
+            Self::Native => owner_of(section).map(|(service, _)| service),
             Self::Synapse(sections) => {
                 sections.iter().find(|(_, name)| ***name == *section).map(|(service, _)| service.clone())
             }

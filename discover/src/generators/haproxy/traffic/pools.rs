@@ -66,9 +66,9 @@ impl Pools {
         }
         let mut changes = PoolChanges::default();
         for service in changed {
-            let own = places.section(&service);
+            let own = places.sections(&service, services.get(&service).map(|pool| &**pool));
             let is_working = |section: &str| self.working.get(section) == Some(&true);
-            match own.as_deref().is_some_and(is_working) || edge.sections(&service).any(is_working) {
+            match own.iter().any(|section| is_working(section)) || edge.sections(&service).any(is_working) {
                 true if self.lost.remove(&service) => changes.back.push(service),
                 false if self.lost.insert(service.clone()) => changes.lost.push(service),
                 _ => {}

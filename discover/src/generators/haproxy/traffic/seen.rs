@@ -116,9 +116,9 @@ impl Seen {
             pool.backends().iter().any(|backend| section.servers.contains_key(&*places.server(backend)))
         };
         let asked_for = places.is_asked_for(service, pool);
-        let own = places.section(service).and_then(|own| self.0.get(&*own));
-        let own = own.filter(|section| asked_for || of_pool(section));
-        if own.is_none() && !asked_for && edge.sections(service).next().is_none() {
+        let own = places.sections(service, Some(pool)).into_iter().filter_map(|own| self.0.get(&*own));
+        let own: Vec<&SeenSection> = own.filter(|section| asked_for || of_pool(section)).collect();
+        if own.is_empty() && !asked_for && edge.sections(service).next().is_none() {
             return None;
         }
         let edge: Vec<&SeenSection> = edge.sections(service).filter_map(|section| self.0.get(section)).collect();
@@ -126,18 +126,18 @@ impl Seen {
             if backend.transport == Transport::Udp {
                 return BackendState::of_registration(backend); // HAProxy has nothing to do with it
             }
-            let at_own = own.and_then(|section| section.servers.get(&*places.server(backend)));
+            let at_own = own.iter().filter_map(|section| section.servers.get(&*places.server(backend)));
             let names = Places::servers_at_the_edge(service, backend);
             let at_edge = edge.iter().filter_map(|section| names.iter().find_map(|name| section.servers.get(&**name)));
             // A request reaches it by either way.
-            match at_own.into_iter().chain(at_edge).max() {
+            match at_own.chain(at_edge).max() {
                 Some(BackendState::Maint) if backend.status == Status::Down => BackendState::Down,
                 Some(state) => *state,
                 None => BackendState::Down,
             }
         };
         let states = pool.backends().iter().map(|backend| state(backend)).collect();
-        let counts = own.into_iter().chain(edge.iter().copied()).map(|section| section.counts);
+        let counts = own.iter().chain(&edge).map(|section| section.counts);
         Some(ServiceTraffic { states, counts: Some(counts.fold(Counts::default(), Counts::and)) })
     }
 }

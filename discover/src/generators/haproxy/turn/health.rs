@@ -1,9 +1,9 @@
 //! What a reload must take care of: what HAProxy's checks know, and workers that hang.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use agent::telemetry::Chain;
-use model::ServiceName;
 use nix::sys::signal::Signal;
 use tracing::{debug, warn};
 
@@ -21,19 +21,16 @@ impl Connection {
         all.into_iter().filter(|s| s.oper == OperState::Stopped && s.check.enabled()).collect()
     }
 
-    /// Of these services those in whose own sections no server works. None, where HAProxy cannot be asked.
-    pub(super) async fn without_working_server(
-        &mut self,
-        mut services: BTreeSet<ServiceName>,
-    ) -> BTreeSet<ServiceName> {
+    /// Of these sections those in which no server works. None, where HAProxy cannot be asked.
+    pub(super) async fn without_working_server(&mut self, mut sections: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
         match self.asks() {
             true => match self.runtime.servers_state(None).await {
                 Ok(all) => {
                     let working = |s: &&ServerState| s.oper != OperState::Stopped && !s.admin.in_maintenance();
                     for server in all.iter().filter(working) {
-                        services.retain(|service| *section_name(service) != *server.section);
+                        sections.remove(&*server.section);
                     }
-                    services
+                    sections
                 }
                 Err(_) => BTreeSet::new(),
             },

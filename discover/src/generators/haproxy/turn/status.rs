@@ -38,7 +38,7 @@ pub struct HaproxyStatus {
     pub reloads: VecDeque<ReloadRecord>,
     /// Services without a section, and why.
     pub unlisted: BTreeMap<ServiceName, String>,
-    /// Services whose registrations do not agree on their port, and what does not count.
+    /// Services that listen on several ports, wait for one, or have their last one, and what is to be told of it.
     pub disputed: BTreeMap<ServiceName, String>,
     /// Another program listens on the stats page's port: there is none for now.
     pub stats_taken: bool,
