@@ -9,7 +9,6 @@ use tracing::{debug, warn};
 
 use super::connection::{Connection, PATIENCE};
 use crate::generators::haproxy::file::layout::Layout;
-use crate::generators::haproxy::file::names::section_name;
 use crate::haproxy::api::ops::{Op, ServerRef};
 use crate::haproxy::api::tables::{OperState, ServerState};
 use crate::haproxy::process::launch;
