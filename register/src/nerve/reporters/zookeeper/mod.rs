@@ -13,6 +13,7 @@
 
 mod names;
 mod removal;
+mod removals;
 #[cfg(test)]
 mod tests;
 mod work;

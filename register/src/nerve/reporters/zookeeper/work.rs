@@ -10,7 +10,7 @@ use zookeeper::{Mailbox, NodeKind, ZkError, ZkFault, ZkPath, ZooKeeper};
 
 use super::Target;
 use super::names::{cluster, is_named, name, target};
-use super::removal::Removals;
+use super::removals::Removals;
 use crate::nerve::reporters::{Payload, Placement, Standing, Want, Wanted};
 use crate::nerve::statsd::Statsd;
 
