@@ -79,6 +79,7 @@ impl Pools {
         loop {
             if self.keeper.changed().await.looked {
                 self.keeper.open_gates(&BTreeSet::new(), &BTreeMap::new());
+                self.keeper.warn_once();
             }
             self.publish();
         }
@@ -150,6 +151,8 @@ fn is_fault(skip: &Skip) -> bool {
         | Skip::BadLabel { .. }
         | Skip::BadName { .. }
         | Skip::NetworkOwnerMissing(_)
+        | Skip::Contested(_)
+        | Skip::Restricted { .. }
         | Skip::SameId { .. }
         | Skip::SameAddress { .. } => true,
         Skip::Stopped(_)
@@ -161,6 +164,8 @@ fn is_fault(skip: &Skip) -> bool {
         | Skip::NotListed
         | Skip::NotPublished
         | Skip::UdpOnHostNetwork { .. }
+        | Skip::NoPortOfItsOwn(_)
+        | Skip::OfAnother(_)
         | Skip::HealthStarting
         | Skip::Unhealthy => false,
     }

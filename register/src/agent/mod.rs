@@ -94,7 +94,6 @@ pub struct Agent {
     /// What is published of containers that Docker lists and cannot describe: nothing may be concluded about them.
     kept: Registrations,
     started: bool,
-    warned: BTreeMap<ContainerId, BTreeSet<String>>,
 }
 
 impl Agent {
@@ -116,7 +115,6 @@ impl Agent {
             found: None,
             kept: Registrations::new(),
             started: false,
-            warned: BTreeMap::new(),
         }
     }
 
@@ -162,9 +160,10 @@ impl Agent {
         let observation = self.keeper.containers();
         self.metrics.docker_up.set(i64::from(matches!(observation, Observation::Synced { .. })));
         self.wires.changes.send_modify(|n| *n += 1);
-        let Some(containers) = observation.snapshot() else { return };
-        self.warned.retain(|id, _| containers.running.contains_key(id));
-        self.warn_once();
+        if observation.snapshot().is_none() {
+            return;
+        }
+        self.keeper.warn_once();
         self.open_gates();
     }
 
@@ -212,16 +211,6 @@ impl Agent {
         }
         // An operator who did not wait for the answer does not need it.
         let _ = request.reply.send(found.map(|all| all.into_iter().map(|(_, name)| name).collect()));
-    }
-
-    fn warn_once(&mut self) {
-        for decision in self.keeper.decisions() {
-            for warning in &decision.warnings {
-                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
-                    warn!(container = %decision.name, id = %decision.container, "{warning}");
-                }
-            }
-        }
     }
 
     /// What was published of containers that cannot be described: by the turn before, or by the former self.

@@ -18,7 +18,7 @@ use super::warmup::Warmups;
 use crate::docker::{Containers, Event};
 use crate::readiness::{CheckState, GateKey, Readiness, Verdict, Why};
 use agent::watch::{Inlet, Observation};
-use model::desired::{Candidate, Decider, Decision, Outcome, Settings, Skip};
+use model::desired::{Candidate, ContainerId, Decider, Decision, Outcome, Settings, Skip};
 use model::{BackendId, ServiceName, Status};
 
 /// What has happened to containers.
@@ -42,6 +42,8 @@ pub struct Keeper {
     /// Which containers drain.
     pub drains: Drains,
     warmups: Warmups,
+    /// What was said of each container.
+    warned: BTreeMap<ContainerId, BTreeSet<String>>,
 }
 
 impl Keeper {
@@ -60,6 +62,7 @@ impl Keeper {
             readiness,
             drains: Drains::default(),
             warmups: Warmups::default(),
+            warned: BTreeMap::new(),
         }
     }
 
@@ -130,6 +133,19 @@ impl Keeper {
         let Some(containers) = observation.snapshot() else { return };
         self.decisions = self.decider.decide(&containers.running);
         self.drains.retain(|id| containers.running.contains_key(id) || containers.refused.contains_key(id));
+    }
+
+    /// Logs what the owners of containers should mend, each once as long as its container runs.
+    pub fn warn_once(&mut self) {
+        let running: BTreeSet<&ContainerId> = self.decisions.iter().map(|decision| &decision.container).collect();
+        self.warned.retain(|id, _| running.contains(id));
+        for decision in &self.decisions {
+            for warning in &decision.warnings {
+                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
+                    warn!(container = %decision.name, id = %decision.container, "{warning}");
+                }
+            }
+        }
     }
 
     /// Makes gates for new candidates. Those in `registered` begin open, and those in `draining` drain on: a former self
