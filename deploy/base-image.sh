@@ -42,8 +42,10 @@ deb ${mirror%/debian*}/debian-security $suite-security main
 SOURCES
 as_root sh -c "
     cd '$work/root'
-    rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/* usr/share/man/* usr/share/doc/* usr/share/locale/* usr/share/info/*
+    rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/* usr/share/man/* usr/share/locale/* usr/share/info/*
+    find usr/share/doc -type f ! -name copyright -delete
     printf 'path-exclude /usr/share/%s/*\n' doc man locale info > etc/dpkg/dpkg.cfg.d/slim
+    echo 'path-include /usr/share/doc/*/copyright' >> etc/dpkg/dpkg.cfg.d/slim
     printf 'APT::Install-Recommends \"false\";\nAcquire::Languages \"none\";\n' > etc/apt/apt.conf.d/slim
 "
 say "importing the image"

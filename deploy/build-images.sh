@@ -48,6 +48,7 @@ done
 
 context=target/image
 mkdir -p "$context"
+install -m 755 deploy/rootfs.sh "$context/"
 needed=0
 if [ ${#packages[@]} -gt 0 ]; then
     say "building the binaries, profile $profile (some minutes the first time)"
@@ -76,11 +77,15 @@ say "$base has glibc $given: enough"
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | sed -n 1p)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+# The commit's time, so that the same commit gives the same labels.
+created=$(git log -1 --format=%cI 2>/dev/null || date -u +%FT%TZ)
 for image in "${images[@]}"; do
     tag=$(tag_of "$image")
     say "building $tag"
-    docker build -q -t "$tag" -f "deploy/$(basename "$tag").Dockerfile" \
+    # A tag for each version beside the moving one.
+    docker build -q -t "$tag" -t "$tag:$version" -f "deploy/$(basename "$tag").Dockerfile" \
         --build-arg BASE="$base" --build-arg VERSION="$version" \
-        --label org.opencontainers.image.revision="$revision" "$context" >/dev/null
+        --label org.opencontainers.image.revision="$revision" --label org.opencontainers.image.created="$created" \
+        "$context" >/dev/null
     say "$tag: $(($(docker image inspect -f '{{.Size}}' "$tag") / 1000000)) MB"
 done

@@ -3,20 +3,22 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/services` | `{"revision", "services": {NAME: [backend…]}}`, backends as in `discover ls --json` |
-//! | `/services/NAME` | `{"revision", "service", "held", "backends": […]}`, or 404 with `{"error"}` |
+//! | `/services` | `{"revision", "seen_by", "services": {NAME: [backend…]}}`, backends as in `discover ls --json` |
+//! | `/services/NAME` | `{"revision", "seen_by", "service", "up", "held", "backends": […]}`, or 404 with `{"error"}` |
 //! | `/prometheus/sd` | targets for Prometheus' `http_sd_configs`; `?service=NAME` leaves the others out |
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use model::{Backend, ServiceMap, ServiceName, Transport};
+use model::{Backend, Pool, ServiceMap, ServiceName, Transport};
 use serde_json::{Map, Value, json};
 
+use crate::generators::haproxy::traffic::seen::BackendState;
 use crate::generators::prometheus::label_word;
 use crate::status::{Routed, StatusBoard};
 
@@ -30,21 +32,39 @@ pub fn routes(board: StatusBoard) -> Router {
 }
 
 async fn services(State(board): State<StatusBoard>) -> Response {
+    board.look().await;
     answer(&board, |now| {
-        let services = now.services.iter().map(|(name, pool)| (name.to_string(), json!(pool.backends())));
-        Json(json!({"revision": now.revision, "services": services.collect::<Map<_, _>>()})).into_response()
+        let services = now.services.iter().map(|(name, pool)| (name.to_string(), backends(now, name, pool)));
+        let services: Map<_, _> = services.collect();
+        Json(json!({"revision": now.revision, "seen_by": now.view.seen_by(), "services": services})).into_response()
     })
 }
 
 async fn service(State(board): State<StatusBoard>, Path(name): Path<String>) -> Response {
+    board.look().await;
     answer(&board, |now| match now.services.get_key_value(name.as_str()) {
         Some((name, pool)) => {
             let held = now.held.get(name).copied().unwrap_or(0);
-            Json(json!({"revision": now.revision, "service": name, "held": held, "backends": pool.backends()}))
-                .into_response()
+            let up = now.view.service(name, pool).count(BackendState::Up);
+            let (seen_by, backends) = (now.view.seen_by(), backends(now, name, pool));
+            let found = json!({
+                "revision": now.revision, "seen_by": seen_by, "service": name, "up": up, "held": held, "backends": backends
+            });
+            Json(found).into_response()
         }
         None => (StatusCode::NOT_FOUND, Json(json!({"error": format!("no service {name:?}")}))).into_response(),
     })
+}
+
+/// A pool's backends, each with its state.
+fn backends(now: &Routed, name: &ServiceName, pool: &Arc<Pool>) -> Value {
+    let states = now.view.service(name, pool).states;
+    let with_state = |(backend, state): (&Arc<Backend>, BackendState)| {
+        let mut backend = json!(backend);
+        backend["state"] = state.as_str().into();
+        backend
+    };
+    pool.backends().iter().zip(states).map(with_state).collect()
 }
 
 async fn prometheus(State(board): State<StatusBoard>, Query(query): Query<Vec<(String, String)>>) -> Response {
@@ -91,11 +111,10 @@ fn labels(service: &ServiceName, backend: &Backend) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use agent::admin::AdminServer;
-    use model::{BackendId, Mode, Pool, Status};
+    use model::{BackendId, Mode, Status};
     use prometheus_client::registry::Registry;
     use testing::http_once;
     use tokio::sync::watch;
@@ -165,7 +184,9 @@ mod tests {
     #[tokio::test]
     async fn services_are_told_one_and_all_and_an_unknown_one_is_404() {
         let answers = ask(&turned(known()), &["/services", "/services/web", "/services/no%22%20one"]).await;
-        assert_eq!(answers[0].2["services"]["db"], json!([backend("d", "db.example", 5432)]));
+        let mut db = json!([backend("d", "db.example", 5432)]);
+        db[0]["state"] = json!("up");
+        assert_eq!(answers[0].2["services"]["db"], db, "no HAProxy is asked: as it is registered");
         assert_eq!((answers[1].0, answers[1].2["backends"].as_array().unwrap().len()), (200, 2));
         assert_eq!(answers[1].2["backends"][0]["status"], "draining");
         assert_eq!((answers[2].0, &answers[2].2), (404, &json!({"error": "no service \"no\\\" one\""})));

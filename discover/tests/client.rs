@@ -185,6 +185,52 @@ async fn wait_ends_with_0_once_enough_backends_take_clients_and_with_1_if_not_in
     assert!(silent.status.code() == Some(1) && stderr(&silent).contains(&nobody), "{}", stderr(&silent));
 }
 
+/// An agent's admin server that answers every question so.
+fn agent_that_says(answers: &'static [&'static str]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().enumerate() {
+            let (mut stream, mut head) = (stream.unwrap(), [0; 4096]);
+            let _ = stream.read(&mut head); // who hangs up asks nothing
+            let body = answers[n.min(answers.len() - 1)];
+            let code = if body.contains("error") { "404 Not Found" } else { "200 OK" };
+            let answer = format!("HTTP/1.1 {code}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn wait_and_ls_believe_what_the_agents_haproxy_sees() {
+    let lab = Lab::new();
+    lab.put("web/a", "h1:80").await;
+    let wait = |agent: &str, more: &[&str]| {
+        let flags = [&["wait", "web", "--timeout", "700ms", "--admin", agent], more].concat();
+        lab.output(&flags)
+    };
+    let down = agent_that_says(&[r#"{"seen_by":"HAProxy","up":0}"#]);
+    let late = wait(&down, &[]);
+    assert_eq!(late.status.code(), Some(1));
+    assert!(stderr(&late).contains("0 of 1 that can take a request"), "{}", stderr(&late));
+    let unknown = wait(&agent_that_says(&[r#"{"error":"no service"}"#]), &[]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("does not route the service"), "{}", stderr(&unknown));
+    let later = agent_that_says(&[r#"{"seen_by":"HAProxy","up":0}"#, r#"{"seen_by":"HAProxy","up":1}"#]);
+    assert_eq!(wait(&later, &[]).status.code(), Some(0), "it is asked again");
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    assert_eq!(wait(&nobody, &[]).status.code(), Some(1), "the agent that was named does not answer");
+    let alone = lab.command(&["wait", "web", "--registered"]).env("DISCOVER_ADMIN", &down[7..]).output().unwrap();
+    assert_eq!(alone.status.code(), Some(0));
+    let seen = agent_that_says(&[r#"{"seen_by":"HAProxy","services":{"web":[{"id":"a","state":"down"}]}}"#]);
+    let listed = lab.output(&["ls", "--json", "--admin", &seen]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!((&listed["seen_by"], &listed["services"]["web"][0]["state"]), (&json!("HAProxy"), &json!("down")));
+    let table = String::from_utf8(lab.output(&["ls", "--admin", &seen]).stdout).unwrap();
+    assert!(table.contains("up      down") && table.contains("STATE what is seen by HAProxy"), "{table}");
+}
+
 #[tokio::test]
 async fn exec_waits_for_its_services_and_tells_where_they_are() {
     let lab = Lab::new();

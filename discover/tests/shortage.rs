@@ -12,7 +12,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use discover::haproxy::process::launch::{adopt, is_program};
+use discover::haproxy::process::launch::{adopt, is_same};
 use discover::haproxy::process::ports::{BindReason, bindable};
 use support::{Lab, programs};
 
@@ -34,8 +34,8 @@ async fn without_a_file_descriptor_haproxy_runs_on_and_its_ports_are_not_called_
     let all = take_all();
     bindable(address).unwrap();
     adopt(&master).await.unwrap_err();
-    assert!(is_program(running, &program), "it cannot be looked at, and is there");
-    assert!(!is_program(i32::MAX, &program), "there is none of this id");
+    assert!(is_same(running, None), "it cannot be looked at, and is there");
+    assert!(!is_same(i32::MAX, None), "there is none of this id");
 
     drop(all);
     assert_eq!(bindable(address).unwrap_err().reason, BindReason::InUse);

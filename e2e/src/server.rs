@@ -34,7 +34,15 @@ impl Server {
     /// # Errors
     /// When there is no such address, or no port left.
     pub async fn start_at(address: Ipv4Addr, name: &str) -> Result<Self> {
-        let listener = TcpListener::bind((address, 0)).await.during(format!("listening on {address}"))?;
+        Self::start_on((address, 0).into(), name).await
+    }
+
+    /// The same on this port.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub async fn start_on(address: SocketAddr, name: &str) -> Result<Self> {
+        let listener = TcpListener::bind(address).await.during(format!("listening on {address}"))?;
         let address = listener.local_addr().during("listening on loopback")?;
         let name: Arc<str> = name.into();
         let own = name.clone();

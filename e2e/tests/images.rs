@@ -5,6 +5,9 @@
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// Removes everything with the test's name, whatever happens.
 struct Stage {
     name: String,
@@ -19,6 +22,18 @@ fn ok(args: &[&str]) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "docker {}: {err}", args.join(" "));
     out.trim().to_owned()
+}
+
+/// The processes of a container: their ids on this host, and their command lines. The images have no shell to ask in.
+fn processes(container: &str) -> Vec<(i32, String)> {
+    let listed = ok(&["top", container, "-eo", "pid,args"]);
+    let rows = listed.lines().skip(1).filter_map(|row| row.trim().split_once(' '));
+    rows.filter_map(|(pid, args)| Some((pid.parse().ok()?, args.trim().to_owned()))).collect()
+}
+
+/// A process as the kernel tells it.
+fn status_of(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
 }
 
 impl Stage {
@@ -169,13 +184,19 @@ fn the_images_register_and_route_with_the_least_privileges() {
 
     ok(&["exec", &format!("{}-register", stage.name), "register", "status"]);
     ok(&["exec", &format!("{}-discover", stage.name), "discover", "status"]);
-    let id = ok(&["exec", &format!("{}-register", stage.name), "sh", "-c", "grep ^Uid: /proc/1/status"]);
-    assert!(!id.contains("\t0\t"), "register has dropped root: {id}");
+    let register: Vec<String> =
+        processes(&format!("{}-register", stage.name)).iter().map(|(pid, _)| status_of(*pid)).collect();
+    let has_dropped_root = |status: &String| status.lines().any(|l| l.starts_with("Uid:") && !l.contains("\t0\t"));
+    assert!(!register.is_empty() && register.iter().all(has_dropped_root), "register has dropped root: {register:?}");
 
     // The agent crashes; HAProxy goes on, and supervise starts the agent again.
-    let kill = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q '[d]iscover run' && kill -9 ${p#/proc/} && echo killed; done; true";
-    let killed = ok(&["exec", &discover, "sh", "-c", kill]);
-    assert!(killed.contains("killed"), "{killed}");
+    let agents: Vec<i32> = processes(&discover)
+        .into_iter()
+        .filter(|(_, args)| args.contains("discover run"))
+        .map(|(pid, _)| pid)
+        .collect();
+    assert_eq!(agents.len(), 1, "{:?}", processes(&discover));
+    kill(Pid::from_raw(agents[0]), Signal::SIGKILL).expect("the agent can be killed");
     for _ in 0..20 {
         assert!(answer(&address).is_some(), "HAProxy serves without its agent");
     }
@@ -210,6 +231,21 @@ fn a_publisher_registers_itself_drains_and_ends_with_its_programs_status() {
     assert!(logs.contains("Draining."), "{logs}");
     let listed = || ok(&["exec", &discover, "discover", "ls", "--json"]);
     stage.until("the end of its registration", "publisher", || (!listed().contains(&publisher[..12])).then_some(()));
+}
+
+/// An image is what it must hold and no more: nobody who breaks in finds a shell.
+#[test]
+fn the_images_hold_neither_a_shell_nor_a_package_manager() {
+    let stage = Stage::new("bare");
+    for image in ["docker-register", "docker-discover"] {
+        for program in ["sh", "bash", "apt-get", "dpkg", "perl"] {
+            let run = docker(&["run", "--rm", "--network", &stage.name, "--entrypoint", program, image]);
+            assert!(!run.status.success(), "{image} has {program}");
+        }
+        let certificates = ok(&["create", "--name", &format!("{}-{image}", stage.name), image]);
+        let bundle = docker(&["cp", &format!("{certificates}:/etc/ssl/certs/ca-certificates.crt"), "-"]);
+        assert!(bundle.stdout.len() > 100_000, "{image} knows the public authorities");
+    }
 }
 
 /// As docs/security.md has it: no root, no capability, nothing writable but its own directories; ports from 1024 on.
@@ -254,7 +290,11 @@ fn discover_and_haproxy_run_as_one_user_that_never_was_root() {
     let address = ok(&["port", &discover, "8000"]);
     let address = address.lines().next().expect("a published port").to_owned();
     stage.until("a request through HAProxy", "discover", || answer(&address));
-    let users = ok(&["exec", &discover, "sh", "-c", "cat /proc/[0-9]*/status | grep -E '^(Uid|CapEff|NoNewPrivs):'"]);
+    let told = |line: &&str| ["Uid:", "CapEff:", "NoNewPrivs:"].iter().any(|key| line.starts_with(key));
+    let of = |(pid, _): (i32, String)| {
+        status_of(pid).lines().filter(told).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let users: String = processes(&discover).into_iter().map(of).collect();
     assert!(users.contains("NoNewPrivs:\t1") && users.lines().count() >= 9, "{users}");
     for line in users.lines() {
         let rest = line.split_once(':').map_or("", |(_, rest)| rest.trim());

@@ -6,7 +6,7 @@
 use std::fs;
 use std::process::Command;
 
-use agent::admin::client::{StatusArgs, status};
+use agent::admin::client::{AgentArgs, StatusArgs, status};
 use e2e::agents::{Discover, binary};
 use e2e::scene::{PATIENCE, each_haproxy, workers};
 use e2e::{Etcd, Result, free_port, wait};
@@ -106,7 +106,8 @@ fn nothing_that_a_registration_says_gets_out_of_its_place() -> Result<()> {
         // What people see: tables without control characters, events that begin as events do.
         let steers = |text: &str| text.chars().find(|c| c.is_control() && *c != '\n');
         let mut table = Vec::new();
-        let args = StatusArgs { admin: Some(format!("http://{}", discover.address())), ..StatusArgs::default() };
+        let agent = AgentArgs { admin: Some(format!("http://{}", discover.address())), ..AgentArgs::default() };
+        let args = StatusArgs { agent, ..StatusArgs::default() };
         status(&args, discover.address(), "discover", &mut table).await.unwrap();
         let table = String::from_utf8(table).unwrap();
         assert!(table.contains("quarantined") && steers(&table).is_none(), "{:?}", steers(&table));

@@ -18,8 +18,8 @@ struct Case {
     heading: &'static str,
     /// What stands in for what this machine does not have: each must be in the example.
     instead: &'static [(&'static str, &'static str)],
-    /// Paths under `whoami.local`, and whether whoami answers there; else it is nobody's.
-    asked: &'static [(&'static str, bool)],
+    /// Hosts and paths, and which service's container answers there; else it is nobody's.
+    asked: &'static [(&'static str, &'static str, Option<&'static str>)],
 }
 
 const CASES: &[Case] = &[
@@ -29,12 +29,26 @@ const CASES: &[Case] = &[
             ("jwilder/whoami", WHOAMI),
             ("VIRTUAL_PORT: \"8000\"", "VIRTUAL_PORT: \"8000\", WHOAMI_PORT: \"8000\""),
         ],
-        asked: &[("/", true), ("/deep/er", true)],
+        asked: &[
+            ("whoami.local", "/", Some("whoami")),
+            ("whoami.local", "/deep/er", Some("whoami")),
+            ("other.local", "/", Some("other-site")),
+        ],
     },
     Case {
         heading: "From Traefik",
         instead: &[("traefik/whoami", WHOAMI)],
-        asked: &[("/api", true), ("/api/x", true), ("/", false)],
+        asked: &[
+            ("whoami.local", "/api", Some("whoami")),
+            ("whoami.local", "/api/x", Some("whoami")),
+            ("whoami.local", "/", None),
+            ("other.local", "/", Some("other-site")),
+        ],
+    },
+    Case {
+        heading: "or caddy-docker-proxy",
+        instead: &[("traefik/whoami", WHOAMI)],
+        asked: &[("whoami.local", "/", Some("whoami")), ("other.local", "/", Some("other-site"))],
     },
 ];
 
@@ -129,17 +143,21 @@ fn a_compose_project_moves_by_its_proxys_service_alone() -> Result<()> {
 
 async fn asks(project: &Project, case: &Case) -> Result<()> {
     let edge = project.compose(&["port", "proxy", "80"])?.parse().during("the proxy's port")?;
-    let whoami = project.compose(&["ps", "-q", "whoami"])?;
-    let name = whoami.get(..12).during("whoami does not run")?;
-    for (path, answers) in case.asked {
-        let mut client = Client::new(edge, false, PATIENCE).host("whoami.local");
-        wait::until_true(&format!("the right answer to {path}"), PATIENCE, async || {
-            client.get(path).await.is_ok_and(|reply| match answers {
-                true => reply.status == 200 && reply.name() == name,
-                false => reply.status == 404,
+    for (host, path, service) in case.asked {
+        let container = service.map(|service| project.compose(&["ps", "-q", service])).transpose()?;
+        let name = container.as_deref().map(|id| id.get(..12).unwrap_or_default());
+        let mut client = Client::new(edge, false, PATIENCE).host(host);
+        let mut is_right = async || {
+            client.get(path).await.is_ok_and(|reply| match name {
+                Some(name) => reply.status == 200 && reply.name() == name,
+                None => reply.status == 404,
             })
-        })
-        .await?;
+        };
+        wait::until_true(&format!("the right answer of {host}{path}"), PATIENCE, &mut is_right).await?;
+        // From now on nobody else answers, above all no other container of the image.
+        for _ in 0..4 {
+            assert!(is_right().await, "{host}{path} was answered by another");
+        }
     }
     Ok(())
 }

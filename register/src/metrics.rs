@@ -1,6 +1,10 @@
 //! What `/metrics` shows.
 
+use std::collections::BTreeMap;
+
 use agent::telemetry::Tasks;
+use containers::life::reason::Reason;
+use containers::life::row::Row;
 use containers::life::verdict::RowState;
 use containers::readiness::CheckMetrics;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,13 +14,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::agent::turn::Row;
 use crate::nerve::services::ServiceMetrics;
 use crate::publish::report::PublishMetrics;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+struct StandingLabel {
     state: RowState,
+    reason: Reason,
 }
 
 /// All metrics of the agent; clones share them.
@@ -40,7 +44,7 @@ pub struct Metrics {
     pub turn_duration: Histogram,
     /// 1 while Docker serves, else 0.
     pub docker_up: Gauge,
-    registrations: Family<StateLabel, Gauge>,
+    ports: Family<StandingLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -55,7 +59,7 @@ impl Default for Metrics {
             drains_reverted: Counter::default(),
             turn_duration: Histogram::new(exponential_buckets(0.000_025, 4.0, 8)),
             docker_up: Gauge::default(),
-            registrations: Family::default(),
+            ports: Family::default(),
         }
     }
 }
@@ -75,17 +79,18 @@ impl Metrics {
         let duration = self.turn_duration.clone();
         registry.register_with_unit("turn_duration", "What one turn takes", Unit::Seconds, duration);
         registry.register("docker_up", "Whether Docker serves", self.docker_up.clone());
-        registry.register("ports", "Ports of running containers by state", self.registrations.clone());
+        registry.register("ports", "Ports of running containers by state and reason", self.ports.clone());
         registry.register_collector(Box::new(Tasks));
         registry
     }
 
-    /// Counts `rows` by state.
-    pub fn count(&self, rows: &[Row]) {
-        for state in RowState::ALL {
-            let number = rows.iter().filter(|row| row.state == state).count();
-            let gauge = self.registrations.get_or_create(&StateLabel { state });
-            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+    /// Counts `rows` by state and reason; what `before` had and `rows` has not is 0.
+    pub fn count(&self, rows: &[Row], before: &[Row]) {
+        let of = |row: &Row| StandingLabel { state: row.state, reason: row.cause };
+        let mut counts: BTreeMap<StandingLabel, i64> = before.iter().map(|row| (of(row), 0)).collect();
+        rows.iter().for_each(|row| *counts.entry(of(row)).or_default() += 1);
+        for (label, number) in counts {
+            self.ports.get_or_create(&label).set(number);
         }
     }
 }

@@ -7,12 +7,12 @@ use agent::admin::{StatusSource, Unready};
 use agent::clock::unix_ms;
 use agent::watch::{Inlet, Observation};
 use containers::docker::Containers;
+use containers::life::row::Row;
 use containers::life::verdict::RowState;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::address::HostAddress;
-use crate::agent::turn::Row;
 use crate::nerve::services::source::Reading;
 use crate::nerve::services::{ReporterRow, ServiceRow};
 use crate::publish::{Phase, Publication};

@@ -113,6 +113,17 @@ impl<T> Outlet<T> {
         self.0.send_replace(Observation::Synced { snapshot });
     }
 
+    /// Replaces the snapshot, where there is one, and leaves its standing: for what is certain even while the source fails.
+    pub fn amend(&self, amended: Arc<T>) {
+        self.0.send_if_modified(|observation| match observation {
+            Observation::Pending { .. } => false,
+            Observation::Synced { snapshot } | Observation::Stale { snapshot, .. } => {
+                *snapshot = amended;
+                true
+            }
+        });
+    }
+
     /// Says that the source fails. A snapshot stays; without one the observation stays pending.
     pub fn mark_stale(&self, error: &(dyn Error + 'static)) {
         self.mark_stale_by(Chain(error).to_string().into());
@@ -185,6 +196,12 @@ mod tests {
         assert_eq!(
             (inlet.borrow().snapshot().map(|s| **s), inlet.borrow().error().map(str::to_owned)),
             (Some(7), Some("gone".into()))
+        );
+        out.amend(Arc::new(6));
+        assert_eq!(
+            (inlet.borrow().stale_since(), inlet.borrow().snapshot().map(|s| **s)),
+            (Some(first), Some(6)),
+            "what is certain while it fails"
         );
         out.mark_synced();
         assert_eq!(inlet.borrow().standing(), "synced");

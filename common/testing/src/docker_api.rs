@@ -29,11 +29,22 @@ struct Daemon {
     hangs: bool,
     podman: bool,
     inspection: Duration,
-    refused: Option<String>,
+    manners: BTreeMap<String, Manner>,
     floods: Option<String>,
     forbidden: Option<String>,
     machine: String,
     requests: Vec<String>,
+}
+
+/// How inspections of one container go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Not at all, until it is given another one.
+    Hangs,
+    /// Slowly.
+    Takes(Duration),
+    /// With this status and the message `stumbled`.
+    Answers(u16),
 }
 
 /// A scripted daemon; it and its socket are gone when it is dropped.
@@ -142,9 +153,13 @@ impl DockerApi {
         self.lock().inspection = time;
     }
 
-    /// Inspections of this container answer 500.
-    pub fn stumble_over(&self, id: Option<String>) {
-        self.lock().refused = id;
+    /// Inspections of container `number` go so; `None`: as others do.
+    pub fn inspections_of(&self, number: usize, manner: Option<Manner>) {
+        let mut daemon = self.lock();
+        match manner {
+            Some(manner) => drop(daemon.manners.insert(id(number), manner)),
+            None => drop(daemon.manners.remove(&id(number))),
+        }
     }
 
     /// Answers 403 to paths with `part` in them, as a proxy of the socket does.
@@ -246,13 +261,22 @@ async fn list(State(daemon): Shared) -> Json<Value> {
 }
 
 async fn inspect(State(daemon): Shared, Path(id): Path<String>) -> Response {
-    let (time, found, refused) = {
+    let manner = || daemon.lock().unwrap().manners.get(&id).copied();
+    while manner() == Some(Manner::Hangs) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (time, found) = {
         let daemon = daemon.lock().unwrap();
-        (daemon.inspection, daemon.containers.get(&id).cloned(), daemon.refused.as_ref() == Some(&id))
+        (daemon.inspection, daemon.containers.get(&id).cloned())
     };
-    tokio::time::sleep(time).await;
+    match manner() {
+        Some(Manner::Answers(status)) => {
+            return (StatusCode::from_u16(status).unwrap(), Json(json!({"message": "stumbled"}))).into_response();
+        }
+        Some(Manner::Takes(time)) => tokio::time::sleep(time).await,
+        _ => tokio::time::sleep(time).await,
+    }
     match found {
-        _ if refused => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"message": "stumbled"}))).into_response(),
         Some(container) => Json(container).into_response(),
         None => (StatusCode::NOT_FOUND, Json(json!({"message": format!("No such container: {id}")}))).into_response(),
     }

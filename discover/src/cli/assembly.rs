@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::args::RunArgs;
 use super::description::{Certificates, Description};
@@ -21,7 +22,8 @@ use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::metrics::Metrics;
 use crate::reconcile::{Admission, Emptied, Guard, Reconciler, Source};
 use crate::state::StateFile;
-use crate::status::StatusBoard;
+use crate::status::services::HaproxyPart;
+use crate::status::{StatusBoard, series};
 use crate::watchers::AnyError;
 
 /// Everything that outlives one config.
@@ -70,10 +72,12 @@ impl Assembly {
         let mut routed: ServiceMap = memory.told.clone();
         Admission::new(description.addresses()).admit(&mut routed);
         routed.extend(memory.kept.clone());
+        let board = StatusBoard::default();
+        series::register(board.clone(), registry);
         Self {
             guard: Arc::new(Mutex::new(Guard::new(args.pace.guard(), memory, Instant::now()))),
             wake: Arc::default(),
-            board: StatusBoard::default(),
+            board,
             changes: watch::channel(0).0,
             metrics: Metrics::new(registry),
             of_haproxy: HaproxyMetrics::new(registry),
@@ -93,12 +97,17 @@ impl Assembly {
         let AgentParts { sources: (unstarted, inner), certificates, haproxy, others } = parts;
         self.board.set_inner(inner);
         self.board.set_certificates(certificates.as_ref().map(|(keeper, _)| keeper.loaded()));
-        self.board.set_haproxy(haproxy.as_ref().map(Haproxy::status));
+        self.board.set_haproxy(
+            haproxy.as_ref().map(|haproxy| HaproxyPart { status: haproxy.status(), traffic: haproxy.traffic() }),
+        );
         let (mut sources, mut watchers) = (Vec::new(), Vec::new());
         for Unstarted { name, answers_for, watcher } in unstarted {
             let (outlet, inlet) = channel();
             sources.push(Source { name: name.clone(), required: true, answers_for, inlet });
             watchers.push((name, watcher.run(outlet, cancel.clone())));
+        }
+        for why in haproxy.iter().flat_map(|haproxy| description.advice(haproxy.header())) {
+            warn!("{why}");
         }
         let haproxy = haproxy.map(|haproxy| Box::new(haproxy) as Box<dyn TakesTurns>);
         let agent = self.agent(description, sources, haproxy.into_iter().chain(others).collect());

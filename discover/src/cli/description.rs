@@ -8,6 +8,7 @@ use agent::telemetry::Chain;
 use tracing::warn;
 
 use super::Failure;
+use super::advice;
 use super::args::RunArgs;
 use super::haproxy;
 use super::source::Unstarted;
@@ -15,6 +16,7 @@ use crate::addresses::AddressPolicy;
 use crate::agent::TakesTurns;
 use crate::certificates::CertificateKeeper;
 use crate::edge::EdgeSettings;
+use crate::edge::settings::Ownership;
 use crate::generators::file_output::FileOutput;
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
@@ -24,7 +26,8 @@ use crate::generators::template::Template;
 use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::metrics::Metrics;
 use crate::reconcile::{Policies, Source};
-use crate::synapse::{Config, LoadedConfig, load};
+use crate::synapse::load::load_judged;
+use crate::synapse::{Config, LoadedConfig};
 use crate::watchers::configured;
 
 /// The flags, and the config that comes before them.
@@ -39,15 +42,56 @@ pub(super) type Certificates = (CertificateKeeper, Option<RuntimeSocket>);
 
 /// Reads the config and everything that follows from it, or says all that is wrong.
 pub(super) fn read(path: &Path) -> Result<LoadedConfig, String> {
-    let loaded = load(path).map_err(|e| format!("the config is wrong\n{e}"))?;
-    configured(&loaded.config).map_err(|e| format!("the config is wrong\n{e}"))?;
+    let lookup = |name: &str| std::env::var(name).ok();
+    let watchers = |config: &Config| configured(config).map_or_else(|wrong| wrong.0, |_| Vec::new());
+    let loaded = load_judged(path, &lookup, watchers).map_err(|e| format!("the config is wrong\n{e}"))?;
     for note in loaded.warnings.iter().chain(&loaded.notices) {
         warn!(%note, "Config.");
     }
     Ok(loaded)
 }
 
+/// The config that the flags name, if they name one.
+///
+/// # Errors
+/// [`Failure::Usage`] with all that is wrong with it.
+pub(super) fn named(args: &RunArgs) -> Result<Option<LoadedConfig>, Failure> {
+    let Some(path) = &args.config else { return Ok(None) };
+    args.source.no_owners("--config, which has a key owners")?;
+    read(path).map(Some).map_err(Failure::Usage)
+}
+
 impl Description<'_> {
+    /// Whether an agent can be made of the flags and the config, without asking the world: what `run` begins with, and what `check` is for.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] with everything that is wrong.
+    pub(super) fn judge(&self) -> Result<(), Failure> {
+        let tried = [
+            self.sources().map(drop),
+            self.haproxy(HaproxyMetrics::default()).map(drop),
+            self.others().map(drop),
+            self.args.access.access().map(drop).map_err(|e| Failure::usage(&e)),
+        ];
+        let mut faults: Vec<String> =
+            tried.into_iter().filter_map(|t| t.err().map(|e| Chain(&e).to_string())).collect();
+        faults.dedup(); // the edge's flags are read more than once
+        if faults.is_empty() { Ok(()) } else { Err(Failure::Usage(faults.join("\n"))) }
+    }
+
+    /// What HAProxy takes and will not do well with, for a person.
+    pub(super) fn advice(&self, header: &str) -> Vec<String> {
+        let sockets: Vec<PathBuf> = match self.config.map(|config| config.haproxy.as_deref()) {
+            None => vec![self.args.process.socket()],
+            Some(top) => top.filter(|top| top.do_socket).map(|top| top.socket_file_path.clone()).unwrap_or_default(),
+        };
+        sockets
+            .iter()
+            .filter_map(|socket| advice::of_socket(header, socket))
+            .chain(advice::of_descriptors(header))
+            .collect()
+    }
+
     /// haproxy.cfg, where it is discover's to write.
     pub(super) fn config_file(&self) -> Option<PathBuf> {
         match self.config {
@@ -75,7 +119,12 @@ impl Description<'_> {
 
     /// The edge; flags come before the config's section.
     pub(super) fn edge(&self) -> Result<Option<Arc<EdgeSettings>>, Failure> {
-        Ok(self.args.edge.settings()?.or_else(|| self.config?.edge.clone()))
+        let mut edge = self.args.edge.settings()?.or_else(|| self.config?.edge.clone());
+        // Whoever starts containers on this host owns all of them: who claims a place is meant to serve it.
+        if let Some(edge) = edge.as_mut().filter(|edge| edge.ownership.is_none() && self.args.source.is_docker()) {
+            Arc::make_mut(edge).ownership = Some(Ownership::Shared);
+        }
+        Ok(edge)
     }
 
     /// The sources, and the watchers below them.
@@ -132,11 +181,13 @@ impl Description<'_> {
         made.extend(Nginx::new(config).map(|g| Box::new(g) as Box<dyn TakesTurns>));
         made.extend(FileOutput::new(config).map(|g| Box::new(g) as Box<dyn TakesTurns>));
         made.extend(Prometheus::new(config).map(|g| Box::new(g) as Box<dyn TakesTurns>));
+        let mut faults = Vec::new();
         for (name, settings) in &config.templates {
-            let template = Template::new(name, settings);
-            let template = template.map_err(|e| Failure::Usage(format!("template.{name}: {}", Chain(&e))))?;
-            made.push(Box::new(template));
+            match Template::new(name, settings) {
+                Ok(template) => made.push(Box::new(template)),
+                Err(e) => faults.push(format!("template.{name}: {}", Chain(&e))),
+            }
         }
-        Ok(made)
+        if faults.is_empty() { Ok(made) } else { Err(Failure::Usage(faults.join("\n"))) }
     }
 }

@@ -26,7 +26,7 @@ pub struct EdgeArgs {
     /// Every service that speaks HTTP has the host SERVICE.SUFFIX
     #[arg(long = "edge-suffix", env = "DISCOVER_EDGE_SUFFIX", value_name = "SUFFIX", value_delimiter = ',')]
     suffixes: Vec<HostPattern>,
-    /// What the first claim to a host holds: its path, or the whole host [default: path]
+    /// What the first claim to a host holds: its path, the whole host, or nothing, so that all who claim a place serve it together [default: path, with --docker shared]
     #[arg(long = "edge-ownership", env = "DISCOVER_EDGE_OWNERSHIP", value_name = "WHAT", value_enum)]
     ownership: Option<Ownership>,
     /// Empty sections of haproxy.cfg for services to come: as many need no reload; from HAProxy 3.4 on for sticky services only [default: 16]
@@ -82,7 +82,7 @@ impl EdgeArgs {
                 "--edge-sni (DISCOVER_EDGE_SNI): that is the port of plain HTTP (--edge)".into(),
             ));
         }
-        edge.ownership = self.ownership.unwrap_or(edge.ownership);
+        edge.ownership = self.ownership.or(edge.ownership);
         edge.spare_sections = self.spare_sections.map_or(edge.spare_sections, usize::from);
         edge.access_log = self.access_log.clone().or(edge.access_log);
         edge.cookie_key = self.cookie_key.clone().unwrap_or(edge.cookie_key);

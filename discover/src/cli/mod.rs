@@ -1,5 +1,7 @@
 //! The command line.
 
+mod advice;
+mod agent_view;
 mod args;
 mod assembly;
 mod check;
@@ -66,7 +68,7 @@ enum Command {
     /// Show what haproxy.cfg would be for the given backends, without a registry and without HAProxy
     Render(render::RenderArgs),
     /// Check a config, or flags and templates, and with haproxy on PATH the rendered file too
-    Check(check::CheckArgs),
+    Check(Box<args::RunArgs>),
     /// Show what the next turn would change, and whether that needs a reload and why
     Diff(Box<args::RunArgs>),
     /// List services and backends in the registry

@@ -13,13 +13,14 @@ use super::settings::HaproxyArgs;
 use crate::certificates::keeper::FILES;
 use crate::certificates::load;
 use crate::edge::EdgeSettings;
+use crate::generators::haproxy::file::assign::assign_anew;
 use crate::generators::haproxy::file::compose::Composer;
 use crate::generators::haproxy::file::composing::Given;
 use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::edge::{EdgeComposer, Idle};
 use crate::generators::haproxy::file::layout::{Layout, Retired};
 use crate::generators::haproxy::file::loops::Loops;
-use crate::generators::haproxy::file::ports::{Ports, assign_anew};
+use crate::generators::haproxy::file::ports::Ports;
 use crate::generators::haproxy::file::settings::HaproxySettings;
 use crate::generators::haproxy::turn::files::ConfigFiles;
 use crate::haproxy::api::version::{Capabilities, Version};
@@ -49,6 +50,16 @@ impl Native {
         Ok(Self { settings, composer, edge })
     }
 
+    /// The layout of one service of nobody's, which has every word that the flags give to servers.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`], as for [`layout`](Self::layout).
+    pub fn example(&mut self) -> Result<Layout, Failure> {
+        let mut layout = self.layout(&ServiceMap::new())?;
+        layout.sections.extend(self.composer.sample(&layout, &Capabilities::of(&Version::OLDEST)));
+        Ok(layout)
+    }
+
     /// The layout of these services; what is left out is told on standard error.
     ///
     /// # Errors
@@ -58,7 +69,10 @@ impl Native {
         let can = Capabilities::of(&Version::OLDEST);
         let (mut layout, failed) = self.composer.compose(services, &ports, &Resolved::default(), &can);
         for (service, reason) in &ports.unlisted {
-            eprintln!("discover: service {service}: {reason}");
+            eprintln!("discover: service {service}: {}", ports.why_unlisted(service, reason));
+        }
+        for (service, note) in ports.notes.iter().flat_map(|(service, notes)| notes.iter().map(move |n| (service, n))) {
+            eprintln!("discover: service {service}: {note}");
         }
         if let Some((service, error)) = failed.into_iter().next() {
             return Err(Failure::Usage(format!("service {service}: {}", Chain(&error))));

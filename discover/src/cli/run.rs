@@ -17,7 +17,7 @@ use tracing::{error, info};
 use super::Failure;
 use super::args::RunArgs;
 use super::assembly::{AgentParts, AgentTasks, Assembly};
-use super::description::{Description, read};
+use super::description::{Description, named, read};
 use super::lock::lock;
 use super::serve::serve;
 use crate::synapse::{Config, LoadedConfig};
@@ -30,8 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`Failure`].
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
-    let loaded = args.config.as_deref().map(|path| first(&args, path)).transpose()?;
+    let loaded = named(&args)?;
     let description = Description { args: &args, config: loaded.as_ref().map(|loaded| &loaded.config) };
+    description.judge()?;
     if loaded.is_none() {
         args.process.make_directories()?;
     }
@@ -48,17 +49,11 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
             own(assembly.tasks(description, parts, &cancel), args.source.name(), &mut lifecycle);
         }
         Some(loaded) => {
-            assembly.try_out(&loaded.config)?;
             serve(&assembly, registry, &mut lifecycle).await?;
             lifecycle.spawn("turns", assembly.follow(loaded, reloads, cancel));
         }
     }
     lifecycle.supervise().await.map_err(Failure::runtime)
-}
-
-fn first(args: &RunArgs, path: &Path) -> Result<LoadedConfig, Failure> {
-    args.source.no_owners("--config, which has a key owners")?;
-    read(path).map_err(Failure::Usage)
 }
 
 async fn parts_of_flags(
@@ -148,7 +143,9 @@ impl Assembly {
                     seen = is;
                 }
             }
-            match read(path).and_then(|new| self.try_out(&new.config).map(|()| new).map_err(|e| e.to_string())) {
+            match read(path)
+                .and_then(|new| self.described_by(&new.config).judge().map(|()| new).map_err(|e| e.to_string()))
+            {
                 Ok(new) if new.config == now.config => info!("Config read again: nothing has changed."),
                 Ok(new) => {
                     info!(services = new.config.services.len(), "Config read again.");
@@ -163,15 +160,7 @@ impl Assembly {
         Description { args: &self.args, config: Some(config) }
     }
 
-    /// Faults outside the config's files are faults of the config, too: of a template, of the flags for etcd.
-    fn try_out(&self, config: &Config) -> Result<(), Failure> {
-        let description = self.described_by(config);
-        description.sources()?;
-        description.haproxy(self.of_haproxy.clone())?;
-        description.others().map(drop)
-    }
-
-    /// The parts of a config that was tried out: one that cannot be made all the same is reported and left out.
+    /// The parts of a config that was judged good: one that cannot be made all the same is reported and left out.
     fn parts_of_config(&self, description: Description<'_>) -> AgentParts {
         AgentParts {
             sources: or_none(description.sources(), "The sources of this config cannot be made."),

@@ -11,6 +11,7 @@ use super::Failure;
 use crate::generators::haproxy::file::settings::{HaproxySettings, ListenerShare, PortRanges};
 use crate::generators::haproxy::file::stats::{Stats, StatsListen, read_users};
 use crate::haproxy::words::bind::ListenOn;
+use crate::haproxy::words::options::unknown;
 
 /// What haproxy.cfg is to be like.
 #[derive(Debug, Clone, Args)]
@@ -92,6 +93,19 @@ impl HaproxyArgs {
         Ok(Stats { listen, users: users.unwrap_or_default() })
     }
 
+    fn check_fault(&self) -> Option<String> {
+        if let Some(bad) = self.check.chars().find(|c| c.is_control() || "#\"'\\$%".contains(*c)) {
+            return Some(format!("--check (DISCOVER_CHECK) has the character {bad:?}"));
+        }
+        let word = unknown(&self.check)?;
+        Some(format!("--check (DISCOVER_CHECK): {word:?} is no keyword of a server's line in any version of HAProxy"))
+    }
+
+    fn templates_fault(&self) -> Option<String> {
+        let dir = self.templates.as_ref().filter(|dir| !dir.is_dir())?;
+        Some(format!("--templates (DISCOVER_TEMPLATES): {} is no directory", dir.display()))
+    }
+
     /// The settings, for the file and socket given. `reserved` are ports that discover itself uses.
     ///
     /// # Errors
@@ -102,19 +116,17 @@ impl HaproxyArgs {
         socket: &Path,
         reserved: impl IntoIterator<Item = Port>,
     ) -> Result<HaproxySettings, Failure> {
-        if let Some(bad) = self.check.chars().find(|c| c.is_control() || "#\"'\\$%".contains(*c)) {
-            return Err(Failure::Usage(format!("--check (DISCOVER_CHECK) has the character {bad:?}")));
-        }
-        if let Some(dir) = self.templates.as_ref().filter(|dir| !dir.is_dir()) {
-            return Err(Failure::Usage(format!("--templates (DISCOVER_TEMPLATES): {} is no directory", dir.display())));
-        }
+        let stats = self.stats();
+        let faults = [self.check_fault(), self.templates_fault(), stats.as_ref().err().map(|fault| fault.to_string())];
+        let faults: Vec<String> = faults.into_iter().flatten().collect();
+        let (Ok(stats), true) = (stats, faults.is_empty()) else { return Err(Failure::Usage(faults.join("\n"))) };
         let listen = if self.listen.is_empty() { ListenOn::all() } else { ListenOn::These(self.listen.clone()) };
         Ok(HaproxySettings {
             config_file: config_file.to_owned(),
             socket: socket.to_owned(),
             listen,
             stats_port: self.stats_port.0.filter(|_| self.stats_listen != Some(StatsListen::None)),
-            stats: self.stats()?,
+            stats,
             service_ports: self.service_ports.clone(),
             reserved: reserved.into_iter().collect(),
             default_mode: self.default_mode,

@@ -9,11 +9,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use agent::watch::{Observation, Outlet, Watcher, channel};
 use containers::docker::{Containers, Docker, DockerError, DockerSource, Options};
 use containers::life::keeper::Keeper;
+use containers::life::row::Row;
+use containers::life::standings::Standings;
 use containers::readiness::{Readiness, ReadyMode};
 use model::desired::{Outcome, Settings, Skip};
 use model::{Backend, Pool, ServiceMap, ServiceName, diff, replay};
@@ -55,7 +58,7 @@ impl Watcher<Snapshot> for DockerWatcher {
         let source = DockerSource::new(self.docker.clone(), self.options).with_events(events_in);
         let readiness = Readiness::new(self.ready).with_docker(self.docker);
         let keeper = Keeper::new(containers, events, self.settings, readiness);
-        let pools = Pools { keeper, services: ServiceMap::new(), begun: false, out };
+        let pools = Pools { keeper, services: ServiceMap::new(), begun: false, standings: Standings::default(), out };
         // In one task: what the source told in one go is judged in one go.
         tokio::select! {
             ended = source.run(containers_in, cancel) => ended,
@@ -71,15 +74,20 @@ struct Pools {
     services: ServiceMap,
     /// The first picture has been judged: every port in it was dialled once.
     begun: bool,
+    standings: Standings,
     out: Outlet<Snapshot>,
 }
 
 impl Pools {
     async fn run(mut self) -> Infallible {
         loop {
-            if self.keeper.changed().await.looked {
-                self.keeper.open_gates(&BTreeSet::new(), &BTreeMap::new());
-                self.keeper.warn_once();
+            let due = self.standings.due();
+            tokio::select! {
+                news = self.keeper.changed() => if news.looked {
+                    self.keeper.open_gates(&BTreeSet::new(), &BTreeMap::new());
+                    self.keeper.warn_once();
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
             self.publish();
         }
@@ -117,7 +125,10 @@ impl Pools {
     /// (`begins`) have warmed up.
     fn services(&mut self, begins: bool) -> ServiceMap {
         let mut services: BTreeMap<ServiceName, Vec<Arc<Backend>>> = BTreeMap::new();
-        for (decision, judged) in self.keeper.judge(|_| true, begins) {
+        let all = self.keeper.judge(|_| true, begins);
+        let rows: Vec<Row> = all.iter().map(|(decision, judged)| Row::of(decision, judged, Vec::new())).collect();
+        self.standings.tell(&rows, Instant::now(), |_| true);
+        for (decision, judged) in all {
             if let (Some(candidate), Some(backend)) = (decision.candidate(), judged.backend) {
                 services.entry(candidate.service.clone()).or_default().push(Arc::new(backend));
             }

@@ -16,8 +16,10 @@ pub const MOST_STRIPPED: usize = 8;
 /// What happens at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// The service that answers.
+    /// The service that answers; of several the first, whose word counts.
     pub service: ServiceName,
+    /// Services that answer together with it, by name.
+    pub with: Vec<ServiceName>,
     /// By what right.
     pub origin: Origin,
     /// What is done on the way.
@@ -47,6 +49,8 @@ impl fmt::Display for Lost {
 pub enum Why {
     /// Another service has this very place.
     Taken(ServiceName),
+    /// Who was there first, perhaps another registration of the same service, says otherwise what the backend is to see of the path.
+    Differs(ServiceName),
     /// The config gives the host to others (`edge.hosts`).
     NotOwner,
     /// Another service holds the whole host (`edge.ownership: host`).
@@ -70,6 +74,10 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken(service) => write!(f, "it is service {service}'s"),
+            Self::Differs(service) => write!(
+                f,
+                "a registration of service {service}, which was first, says otherwise whether the path is stripped: give both the same, or this one serves when that one is gone"
+            ),
             Self::NotOwner => f.write_str("edge.hosts gives the host to other services"),
             Self::HostHeld(service) => write!(f, "service {service} holds the whole host (edge.ownership: host)"),
             Self::Shadowed { by, service } => {
@@ -141,11 +149,12 @@ fn of_host<'a>(
         }
     }
     ranked.sort_by(|a, b| a.0.cmp(&b.0));
-    if settings.ownership == Ownership::Host
+    if settings.ownership == Some(Ownership::Host)
         && let Some(holder) = ranked.first().map(|(_, first)| &first.service)
     {
         ranked.retain(|(_, claim)| {
-            let stays = claim.service == *holder || claim.origin == Origin::Config;
+            let shares = || settings.share(&claim.place.host, holder, &claim.service);
+            let stays = claim.service == *holder || claim.origin == Origin::Config || shares();
             if !stays {
                 lose(claim, Why::HostHeld(holder.clone()));
             }
@@ -153,20 +162,35 @@ fn of_host<'a>(
         });
     }
     let mut winners: BTreeMap<(Way, &PathPrefix), Ranked<'a>> = BTreeMap::new();
+    let mut with: BTreeMap<(Way, &PathPrefix), BTreeMap<&ServiceName, &Claim>> = BTreeMap::new();
     for (rank, claim) in ranked {
         let at = (claim.place.way, &claim.place.path);
-        match winners.get(&at) {
-            None => _ = winners.insert(at, (rank, claim)),
+        let Some((_, winner)) = winners.get(&at) else {
+            winners.insert(at, (rank, claim));
+            continue;
+        };
+        let agrees = winner.route.strip_prefix == claim.route.strip_prefix;
+        let shared =
+            winner.origin == claim.origin && settings.share(&claim.place.host, &winner.service, &claim.service);
+        match shared && agrees {
             // A service may well ask twice, by a registration and by its name.
-            Some((_, winner)) if winner.service == claim.service => {}
-            Some((_, winner)) => lose(claim, Why::Taken(winner.service.clone())),
+            _ if winner.service == claim.service => {}
+            true => _ = with.entry(at).or_default().insert(&claim.service, claim),
+            false if shared => lose(claim, Why::Differs(winner.service.clone())),
+            false => lose(claim, Why::Taken(winner.service.clone())),
         }
     }
     for ((way, path), (rank, claim)) in &winners {
+        if claim.differing.is_some() {
+            lose(claim, Why::Differs(claim.service.clone()));
+        }
+        let with: Vec<&Claim> = with.remove(&(*way, *path)).unwrap_or_default().into_values().collect();
+        let mut all_lose =
+            |why: Why| [&[*claim][..], &with].concat().into_iter().for_each(|claim| lose(claim, why.clone()));
         if *way == Way::Sni
             && let Some(service) = ends_here(rank, claim, &winners, settings)
         {
-            lose(claim, Why::EndsHere(service));
+            all_lose(Why::EndsHere(service));
             continue;
         }
         let requests = winners.iter().filter(|((other, _), _)| *way == Way::Http && other == way);
@@ -182,10 +206,11 @@ fn of_host<'a>(
             entitled && other.priority() > claim.priority() && claim.origin != Origin::Config
         });
         if let Some((_, other)) = shadow {
-            lose(claim, Why::Shadowed { by: other.place.path.clone(), service: other.service.clone() });
+            all_lose(Why::Shadowed { by: other.place.path.clone(), service: other.service.clone() });
             continue;
         }
-        let rule = Rule { service: claim.service.clone(), origin: claim.origin, route: claim.route.clone() };
+        let with = with.iter().map(|claim| claim.service.clone()).collect();
+        let rule = Rule { service: claim.service.clone(), with, origin: claim.origin, route: claim.route.clone() };
         routing.rules.insert(claim.place.clone(), rule);
     }
 }

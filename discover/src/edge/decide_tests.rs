@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use model::{Backend, Mode, Pool, Routes};
 use proptest::prelude::*;
 
@@ -17,8 +19,8 @@ fn claims(service: &str, created: Option<u64>, routes: &[&str], settings: &EdgeS
     let mut backend = Backend::new("b".parse().unwrap(), "127.0.0.1".parse().unwrap(), 9.try_into().unwrap());
     backend.routes = Routes::new(routes.iter().map(|r| route(r))).0;
     backend.created = created;
-    let pool = Pool::new([std::sync::Arc::new(backend)]);
-    of_service(&service.parse().unwrap(), &pool, settings, Mode::Tcp).into_values().collect()
+    let pool = Arc::new(Pool::new([Arc::new(backend)]));
+    of_service(&service.parse().unwrap(), &pool, settings, Mode::Tcp, None).claims.into_values().collect()
 }
 
 fn decided(of: &[(&str, Option<u64>, &[&str])], settings: &EdgeSettings) -> Routing {
@@ -67,7 +69,7 @@ fn hosts_of_the_config_and_whole_hosts_are_their_owners() {
     let (rules, lost) = shown(&decided(of, &settings));
     assert_eq!(rules, ["free.example/ shop-v1", "free.example/x evil", "shop.example/ shop-v1"]);
     assert!(lost.iter().all(|l| l.contains("edge.hosts")) && lost.len() == 2, "{lost:?}");
-    let (rules, lost) = shown(&decided(of, &EdgeSettings { ownership: Ownership::Host, ..settings }));
+    let (rules, lost) = shown(&decided(of, &EdgeSettings { ownership: Some(Ownership::Host), ..settings }));
     assert_eq!(rules, ["free.example/x evil", "shop.example/ shop-v1"]);
     assert!(lost[0].contains("free.example/ shop-v1: service evil holds the whole host"), "{lost:?}");
 }
@@ -114,7 +116,7 @@ fn passing(service: &str, created: Option<u64>, names: &[&str]) -> Vec<Claim> {
     let claim = |name: &&str| {
         let route = route(&format!("{name}/"));
         let (place, origin) = (Place::sni(route.host.clone()), Origin::Registration);
-        Claim { place, service: service.parse().unwrap(), origin, created, route }
+        Claim { place, service: service.parse().unwrap(), origin, created, route, differing: None }
     };
     names.iter().map(claim).collect()
 }
@@ -143,7 +145,7 @@ fn tls_of_a_host_goes_to_who_was_there_first_unless_the_operator_has_given_it_to
     assert!(of(Some(1), Some(2), &sharing(given), None));
     let apart = EdgeSettings { sni_port: 8443.try_into().ok(), ..shared.clone() };
     assert!(of(Some(1), Some(2), &apart, None), "nothing is shared on another port");
-    let whole = EdgeSettings { ownership: Ownership::Host, ..apart };
+    let whole = EdgeSettings { ownership: Some(Ownership::Host), ..apart };
     assert!(!of(Some(1), Some(2), &whole, None), "all of the host is web's");
     let off = EdgeSettings { sni_port: None, ..shared };
     let lost = decide(&passing("db", None, &at), &off, |_| None).lost;
@@ -164,7 +166,7 @@ prop_compose! {
                 true => Place::sni(route.host.clone()),
                 false => Place::http(route.host.clone(), route.path.clone()),
             };
-            Claim { place, service: service.parse().unwrap(), origin: Origin::Registration, created, route }
+            Claim { place, service: service.parse().unwrap(), origin: Origin::Registration, created, route, differing: None }
         }).collect()
     }
 }

@@ -5,6 +5,7 @@
 //! | [`settings`] | what the operator decides: owners of hosts, rules of the config's own, automatic names |
 //! | [`claims`] | what one service asks for |
 //! | [`mod@decide`] | who gets what, and what the others are told |
+//! | [`mod@upstreams`] | which registrations serve a place |
 //! | [`sections`] | the names of its sections in haproxy.cfg |
 //!
 //! A request's host is looked up first: the very name, else the longest wildcard above it. Within that host the longest path
@@ -16,9 +17,11 @@ pub mod claims;
 pub mod decide;
 pub mod sections;
 pub mod settings;
+pub mod upstreams;
 
 pub use decide::{Lost, Routing, Rule, decide};
 pub use settings::EdgeSettings;
+pub use upstreams::{Upstream, upstreams};
 
 use std::fmt;
 

@@ -26,8 +26,8 @@ pub struct EdgeSettings {
     pub suffixes: Vec<HostPattern>,
     /// Hosts that only some services may claim.
     pub owners: Owners,
-    /// What a claim to a host that is not listed there holds.
-    pub ownership: Ownership,
+    /// What a claim to a host that is not listed there holds; `None`: as [`Ownership::Path`].
+    pub ownership: Option<Ownership>,
     /// The operator's own rules; they come before everybody else's.
     pub rules: Vec<ConfigRule>,
     /// Empty sections that wait for services to come.
@@ -69,6 +69,13 @@ impl EdgeSettings {
         (!self.certificates.is_empty()).then_some(self.https_port)
     }
 
+    /// Whether two services that claim one place of `host` serve it together: where the operator says so of all hosts, or has given
+    /// this one to both.
+    pub fn share(&self, host: &HostPattern, one: &ServiceName, other: &ServiceName) -> bool {
+        let given = || self.owners.name(host, one) && self.owners.name(host, other);
+        self.ownership == Some(Ownership::Shared) || given()
+    }
+
     /// Whether TLS that is passed through and TLS that ends here come to one port.
     pub fn shares_port(&self) -> bool {
         self.sni_port.is_some() && self.sni_port == self.https()
@@ -83,7 +90,7 @@ impl Default for EdgeSettings {
             sni_port: None,
             suffixes: Vec::new(),
             owners: Owners::default(),
-            ownership: Ownership::default(),
+            ownership: None,
             rules: Vec::new(),
             spare_sections: 16,
             trusted: Vec::new(),
@@ -119,13 +126,14 @@ impl FromStr for EdgeListen {
 }
 
 /// What a claim to a host holds, where the config does not say whose it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Ownership {
     /// The host and path claimed: other services may add other paths under the host.
-    #[default]
     Path,
     /// The whole host.
     Host,
+    /// Nothing: all services that claim a host and path serve it together.
+    Shared,
 }
 
 /// A service's name, in which `*` stands for any characters.

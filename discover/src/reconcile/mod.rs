@@ -13,7 +13,7 @@ mod sections;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{BackendId, ServiceMap, ServiceName};
+use model::{Backend, BackendId, ServiceMap, ServiceName};
 use tokio::time::Instant;
 
 use crate::synapse::types::Service;
@@ -48,14 +48,12 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Services of whose backends none is registered any more: they are held, or stand in for none.
-    pub fn unregistered(&self) -> BTreeSet<ServiceName> {
-        let all_held = |(service, held): &(&ServiceName, &BTreeMap<BackendId, Held>)| {
-            let pool = self.services.get(*service);
-            pool.is_some_and(|pool| pool.backends().iter().all(|b| held.contains_key(&b.id)))
-        };
-        let held = self.held.iter().filter(all_held).map(|(service, _)| service);
-        held.chain(&self.kept).chain(self.previous.keys()).cloned().collect()
+    /// Whether none of these backends of a service is registered any more: they are held, or stand in for none.
+    pub fn is_unregistered(&self, service: &ServiceName, backends: &[Arc<Backend>]) -> bool {
+        let all_held = |held: &BTreeMap<BackendId, Held>| backends.iter().all(|b| held.contains_key(&b.id));
+        self.kept.contains(service)
+            || self.previous.contains_key(service)
+            || self.held.get(service).is_some_and(all_held)
     }
 }
 

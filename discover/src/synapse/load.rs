@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use agent::config::files::{conf_dir, read_object};
+use model::ServiceName;
 
 use super::keys::{ROOT, SERVICE};
 use super::reader::Reader;
@@ -36,13 +37,45 @@ pub fn load(path: &Path) -> Result<LoadedConfig, ConfigError> {
 /// # Errors
 /// [`ConfigError`] with every problem.
 pub fn load_with(path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Result<LoadedConfig, ConfigError> {
+    load_judged(path, lookup, |_| Vec::new())
+}
+
+/// What is wrong with one key of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongKey {
+    /// The service.
+    pub service: ServiceName,
+    /// The key path within it, such as `discovery.path`.
+    pub key: String,
+    /// What about it.
+    pub why: String,
+}
+
+/// As [`load_with`]; `judge` knows of further problems of what could be read.
+///
+/// # Errors
+/// [`ConfigError`] with every problem.
+pub fn load_judged(
+    path: &Path,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    judge: impl FnOnce(&Config) -> Vec<WrongKey>,
+) -> Result<LoadedConfig, ConfigError> {
     let mut report = Report { file: path.to_owned(), ..Report::default() };
     let mut files = vec![path.to_owned()];
     let Some(mut root) = read_object(path, lookup, &mut report) else { return Err(ConfigError(report.errors)) };
     check::object(&mut root, ROOT, "", &mut report);
     let mut origin = HashMap::new();
     conf_dir(&mut root, SERVICE, &mut origin, lookup, &mut report, &mut files);
-    let (config, report) = Reader::new(report, origin).config(&root);
+    let (config, mut report) = Reader::new(report, origin.clone()).config(&root);
+    for WrongKey { service, key, why } in judge(&config) {
+        let path = format!("services.{service}.{key}");
+        // A service of several copies is told once, and so is a key that was found wrong before, or what it stands in.
+        let told = |note: &Note| note.path == path || path.starts_with(&format!("{}.", note.path));
+        if !report.errors.iter().any(told) {
+            report.file = origin.get(service.as_str()).cloned().unwrap_or_else(|| files[0].clone());
+            report.error(&path, why);
+        }
+    }
     let Report { errors, warnings, notices, .. } = report;
     if errors.is_empty() { Ok(LoadedConfig { config, warnings, notices, files }) } else { Err(ConfigError(errors)) }
 }

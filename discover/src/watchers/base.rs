@@ -7,14 +7,14 @@ use agent::watch::{Outlet, Watcher};
 use registry::Snapshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{BoxWatcher, Context, Faults, Method, MethodInput};
 
 /// `base` has no keys of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Base;
 
 impl Method for Base {
-    fn read(_: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(_: &MethodInput<'_>) -> Result<Self, Faults> {
         Ok(Self)
     }
 

@@ -1,5 +1,6 @@
 //! The watchers that a config asks for, one for each service.
 
+use std::fmt;
 use std::sync::Arc;
 
 use model::ServiceName;
@@ -7,6 +8,8 @@ use model::ServiceName;
 use super::methods::AnyMethod;
 use super::{BoxWatcher, Context, Method, MethodInput};
 use crate::synapse::Config;
+use crate::synapse::load::WrongKey;
+use crate::synapse::types::Service;
 
 /// One service's watcher, not started.
 #[derive(Debug, Clone)]
@@ -17,9 +20,17 @@ pub struct Configured {
 }
 
 /// What is wrong with the services' `discovery`: everything at once.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct ConfiguredError(pub Vec<String>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfiguredError(pub Vec<WrongKey>);
+
+impl std::error::Error for ConfiguredError {}
+
+impl fmt::Display for ConfiguredError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = |wrong: &WrongKey| format!("services.{}.{}: {}", wrong.service, wrong.key, wrong.why);
+        f.write_str(&self.0.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+}
 
 /// The watchers that a config asks for.
 ///
@@ -30,10 +41,23 @@ pub fn configured(config: &Config) -> Result<Vec<Configured>, ConfiguredError> {
     for service in &config.services {
         match AnyMethod::read(&MethodInput::of(service)) {
             Ok(method) => good.push(Configured { service: service.name.clone(), method: Arc::new(method) }),
-            Err(fault) => bad.push(format!("services.{}.discovery.{}: {}", service.name, fault.key, fault.why)),
+            Err(faults) => bad.extend(faults.0.into_iter().map(|fault| WrongKey {
+                service: service.name.clone(),
+                key: key_path(service, &fault.key),
+                why: fault.why,
+            })),
         }
     }
     if bad.is_empty() { Ok(good) } else { Err(ConfiguredError(bad)) }
+}
+
+/// Where a key of a service's discovery stands in its config: `discovery` beside `discovery_multi` is the watcher `primary`.
+fn key_path(service: &Service, key: &str) -> String {
+    match (service.raw.get("discovery_multi"), key.strip_prefix("watchers.primary.")) {
+        (Some(_), None) => format!("discovery_multi.{key}"),
+        (Some(_), Some(key)) => format!("discovery.{key}"),
+        (None, _) => format!("discovery.{key}"),
+    }
 }
 
 impl Configured {

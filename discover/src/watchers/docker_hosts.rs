@@ -26,7 +26,7 @@ use super::findings::Findings;
 use super::group::{Group, any};
 use super::poll::Pace;
 use super::teller::Teller;
-use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, BoxWatcher, Context, Fault, Faults, Method, MethodInput};
 
 /// Between two lists, unless the config says otherwise; events come in between.
 const EVERY_SECONDS: u64 = 15;
@@ -123,14 +123,18 @@ impl DockerServer {
 }
 
 impl Method for DockerHosts {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
         let keys: Keys = asked.keys()?;
+        let mut faults = Faults::default();
         if keys.servers.is_empty() {
-            return Err(Fault::new("servers", "is required: Docker hosts"));
+            faults.add("servers", "is required: Docker hosts");
         }
-        let hosts = keys.servers.iter().enumerate().map(|(n, s)| s.host(n)).collect::<Result<_, _>>()?;
-        let image = keys.image_name.filter(|i| !i.is_empty()).ok_or_else(|| Fault::new("image_name", "is required"))?;
-        let port = keys.container_port.ok_or_else(|| Fault::new("container_port", "is required"))?;
+        let hosts = keys.servers.iter().enumerate().filter_map(|(n, s)| faults.take(s.host(n))).collect();
+        let image = keys.image_name.filter(|i| !i.is_empty()).ok_or_else(|| Fault::new("image_name", "is required"));
+        let port = keys.container_port.ok_or_else(|| Fault::new("container_port", "is required"));
+        let (Some(image), Some(port), true) = (faults.take(image), faults.take(port), faults.0.is_empty()) else {
+            return Err(faults);
+        };
         let labels = asked.discovery.filters().map(|f| f.label.clone()).collect();
         let wanted = WantedPort { image, port, internal: keys.internal, network: keys.network, labels };
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS);
@@ -190,7 +194,7 @@ impl Judge<'_> {
     /// Does not end: the daemon's picture lasts as long as its watchers.
     async fn run(mut self, teller: &Teller) {
         loop {
-            let due = self.stopping.values().min().copied();
+            let due = self.stopping.values().filter(|until| **until > Instant::now()).min().copied();
             tokio::select! {
                 changed = self.containers.changed() => if changed.is_err() { return },
                 event = self.events.recv() => match event {
@@ -203,8 +207,10 @@ impl Judge<'_> {
             while let Ok(event) = self.events.try_recv() {
                 self.take(&event);
             }
-            self.stopping.retain(|_, until| *until > Instant::now());
             let observation = self.containers.borrow_and_update().clone();
+            // What has stopped is not known while Docker does not tell.
+            let told = |id: &ContainerId| matches!(&observation, Observation::Synced { snapshot } if !snapshot.refused.contains_key(id));
+            self.stopping.retain(|id, until| *until > Instant::now() || !told(id));
             match observation {
                 Observation::Synced { snapshot } => teller.tell(self.found(&snapshot).answer()),
                 Observation::Pending { error: Some(error) } | Observation::Stale { error, .. } => teller.fail_by(error),

@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use super::aws::{Aws, AwsError, AwsKeys};
 use super::findings::Findings;
 use super::poll::{Look, Pace, Poll, Polled};
-use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, BoxWatcher, Context, Fault, Faults, Method, MethodInput};
 
 /// Between two looks, unless the config says otherwise.
 const EVERY_SECONDS: u64 = 15;
@@ -38,22 +38,26 @@ pub struct Ec2Tag {
 }
 
 impl Method for Ec2Tag {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
         let keys: Keys = asked.keys()?;
         let required = |key: &str, value: Option<String>| {
             value.filter(|v| !v.is_empty()).ok_or_else(|| Fault::new(key, "is required"))
         };
-        let tag = (required("tag_name", keys.tag_name)?, required("tag_value", keys.tag_value)?);
+        let mut faults = Faults::default();
+        let tag = [required("tag_name", keys.tag_name), required("tag_value", keys.tag_value)];
+        let tag = tag.map(|value| faults.take(value));
         if asked.about.port.is_none() {
-            return Err(Fault::new(
-                "method",
-                "ec2tag needs the service's backend_port_override: instances have no port",
-            ));
+            faults.add("method", "ec2tag needs the service's backend_port_override: instances have no port");
         }
         let aws: AwsKeys = asked.keys()?;
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS).starting_within(keys.discovery_jitter);
-        aws.service("ec2", pace.patience, |name| std::env::var(name).ok())?;
-        Ok(Self { about: asked.about.clone(), tag, aws, pace })
+        faults.take(aws.service("ec2", pace.patience, |name| std::env::var(name).ok()));
+        match tag {
+            [Some(name), Some(value)] if faults.0.is_empty() => {
+                Ok(Self { about: asked.about.clone(), tag: (name, value), aws, pace })
+            }
+            _ => Err(faults),
+        }
     }
 
     /// Services of one region and account share credentials and connections.

@@ -5,7 +5,7 @@ use registry::RegistryWatcher;
 use registry::store::etcd::{Endpoint, EtcdConfig, EtcdStore, parse_endpoints};
 use serde::Deserialize;
 
-use super::{BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{BoxWatcher, Context, Fault, Faults, Method, MethodInput};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -25,15 +25,20 @@ pub struct Etcd {
 }
 
 impl Method for Etcd {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
         let keys: Keys = asked.keys()?;
-        let path = keys.path.ok_or_else(|| Fault::new("path", "is required"))?;
-        let path = Prefix::of_service(&path, asked.about.service.clone()).map_err(|e| Fault::new("path", e))?;
+        let mut faults = Faults::default();
+        let prefix =
+            |path: String| Prefix::of_service(&path, asked.about.service.clone()).map_err(|e| Fault::new("path", e));
+        let path = faults.take(keys.path.ok_or_else(|| Fault::new("path", "is required")).and_then(prefix));
         let hosts: Vec<String> = keys.hosts.into_iter().chain(keys.host).collect();
         let endpoints = match hosts.is_empty() {
-            true => Vec::new(),
-            false => parse_endpoints(&hosts.join(","), keys.port, false).map_err(|e| Fault::new("hosts", e))?,
+            true => Some(Vec::new()),
+            false => {
+                faults.take(parse_endpoints(&hosts.join(","), keys.port, false).map_err(|e| Fault::new("hosts", e)))
+            }
         };
+        let (Some(path), Some(endpoints)) = (path, endpoints) else { return Err(faults) };
         Ok(Self { endpoints, path })
     }
 

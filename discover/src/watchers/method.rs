@@ -97,6 +97,34 @@ impl Fault {
     }
 }
 
+/// Everything that is wrong with one service's discovery.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults(pub Vec<Fault>);
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
+    }
+}
+
+impl Faults {
+    /// What was read; or nothing, and what is wrong with it is noted.
+    pub fn take<T>(&mut self, read: Result<T, impl Into<Self>>) -> Option<T> {
+        read.map_err(|faults| self.0.extend(faults.into().0)).ok()
+    }
+
+    /// Notes a fault of `key`.
+    pub fn add(&mut self, key: impl Into<String>, why: impl ToString) {
+        self.0.push(Fault::new(key, why));
+    }
+
+    /// The same below another key.
+    #[must_use]
+    pub fn below(self, path: &str) -> Self {
+        Self(self.0.into_iter().map(|fault| Fault::new(format!("{path}.{}", fault.key), fault.why)).collect())
+    }
+}
+
 /// What watchers of one config share: settings from the command line, and connections to the same servers.
 pub struct Context {
     /// etcd as the flags and the environment say.
@@ -153,8 +181,8 @@ pub trait Method: fmt::Debug + Send + Sync + Sized + 'static {
     /// Reads its keys.
     ///
     /// # Errors
-    /// [`Fault`] naming the key.
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault>;
+    /// [`Faults`] with every key that is wrong.
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults>;
 
     /// The watcher; it does no I/O before it runs.
     fn watcher(&self, context: &mut Context) -> BoxWatcher;

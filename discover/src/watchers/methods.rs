@@ -1,6 +1,7 @@
 //! The methods by their words.
 
-use super::{BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{BoxWatcher, Context, Fault, Faults, Method, MethodInput};
+use crate::synapse::keys::METHODS;
 
 macro_rules! methods {
     ($($word:literal => $variant:ident($method:ty)),+ $(,)?) => {
@@ -10,16 +11,17 @@ macro_rules! methods {
             $(#[doc = concat!("`", $word, "`")] $variant($method)),+
         }
 
-        /// The words of all methods.
-        pub const METHODS: &[&str] = &[$($word),+];
+        /// The words that are read.
+        #[cfg(test)]
+        const READ: &[&str] = &[$($word),+];
 
         impl Method for AnyMethod {
-            fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+            fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
                 match asked.discovery.method.as_str() {
                     $($word => <$method>::read(asked).map(Self::$variant),)+
                     other => {
                         let known = METHODS.join(", ");
-                        Err(Fault::new("method", format!("{other:?} is not known; known are {known}")))
+                        Err(Fault::new("method", format!("{other:?} is not known; known are {known}")).into())
                     }
                 }
             }
@@ -53,4 +55,12 @@ methods! {
     "marathon" => Marathon(super::marathon::Marathon),
     "multi" => Multi(super::multi::Multi),
     "base" => Base(super::base::Base),
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_of_keys_names_exactly_the_methods_that_there_are() {
+        assert_eq!(super::READ, super::METHODS);
+    }
 }

@@ -37,4 +37,4 @@ pub mod zookeeper;
 
 pub use crate::client::docker;
 pub use configured::{Configured, ConfiguredError, configured};
-pub use method::{About, AnyError, AnyWatcher, BoxWatcher, Context, Fault, Method, MethodInput};
+pub use method::{About, AnyError, AnyWatcher, BoxWatcher, Context, Fault, Faults, Method, MethodInput};

@@ -157,7 +157,7 @@ async fn owners_and_the_configs_rules_hold_against_registrations() {
 async fn many_rules_are_put_in_place_at_once_and_read_back_whole() {
     let a = echo("a").await;
     for program in each() {
-        let (mut world, port) = world(&program, |_| {});
+        let (mut world, port) = world(&program, |edge| edge.spare_sections = 41);
         world.want("a", vec![routed("a", a, &["a.example"])]);
         world.settle().await;
         let hosts: Vec<String> = (0..1200).map(|n| format!("h{n}.example")).collect();

@@ -11,6 +11,7 @@ mod grpc;
 mod hostile;
 mod life;
 mod made;
+mod pools;
 mod requests;
 mod sections;
 mod sni;

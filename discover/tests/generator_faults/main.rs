@@ -11,6 +11,7 @@ mod reloads;
 mod servers;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;
 mod turns;
 mod unproved;
 mod words;

@@ -1,13 +1,13 @@
 //! HAProxy that dies, hangs, or cannot be spoken to.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::one_service;
 use super::support::proxy::{Habit, SocketProxy};
 use super::support::traffic::{HttpBackend, Load};
 use super::support::world::{World, backend, each};
-use super::support::{eventually, free_port, get};
+use super::support::{eventually, free_port, get, version};
 
 #[tokio::test]
 async fn a_worker_or_master_that_dies_is_started_again_within_seconds() {
@@ -94,5 +94,30 @@ async fn where_the_runtime_socket_was_removed_discover_goes_through_the_master()
         world.turns_until("it serves what is desired", async |_| get(port).await == "b1").await;
         world.settle().await;
         assert!(world.reloads().is_empty(), "HAProxy {}: {:?}", world.version(), world.reloads());
+    }
+}
+
+/// The package manager puts another version in the place of the running one: at the next reload the master executes that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_version_in_the_place_of_the_program_is_noticed_and_changes_go_on() {
+    let all = each();
+    let pairs = all.iter().flat_map(|old| all.iter().map(move |new| (old, new))).filter(|(old, new)| old != new);
+    for (old, new) in pairs {
+        let dir = tempfile::tempdir().unwrap();
+        let (program, newer) = (dir.path().join("haproxy"), dir.path().join("haproxy.new"));
+        std::fs::copy(old, &program).unwrap();
+        let (mut world, port, http) = one_service(World::new(&program)).await;
+        std::fs::copy(new, &newer).unwrap();
+        std::fs::rename(&newer, &program).unwrap();
+        let installed = version(new).to_string();
+        let seen = |world: &World| world.haproxy.status().lock().unwrap().installed.clone();
+        world.turns_until("it is noticed", async |world| seen(world) == Some(installed.clone())).await;
+        let other = free_port();
+        world.want("other", vec![backend("b0", http.address, other)]);
+        let began = Instant::now();
+        world.turns_until("the new service is served", async |_| get(other).await == "b0").await;
+        assert!(began.elapsed() < Duration::from_secs(15), "{old:?} to {new:?}: {:?}", began.elapsed());
+        let running = world.haproxy.status().lock().unwrap().version.clone();
+        assert_eq!((running, get(port).await), (Some(installed), "b0".to_owned()));
     }
 }

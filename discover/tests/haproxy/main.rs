@@ -229,7 +229,7 @@ async fn a_busy_server_is_not_deleted_and_its_request_is_finished() {
         api.run(Op::Ready(server("s"))).await.unwrap();
         let request = tokio::spawn(get(port));
         eventually("the request is in flight", async || {
-            stat(&mut api).await.iter().any(|r| r.name == "s" && r.scur == 1)
+            stat(&mut api).await.iter().any(|r| r.name == "s" && r.counts.sessions == 1)
         })
         .await;
         api.run(Op::Maint(server("s"))).await.unwrap();

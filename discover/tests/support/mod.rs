@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use discover::haproxy::api::runtime::Runtime;
 use discover::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
-use discover::haproxy::api::tables::{self, StatRow};
+use discover::haproxy::api::stats::{StatRow, stat as read_stat};
 use discover::haproxy::api::version::Version;
 use discover::haproxy::process::launch::{Launch, Output, Running};
 
@@ -125,7 +125,7 @@ impl Drop for Lab {
 
 /// `show stat`.
 pub async fn stat(api: &mut Runtime) -> Vec<StatRow> {
-    api.show(["show", "stat"], tables::stat).await.unwrap()
+    api.show(["show", "stat"], read_stat).await.unwrap()
 }
 
 /// Drains a server by hand: `section/server`.

@@ -1,10 +1,10 @@
 use super::*;
-use discover::watchers::methods::METHODS;
+use discover::synapse::keys::METHODS;
 
 #[test]
 fn an_unknown_method_lists_the_known_ones() {
-    let config = config(json!({}), json!({"discovery": {"method": "carrier-pigeon"}}));
-    let error = discover::watchers::configured(&config).unwrap_err().to_string();
+    let wrong = config_of(json!({}), json!({"discovery": {"method": "carrier-pigeon"}}));
+    let error = load(&wrong).unwrap_err().to_string();
     assert!(
         error.contains("services.s.discovery.method")
             && error.contains("carrier-pigeon")

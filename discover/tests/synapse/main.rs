@@ -8,6 +8,7 @@
 mod composing;
 mod edge;
 mod generators;
+mod judged;
 mod keys;
 mod owners;
 mod policies;

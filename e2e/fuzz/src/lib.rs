@@ -92,9 +92,9 @@ pub fn config(text: &str) {
 
 /// HAProxy's replies.
 pub fn haproxy(text: &str) {
-    use discover::haproxy::api::tables;
+    use discover::haproxy::api::{stats, tables};
     drop(tables::servers_state(text));
-    drop(tables::stat(text));
+    drop(stats::stat(text));
     drop(tables::info(text));
     drop(tables::map_entries(text));
 }

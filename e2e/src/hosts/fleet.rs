@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use discover::haproxy::api::runtime::Runtime;
-use discover::haproxy::api::tables::{self, StatKind};
+use discover::haproxy::api::stats::{StatKind, stat};
 use futures_util::future::join_all;
 
 use super::{Dockerd, Host, Network};
@@ -199,7 +199,7 @@ impl Fleet {
     pub async fn servers(&mut self) -> Result<BTreeMap<SocketAddr, String>> {
         // A reload ends the session.
         self.runtime.reopen();
-        let rows = self.runtime.show(["show", "stat"], tables::stat).await.during("asking HAProxy for its servers")?;
+        let rows = self.runtime.show(["show", "stat"], stat).await.during("asking HAProxy for its servers")?;
         let server = rows.into_iter().filter(|row| row.kind == StatKind::Server && row.section == SERVICE);
         Ok(server.filter_map(|row| Some((row.addr.parse().ok()?, row.status))).collect())
     }

@@ -18,20 +18,23 @@ use std::time::Duration;
 use agent::watch::{Inlet, Observation, replace};
 use containers::docker::{Containers, Docker, Event};
 use containers::life::keeper::{Keeper, News};
+use containers::life::row::Row;
+use containers::life::standings::Standings;
+use containers::life::verdict::RowState;
 use containers::readiness::{CheckTarget, Readiness, ReadyMode};
-use model::desired::{Candidate, ContainerId, Settings};
+use model::desired::{Candidate, ContainerId, Outcome, Settings, Skip};
 use model::{BackendId, Prefix, ServiceName, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::address::HostAddress;
 use crate::metrics::Metrics;
 use crate::publish::{Publication, Registrations};
 use control::{Request, resolve};
 use found::Found;
-use turn::{Row, Turn};
+use turn::Turn;
 
 /// The agent's inputs and outputs.
 pub struct Wires {
@@ -94,6 +97,11 @@ pub struct Agent {
     /// What is published of containers that Docker lists and cannot describe: nothing may be concluded about them.
     kept: Registrations,
     started: bool,
+<<<<<<< HEAD
+=======
+    warned: BTreeMap<ContainerId, BTreeSet<String>>,
+    standings: Standings,
+>>>>>>> main
 }
 
 impl Agent {
@@ -115,6 +123,11 @@ impl Agent {
             found: None,
             kept: Registrations::new(),
             started: false,
+<<<<<<< HEAD
+=======
+            warned: BTreeMap::new(),
+            standings: Standings::default(),
+>>>>>>> main
         }
     }
 
@@ -124,6 +137,7 @@ impl Agent {
         let _stop_publishing = at_end.drop_guard();
         let mut end: Option<Instant> = None;
         loop {
+            let due = self.standings.due();
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if end.is_none() => {
@@ -139,6 +153,7 @@ impl Agent {
                     revoke.cancel();
                     return;
                 }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
             if let Some(end) = end {
                 self.keeper.drain_all(end);
@@ -205,7 +220,7 @@ impl Agent {
             for (id, name) in containers {
                 let changed = if request.drain { drains.request(id.clone()) } else { drains.release(id) };
                 if changed {
-                    info!(container = %name, %id, drain = request.drain, "An operator's request.");
+                    debug!(container = %name, %id, drain = request.drain, "An operator's request.");
                 }
             }
         }
@@ -213,6 +228,25 @@ impl Agent {
         let _ = request.reply.send(found.map(|all| all.into_iter().map(|(_, name)| name).collect()));
     }
 
+<<<<<<< HEAD
+=======
+    fn warn_once(&mut self) {
+        for decision in self.keeper.decisions() {
+            let skip = match &decision.outcome {
+                Outcome::Skip(Skip::Filtered(_)) => continue, // it is no concern of this agent's
+                Outcome::Skip(skip) => skip.to_string(),
+                Outcome::Register(_) => String::new(),
+            };
+            // Why it is left out is said with its standing.
+            for warning in decision.warnings.iter().filter(|warning| **warning != skip) {
+                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
+                    warn!(container = %decision.name, id = %decision.container, "{warning}");
+                }
+            }
+        }
+    }
+
+>>>>>>> main
     /// What was published of containers that cannot be described: by the turn before, or by the former self.
     fn keep_refused(&mut self) {
         let observation = self.keeper.containers();
@@ -256,7 +290,7 @@ impl Agent {
         self.keep_refused();
         turn.registrations.extend(self.kept.clone());
         self.metrics.turns.inc();
-        self.metrics.count(&turn.rows);
+        self.metrics.count(&turn.rows, &self.wires.rows.borrow());
         let changed = replace(&self.wires.desired, Some(Arc::new(turn.registrations)));
         if changed {
             self.metrics.changes.inc();
@@ -265,7 +299,31 @@ impl Agent {
         if changed || shown {
             self.wires.changes.send_modify(|n| *n += 1);
         }
+        if shown || self.standings.has_pending() || self.standings.due().is_some() {
+            self.tell();
+        }
         self.metrics.turn_duration.observe(began.elapsed().as_secs_f64());
+    }
+
+    /// Says each change of standing, once the registry has it so.
+    fn tell(&mut self) {
+        let publication = self.wires.publication.borrow();
+        let rows = self.wires.rows.borrow();
+        let published = publication.published.as_deref();
+        let is_so = |row: &Row| published.is_some_and(|published| is_published_so(published, row));
+        self.standings.tell(&rows, Instant::now(), is_so);
+    }
+}
+
+/// Whether the registry, which holds `published`, has it as `row` says.
+fn is_published_so(published: &Registrations, row: &Row) -> bool {
+    let key = || Some((row.service.as_deref()?.parse().ok()?, row.id.as_deref()?.parse().ok()?));
+    let status = key().and_then(|key| published.get(&key)).map(|backend| backend.status);
+    match row.state {
+        RowState::Up => status == Some(Status::Up),
+        RowState::Down => status == Some(Status::Down),
+        RowState::Draining => status != Some(Status::Up), // it may be withdrawn at once
+        RowState::Waiting | RowState::Failing | RowState::Refused | RowState::Skipped => status.is_none(),
     }
 }
 

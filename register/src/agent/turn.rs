@@ -1,43 +1,15 @@
 //! One turn of the agent: what became of each port → what to publish, and a row that says why. No I/O, no clock.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use containers::life::reason::Reason;
+use containers::life::row::Row;
 use containers::life::verdict::{Judged, RowState};
 use containers::readiness::CheckState;
 use model::desired::Decision;
 use registry::store::Key;
-use serde::Serialize;
 
 use crate::publish::{Refusal, Registrations};
-
-/// One line of the table that `status` shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// The container's name.
-    pub container: Arc<str>,
-    /// Its short id.
-    pub container_id: String,
-    /// The port inside it, such as `80/tcp`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<String>,
-    /// The service.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// The backend's id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Where clients reach it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// What became of it.
-    pub state: RowState,
-    /// Why.
-    pub reason: String,
-    /// Its own checks.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub checks: Vec<CheckState>,
-}
 
 /// What a turn came to.
 #[derive(Debug, Default, PartialEq)]
@@ -51,7 +23,7 @@ pub struct Turn {
 impl Turn {
     /// Takes in what became of one port.
     pub fn add(&mut self, decision: &Decision, judged: Judged, checks: Vec<CheckState>) {
-        self.rows.push(row(decision, &judged, checks));
+        self.rows.push(Row::of(decision, &judged, checks));
         if let (Some(candidate), Some(backend)) = (decision.candidate(), judged.backend) {
             self.registrations.insert((candidate.service.clone(), backend.id.clone()), backend);
         }
@@ -65,23 +37,9 @@ impl Turn {
                 row.service.as_deref() == Some(service.as_str()) && row.id.as_deref() == Some(id.as_str())
             };
             for row in self.rows.iter_mut().filter(is_it) {
-                (row.state, row.reason) = (RowState::Refused, format!("not published: {key} {holder}"));
+                (row.state, row.cause) = (RowState::Refused, Reason::KeyTaken);
+                row.reason = format!("not published: {key} {holder}");
             }
         }
-    }
-}
-
-fn row(decision: &Decision, judged: &Judged, checks: Vec<CheckState>) -> Row {
-    let candidate = decision.candidate();
-    Row {
-        container: decision.name.clone(),
-        container_id: decision.container.short().to_owned(),
-        port: decision.port.map(|(port, transport)| format!("{port}/{transport}")),
-        service: candidate.map(|c| c.service.to_string()),
-        id: candidate.map(|c| c.backend.id.to_string()),
-        address: candidate.map(|c| c.backend.address()),
-        state: judged.state,
-        reason: judged.reason.clone(),
-        checks,
     }
 }

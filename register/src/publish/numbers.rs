@@ -21,7 +21,7 @@ impl Numbers {
     /// The keys and values that stand for `wanted`. What is in `published` already (the former self wrote it) keeps its
     /// key; a new number is above `newest` and above all others given here.
     pub fn keys(&mut self, wanted: &Slots, published: &Keys, newest: Revision) -> Keys {
-        self.keys.retain(|slot, _| wanted.contains_key(slot));
+        self.keys.retain(|slot, _| wanted.get(slot).is_some_and(|want| !matches!(want, Want::Absent(_))));
         let taken: BTreeSet<&Key> = self.keys.values().collect();
         let mut free: Vec<Key> =
             published.keys().filter(|key| is_numbered(key) && !taken.contains(key)).cloned().collect();
@@ -48,7 +48,7 @@ impl Numbers {
                 (Want::Leave(_), Some(key)) => {
                     keys.extend(published.get(key).map(|value| (key.clone(), value.clone())));
                 }
-                (Want::Leave(_), None) => {}
+                (Want::Leave(_), None) | (Want::Absent(_), _) => {}
             }
         }
         keys
@@ -56,7 +56,7 @@ impl Numbers {
 
     fn find(&mut self, wanted: &Slots, free: &mut Vec<Key>, fits: impl Fn(&Key, &Payload) -> bool) {
         for (slot, want) in wanted {
-            let (Want::Publish(payload) | Want::Leave(payload)) = want;
+            let (Want::Publish(payload) | Want::Leave(payload)) = want else { continue };
             if self.keys.contains_key(slot) {
                 continue;
             }

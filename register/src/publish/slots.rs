@@ -23,6 +23,8 @@ pub enum Want {
     Publish(Payload),
     /// Not decided yet (its first checks are under way): it stays as it is, there or not there.
     Leave(Payload),
+    /// It is down: nothing of it is to be there, whoever wrote it (this payload tells its own from others').
+    Absent(Payload),
 }
 
 /// All slots that one publisher answers for. One that is not in it is to be withdrawn.

@@ -92,11 +92,16 @@ fn say_refusals(refusals: &[(&Key, &Refusal)]) {
     if refusals.len() > NAMED {
         let example = refusals.first().map(|(key, refusal)| format!("{key} {}", refusal.holder)).unwrap_or_default();
         let keys = refusals.len();
-        warn!(keys, example, "Keys belong to others; these registrations are not published (see status).");
+        warn!(
+            keys,
+            example,
+            reason = "key_taken",
+            "Keys belong to others; these registrations are not published (see status)."
+        );
         return;
     }
     for (key, Refusal { holder, .. }) in refusals {
-        warn!(key = %key, "Not published: the key {holder}. Give one of the two another id, or stop the other one.");
+        warn!(key = %key, reason = "key_taken", "Not published: the key {holder}. Give one of the two another id, or stop the other one.");
     }
 }
 

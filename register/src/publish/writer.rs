@@ -16,7 +16,7 @@ use registry::store::{
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::fights::Fights;
 use super::keys::{is_numbered, is_shared};
@@ -245,7 +245,7 @@ impl<'a, S: Store> Writer<'a, S> {
             }
             Op::Delete { key } => {
                 metrics.deletes.inc();
-                info!(key = %key, "Withdrawn.");
+                debug!(key = %key, "Key deleted.");
             }
         }
     }
@@ -372,5 +372,5 @@ impl<'a, S: Store> Writer<'a, S> {
 }
 
 fn published(key: &Key, value: &Value) {
-    info!(key = %key, value = %String::from_utf8_lossy(value), "Published.");
+    debug!(key = %key, value = %String::from_utf8_lossy(value), "Key written.");
 }

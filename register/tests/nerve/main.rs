@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod exec;
+mod persistent;
 
 use std::fs::File;
 use std::net::TcpListener;

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::access::{AccessArgs, Token};
-use super::client::{StatusArgs, StatusError, fetch};
+use super::client::{AgentArgs, StatusError, fetch};
 use super::server_tests::Lab;
 use crate::telemetry::Chain;
 use testing::certs::Certs;
@@ -56,7 +56,7 @@ async fn without_its_token_only_the_health_is_told() {
         assert_eq!(lab.ask_as("POST", "/status", &header).await.0, 405);
     }
 
-    let mut status = StatusArgs::default();
+    let mut status = AgentArgs::default();
     let error = fetch(&status, lab.at, "register").await.unwrap_err();
     assert!(
         matches!(error, StatusError::Unauthorized { .. }) && error.to_string().contains("--admin-token-file"),
@@ -93,8 +93,8 @@ async fn over_tls_the_status_command_trusts_the_authority_or_exactly_the_certifi
         admin_hosts: Vec::new(),
     };
     let lab = Lab::with("127.0.0.1:0", args.access().unwrap()).await;
-    let exactly = |path: PathBuf| StatusArgs { admin_cert: Some(path), ..StatusArgs::default() };
-    let by = |path: PathBuf| StatusArgs { admin_ca: Some(path), ..StatusArgs::default() };
+    let exactly = |path: PathBuf| AgentArgs { admin_cert: Some(path), ..AgentArgs::default() };
+    let by = |path: PathBuf| AgentArgs { admin_ca: Some(path), ..AgentArgs::default() };
     for good in [exactly(certs.path("server.pem")), by(certs.path("ca.pem"))] {
         assert_eq!(fetch(&good, lab.at, "register").await.unwrap()["n"], 1);
     }
@@ -104,7 +104,7 @@ async fn over_tls_the_status_command_trusts_the_authority_or_exactly_the_certifi
         let error = fetch(&bad, lab.at, "register").await.unwrap_err();
         assert!(matches!(error, StatusError::Tls { .. }), "{}", Chain(&error));
     }
-    let plain = fetch(&StatusArgs::default(), lab.at, "register").await.unwrap_err();
+    let plain = fetch(&AgentArgs::default(), lab.at, "register").await.unwrap_err();
     assert!(matches!(plain, StatusError::Http { .. }), "{}", Chain(&plain));
 
     // Renewed while it runs; first by what cannot be used: the last good one goes on.

@@ -42,6 +42,14 @@ pub struct StatusArgs {
     /// Print the JSON instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Who is asked.
+    #[command(flatten)]
+    pub agent: AgentArgs,
+}
+
+/// Which agent's admin server is asked, and how.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct AgentArgs {
     /// Where the agent's admin server is, such as <http://127.0.0.1:9180> [default: where the environment has it listen]
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
@@ -148,13 +156,10 @@ pub async fn status(
     program: &'static str,
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
-    let status = fetch(args, default, program).await?;
     if args.ready {
-        return match status["ready"].as_str() {
-            Some("yes") => Ok(()),
-            why => Err(StatusError::NotReady { program, why: why.unwrap_or("it does not say why").to_owned() }),
-        };
+        return ready(&args.agent, default, program).await;
     }
+    let status = fetch(&args.agent, default, program).await?;
     let text = if args.json {
         format!("{status:#}\n")
     } else {
@@ -167,7 +172,64 @@ pub async fn status(
 ///
 /// # Errors
 /// [`StatusError`].
-pub async fn fetch(args: &StatusArgs, default: SocketAddr, program: &'static str) -> Result<Value, StatusError> {
+pub async fn fetch(args: &AgentArgs, default: SocketAddr, program: &'static str) -> Result<Value, StatusError> {
+    let answer = ask(args, "/status", default, program).await?;
+    match answer.code {
+        StatusCode::OK => Ok(answer.body),
+        code => Err(StatusError::Refused { address: answer.address, program, code }),
+    }
+}
+
+/// Whether the agent is ready. That costs it nothing: it asks nobody for the answer.
+async fn ready(args: &AgentArgs, default: SocketAddr, program: &'static str) -> Result<(), StatusError> {
+    let (address, code, body) = exchange(args, "/ready", default, program).await?;
+    let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+    match (code, said["detail"].as_str()) {
+        (StatusCode::OK, _) if body.trim_ascii() == b"ok" => Ok(()),
+        (StatusCode::SERVICE_UNAVAILABLE, Some(why)) => Err(StatusError::NotReady { program, why: why.to_owned() }),
+        (StatusCode::UNAUTHORIZED, _) => Err(StatusError::Unauthorized { address }),
+        (code, _) => Err(StatusError::Refused { address, program, code }),
+    }
+}
+
+/// What an agent answered, with a code other than 401.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Who: `host:port`.
+    pub address: String,
+    /// Such as 200, 404.
+    pub code: StatusCode,
+    /// JSON; null where a refusal came with something else.
+    pub body: Value,
+}
+
+/// Asks the agent that the arguments name for the JSON at `path`.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn ask(
+    args: &AgentArgs,
+    path: &str,
+    default: SocketAddr,
+    program: &'static str,
+) -> Result<Answer, StatusError> {
+    let (address, code, body) = exchange(args, path, default, program).await?;
+    let body = match (code, serde_json::from_slice(&body)) {
+        (StatusCode::UNAUTHORIZED, _) => return Err(StatusError::Unauthorized { address }),
+        (_, Ok(body)) => body,
+        (StatusCode::OK, Err(e)) => return Err(StatusError::Http { address, source: e.into() }),
+        (_, Err(_)) => Value::Null,
+    };
+    Ok(Answer { address, code, body })
+}
+
+/// One question and its answer: who was asked, the code, and the body.
+async fn exchange(
+    args: &AgentArgs,
+    path: &str,
+    default: SocketAddr,
+    program: &'static str,
+) -> Result<(String, StatusCode, Bytes), StatusError> {
     let tls = args.admin_ca.is_some() || args.admin_cert.is_some();
     let scheme = if tls { "https" } else { "http" };
     let Place { https, host, address } = place(args.admin.as_deref().unwrap_or(&format!("{scheme}://{default}")), tls)?;
@@ -180,25 +242,21 @@ pub async fn fetch(args: &StatusArgs, default: SocketAddr, program: &'static str
             let name = ServerName::try_from(host).map_err(|e| failed(e.into()))?;
             let config = trust(args).await.map_err(failed)?;
             let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|e| failed(e.into()))?;
-            get(stream, &address, token).await
+            get(stream, path, &address, token).await
         } else {
-            get(stream, &address, token).await
+            get(stream, path, &address, token).await
         };
-        let (code, body) = answer.map_err(|source| StatusError::Http { address: address.clone(), source })?;
-        match code {
-            StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED => return Err(StatusError::Unauthorized { address: address.clone() }),
-            _ => return Err(StatusError::Refused { address: address.clone(), program, code }),
-        }
-        serde_json::from_slice(&body).map_err(|e| StatusError::Http { address: address.clone(), source: e.into() })
+        answer.map_err(|source| StatusError::Http { address: address.clone(), source })
     };
-    timeout(PATIENCE, exchange).await.map_err(|_| StatusError::Timeout { address: address.clone() })?
+    let answer = timeout(PATIENCE, exchange).await;
+    let (code, body) = answer.map_err(|_| StatusError::Timeout { address: address.clone() })??;
+    Ok((address, code, body))
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whose certificate counts: of an authority, exactly one, or of the system's authorities.
-async fn trust(args: &StatusArgs) -> Result<Arc<ClientConfig>, AnyError> {
+async fn trust(args: &AgentArgs) -> Result<Arc<ClientConfig>, AnyError> {
     let provider = tls::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let config = match (&args.admin_ca, &args.admin_cert) {
@@ -216,11 +274,12 @@ async fn trust(args: &StatusArgs) -> Result<Arc<ClientConfig>, AnyError> {
 /// By hyper alone: reqwest asks for a TLS provider even where none is used.
 async fn get(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
     host: &str,
     token: Option<Token>,
 ) -> Result<(StatusCode, Bytes), AnyError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::get("/status").header(header::HOST, host);
+    let mut request = Request::get(path).header(header::HOST, host);
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, token.bearer());
     }
@@ -268,68 +327,5 @@ fn place(url: &str, tls: bool) -> Result<Place, StatusError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::telemetry::Chain;
-
-    #[test]
-    fn admin_urls_have_a_port_and_nothing_else() {
-        let read = |url: &str, tls: bool| place(url, tls).map(|p| (p.https, p.host, p.address)).unwrap();
-        let wanted = |https: bool, host: &str, address: &str| (https, host.to_owned(), address.to_owned());
-        assert_eq!(read("http://127.0.0.1:9180", true), wanted(false, "127.0.0.1", "127.0.0.1:9180"));
-        assert_eq!(read("https://[::1]:9180/", false), wanted(true, "::1", "[::1]:9180"));
-        assert_eq!(read("node1:9180", false), wanted(false, "node1", "node1:9180"));
-        assert_eq!(read("node1:9180", true), wanted(true, "node1", "node1:9180"));
-        for bad in [
-            "",
-            "node1",
-            "ftp://node1:9180",
-            "http://node1",
-            "http://u:p@h:1",
-            "http://h:1/x",
-            "http://h:99999",
-            "h:1?x",
-        ] {
-            let error = place(bad, false).unwrap_err();
-            assert!(matches!(error, StatusError::Url { .. }) && !error.to_string().contains(":p@"), "{bad:?}: {error}");
-        }
-    }
-
-    async fn asked(at: SocketAddr) -> StatusError {
-        fetch(&StatusArgs::default(), at, "register").await.unwrap_err()
-    }
-
-    #[tokio::test]
-    async fn nobody_there_is_said_with_a_way_out() {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let err = asked(free).await;
-        let text = Chain(&err).to_string();
-        assert!(text.starts_with(&format!("connecting to {free}: is register running here")), "{text}");
-        assert!(text.ends_with("Connection refused (os error 111)"), "{text}");
-    }
-
-    #[tokio::test]
-    async fn what_is_no_admin_server_is_an_error() {
-        for (answer, wanted) in [
-            ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "it answered 404"),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno", "reading the status"),
-            ("220 smtp\r\n", "reading the status"),
-            ("", "reading the status"),
-        ] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let at = listener.local_addr().unwrap();
-            let peer = async {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                // Closing with the request unread would reset the connection, at times before the answer is read.
-                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
-                stream.write_all(answer.as_bytes()).await.unwrap();
-                stream.shutdown().await.unwrap();
-            };
-            let (err, ()) = tokio::join!(asked(at), peer);
-            assert!(err.to_string().contains(wanted), "{answer:?}: {err}");
-        }
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;

@@ -32,14 +32,25 @@ mod server_tests;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
+    time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 pub use server::{AdminError, AdminServer, Bound};
 
 /// What an agent tells about itself. Called for each request: it must not block.
 pub trait StatusSource: Send + Sync {
+    /// Brings up to date what is asked of somebody else, such as a load balancer. Called before something is shown: it may wait for seconds, and asks at most
+    /// once a second, however many look.
+    fn refresh(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+    /// How often a viewer is shown what [`refresh`](Self::refresh) brings; never, if it brings nothing.
+    fn period(&self) -> Option<Duration> {
+        None
+    }
     /// A JSON object; see the module for its form. No secrets: whoever reaches the port can read it.
     fn status(&self) -> Value;
     /// Whether the process can still do its work; `false` asks to be restarted.

@@ -22,7 +22,7 @@ use prometheus_client::{
 use serde_json::json;
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +96,7 @@ async fn guard(request: Request, next: Next) -> Response {
 
 /// The page, with the state of this moment in it.
 async fn page(State(s): State<Arc<AdminState>>) -> Response {
+    s.source.refresh().await;
     let why = s.source.ready().err().map(|unready| unready.detail);
     let (class, ready) = if why.is_none() { ("good", "ready") } else { ("bad", "not ready") };
     // Strangers' names are in it: without a "<" none of them can end the element.
@@ -108,6 +109,7 @@ async fn page(State(s): State<Arc<AdminState>>) -> Response {
 }
 
 async fn metrics(State(s): State<Arc<AdminState>>) -> Response {
+    s.source.refresh().await;
     let mut out = String::new();
     let ready = readiness(s.title, &*s.source);
     let written = text::encode_registry(&mut out, &s.registry)
@@ -151,6 +153,7 @@ async fn ready(State(s): State<Arc<AdminState>>) -> Response {
 }
 
 async fn status(State(s): State<Arc<AdminState>>) -> Response {
+    s.source.refresh().await;
     Json(s.source.status()).into_response()
 }
 
@@ -161,16 +164,28 @@ async fn events(State(s): State<Arc<AdminState>>) -> Response {
     };
     let mut changes = s.changes.clone();
     changes.mark_changed(); // so that the first event comes at once
-    let start = (s, changes, Instant::now(), viewer);
-    let events = stream::unfold(start, |(s, mut changes, not_before, viewer)| async move {
-        let wait = async {
-            sleep_until(not_before).await;
-            changes.changed().await
-        };
-        s.cancel.run_until_cancelled(wait).await?.ok()?;
-        let number = *changes.borrow_and_update();
-        let event = Event::default().event("status").id(number.to_string()).data(s.source.status().to_string());
-        Some((Ok::<_, Infallible>(event), (s, changes, Instant::now() + EVENT_GAP, viewer)))
+    let start = (s, changes, Instant::now(), String::new(), viewer);
+    let events = stream::unfold(start, |(s, mut changes, not_before, mut shown, viewer)| async move {
+        loop {
+            let changed = s.cancel.run_until_cancelled(next(&mut changes, not_before, s.source.period())).await??;
+            s.source.refresh().await;
+            let number = *changes.borrow_and_update();
+            let status = s.source.status().to_string();
+            if changed || status != shown {
+                shown.clone_from(&status);
+                let event = Event::default().event("status").id(number.to_string()).data(status);
+                return Some((Ok::<_, Infallible>(event), (s, changes, Instant::now() + EVENT_GAP, shown, viewer)));
+            }
+        }
     });
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// Waits for a change, not before that time, or for the end of the period, where there is one; tells whether it was a change. `None`: there will be none.
+async fn next(changes: &mut watch::Receiver<u64>, not_before: Instant, period: Option<Duration>) -> Option<bool> {
+    sleep_until(not_before).await;
+    match period {
+        None => changes.changed().await.ok().map(|()| true),
+        Some(period) => timeout(period, changes.changed()).await.map_or(Some(false), |end| end.ok().map(|()| true)),
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::{Router, routing::get};
+use futures_util::future::BoxFuture;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use serde_json::{Value, json};
 use tokio::{
@@ -30,9 +31,20 @@ pub(super) struct Agent {
     pub unready: Mutex<Option<String>>,
     dead: AtomicBool,
     pub status: Mutex<Value>,
+    /// What somebody else says, brought by a refresh.
+    elsewhere: Mutex<Option<Value>>,
 }
 
 impl StatusSource for Agent {
+    fn refresh(&self) -> BoxFuture<'_, ()> {
+        if let Some(now) = self.elsewhere.lock().unwrap().take() {
+            *self.status.lock().unwrap() = now;
+        }
+        Box::pin(std::future::ready(()))
+    }
+    fn period(&self) -> Option<Duration> {
+        Some(Duration::from_millis(20))
+    }
     fn status(&self) -> Value {
         self.status.lock().unwrap().clone()
     }
@@ -192,6 +204,26 @@ async fn events_begin_with_the_status_and_follow_each_change_until_the_end() {
     }
     lab.stop().await;
     timeout(SOON, stream.read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_somebody_else_says_is_asked_before_it_is_shown_and_shown_without_a_change() {
+    let lab = Lab::start("127.0.0.1:0").await;
+    let elsewhere = |n: u64| *lab.agent.elsewhere.lock().unwrap() = Some(json!({"n": n}));
+    elsewhere(7);
+    assert_eq!(lab.ask("GET", "/status").await.2, r#"{"n":7}"#);
+    let mut stream = lab.open("GET", "/events").await;
+    let mut shown = Vec::new();
+    while shown.len() < 2 {
+        let mut line = String::new();
+        assert!(timeout(SOON, stream.read_line(&mut line)).await.unwrap().unwrap() > 0, "the stream ended");
+        if let Some(data) = line.strip_prefix("data: ") {
+            shown.push(data.trim().to_owned());
+            elsewhere(8);
+        }
+    }
+    assert_eq!(shown, [r#"{"n":7}"#, r#"{"n":8}"#], "each once, though it is asked again and again");
+    lab.stop().await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use super::table::{Key, Kind, Origin};
 
 /// Checks an object against `keys`, in place. Unknown keys are warnings; in a section of our own, errors.
 pub fn object(map: &mut Map<String, Value>, keys: &[Key], path: &str, report: &mut Report) {
-    let strict = !keys.is_empty() && keys.iter().all(|k| k.origin == Origin::Ours);
+    let strict = is_ours(keys);
     for (name, value) in map.iter_mut() {
         let path = join(path, name);
         match keys.iter().find(|k| k.name == name) {
@@ -23,6 +23,11 @@ pub fn object(map: &mut Map<String, Value>, keys: &[Key], path: &str, report: &m
     map.retain(|name, value| {
         !value.is_null() || keys.iter().any(|k| k.name == name && matches!(k.kind, Kind::Port | Kind::Any))
     });
+}
+
+/// Whether an object with these keys is a section of our own, in which an unknown key is an error.
+pub(super) fn is_ours(keys: &[Key]) -> bool {
+    !keys.is_empty() && keys.iter().all(|k| k.origin == Origin::Ours)
 }
 
 fn join(path: &str, name: &str) -> String {

@@ -80,6 +80,8 @@ pub struct Reference {
     pub doc: &'static str,
     /// The test that shows it.
     pub test: &'static str,
+    /// An object without it is wrong.
+    pub required: bool,
 }
 
 impl Key {
@@ -92,8 +94,17 @@ impl Key {
             kind,
             origin,
             #[cfg(feature = "testing")]
-            reference: Reference { default: _default, doc: _doc, test: _test },
+            reference: Reference { default: _default, doc: _doc, test: _test, required: false },
         }
+    }
+
+    /// The same; the schema asks for it wherever there is such an object.
+    #[must_use]
+    pub const fn required(self) -> Self {
+        #[cfg(feature = "testing")]
+        return Self { reference: Reference { required: true, ..self.reference }, ..self };
+        #[cfg(not(feature = "testing"))]
+        self
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong with the daemon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::parse::ParseError;
@@ -69,6 +70,12 @@ pub enum DockerError {
     /// The event stream holds what is no event.
     #[error("Docker's event stream holds no JSON")]
     Event(#[source] serde_json::Error),
+    /// An event began, and its rest does not come.
+    #[error("Docker's event stream stopped in the middle of an event for {} s", after.as_secs())]
+    EventCut {
+        /// How long was waited.
+        after: Duration,
+    },
     /// One event is above 1 MB.
     #[error("Docker's event stream holds a line above 1 MB")]
     EventTooLong,

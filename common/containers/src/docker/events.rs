@@ -1,9 +1,11 @@
 //! The daemon's event stream.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
 
 use super::error::DockerError;
 use super::event::{Event, EventKind};
@@ -11,6 +13,8 @@ use model::desired::{ContainerId, parse_signal};
 
 /// No event is longer: labels travel in it.
 const MAX_LINE: usize = 1 << 20;
+/// How long the rest of an event may be on its way.
+const WHOLE: Duration = Duration::from_secs(2);
 
 /// The events that matter, in Docker's words and in Podman's: health checks by `exec` make three others each time they run.
 const ACTIONS: &[&str] = &[
@@ -55,11 +59,13 @@ pub struct EventStream {
     buffer: Vec<u8>,
     /// How much of the buffer was searched for a line's end.
     searched: usize,
+    /// Until when what is begun in the buffer must be whole.
+    due: Option<Instant>,
 }
 
 impl EventStream {
     pub(super) fn new(answer: reqwest::Response, endpoint: Arc<str>) -> Self {
-        Self { answer, endpoint, buffer: Vec::new(), searched: 0 }
+        Self { answer, endpoint, buffer: Vec::new(), searched: 0, due: None }
     }
 
     /// The next event about a container; what is about something else is passed over. Cancel-safe.
@@ -76,7 +82,16 @@ impl EventStream {
             if self.buffer.len() > MAX_LINE {
                 return Err(DockerError::EventTooLong);
             }
-            let chunk = self.answer.chunk().await;
+            if self.buffer.is_empty() {
+                self.due = None;
+            } else {
+                self.due.get_or_insert_with(|| Instant::now() + WHOLE);
+            }
+            let chunk = self.answer.chunk();
+            let chunk = match self.due {
+                Some(due) => timeout_at(due, chunk).await.map_err(|_| DockerError::EventCut { after: WHOLE })?,
+                None => chunk.await,
+            };
             let chunk = chunk.map_err(|source| DockerError::Transport {
                 endpoint: self.endpoint.clone(),
                 request: "GET /events".into(),
@@ -92,7 +107,7 @@ impl EventStream {
             self.searched = self.buffer.len();
             return None;
         };
-        self.searched = 0;
+        (self.searched, self.due) = (0, None);
         let rest = self.buffer.split_off(end + 1);
         Some(std::mem::replace(&mut self.buffer, rest))
     }

@@ -9,6 +9,7 @@ mod endpoint;
 mod error;
 mod event;
 mod events;
+mod inspections;
 mod list;
 mod own;
 mod parse;

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::client::{Docker, Scope};
 use super::error::DockerError;
+use super::list::Listed;
 use agent::backoff::Backoff;
 use agent::telemetry::Chain;
 use agent::trouble::{News, Trouble};
@@ -31,7 +32,7 @@ pub type PublishedPorts = BTreeMap<SocketAddr, Arc<str>>;
 pub struct PublishedSource {
     docker: Docker,
     /// What is known of each container, and the entry of the list that it was known by.
-    known: BTreeMap<ContainerId, (String, PublishedPorts)>,
+    known: BTreeMap<ContainerId, (Listed, PublishedPorts)>,
 }
 
 impl PublishedSource {
@@ -48,17 +49,15 @@ impl PublishedSource {
         let mut known = BTreeMap::new();
         for entry in self.docker.list(Scope::All).await? {
             let Ok(id) = entry.id.parse::<ContainerId>() else { continue };
-            let fingerprint = entry.fingerprint();
             let before = self.known.get(&id);
             let ports = match before {
-                Some((same, ports)) if *same == fingerprint => ports.clone(),
+                Some((same, ports)) if *same == entry => ports.clone(),
                 _ => match self.docker.describe(&id).await {
                     Ok(described) => described.as_ref().map(of_container).unwrap_or_default(),
-                    Err(DockerError::Refused { .. }) => before.map(|(_, ports)| ports.clone()).unwrap_or_default(),
-                    Err(error) => return Err(error),
+                    Err(_) => before.map(|(_, ports)| ports.clone()).unwrap_or_default(),
                 },
             };
-            known.insert(id, (fingerprint, ports));
+            known.insert(id, (entry, ports));
         }
         self.known = known;
         Ok(self.known.values().flat_map(|(_, ports)| ports.clone()).collect())

@@ -7,20 +7,23 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tracing::{debug, warn};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tracing::{debug, info, warn};
 
 use super::client::{Docker, Scope};
 use super::error::DockerError;
 use super::event::{Event, EventKind};
+use super::inspections::{Inspection, Inspections};
 use super::list::Listed;
 use super::picture::{Containers, Options};
+use agent::telemetry::Chain;
 use agent::watch::Outlet;
 use model::desired::{Container, ContainerId, State};
 
 /// What was under way and has ended.
 enum Done {
-    Inspected(ContainerId, Result<Option<Container>, DockerError>),
+    /// `None`: its answer would have been about the past.
+    Inspected(ContainerId, Option<Result<Option<Container>, DockerError>>),
     Listed(Result<Vec<Listed>, DockerError>),
     Pinged(Result<(), DockerError>),
     Kind(Result<bool, DockerError>),
@@ -28,54 +31,47 @@ enum Done {
 
 type Pending<'a> = FuturesUnordered<Pin<Box<dyn Future<Output = Done> + Send + 'a>>>;
 
+/// What a subscription is made with, and where it leads.
+pub(super) struct Wires<'a> {
+    pub docker: &'a Docker,
+    pub options: &'a Options,
+    pub events: Option<&'a mpsc::Sender<Event>>,
+    pub out: &'a Outlet<Containers>,
+}
+
 pub(super) struct Session<'a, W> {
-    docker: &'a Docker,
-    options: &'a Options,
-    events: Option<&'a mpsc::Sender<Event>>,
-    out: &'a Outlet<Containers>,
+    wires: Wires<'a>,
     works: W,
-    /// What is known now; published once `dirty` was empty for the first time, since only then is it complete.
+    /// What is known now; published once all that was listed was asked about, since only then is it complete.
     known: Containers,
     published: Option<Arc<Containers>>,
-    complete: bool,
-    /// To be inspected.
-    dirty: BTreeSet<ContainerId>,
-    /// Being inspected; true: it died meanwhile, so the answer may be from before and does not count.
-    inspected: BTreeMap<ContainerId, bool>,
-    /// The daemon stumbled over these; they are asked about again with the next sign of life.
-    stumbled: BTreeSet<ContainerId>,
+    inspections: Inspections,
     listing: bool,
-    fingerprints: BTreeMap<ContainerId, String>,
+    pinging: bool,
+    /// When the first list came.
+    listed: Option<Instant>,
+    /// What the list said of a container last.
+    entries: BTreeMap<ContainerId, Listed>,
     podman: bool,
 }
 
 impl<'a, W: FnMut() + Send> Session<'a, W> {
     /// `works` is called when all that runs is known: the daemon does its work.
-    pub(super) fn new(
-        docker: &'a Docker,
-        options: &'a Options,
-        events: Option<&'a mpsc::Sender<Event>>,
-        out: &'a Outlet<Containers>,
-        works: W,
-    ) -> Self {
+    pub(super) fn new(wires: Wires<'a>, works: W) -> Self {
         // What was known stays known until it is looked at again, so that a daemon which comes back and stumbles over one
         // container takes nothing from it.
-        let known = out.current().snapshot().map(|last| (**last).clone()).unwrap_or_default();
+        let known = wires.out.current().snapshot().map(|last| (**last).clone()).unwrap_or_default();
         Self {
-            docker,
-            options,
-            events,
-            out,
             works,
             known,
             published: None,
-            complete: false,
-            dirty: BTreeSet::new(),
-            inspected: BTreeMap::new(),
-            stumbled: BTreeSet::new(),
+            inspections: Inspections::new(wires.options.parallel),
             listing: false,
-            fingerprints: BTreeMap::new(),
+            pinging: false,
+            listed: None,
+            entries: BTreeMap::new(),
             podman: false,
+            wires,
         }
     }
 
@@ -88,7 +84,7 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
     }
 
     async fn follow(&mut self) -> Result<std::convert::Infallible, DockerError> {
-        let docker = self.docker;
+        let (docker, options) = (self.wires.docker, self.wires.options);
         let mut stream = docker.events().await?;
         let mut pending: Pending<'a> = FuturesUnordered::new();
         let every = |period: Duration| {
@@ -97,27 +93,33 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         };
-        let mut resync = every(self.options.resync);
-        let mut probe = every(self.options.probe);
-        let mut podman_health = every(self.options.podman_health);
+        let mut resync = every(options.resync);
+        let mut probe = every(options.probe);
+        let mut podman_health = every(options.podman_health);
         self.list(&pending);
         pending.push(Box::pin(async move { Done::Kind(docker.is_podman().await) }));
         loop {
+            let waiting = self.listed.filter(|_| self.published.is_none());
+            let due = self.inspections.next_change(waiting, Instant::now());
             tokio::select! {
                 biased; // an event outdates an inspection that is ready
                 event = stream.next() => self.event(event?),
                 Some(done) = pending.next(), if !pending.is_empty() => self.done(done)?,
                 _ = resync.tick() => self.list(&pending),
-                _ = probe.tick() => pending.push(Box::pin(async move { Done::Pinged(docker.ping().await) })),
+                _ = probe.tick(), if !self.pinging => {
+                    self.pinging = true;
+                    pending.push(Box::pin(async move { Done::Pinged(docker.ping().await) }));
+                }
                 _ = podman_health.tick(), if self.podman => self.look_at_health(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
-            self.inspect(&mut pending);
+            self.inspect(&pending);
             self.publish();
         }
     }
 
     fn list(&mut self, pending: &Pending<'a>) {
-        let docker = self.docker;
+        let docker = self.wires.docker;
         if !std::mem::replace(&mut self.listing, true) {
             pending.push(Box::pin(async move { Done::Listed(docker.list(Scope::Running).await) }));
         }
@@ -129,7 +131,7 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
             return;
         }
         debug!(container = %id, ?kind, "Docker event.");
-        if let Some(events) = self.events
+        if let Some(events) = self.wires.events
             && let Err(error) = events.try_send(event)
         {
             warn!(container = %id, ?kind, %error, "An event could not be passed on.");
@@ -138,35 +140,48 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
             // Whatever runs under this id from now on is another run of it: what was known is over, without a question.
             EventKind::Die | EventKind::Destroy => {
                 self.forget(&id);
-                if let Some(died) = self.inspected.get_mut(&id) {
-                    *died = true;
-                }
-                // It may have been started again before this event was read.
-                self.dirty.insert(id);
+                self.withdraw(&id);
+                self.inspections.ended(id);
             }
+            EventKind::Start => self.inspections.started(id),
             // A signal changes nothing by itself, and `stop` follows `die`.
             EventKind::Kill { .. } | EventKind::Stop | EventKind::Oom | EventKind::Other => {}
-            _ => {
-                self.dirty.insert(id);
-            }
+            _ => self.inspections.want(id),
         }
     }
 
     fn forget(&mut self, id: &ContainerId) {
         self.known.running.remove(id);
         self.known.refused.remove(id);
-        self.fingerprints.remove(id);
+        self.entries.remove(id);
     }
 
-    /// Starts as many inspections as may be under way; one container is never inspected twice at a time.
-    fn inspect(&mut self, pending: &mut Pending<'a>) {
-        let docker = self.docker;
-        while self.inspected.len() < self.options.parallel.max(1) {
-            let Some(id) = self.dirty.iter().find(|id| !self.inspected.contains_key(*id)).cloned() else { return };
-            self.dirty.remove(&id);
-            self.inspected.insert(id.clone(), false);
+    /// An end counts at once, even before this subscription's first picture.
+    fn withdraw(&self, id: &ContainerId) {
+        let Some(last) = self.wires.out.current().snapshot().filter(|_| self.published.is_none()).cloned() else {
+            return;
+        };
+        if last.running.contains_key(id) || last.refused.contains_key(id) {
+            let mut rest = Containers::clone(&last);
+            rest.running.remove(id);
+            rest.refused.remove(id);
+            self.wires.out.amend(Arc::new(rest));
+        }
+    }
+
+    fn inspect(&mut self, pending: &Pending<'a>) {
+        let docker = self.wires.docker;
+        while let Some(Inspection { id, deadline, outdated }) = self.inspections.next(Instant::now()) {
             pending.push(Box::pin(async move {
-                let answer = docker.inspect(&id).await;
+                let answer = async {
+                    let asked = docker.inspect(&id);
+                    let Some(deadline) = deadline else { return asked.await };
+                    timeout(deadline, asked).await.unwrap_or_else(|_| {
+                        let request = format!("GET /containers/{id}/json");
+                        Err(DockerError::Deadline { request, seconds: deadline.as_secs() })
+                    })
+                };
+                let answer = outdated.run_until_cancelled(answer).await;
                 Done::Inspected(id, answer)
             }));
         }
@@ -174,99 +189,116 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
 
     fn done(&mut self, done: Done) -> Result<(), DockerError> {
         match done {
-            Done::Inspected(id, answer) => self.learn(id, answer),
+            Done::Inspected(id, None) => self.inspections.was_outdated(&id),
+            Done::Inspected(id, Some(Ok(found))) => self.learn(&id, found),
+            Done::Inspected(id, Some(Err(error))) => self.miss(&id, &error),
             Done::Listed(listed) => {
                 self.listing = false;
-                self.compare(&listed?);
-                Ok(())
+                self.compare(listed?);
             }
             Done::Pinged(answer) => {
-                self.dirty.append(&mut self.stumbled);
-                answer
+                self.pinging = false;
+                answer?;
             }
-            Done::Kind(podman) => {
-                // A socket proxy may refuse /version; then it is taken for Docker.
-                match podman {
-                    Ok(podman) => self.podman = podman,
-                    Err(error @ DockerError::Refused { .. }) => debug!(%error, "The daemon's kind is not known."),
-                    Err(error) => return Err(error),
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn learn(&mut self, id: ContainerId, answer: Result<Option<Container>, DockerError>) -> Result<(), DockerError> {
-        let died = self.inspected.remove(&id).unwrap_or(false);
-        if died {
-            return Ok(()); // it is dirty
-        }
-        match answer {
-            Ok(Some(container)) if matches!(container.state, State::Running | State::Paused | State::Restarting) => {
-                self.known.refused.remove(&id);
-                let same = self.known.running.get(&id).is_some_and(|known| **known == container);
-                if !same {
-                    self.known.running.insert(id, Arc::new(container));
-                }
-            }
-            Ok(_) => self.forget(&id),
-            // What it was stays, as nothing new is known; the next list asks again.
-            Err(DockerError::Container(error)) => {
-                self.fingerprints.remove(&id);
-                let reason: Arc<str> = error.to_string().into();
-                let before = self.published.as_ref().and_then(|p| p.refused.get(&id));
-                if before != Some(&reason) {
-                    let known = self.known.running.contains_key(&id);
-                    warn!(container = %id, %error, known, "A container cannot be described; what was known of it stays.");
-                }
-                self.known.refused.insert(id, reason);
-            }
-            // The daemon lives and stumbles over this one (it is being removed, say).
-            Err(error @ DockerError::Refused { .. }) => {
-                debug!(container = %id, %error, "A container could not be inspected.");
-                if !self.known.running.contains_key(&id) {
-                    self.known.refused.insert(id.clone(), error.to_string().into());
-                }
-                self.stumbled.insert(id);
-            }
-            Err(error) => return Err(error),
+            // A socket proxy may refuse /version; then it is taken for Docker.
+            Done::Kind(Err(error)) => debug!(%error, "The daemon's kind is not known."),
+            Done::Kind(Ok(podman)) => self.podman = podman,
         }
         Ok(())
     }
 
+    fn learn(&mut self, id: &ContainerId, found: Option<Container>) {
+        if let Some(trouble) = self.inspections.described(id) {
+            info!(container = %id, after_s = trouble.since.elapsed().as_secs(), "Docker describes a container again.");
+        }
+        match found {
+            Some(container) if matches!(container.state, State::Running | State::Paused | State::Restarting) => {
+                self.known.refused.remove(id);
+                let same = self.known.running.get(id).is_some_and(|known| **known == container);
+                if !same {
+                    self.known.running.insert(id.clone(), Arc::new(container));
+                }
+            }
+            _ => self.forget(id),
+        }
+    }
+
+    /// One container cannot be described. What it was stays, as nothing new is known, and nobody else is concerned: whether the
+    /// daemon lives, its other answers tell.
+    fn miss(&mut self, id: &ContainerId, error: &DockerError) {
+        let name = self.name(id);
+        let trouble = self.inspections.failed(id, Instant::now());
+        let reason = match error {
+            DockerError::Container(error) => error.to_string(),
+            DockerError::Deadline { .. } => {
+                format!("Docker has not described {name} for {} s", trouble.since.elapsed().as_secs())
+            }
+            error => Chain(error).to_string(),
+        };
+        // A daemon stumbles over what it is just removing.
+        let known = self.known.running.contains_key(id);
+        match (trouble.tries, error) {
+            (1, DockerError::Refused { .. }) => {
+                debug!(container = %name, %id, reason, "A container could not be inspected.")
+            }
+            (1, _) | (2, DockerError::Refused { .. }) => {
+                warn!(container = %name, %id, reason, known, "A container cannot be described; what was known of it stays.");
+            }
+            _ => {}
+        }
+        self.keep(id, reason.into());
+    }
+
+    /// Nothing may be concluded about this one, but that it has ended, if that was heard.
+    fn keep(&mut self, id: &ContainerId, reason: Arc<str>) {
+        if !self.inspections.has_ended(id) {
+            self.known.refused.insert(id.clone(), reason);
+        }
+    }
+
+    fn name(&self, id: &ContainerId) -> String {
+        let known = self.known.running.get(id).map(|container| container.name.clone());
+        known.or_else(|| self.entries.get(id)?.name.clone()).unwrap_or_else(|| id.short().to_owned())
+    }
+
     /// What the list says of a container differs from last time, or it is new: look. It is no longer listed: it is gone.
-    fn compare(&mut self, listed: &[Listed]) {
+    fn compare(&mut self, listed: Vec<Listed>) {
         let mut seen = BTreeSet::new();
         for entry in listed {
             let Ok(id) = entry.id.parse::<ContainerId>() else { continue };
-            let fingerprint = entry.fingerprint();
             seen.insert(id.clone());
-            if self.fingerprints.get(&id) != Some(&fingerprint) {
-                self.fingerprints.insert(id.clone(), fingerprint);
-                self.dirty.insert(id);
+            if self.entries.get(&id) != Some(&entry) {
+                self.entries.insert(id.clone(), entry);
+                self.inspections.want(id);
             }
         }
         // One that was started while the list was made may not be in it: looking decides, not the list. The first list has no
-        // fingerprints to compare with, so all that was known from before this subscription is looked at.
+        // entries to compare with, so all that was known from before this subscription is looked at.
         let known = self.known.running.keys().chain(self.known.refused.keys());
         let unlisted: Vec<ContainerId> = known.filter(|id| !seen.contains(*id)).cloned().collect();
-        self.dirty.extend(unlisted);
-        self.complete = true;
+        unlisted.into_iter().for_each(|id| self.inspections.want(id));
+        self.listed.get_or_insert_with(Instant::now);
     }
 
     fn look_at_health(&mut self) {
         let checked = self.known.running.values().filter(|container| container.health.is_some());
-        self.dirty.extend(checked.map(|container| container.id.clone()));
+        checked.for_each(|container| self.inspections.want(container.id.clone()));
     }
 
-    /// Publishes what changed. The first time only when all that was listed was looked at: a part of the containers is not the
-    /// picture.
+    /// Publishes what changed. The first time only when all that was listed was looked at, but for those that are late: a part of
+    /// the containers is not the picture.
     fn publish(&mut self) {
-        let first = self.published.is_none();
-        if first && !(self.complete && self.dirty.is_empty() && self.inspected.is_empty()) {
-            return;
-        }
-        if first {
+        if self.published.is_none() {
+            let settled = |listed| self.inspections.are_settled(listed, Instant::now());
+            if !self.listed.is_some_and(settled) {
+                return;
+            }
+            let unknown = self.inspections.under_way().filter(|id| !self.known.running.contains_key(*id));
+            let late: Vec<ContainerId> = unknown.cloned().collect();
+            for id in late {
+                let reason = format!("Docker has not described {} yet", self.name(&id));
+                self.keep(&id, reason.into());
+            }
             (self.works)();
         }
         if self.published.as_deref() == Some(&self.known) {
@@ -274,6 +306,6 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
         }
         let snapshot = Arc::new(self.known.clone());
         self.published = Some(snapshot.clone());
-        self.out.publish(snapshot);
+        self.wires.out.publish(snapshot);
     }
 }

@@ -14,7 +14,7 @@ use super::client::Docker;
 use super::error::DockerError;
 use super::event::Event;
 use super::picture::{Containers, Options};
-use super::session::Session;
+use super::session::{Session, Wires};
 use agent::backoff::Backoff;
 use agent::telemetry::Chain;
 use agent::trouble::{News, Trouble};
@@ -62,7 +62,8 @@ impl Watcher<Containers> for DockerSource {
                     info!(away_s = lasted.as_secs(), "Docker answers again.");
                 }
             };
-            let session = Session::new(&self.docker, &self.options, self.events.as_ref(), &out, works);
+            let wires = Wires { docker: &self.docker, options: &self.options, events: self.events.as_ref(), out: &out };
+            let session = Session::new(wires, works);
             let Some(error) = cancel.run_until_cancelled(session.run()).await else { return Ok(()) };
             let chain = Chain(&error).to_string();
             match self.trouble.fail(&chain) {

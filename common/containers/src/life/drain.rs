@@ -1,8 +1,8 @@
 //! Which containers drain, why, and until when. No I/O; time is given.
 //!
 //! A drain is state, not an edge: it begins with the signal that asks a container to stop (or with an operator), ends
-//! when the container dies or starts, and one that began with a signal ends at its deadline, too: then the container
-//! has outlived the signal and serves on.
+//! when the container dies or starts, and one that began with a signal ends after its deadline, too, once Docker has said that the
+//! container outlived the signal: then it serves on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,6 +48,8 @@ pub struct Draining {
     pub deadline: Option<Instant>,
     /// Without a drain: the registration goes at once (`register.drain=off`).
     pub withdraw: bool,
+    /// Its deadline has passed, and Docker has not said since then that the container still runs.
+    pub overdue: bool,
 }
 
 /// All drains of a host.
@@ -86,7 +88,7 @@ impl Drains {
         };
         let withdraw = candidate.drain == Announce::Off;
         let deadline = now.checked_add(until);
-        self.0.insert(container, Draining { cause: Cause::Stop, deadline, withdraw });
+        self.0.insert(container, Draining { cause: Cause::Stop, deadline, withdraw, overdue: false });
         true
     }
 
@@ -102,24 +104,37 @@ impl Drains {
 
     /// Drains at an operator's request. Returns whether something changed.
     pub fn request(&mut self, container: ContainerId) -> bool {
-        let asked = Draining { cause: Cause::Operator, deadline: None, withdraw: false };
+        let asked = Draining { cause: Cause::Operator, deadline: None, withdraw: false, overdue: false };
         self.0.insert(container, asked) != Some(asked)
     }
 
     /// Drains until `end`, when the agent ends; a drain under way goes on.
     pub fn leave(&mut self, container: ContainerId, end: Instant) {
-        let leaving = Draining { cause: Cause::Stop, deadline: end.checked_add(GRACE), withdraw: false };
+        let leaving =
+            Draining { cause: Cause::Stop, deadline: end.checked_add(GRACE), withdraw: false, overdue: false };
         self.0.entry(container).or_insert(leaving);
     }
 
-    /// Ends any drain at an operator's request. Returns whether there was one.
+    /// Ends any drain, at an operator's request or because the container lives on. Returns whether there was one.
     pub fn release(&mut self, container: &ContainerId) -> bool {
         self.0.remove(container).is_some()
     }
 
-    /// Ends the drains whose deadline has passed, and tells whose.
+    /// Whose deadline has passed. Each drains on without one, until [`Self::ask_again`] or [`Self::release`].
     pub fn expire(&mut self, now: Instant) -> Vec<ContainerId> {
-        self.0.extract_if(.., |_, d| d.deadline.is_some_and(|at| at <= now)).map(|(id, _)| id).collect()
+        let passed = self.0.iter_mut().filter(|(_, drain)| drain.deadline.is_some_and(|at| at <= now));
+        let expired = passed.map(|(id, drain)| {
+            (drain.deadline, drain.overdue) = (None, true);
+            id.clone()
+        });
+        expired.collect()
+    }
+
+    /// It is not known whether an overdue container still runs; the question is asked again at `at`.
+    pub fn ask_again(&mut self, container: &ContainerId, at: Instant) {
+        if let Some(drain) = self.0.get_mut(container).filter(|drain| drain.overdue) {
+            drain.deadline = Some(at);
+        }
     }
 
     /// Forgets containers that are gone.

@@ -11,7 +11,7 @@ use model::ServiceName;
 use model::desired::{Candidate, ContainerId, Decision};
 
 /// The drain of a container that was replaced.
-const REPLACED: Draining = Draining { cause: Cause::Replaced, deadline: None, withdraw: false };
+const REPLACED: Draining = Draining { cause: Cause::Replaced, deadline: None, withdraw: false, overdue: false };
 
 /// Who is replaced, and where.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -6,20 +6,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::drain::{Cause, Drains};
 use super::handover::Handovers;
+use super::runs::Runs;
 use super::verdict::{Judged, RowState, judge};
 use super::warmup::Warmups;
-use crate::docker::{Containers, Event};
+use crate::docker::{Containers, Event, EventKind};
 use crate::readiness::{CheckState, GateKey, Readiness, Verdict, Why};
 use agent::watch::{Inlet, Observation};
-use model::desired::{Candidate, ContainerId, Decider, Decision, Outcome, Settings, Skip};
+use model::desired::{Candidate, ContainerId, Decider, Decision, Outcome, Settings, Skip, State};
 use model::{BackendId, ServiceName, Status};
+
+/// How long an answer counts that does not tell whether a container outlived the deadline of its drain.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What has happened to containers.
 #[derive(Debug, Default)]
@@ -28,7 +34,7 @@ pub struct News {
     pub events: u64,
     /// Docker was read: [`Keeper::open_gates`] is due.
     pub looked: bool,
-    /// Containers that outlived the deadline of their drain.
+    /// Containers that outlived the deadline of their drain, and take clients again.
     pub reverted: u64,
 }
 
@@ -44,6 +50,9 @@ pub struct Keeper {
     warmups: Warmups,
     /// What was said of each container.
     warned: BTreeMap<ContainerId, BTreeSet<String>>,
+    /// Whether containers that are overdue still run, being asked.
+    questions: JoinSet<(ContainerId, bool)>,
+    runs: Runs,
 }
 
 impl Keeper {
@@ -63,6 +72,8 @@ impl Keeper {
             drains: Drains::default(),
             warmups: Warmups::default(),
             warned: BTreeMap::new(),
+            questions: JoinSet::new(),
+            runs: Runs::default(),
         }
     }
 
@@ -89,13 +100,16 @@ impl Keeper {
     /// Waits until something happens that may change what is judged, and takes in all that has happened. Cancel-safe.
     pub async fn changed(&mut self) -> News {
         let mut news = News::default();
-        let deadline = self.drains.next_deadline().into_iter().chain(self.warmups.next(Instant::now())).min();
+        let now = Instant::now();
+        let deadline = [self.drains.next_deadline(), self.warmups.next(now), self.runs.next(now)];
+        let deadline = deadline.into_iter().flatten().min();
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => self.take(&event, &mut news),
             Ok(()) = self.containers.changed() => self.look(&mut news),
             () = self.readiness.changed() => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.expire(&mut news),
+            Some(answer) = self.questions.join_next() => self.hear(answer, &mut news),
         }
         // Takes all that is there; else a dead container would show for one turn without its drain.
         while let Ok(event) = self.events.try_recv() {
@@ -116,13 +130,16 @@ impl Keeper {
     /// An event may begin or end a drain; what became of the container is seen when it is read again.
     fn take(&mut self, event: &Event, news: &mut News) {
         news.events += 1;
+        if matches!(event.kind, EventKind::Kill { .. }) {
+            self.runs.asked_to_stop(&event.container);
+        }
         let of_container = |d: &&Arc<Decision>| d.container == event.container && d.candidate().is_some();
         let decision = self.decisions.iter().find(of_container);
         if self.drains.observe(event, decision.and_then(|d| d.candidate()), Instant::now())
             && let (Some(decision), Some(drain)) = (decision, self.drains.get(&event.container))
         {
             let deadline_ms = drain.deadline.map_or(0, |at| at.duration_since(Instant::now()).as_millis());
-            info!(container = %decision.name, id = %event.container, deadline_ms, "Asked to stop: draining.");
+            debug!(container = %decision.name, id = %event.container, deadline_ms, "Asked to stop.");
         }
     }
 
@@ -132,6 +149,7 @@ impl Keeper {
         let observation = self.containers.borrow_and_update().clone();
         let Some(containers) = observation.snapshot() else { return };
         self.decisions = self.decider.decide(&containers.running);
+        self.runs.look(&containers.running, Instant::now());
         self.drains.retain(|id| containers.running.contains_key(id) || containers.refused.contains_key(id));
     }
 
@@ -170,10 +188,43 @@ impl Keeper {
         self.readiness.update(gates, registered);
     }
 
+    /// A container takes clients again only when it is known to have outlived the deadline of its drain. What Docker said before the
+    /// deadline is no proof: it may have fallen silent, as a whole or about this container.
     fn expire(&mut self, news: &mut News) {
         for id in self.drains.expire(Instant::now()) {
+            let told = match &*self.containers.borrow() {
+                Observation::Synced { snapshot } => {
+                    snapshot.running.contains_key(&id) && !snapshot.refused.contains_key(&id)
+                }
+                _ => false,
+            };
+            match self.readiness.docker().cloned() {
+                Some(docker) if told => drop(self.questions.spawn(async move {
+                    let runs = docker
+                        .inspect(&id)
+                        .await
+                        .is_ok_and(|found| found.is_some_and(|c| matches!(c.state, State::Running | State::Paused)));
+                    (id, runs)
+                })),
+                _ => self.answer(&id, told, news),
+            }
+        }
+    }
+
+    fn hear(&mut self, answer: Result<(ContainerId, bool), tokio::task::JoinError>, news: &mut News) {
+        if let Ok((id, runs)) = answer {
+            self.answer(&id, runs, news);
+        }
+    }
+
+    fn answer(&mut self, id: &ContainerId, runs: bool, news: &mut News) {
+        if !runs {
+            return self.drains.ask_again(id, Instant::now() + ASK_AGAIN);
+        }
+        if self.drains.get(id).is_some_and(|drain| drain.overdue) {
+            self.drains.release(id);
             news.reverted += 1;
-            let name = self.decisions.iter().find(|d| d.container == id).map_or("", |d| &d.name);
+            let name = self.decisions.iter().find(|d| d.container == *id).map_or("", |d| &d.name);
             warn!(container = %name, %id, "Asked to stop, but still running after its deadline: taking clients again.");
         }
     }
@@ -189,10 +240,12 @@ impl Keeper {
     ///
     /// A candidate replaces another one only where it is `published`. With `grown`, what takes clients now has warmed up.
     pub fn judge(&mut self, published: impl Fn(&Candidate) -> bool, grown: bool) -> Vec<(Arc<Decision>, Judged)> {
-        let Self { decisions, readiness, drains, warmups, .. } = self;
+        let Self { decisions, readiness, drains, warmups, runs, .. } = self;
+        let now = Instant::now();
         let serves = |decision: &Decision, candidate: &Candidate| {
             candidate.backend.status == Status::Up
                 && drains.get(&decision.container).is_none()
+                && runs.held_back(&decision.container, now).is_none()
                 && matches!(readiness.verdict(&GateKey::of(&decision.container, candidate)), Verdict::Ready(_))
                 && published(candidate)
         };
@@ -203,14 +256,23 @@ impl Keeper {
             let verdict = readiness.verdict(&key);
             let replaced = || handovers.get(&decision.container, &candidate.service);
             let mut judged = judge(candidate, verdict, drains.get(&decision.container).or_else(replaced));
+            if judged.state == RowState::Up
+                && let Some(why) = runs.held_back(&decision.container, now)
+            {
+                judged = Judged::between_runs(why);
+            }
             if let (RowState::Up, Some(backend)) = (judged.state, &mut judged.backend) {
                 let verdict = if grown { &Verdict::Ready(Why::Registered) } else { verdict };
-                backend.weight = warmups.weigh(&key, candidate, verdict, Instant::now());
+                backend.weight = warmups.weigh(&key, candidate, verdict, now);
             }
             judged
         };
         let of = |decision: &Arc<Decision>| {
             let judged = match &decision.outcome {
+                Outcome::Skip(Skip::Stopped(State::Restarting)) => {
+                    let ends = runs.ends(&decision.container).unwrap_or_else(|| "its container ended".to_owned());
+                    Judged::between_runs(format!("{ends}; its restart policy starts it again"))
+                }
                 Outcome::Skip(Skip::Stopped(_)) => return None,
                 Outcome::Skip(skip) => Judged::skipped(skip),
                 Outcome::Register(candidate) => of_candidate(decision, candidate),

@@ -7,6 +7,7 @@ use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use serde::Serialize;
 
 use super::drain::{Cause, Draining};
+use super::reason::Reason;
 use crate::readiness::Verdict;
 use model::desired::{Candidate, HealthPolicy, Skip};
 use model::{Backend, Status};
@@ -15,7 +16,7 @@ use model::{Backend, Status};
 pub const DRAIN_BY: &str = "register.drain.by";
 
 /// What became of one port of one container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RowState {
     /// Published, and takes clients.
@@ -66,17 +67,23 @@ pub struct Judged {
     pub backend: Option<Backend>,
     /// In one word.
     pub state: RowState,
+    /// Why, in one word.
+    pub cause: Reason,
     /// Why; for people.
     pub reason: String,
 }
 
 impl Judged {
     pub(super) fn skipped(skip: &Skip) -> Self {
-        Self::new(None, RowState::Skipped, skip.to_string())
+        Self::new(None, RowState::Skipped, skip.into(), skip.to_string())
     }
 
-    fn new(backend: Option<Backend>, state: RowState, reason: impl Into<String>) -> Self {
-        Self { backend, state, reason: reason.into() }
+    pub(super) fn between_runs(reason: String) -> Self {
+        Self::new(None, RowState::Waiting, Reason::CrashLoop, reason)
+    }
+
+    fn new(backend: Option<Backend>, state: RowState, cause: Reason, reason: impl Into<String>) -> Self {
+        Self { backend, state, cause, reason: reason.into() }
     }
 }
 
@@ -85,27 +92,35 @@ pub(super) fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Dra
     let why = match verdict {
         Verdict::Waiting if candidate.health_policy == HealthPolicy::Down && !candidate.checks.is_empty() => {
             let down = with_status(candidate, Status::Down);
-            return Judged::new(Some(down), RowState::Down, "a check has not passed yet");
+            return Judged::new(Some(down), RowState::Down, Reason::NotReady, "a check has not passed yet");
         }
         Verdict::Waiting => {
             let at = candidate.dial.map_or_else(String::new, |a| format!(" at {a}"));
             let reason = format!("not ready yet: no connection accepted{at}, or a check has not passed");
-            return Judged::new(None, RowState::Waiting, reason);
+            return Judged::new(None, RowState::Waiting, Reason::NotReady, reason);
         }
         Verdict::Failing(why) if candidate.health_policy == HealthPolicy::Down => {
             let down = with_status(candidate, Status::Down);
-            return Judged::new(Some(down), RowState::Down, format!("a check fails: {why}"));
+            return Judged::new(Some(down), RowState::Down, Reason::CheckFails, format!("a check fails: {why}"));
         }
-        Verdict::Failing(why) => return Judged::new(None, RowState::Failing, format!("a check fails: {why}")),
-        Verdict::Ready(why) => why.text(),
+        Verdict::Failing(why) => {
+            return Judged::new(None, RowState::Failing, Reason::CheckFails, format!("a check fails: {why}"));
+        }
+        Verdict::Ready(why) => why,
     };
     if candidate.backend.status != Status::Up {
-        return Judged::new(Some(candidate.backend.clone()), RowState::Down, "its HEALTHCHECK fails");
+        return Judged::new(
+            Some(candidate.backend.clone()),
+            RowState::Down,
+            Reason::HealthcheckFails,
+            "its HEALTHCHECK fails",
+        );
     }
     match drain {
-        None => Judged::new(Some(candidate.backend.clone()), RowState::Up, why),
+        None => Judged::new(Some(candidate.backend.clone()), RowState::Up, why.into(), why.text()),
         Some(drain) if drain.withdraw => {
-            Judged::new(None, RowState::Draining, "it was asked to stop; withdrawn at once (register.drain=off)")
+            let reason = "it was asked to stop; withdrawn at once (register.drain=off)";
+            Judged::new(None, RowState::Draining, Reason::Stop, reason)
         }
         Some(drain) => {
             let mut backend = with_status(candidate, Status::Draining);
@@ -114,12 +129,15 @@ pub(super) fn judge(candidate: &Candidate, verdict: &Verdict, drain: Option<&Dra
                 labels.insert(DRAIN_BY.to_owned(), drain.cause.as_str().to_owned());
                 backend.labels = Arc::new(labels);
             }
-            let reason = match drain.cause {
-                Cause::Stop => "it was asked to stop",
-                Cause::Operator => "an operator drains it (register undrain ends that)",
-                Cause::Replaced => "another container replaces it (register.replaces) and serves",
+            let (cause, reason) = match drain.cause {
+                Cause::Stop if drain.overdue => {
+                    (Reason::Stop, "it was asked to stop, and Docker does not say whether it has")
+                }
+                Cause::Stop => (Reason::Stop, "it was asked to stop"),
+                Cause::Operator => (Reason::Operator, "an operator drains it (register undrain ends that)"),
+                Cause::Replaced => (Reason::Replaced, "another container replaces it (register.replaces) and serves"),
             };
-            Judged::new(Some(backend), RowState::Draining, reason)
+            Judged::new(Some(backend), RowState::Draining, cause, reason)
         }
     }
 }
@@ -142,7 +160,7 @@ mod tests {
     fn what_is_published_follows_from_check_and_drain() {
         let ready = Verdict::Ready(Why::Checked);
         let failing = Verdict::Failing("refused".into());
-        let drain = |cause, withdraw| Draining { cause, deadline: None, withdraw };
+        let drain = |cause, withdraw| Draining { cause, deadline: None, withdraw, overdue: false };
         let (hide, down) = (candidate(HealthPolicy::Hide), candidate(HealthPolicy::Down));
         for (candidate, verdict, drain, status, state) in [
             (&hide, &Verdict::Waiting, None, None, RowState::Waiting),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
 
 use super::tally::Standing;
 use model::desired::{Candidate, CheckKind, CheckSpec, ContainerId};
@@ -139,7 +138,7 @@ impl Gate {
     }
 
     /// Takes news in; returns whether anybody should look.
-    pub fn take(&mut self, key: &GateKey, part: usize, told: Told) -> bool {
+    pub fn take(&mut self, part: usize, told: Told) -> bool {
         let first = self.untried.remove(&part) && self.untried.is_empty();
         let verdict = match told {
             Told::Tried => return first,
@@ -154,7 +153,6 @@ impl Gate {
                 }
             }
         };
-        say(key, &self.verdict, &verdict);
         self.verdict = verdict;
         true
     }
@@ -170,20 +168,5 @@ impl Gate {
             None if self.parts.iter().all(|part| part.standing == Standing::Passing) => Verdict::Ready(Why::Checked),
             None => Verdict::Waiting,
         }
-    }
-}
-
-/// One line for each real change.
-fn say(key: &GateKey, was: &Verdict, now: &Verdict) {
-    let (container, service) = (key.container.short(), &key.service);
-    match (was, now) {
-        (Verdict::Ready(_), Verdict::Failing(why)) => {
-            warn!(%service, container, id = %key.id, why, "A check fails.");
-        }
-        (Verdict::Failing(old), Verdict::Failing(why)) if old != why => {
-            info!(%service, container, id = %key.id, why, "A check still fails, for another reason.");
-        }
-        (Verdict::Failing(_), Verdict::Ready(_)) => info!(%service, container, id = %key.id, "Its checks pass again."),
-        _ => {}
     }
 }

@@ -5,10 +5,12 @@
 //! | this one | the gates and what opens them |
 //! | `gate` | one gate: what its parts say, and what follows |
 //! | `attempts` | the tasks behind them: dialling until somebody answers, checks in their intervals |
-//! | `tally` | rise, fall, start period, damping: pure |
+//! | `tally` | rise, fall, start period: pure |
+//! | `damping` | what falls again and again: pure |
 //! | `metrics` | what is counted |
 
 mod attempts;
+mod damping;
 mod gate;
 mod metrics;
 mod tally;
@@ -27,6 +29,7 @@ use crate::checks::{AnyCheck, TcpCheck};
 use crate::docker::Docker;
 pub use attempts::together;
 use attempts::{Attempts, News};
+pub use damping::{Damping, WINDOW};
 use gate::{Basis, Gate, Part};
 pub use gate::{CheckState, GateKey, Verdict, Why};
 pub use metrics::CheckMetrics;
@@ -97,6 +100,11 @@ impl Readiness {
     pub fn with_docker(mut self, docker: Docker) -> Self {
         self.docker = Some(docker);
         self
+    }
+
+    /// Whom to ask about a container.
+    pub(crate) fn docker(&self) -> Option<&Docker> {
+        self.docker.as_ref()
     }
 
     /// The same, counting into `metrics`.
@@ -210,7 +218,7 @@ impl Readiness {
 
     fn take(&mut self, news: News) -> bool {
         let gate = self.gates.get_mut(&news.key).filter(|gate| gate.number == news.number);
-        gate.is_some_and(|gate| gate.take(&news.key, news.part, news.told))
+        gate.is_some_and(|gate| gate.take(news.part, news.told))
     }
 
     fn plan(&self, key: &GateKey, candidate: &Candidate) -> Plan {

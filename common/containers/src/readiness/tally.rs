@@ -1,9 +1,10 @@
 //! Tries → standing of one check: rise, fall, start period, and the damping of what flaps. No I/O; time is given.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use model::desired::{CheckKind, CheckSpec};
+
+use super::damping::{Damping, WINDOW};
 
 /// What a check says of its backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,13 +40,6 @@ impl Standing {
     }
 }
 
-/// A check with this many falls within [`WINDOW`] counts as flapping.
-const FLAPS: usize = 3;
-/// For how long a fall is remembered.
-const WINDOW: Duration = Duration::from_secs(300);
-/// A flapping check need not pass for longer than this.
-const LONGEST: Duration = Duration::from_secs(60);
-
 /// The tries of one check so far.
 #[derive(Debug)]
 pub struct Tally {
@@ -58,8 +52,7 @@ pub struct Tally {
     failures: u32,
     /// Since when it has passed without a failure.
     passing_since: Option<Duration>,
-    /// When it fell, within the window.
-    falls: VecDeque<Duration>,
+    falls: Damping,
     damped: bool,
     first_decides: bool,
 }
@@ -76,7 +69,7 @@ impl Tally {
             passes: 0,
             failures: 0,
             passing_since: None,
-            falls: VecDeque::new(),
+            falls: Damping::default(),
             damped: true,
             first_decides: false,
         }
@@ -111,9 +104,7 @@ impl Tally {
     /// Takes a try in, made `at` this time after the first; `Err`: why it failed. Returns the standing where that
     /// changed, other than by the wording of a failure that went on.
     pub fn record(&mut self, tried: Result<(), String>, at: Duration) -> Option<&Standing> {
-        while self.falls.front().is_some_and(|fall| at.saturating_sub(*fall) > WINDOW) {
-            self.falls.pop_front();
-        }
+        self.falls.forget(at);
         if std::mem::take(&mut self.first_decides) && matches!(self.standing, Standing::Waiting(_)) {
             self.standing = match tried {
                 Ok(()) => Standing::Passing,
@@ -141,7 +132,7 @@ impl Tally {
         if at.saturating_sub(since) >= hold {
             return Some(Standing::Passing);
         }
-        let (falls, window) = (self.falls.len(), WINDOW.as_secs() / 60);
+        let (falls, window) = (self.falls.falls(), WINDOW.as_secs() / 60);
         Some(Standing::Flapping(format!(
             "flapping: it failed {falls} times within {window} minutes, and counts again once it passes for {hold:?}"
         )))
@@ -151,7 +142,7 @@ impl Tally {
         (self.passes, self.failures, self.passing_since) = (0, self.failures.saturating_add(1), None);
         match &self.standing {
             Standing::Passing if self.failures >= self.fall && at >= self.start_period => {
-                self.falls.push_back(at);
+                self.falls.fell(at);
                 Some(Standing::Failing(why))
             }
             Standing::Passing => None,
@@ -162,13 +153,7 @@ impl Tally {
 
     /// For how long it must pass before it counts: nothing unless it flaps, then twice as long with each fall.
     fn hold(&self) -> Duration {
-        match self.falls.len().checked_sub(FLAPS).filter(|_| self.damped) {
-            None => Duration::ZERO,
-            Some(more) => {
-                let times = 2_u32.saturating_pow(u32::try_from(more + 1).unwrap_or(u32::MAX));
-                self.interval.saturating_mul(times).min(LONGEST)
-            }
-        }
+        if self.damped { self.falls.hold(self.interval) } else { Duration::ZERO }
     }
 }
 

@@ -196,8 +196,7 @@ pub enum Skip {
 }
 
 impl Skip {
-    /// A word for tests.
-    #[cfg(test)]
+    /// The word used in logs and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Stopped(_) => "stopped",

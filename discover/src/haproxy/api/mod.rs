@@ -7,13 +7,16 @@
 //! | [`endpoint`] | where a socket is |
 //! | [`socket`] | a session with one parsed reply for each command, and one-shot commands |
 //! | [`ops`] | the runtime operations: the command of each, and which replies mean that it worked |
-//! | [`tables`] | `show servers state`, `show info`, `show map` and the like, read by their own headers |
-//! | [`runtime`] | typed operations over a socket |
+//! | [`tables`] | `show servers state`, `show info`, `show map`, read by their own headers |
+//! | [`stats`] | `show stat`, the same |
+//! | [`runtime`], `maps` | typed operations over a socket |
 
 pub mod command;
 pub mod endpoint;
+mod maps;
 pub mod ops;
 pub mod runtime;
 pub mod socket;
+pub mod stats;
 pub mod tables;
 pub mod version;

@@ -88,7 +88,7 @@ impl ServerParams {
 
     /// Adds a parameter with its value, unless it is among them; tells whether it was not.
     pub fn add(&mut self, word: &str, value: &str) -> bool {
-        let new = !self.0.iter().any(|w| w == word);
+        let new = !self.has(word);
         if new {
             self.0.extend([word.to_owned(), value.to_owned()]);
         }
@@ -97,7 +97,16 @@ impl ServerParams {
 
     /// Whether `check` is among them: the server then needs [`Op::EnableHealth`] too.
     pub fn has_check(&self) -> bool {
-        self.0.iter().any(|w| w == "check")
+        self.has("check")
+    }
+
+    /// Whether `agent-check` is among them: the server then needs [`Op::EnableAgent`] too.
+    pub fn has_agent(&self) -> bool {
+        self.has("agent-check")
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.0.iter().any(|w| w == word)
     }
 }
 
@@ -110,6 +119,13 @@ pub enum Op {
     DelServer(ServerRef),
     /// Starts its checks; for servers added with `check` only.
     EnableHealth(ServerRef),
+    /// Asks its agent; for servers with `agent-check` only.
+    EnableAgent(ServerRef),
+    /// Its agent, which is asked, counts as content until it says otherwise. HAProxy takes that of a server added at run time to be down, and an agent that speaks of
+    /// weights alone never says `up`. In maintenance only: else the server counts as up, too.
+    AgentUp(ServerRef),
+    /// Asks its agent no more: it would end a drain or a maintenance of ours.
+    DisableAgent(ServerRef),
     /// Takes traffic again, out of drain or maintenance.
     Ready(ServerRef),
     /// No new sessions at all and no checks; requests in flight are finished.
@@ -206,6 +222,9 @@ impl Op {
             }
             Self::DelServer(s) => Command::new(["del", "server", &s.to_string()]),
             Self::EnableHealth(s) => Command::new(["enable", "health", &s.to_string()]),
+            Self::EnableAgent(s) => Command::new(["enable", "agent", &s.to_string()]),
+            Self::AgentUp(s) => Command::new(["set", "server", &s.to_string(), "agent", "up"]),
+            Self::DisableAgent(s) => Command::new(["disable", "agent", &s.to_string()]),
             Self::Ready(s) => Command::new(["set", "server", &s.to_string(), "state", "ready"]),
             Self::Maint(s) => Command::new(["set", "server", &s.to_string(), "state", "maint"]),
             Self::HealthDown(s) => Command::new(["set", "server", &s.to_string(), "health", "down"]),
@@ -233,6 +252,9 @@ impl Op {
             Self::AddServer(..) => "add_server",
             Self::DelServer(_) => "del_server",
             Self::EnableHealth(_) => "enable_health",
+            Self::EnableAgent(_) => "enable_agent",
+            Self::AgentUp(_) => "agent_up",
+            Self::DisableAgent(_) => "disable_agent",
             Self::Ready(_) => "ready",
             Self::Maint(_) => "maint",
             Self::HealthDown(_) => "health_down",

@@ -17,6 +17,9 @@ fn each_operation_has_its_command() {
     is(Op::SetAddr(s(), address), "set server web/web_10.0.0.1:80 addr ::1 port 80");
     is(Op::SetWeight(s(), 0), "set server web/web_10.0.0.1:80 weight 0");
     is(Op::Maint(s()), "set server web/web_10.0.0.1:80 state maint");
+    is(Op::EnableAgent(s()), "enable agent web/web_10.0.0.1:80");
+    is(Op::AgentUp(s()), "set server web/web_10.0.0.1:80 agent up");
+    is(Op::DisableAgent(s()), "disable agent web/web_10.0.0.1:80");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{Command, CommandError, MAX_COMMAND};
-use super::ops::{Op, Refusal, RefusalKind, SectionName, ServerRef, map_key, map_name};
-use super::socket::{Reply, RuntimeSocket, SocketError};
+use super::command::{Command, CommandError};
+use super::ops::{Op, Refusal, RefusalKind, SectionName, ServerRef};
+use super::socket::{Endpoint, Reply, RuntimeSocket, SocketError};
+use super::stats::{StatRow, stat};
 use super::tables::{self, Info, ServerState, TableError};
 
 /// Why an operation did not happen, or is not known to have happened.
@@ -53,7 +54,7 @@ impl RuntimeError {
         matches!(self, Self::Socket(e) if e.outcome_unknown())
     }
 
-    fn refused(operation: &impl ToString, reply: &Reply) -> Self {
+    pub(super) fn refused(operation: &impl ToString, reply: &Reply) -> Self {
         let refusal = Refusal { kind: RefusalKind::Other, text: reply.text().to_owned() };
         Self::Refused { operation: operation.to_string(), refusal }
     }
@@ -75,7 +76,7 @@ pub enum DelOutcome {
 /// The runtime API of one HAProxy.
 #[derive(Debug)]
 pub struct Runtime {
-    socket: RuntimeSocket,
+    pub(super) socket: RuntimeSocket,
 }
 
 impl Runtime {
@@ -87,6 +88,11 @@ impl Runtime {
     /// Drops the session: to be called after every reload, see [`super::socket`].
     pub fn reopen(&mut self) {
         self.socket.reopen();
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.socket.endpoint()
     }
 
     /// Whether the session is open: false before the first command, and once its worker has ended.
@@ -149,13 +155,28 @@ impl Runtime {
         self.show(["show", "info"], tables::info).await
     }
 
+    /// The sections that can hold servers, as a whole: few bytes even where there are many servers.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn sections(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
+        self.show(["show", "stat", "-1", "2", "-1"], stat).await
+    }
+
+    /// The same, and each server.
+    ///
+    /// # Errors
+    /// [`RuntimeError`].
+    pub async fn servers(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
+        self.show(["show", "stat", "-1", "6", "-1"], stat).await
+    }
+
     /// The sections that can hold servers and take traffic: those that were published (3.4 and later).
     ///
     /// # Errors
     /// [`RuntimeError`].
     pub async fn published(&mut self) -> Result<BTreeSet<String>, RuntimeError> {
-        // All proxies, sections only, all servers: few bytes even where there are many servers.
-        let rows = self.show(["show", "stat", "-1", "2", "-1"], tables::stat).await?;
+        let rows = self.sections().await?;
         Ok(rows.into_iter().filter(|row| !row.status.contains("(UNPUB)")).map(|row| row.section).collect())
     }
 
@@ -177,54 +198,10 @@ impl Runtime {
         Ok(if refusal.kind == RefusalKind::Busy { DelOutcome::Busy } else { DelOutcome::Refused(refusal) })
     }
 
-    /// The entries of a map, in HAProxy's order.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
-    pub async fn map_show(&mut self, map: &str) -> Result<Vec<(String, String)>, RuntimeError> {
-        let map =
-            map_name(map).map_err(|source| RuntimeError::Command { operation: format!("show map {map:?}"), source })?;
-        self.show(["show", "map", map], tables::map_entries).await
-    }
-
-    /// Puts `entries` in the place of all that is in the map, at once: requests see the old map or the new one, never a part.
-    ///
-    /// # Errors
-    /// [`RuntimeError`]; the map is then unchanged, unless [`outcome_unknown`](RuntimeError::outcome_unknown).
-    pub async fn map_swap(&mut self, map: &str, entries: &[(String, String)]) -> Result<(), RuntimeError> {
-        let cannot = |source| RuntimeError::Command { operation: format!("replacing the map {map:?}"), source };
-        // Everything is checked before the first word is sent.
-        map_name(map).map_err(cannot)?;
-        let batches = payloads(map, entries).map_err(cannot)?;
-        let (command, reply) = self.ask(["prepare", "map", map]).await?;
-        let version: u32 = match reply.text().strip_prefix("New version created: ").map(str::parse) {
-            Some(Ok(version)) => version,
-            _ => return Err(RuntimeError::refused(&command, &reply)),
-        };
-        let at = format!("@{version}");
-        let filled = self.map_fill(&at, map, &batches).await;
-        if filled.is_err() && self.ask(["clear", "map", &at, map]).await.is_err() {
-            // Only memory is lost: a version that is never committed is seen by nobody.
-            tracing::warn!(map, version, "Could not clear an unfinished map version.");
-        }
-        filled
-    }
-
-    async fn map_fill(&mut self, at: &str, map: &str, batches: &[Vec<[&str; 2]>]) -> Result<(), RuntimeError> {
-        let cannot = |source| RuntimeError::Command { operation: format!("replacing the map {map:?}"), source };
-        let add = |batch: &Vec<[&str; 2]>| Command::new(["add", "map", at, map])?.with_payload(batch.iter());
-        let mut commands = batches.iter().map(add).collect::<Result<Vec<_>, _>>().map_err(cannot)?;
-        let commit = Command::new(["commit", "map", at, map]).map_err(cannot)?;
-        let replies = self.socket.run_all(&commands).await;
-        commands.push(commit.clone());
-        for (command, reply) in commands.iter().zip(replies) {
-            expect_silence(command, &reply?)?;
-        }
-        let reply = self.socket.run(&commit).await?;
-        expect_silence(&commit, &reply)
-    }
-
-    async fn ask<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) -> Result<(Command, Reply), RuntimeError> {
+    pub(super) async fn ask<'a>(
+        &mut self,
+        words: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(Command, Reply), RuntimeError> {
         let command = Command::new(words)
             .map_err(|source| RuntimeError::Command { operation: "a question".to_owned(), source })?;
         let reply = self.socket.run(&command).await?;
@@ -243,34 +220,6 @@ impl Runtime {
         let (command, reply) = self.ask(words).await?;
         read(reply.text()).map_err(|source| RuntimeError::Unreadable { operation: command.to_string(), source })
     }
-}
-
-fn expect_silence(command: &Command, reply: &Reply) -> Result<(), RuntimeError> {
-    if reply.is_empty() { Ok(()) } else { Err(RuntimeError::refused(command, reply)) }
-}
-
-/// Cuts the entries into payloads that fit a command.
-fn payloads<'a>(map: &str, entries: &'a [(String, String)]) -> Result<Vec<Vec<[&'a str; 2]>>, CommandError> {
-    // "add map @4294967295 MAP <<", two newlines and some air.
-    let room = MAX_COMMAND.saturating_sub(map.len() + 64);
-    let (mut batches, mut used): (Vec<Vec<[&str; 2]>>, usize) = (Vec::new(), usize::MAX);
-    for (key, value) in entries {
-        let line = [map_key(key)?, value.as_str()];
-        // Checked alone first, so that a bad entry is found before anything is sent.
-        Command::new(["add", "map", map])?.with_payload([line])?;
-        let bytes = key.len() + value.len() + 2;
-        match batches.last_mut() {
-            Some(batch) if used + bytes <= room => {
-                batch.push(line);
-                used += bytes;
-            }
-            _ => {
-                batches.push(vec![line]);
-                used = bytes;
-            }
-        }
-    }
-    Ok(batches)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub struct TableError {
 }
 
 impl TableError {
-    fn new(what: &'static str, line: &str) -> Self {
+    pub(super) fn new(what: &'static str, line: &str) -> Self {
         Self { what, line: line.chars().take(200).collect() }
     }
 }
@@ -47,6 +47,8 @@ pub struct ServerState {
     pub since: Duration,
     /// Whether it has checks, and whether they run.
     pub check: CheckState,
+    /// The same of its agent check, which may change its weight, drain it, or put it into maintenance.
+    pub agent: CheckState,
 }
 
 /// Source: HAProxy, `enum srv_state`.
@@ -133,90 +135,7 @@ pub fn servers_state(text: &str) -> Result<Vec<ServerState>, TableError> {
             initial_weight: small("srv_iweight")?,
             since: Duration::from_secs(number("srv_time_since_last_change")?),
             check: CheckState(bits("srv_check_state")?),
-        })
-    })
-    .collect()
-}
-
-/// One row of `show stat`: a frontend, a section as a whole, a server or a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatRow {
-    /// The section or frontend.
-    pub section: String,
-    /// The server's name, or `FRONTEND` or `BACKEND`.
-    pub name: String,
-    /// Which of those it is.
-    pub kind: StatKind,
-    /// HAProxy's word: `UP`, `UP 1/3`, `DOWN`, `MAINT`, `DRAIN`, `no check`, `OPEN`, …
-    pub status: String,
-    /// Sessions now.
-    pub scur: u64,
-    /// Requests queued now.
-    pub qcur: u64,
-    /// The sum of active weights, or the server's own.
-    pub weight: Option<u64>,
-    /// The last check's result (`L4OK`, `L4CON`, …); empty without checks.
-    pub check_status: String,
-    /// Since the last change of status, where there is one.
-    pub lastchg: Option<Duration>,
-    /// Sessions in all.
-    pub stot: u64,
-    /// Idle connections kept to the server.
-    pub idle_connections: u64,
-    /// The server's `address:port`, where shown.
-    pub addr: String,
-}
-
-/// Source: HAProxy's `type` column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatKind {
-    /// 0.
-    Frontend,
-    /// 1: the whole section.
-    Section,
-    /// 2.
-    Server,
-    /// 3.
-    Listener,
-}
-
-/// Reads `show stat`.
-///
-/// # Errors
-/// [`TableError`] as for [`servers_state`].
-pub fn stat(text: &str) -> Result<Vec<StatRow>, TableError> {
-    let (header, rows) = header_and_rows(text, "# pxname,")?;
-    let columns = csv_fields(header.trim_start_matches("# "));
-    rows.map(|line| {
-        let row: HashMap<&str, String> = columns.iter().map(String::as_str).zip(csv_fields(line)).collect();
-        let bad = |what| TableError::new(what, line);
-        let get = |key: &str| row.get(key).cloned().unwrap_or_default();
-        let number = |key: &str| match row.get(key).map(String::as_str) {
-            None | Some("") => Ok(None),
-            Some(n) => n.parse::<u64>().map(Some).map_err(|_| bad("not a number")),
-        };
-        if row.get("pxname").is_none_or(String::is_empty) || row.get("svname").is_none_or(String::is_empty) {
-            return Err(bad("a row without pxname and svname"));
-        }
-        Ok(StatRow {
-            section: get("pxname"),
-            name: get("svname"),
-            kind: match number("type")? {
-                Some(0) => StatKind::Frontend,
-                Some(1) => StatKind::Section,
-                Some(2) => StatKind::Server,
-                Some(3) => StatKind::Listener,
-                _ => return Err(bad("an unknown type")),
-            },
-            status: get("status"),
-            scur: number("scur")?.unwrap_or(0),
-            qcur: number("qcur")?.unwrap_or(0),
-            weight: number("weight")?,
-            check_status: get("check_status"),
-            lastchg: number("lastchg")?.map(Duration::from_secs),
-            stot: number("stot")?.unwrap_or(0),
-            idle_connections: number("srv_icur")?.unwrap_or(0),
-            addr: get("addr"),
+            agent: CheckState(bits("srv_agent_state")?),
         })
     })
     .collect()
@@ -274,29 +193,13 @@ pub fn map_entries(text: &str) -> Result<Vec<(String, String)>, TableError> {
         .collect()
 }
 
-fn header_and_rows<'a>(text: &'a str, start: &str) -> Result<(&'a str, impl Iterator<Item = &'a str>), TableError> {
+pub(super) fn header_and_rows<'a>(
+    text: &'a str,
+    start: &str,
+) -> Result<(&'a str, impl Iterator<Item = &'a str>), TableError> {
     let mut lines = text.lines().map(str::trim_end).filter(|l| !l.is_empty());
     let header = lines.by_ref().find(|l| l.starts_with(start)).ok_or_else(|| TableError::new("no header", text))?;
     Ok((header, lines))
-}
-
-/// The fields of one line; a field in double quotes may hold commas, and two quotes stand for one.
-fn csv_fields(line: &str) -> Vec<String> {
-    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(std::mem::take(&mut field)),
-            c => field.push(c),
-        }
-    }
-    fields.push(field);
-    fields
 }
 
 #[cfg(test)]

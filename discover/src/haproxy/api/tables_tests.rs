@@ -19,33 +19,19 @@ fn servers_state_is_read_by_its_header() {
 
 #[test]
 fn columns_may_be_added_or_move() {
-    let text = "1\n# be_id srv_name be_name new_one srv_id srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_state srv_fqdn srv_port\n3 s b x 1 127.0.0.1 2 8 1 1 0 6 - 80\n";
+    let text = "1\n# be_id srv_name be_name new_one srv_id srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_state srv_agent_state srv_fqdn srv_port\n3 s b x 1 127.0.0.1 2 8 1 1 0 6 22 - 80\n";
     let rows = servers_state(text).unwrap();
     assert_eq!((rows[0].section.as_str(), rows[0].name.as_str()), ("b", "s"));
-    assert!(rows[0].admin.draining());
+    assert!(rows[0].admin.draining() && rows[0].agent.enabled());
 }
 
 #[test]
 fn a_reply_that_is_no_table_is_an_error() {
     for text in ["", "Can't find backend.\n", "1\n# be_id be_name\n3 b0\n", &STATE.replace(" 99 ", " ninety ")] {
         assert!(servers_state(text).is_err(), "{text:?}");
-        assert!(stat(text).is_err(), "{text:?}");
     }
     assert!(info("Unknown command").is_err());
     assert!(map_entries("Unknown map identifier. Please use #<id> or <file>.").is_err());
-}
-
-#[test]
-fn stat_rows_keep_quoted_commas_together() {
-    let text = "# pxname,svname,qcur,scur,stot,status,weight,lastchg,type,check_status,last_chk,srv_icur,addr,\nb0,s1,1,2,3,UP 1/3,9,4,2,L7OK,\"a, \"\"b\"\"\",5,127.0.0.1:80,\nf,FRONTEND,,0,0,OPEN,,,0,,,,,\n";
-    let rows = stat(text).unwrap();
-    let server = &rows[0];
-    assert_eq!((server.qcur, server.scur, server.stot, server.idle_connections), (1, 2, 3, 5));
-    assert_eq!(
-        (server.status.as_str(), server.addr.as_str(), server.kind),
-        ("UP 1/3", "127.0.0.1:80", StatKind::Server)
-    );
-    assert_eq!((rows[1].kind, rows[1].weight, rows[1].lastchg), (StatKind::Frontend, None, None));
 }
 
 #[test]

@@ -187,7 +187,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::haproxy::process::launch::is_program;
+    use crate::haproxy::process::launch::{is_same, started};
 
     /// A program that starts another one and waits for it.
     fn hanging(dir: &Path) -> (PathBuf, PathBuf) {
@@ -208,7 +208,8 @@ mod tests {
         assert!(why.contains("longer than 2s"), "{why}");
         let pid: i32 = std::fs::read_to_string(pid).unwrap().trim().parse().unwrap();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        while is_program(pid, Path::new("sleep")) {
+        let since = started(pid);
+        while since.is_some() && is_same(pid, since) {
             assert!(tokio::time::Instant::now() < deadline, "process {pid} lives on");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

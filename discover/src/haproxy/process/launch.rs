@@ -234,18 +234,24 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Whether a process of this id exists and runs this program, and not another one that got the id later. Where no file can be opened
-/// to tell, it is taken for the same.
-pub fn is_program(pid: i32, program: &Path) -> bool {
-    // "PID (NAME) STATE …"; the kernel keeps 15 bytes of the name, and a zombie is Z. Source: proc_pid_stat(5).
-    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Err(error) if is_shortage(&error) => return alive(pid),
-        stat => stat.unwrap_or_default(),
-    };
-    let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") ")) else { return false };
-    let resolved = std::fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
-    let mut names = [program, &resolved].into_iter().filter_map(|p| p.file_name()?.to_str());
-    !name.is_empty() && !rest.starts_with('Z') && names.any(|known| known.starts_with(name))
+/// When a process was started, in ticks since the machine's start: with the id it names one process for good, whatever it executes.
+pub fn started(pid: i32) -> Option<u64> {
+    started_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// From a text "PID (NAME) STATE …"; `None` for a zombie (Z). Source: proc_pid_stat(5), field 22.
+fn started_in(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(19).filter(|_| !rest.starts_with('Z'))?.parse().ok()
+}
+
+/// Whether the process that had this id, and was [`started`] then, still lives: not another one that got the id later, and no zombie. Where no file can be opened to
+/// tell, it is taken for the same.
+pub fn is_same(pid: i32, since: Option<u64>) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Err(error) if is_shortage(&error) => alive(pid),
+        stat => stat.is_ok_and(|stat| started_in(&stat).is_some_and(|now| since.is_none_or(|since| since == now))),
+    }
 }
 
 /// Whether a HAProxy of this id is here, in our own network: what it can bind, we can try. Where `/proc` does not tell, it is not.

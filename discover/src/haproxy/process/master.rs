@@ -11,6 +11,7 @@ use super::log::log_since;
 use super::procs::{Procs, ProcsError};
 use crate::haproxy::api::command::{Command, CommandError};
 use crate::haproxy::api::socket::{Deadlines, Endpoint, Prefix, Reply, SocketError, one_shot};
+use crate::haproxy::api::version::Capabilities;
 
 /// Between two looks at `show proc` while a reload of an old HAProxy is under way.
 const POLL: Duration = Duration::from_millis(20);
@@ -138,6 +139,17 @@ impl MasterCli {
         reply.is_ok_and(|r| r.text().starts_with("Name: "))
     }
 
+    /// Waits until the master is of a version that does not answer `reload`: it executed an older program, which was put in the place of its own.
+    async fn is_one_that_does_not_answer(&self) {
+        loop {
+            sleep(LOOK).await;
+            let version = self.glance().await.ok().and_then(|procs| procs.master.version);
+            if version.is_some_and(|version| !Capabilities::of(&version).sync_reload) {
+                return;
+            }
+        }
+    }
+
     /// Reloads, and waits for the outcome. The caller then reopens its runtime sockets.
     ///
     /// Below 2.7 the master only closes the connection and executes itself: `show proc` is then asked until it shows a new worker or one more
@@ -150,11 +162,15 @@ impl MasterCli {
         let before = self.show_proc().await?;
         let log_from = self.log.as_deref().map_or(0, |log| std::fs::metadata(log).map_or(0, |m| m.len()));
         let patient = Deadlines { reply: self.reload_deadline, ..self.deadlines };
-        let said = match one_shot(&self.endpoint(), Prefix::None, &Command::new(["reload"])?, patient).await {
-            Ok(reply) => reply.text().to_owned(),
-            // The re-execution may cut the connection; `show proc` knows what came of it.
-            Err(SocketError::Broken { .. }) => String::new(),
-            Err(other) => return Err(other.into()),
+        let (endpoint, reload) = (self.endpoint(), Command::new(["reload"])?);
+        let said = tokio::select! {
+            said = one_shot(&endpoint, Prefix::None, &reload, patient) => match said {
+                Ok(reply) => reply.text().to_owned(),
+                // The re-execution may cut the connection; `show proc` knows what came of it.
+                Err(SocketError::Broken { .. }) => String::new(),
+                Err(other) => return Err(other.into()),
+            },
+            () = self.is_one_that_does_not_answer() => String::new(),
         };
         let (success, log) = match said.split_once('\n').unwrap_or((said.as_str(), "")) {
             ("Success=0", log) => return Ok(ReloadOutcome::Failed { log: startup_log(log) }),

@@ -15,6 +15,13 @@ fn scripted(dir: &Path, reload: &'static str, procs: &[Option<&'static str>]) ->
             let mut asked = String::new();
             // As 3.0 does, it answers when our side is closed.
             stream.read_to_string(&mut asked).await.unwrap();
+            if asked.starts_with("reload") && reload == SILENCE {
+                tokio::spawn(async move {
+                    let _held = stream;
+                    std::future::pending::<()>().await
+                });
+                continue;
+            }
             let answer = if asked.starts_with("reload") {
                 Some(reload)
             } else {
@@ -29,6 +36,9 @@ fn scripted(dir: &Path, reload: &'static str, procs: &[Option<&'static str>]) ->
     MasterCli::new(path).with_reload_deadline(Duration::from_millis(500))
 }
 
+/// No answer to `reload`, and no end of the connection.
+const SILENCE: &str = "silence";
+
 const BEFORE: &str = "1 master 0 [failed: 0] 0d 2.6.12\n# workers\n7 worker 0 0d 2.6.12\n";
 const LOADED: &str =
     "1 master 1 [failed: 0] 0d 2.6.12\n# workers\n9 worker 0 0d 2.6.12\n# old workers\n7 worker 1 0d 2.6.12\n";
@@ -40,6 +50,16 @@ const FAILED_QUIRK: &str = "1 master 1 [failed: 1] 0d 3.2.0\n# workers\n# old wo
 async fn without_an_answer_show_proc_tells_the_outcome() {
     let dir = tempfile::tempdir().unwrap();
     let master = scripted(dir.path(), "", &[Some(BEFORE), None, Some(BEFORE), Some("garbage"), Some(LOADED)]);
+    assert_eq!(master.reload().await.unwrap(), ReloadOutcome::Loaded { worker: 9, log: String::new() });
+}
+
+/// A 3.0 that executes the 2.6 that was put in its place.
+#[tokio::test]
+async fn an_older_master_in_the_place_of_the_one_that_was_asked_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = "1 master 0 [failed: 0] 0d 3.0.11\n# workers\n7 worker 0 0d 3.0.11\n";
+    let master = scripted(dir.path(), SILENCE, &[Some(before), Some(before), Some(LOADED)]);
+    let master = master.with_reload_deadline(Duration::from_secs(60));
     assert_eq!(master.reload().await.unwrap(), ReloadOutcome::Loaded { worker: 9, log: String::new() });
 }
 

@@ -10,6 +10,7 @@
 //! | [`check`] | `haproxy -c` and `-v` |
 //! | [`blame`] | who is to blame for a config that HAProxy does not take |
 //! | [`tries`] | the same over files that HAProxy is asked about |
+//! | [`program`] | its file: replaced under a running discover |
 //! | [`ports`] | would HAProxy be able to bind this? |
 //! | [`shortage`] | errors that say nothing about HAProxy: the machine is short of something |
 
@@ -21,5 +22,6 @@ pub mod master;
 pub mod pace;
 pub mod ports;
 pub mod procs;
+pub mod program;
 pub mod shortage;
 pub mod tries;

@@ -77,6 +77,14 @@ impl ReloadPace {
         self.not_before = Some(now + self.interval + extra);
     }
 
+    /// What made reloads fail is gone: the next one waits for the one before alone.
+    pub fn forgive(&mut self) {
+        if self.failed.take().is_some() {
+            self.backoff.succeeded();
+            self.not_before = self.last.map(|last| last + self.interval);
+        }
+    }
+
     /// A reload failed; gives the time of the next try.
     pub fn failed(&mut self, now: Instant) -> Instant {
         let at = now + self.backoff.next_delay();
@@ -116,5 +124,7 @@ mod tests {
         assert!(waits.iter().all(|w| *w <= Duration::from_secs(60)), "{waits:?}");
         assert!(waits.iter().max() > Some(&Duration::from_secs(4)), "{waits:?}");
         assert!(pace.wait(now, false) <= Some(now + Duration::from_secs(2)), "another file waits no longer than usual");
+        pace.forgive();
+        assert!(pace.wait(now, true) <= Some(now + Duration::from_secs(2)), "what failed is tried again");
     }
 }

@@ -98,6 +98,22 @@ pub fn parse(text: &str, place: &Place<'_>) -> Result<Options, String> {
     fits(&options, place).map(|()| options)
 }
 
+/// The first word of an operator's that is no keyword of a server's line in any version of HAProxy, where one has to be.
+pub fn unknown(text: &str) -> Option<&str> {
+    let mut words = text.split_ascii_whitespace();
+    while let Some(word) = words.next() {
+        let has_argument = match (keyword(word), DENIED.iter().find(|(name, _)| *name == word)) {
+            (Some((_, kind)), _) => kind != Kind::Flag,
+            (None, Some((_, has_argument))) => *has_argument,
+            (None, None) => return Some(word),
+        };
+        if has_argument {
+            words.next();
+        }
+    }
+    None
+}
+
 /// Whether the words can be read, wherever they are to stand.
 ///
 /// # Errors

@@ -2,9 +2,26 @@
 
 use super::{Key, Kind, NATURAL, PORT_NUMBER, fork, key, ours};
 
+/// The words of all methods.
+pub const METHODS: &[&str] = &[
+    "etcd",
+    "file",
+    "dns",
+    "zookeeper",
+    "zookeeper_poll",
+    "zookeeper_dns",
+    "zookeeper_dns_poll",
+    "docker",
+    "ec2tag",
+    "marathon",
+    "multi",
+    "base",
+];
+
 /// Where backends come from.
 pub const DISCOVERY: &[Key] = &[
-    key("method", Kind::Text, "", "The kind of watcher; required.", "an_unknown_method_lists_the_known_ones"),
+    key("method", Kind::Word(METHODS), "", "The kind of watcher; required.", "an_unknown_method_lists_the_known_ones")
+        .required(),
     key(
         "label_filters",
         Kind::Objects(LABEL_FILTER),

@@ -31,9 +31,9 @@ pub const EDGE: &[Key] = &[
     ),
     ours(
         "ownership",
-        Kind::Word(&["path", "host"]),
+        Kind::Word(&["path", "host", "shared"]),
         "path",
-        "What the first claim to a host not listed there holds: its path, or the whole host.",
+        "What the first claim to a host not listed there holds: its path, the whole host, or nothing (`shared`: all services that claim a place serve it together, the default of `--docker`).",
         TEST,
     ),
     ours("rules", Kind::Objects(RULE), "[]", "Rules that come before those of all registrations.", TEST),
@@ -75,9 +75,9 @@ pub const EDGE: &[Key] = &[
 ];
 
 const RULE: &[Key] = &[
-    ours("host", Kind::Text, "", "The host, or `*.NAME`; required.", TEST),
+    ours("host", Kind::Text, "", "The host, or `*.NAME`; required.", TEST).required(),
     ours("path", Kind::Text, "/", "The path; all below it is meant, too.", TEST),
-    ours("service", Kind::Text, "", "Who answers; required. It need not be there yet.", TEST),
+    ours("service", Kind::Text, "", "Who answers; required. It need not be there yet.", TEST).required(),
     ours(
         "sni",
         Kind::Bool,

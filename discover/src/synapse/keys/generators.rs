@@ -71,8 +71,10 @@ pub const SERVICE_NGINX: &[Key] = &[
 ];
 
 pub(super) const TEMPLATE: &[Key] = &[
-    ours("source", Kind::Text, "", "The Tera template; required.", "templates_are_rendered_and_their_commands_run"),
-    ours("destination", Kind::Text, "", "The file; required.", "templates_are_rendered_and_their_commands_run"),
+    ours("source", Kind::Text, "", "The Tera template; required.", "templates_are_rendered_and_their_commands_run")
+        .required(),
+    ours("destination", Kind::Text, "", "The file; required.", "templates_are_rendered_and_their_commands_run")
+        .required(),
     ours("mode", Kind::Text, "0644", "Its mode, octal.", "templates_are_rendered_and_their_commands_run"),
     ours("owner", Kind::Text, "", "USER or USER:GROUP.", "templates_are_rendered_and_their_commands_run"),
     ours(
@@ -94,7 +96,7 @@ pub(super) const TEMPLATE: &[Key] = &[
 ];
 
 pub(super) const PROMETHEUS: &[Key] = &[
-    ours("file", Kind::Text, "", "The file_sd file, JSON; required.", "prometheus_targets_carry_labels"),
+    ours("file", Kind::Text, "", "The file_sd file, JSON; required.", "prometheus_targets_carry_labels").required(),
     ours(
         "label_prefix",
         Kind::Text,

@@ -4,8 +4,8 @@ use super::{ANY_NUMBER, Key, Kind, NATURAL, PORT_NUMBER, SERVER_ID, fork, key, o
 
 /// haproxy's own section.
 pub const HAPROXY: &[Key] = &[
-    key("global", Kind::Lines, "", "Lines of `global`; required.", "a_change_is_written_and_reloaded"),
-    key("defaults", Kind::Lines, "", "Lines of `defaults`; required.", "a_change_is_written_and_reloaded"),
+    key("global", Kind::Lines, "", "Lines of `global`; required.", "a_change_is_written_and_reloaded").required(),
+    key("defaults", Kind::Lines, "", "Lines of `defaults`; required.", "a_change_is_written_and_reloaded").required(),
     key(
         "extra_sections",
         Kind::Map(&Kind::Lines),

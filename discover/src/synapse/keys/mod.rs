@@ -16,7 +16,7 @@ mod haproxy;
 mod root;
 mod service;
 
-pub use discovery::DISCOVERY;
+pub use discovery::{DISCOVERY, METHODS};
 pub use edge::EDGE;
 pub use generators::SERVICE_NGINX;
 pub use haproxy::{HAPROXY, SERVICE_HAPROXY};

@@ -11,7 +11,8 @@ pub const SERVICE: &[Key] = &[
         "",
         "Where its backends come from; required.",
         "a_service_without_discovery_is_named",
-    ),
+    )
+    .required(),
     key(
         "discovery_multi",
         Kind::Object(DISCOVERY),

@@ -35,8 +35,10 @@ pub fn edge(section: &Map<String, Value>, path: &str, report: &mut Report) -> Ed
         suffixes: reader.list("suffixes"),
         owners: Owners::new(owners),
         ownership: match section.get("ownership").and_then(Value::as_str) {
-            Some("host") => Ownership::Host,
-            _ => Ownership::Path,
+            Some("host") => Some(Ownership::Host),
+            Some("path") => Some(Ownership::Path),
+            Some("shared") => Some(Ownership::Shared),
+            _ => None,
         },
         rules: reader.rules(),
         spare_sections: whole("spare_sections").and_then(|n| usize::try_from(n).ok()).unwrap_or(default.spare_sections),

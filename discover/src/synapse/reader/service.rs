@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::Reader;
 use crate::haproxy::words::template::template_problem;
-use crate::synapse::keys::{DISCOVERY, SERVICE_HAPROXY};
+use crate::synapse::keys::{DISCOVERY, METHODS, SERVICE_HAPROXY};
 use crate::synapse::registration;
 use crate::synapse::types::{Config, Discovery, Service, ServiceHaproxy, ServiceNginx, ServicePrometheus};
 
@@ -32,6 +32,13 @@ impl Reader {
             None => own,
             Some(mut multi) => {
                 at = format!("{path}.discovery_multi");
+                let method = multi.get("method").and_then(Value::as_str).unwrap_or("multi");
+                // What is no method at all was found before.
+                self.require(
+                    method == "multi" || !METHODS.contains(&method),
+                    &format!("{at}.method"),
+                    "is multi, or left out",
+                );
                 let mut watchers = Map::from_iter([("primary".to_owned(), Value::Object(own))]);
                 watchers.extend(multi.get("watchers").and_then(Value::as_object).cloned().unwrap_or_default());
                 multi.insert("watchers".to_owned(), Value::Object(watchers));

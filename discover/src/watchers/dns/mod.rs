@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::findings::Findings;
 use super::poll::{Look, Pace, Poll, Polled};
-use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, BoxWatcher, Context, Faults, Method, MethodInput};
 pub use names::{DnsNames, NamesError};
 pub use resolver::{Answered, AskError, Found, Question, RecordKind, Resolver, name_servers};
 pub use resolving::Resolving;
@@ -73,22 +73,25 @@ pub fn deadline(every: Duration) -> Duration {
 }
 
 impl Method for Dns {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
         let keys: Keys = asked.keys()?;
+        let mut faults = Faults::default();
         if keys.servers.is_empty() {
-            return Err(Fault::new("servers", "is required: host names with their ports"));
+            faults.add("servers", "is required: host names with their ports");
         }
         for (n, server) in keys.servers.iter().enumerate() {
-            let at = |key: &str, why: &str| Err(Fault::new(format!("servers[{n}].{key}"), why));
+            let mut at = |key: &str, why: &str| faults.add(format!("servers[{n}].{key}"), why);
             if server.host.is_empty() {
-                return at("host", "is required");
+                at("host", "is required");
             }
             if server.port.is_null() && !server.is_srv() && asked.about.port.is_none() {
-                return at("port", "is required without backend_port_override, unless the host is an SRV record");
+                at("port", "is required without backend_port_override, unless the host is an SRV record");
             }
         }
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS).starting_within(keys.discovery_jitter);
-        let resolver = Resolver::new(&name_servers(&keys.nameserver)?, deadline(pace.every));
+        let name_servers = faults.take(name_servers(&keys.nameserver)).filter(|_| faults.0.is_empty());
+        let Some(name_servers) = name_servers else { return Err(faults) };
+        let resolver = Resolver::new(&name_servers, deadline(pace.every));
         // Each question has its own deadline: one that hangs costs the others nothing.
         let pace = pace.with_patience(Duration::from_secs(60));
         Ok(Self { about: asked.about.clone(), servers: keys.servers.into(), resolver, pace })

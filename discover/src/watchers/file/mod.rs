@@ -17,7 +17,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::findings::Findings;
 use super::poll::{Look, Pace, Poll, Polled};
-use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, BoxWatcher, Context, Fault, Faults, Method, MethodInput};
 use lookups::Lookups;
 use reading::{FileFault, Reading};
 use signals::Signals;
@@ -61,7 +61,7 @@ impl File {
 }
 
 impl Method for File {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
         let keys: Keys = asked.keys()?;
         let path = keys.path.filter(|p| !p.as_os_str().is_empty()).ok_or_else(|| Fault::new("path", "is required"))?;
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS).starting_within(keys.discovery_jitter);

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::findings::Findings;
 use super::poll::{Look, Pace, Poll, Polled};
-use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, BoxWatcher, Context, Faults, Method, MethodInput};
 use client::{MarathonClient, MarathonError};
 use events::Events;
 
@@ -52,24 +52,22 @@ struct App {
 }
 
 impl Method for Marathon {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
         let keys: Keys = asked.keys()?;
         let name = keys.application_name.unwrap_or_default();
         let name = name.trim_matches('/');
+        let (mut faults, valid) = (Faults::default(), |b: u8| b.is_ascii_alphanumeric() || b"_.-/".contains(&b));
         if name.is_empty() {
-            return Err(Fault::new("application_name", "is required"));
+            faults.add("application_name", "is required");
         }
-        let valid = |b: u8| b.is_ascii_alphanumeric() || b"_.-/".contains(&b);
         if !name.bytes().all(valid) {
-            return Err(Fault::new(
-                "application_name",
-                format!("{name:?} is no application's id: A-Z a-z 0-9 _ . - /"),
-            ));
+            faults.add("application_name", format!("{name:?} is no application's id: A-Z a-z 0-9 _ . - /"));
         }
         let path = keys.marathon_api_path.as_deref().unwrap_or(PATH).replace("%{app}", name);
         let pace = Pace::every(keys.check_interval, EVERY_SECONDS).starting_within(keys.discovery_jitter);
-        let client =
-            MarathonClient::new(&keys.marathon_api_url, keys.marathon_authorization.as_deref(), pace.patience)?;
+        let (urls, authorization) = (&keys.marathon_api_url, keys.marathon_authorization.as_deref());
+        let client = faults.take(MarathonClient::new(urls, authorization, pace.patience));
+        let Some(client) = client.filter(|_| faults.0.is_empty()) else { return Err(faults) };
         // Each URL has its own patience.
         let pace = pace.with_patience(pace.patience * 4);
         let app = App { name: name.into(), path, port_index: keys.port_index };

@@ -22,7 +22,7 @@ pub use ask::Ask;
 use super::group::{Group, Resolve};
 use super::methods::AnyMethod;
 use super::teller::{Standing, Teller};
-use super::{About, AnyWatcher, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, AnyWatcher, BoxWatcher, Context, Fault, Faults, Method, MethodInput};
 use crate::reconcile::passes;
 use crate::synapse::types::{Discovery, LabelFilter};
 
@@ -75,37 +75,40 @@ impl Multi {
 }
 
 impl Method for Multi {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
-        let keys: Keys = asked.keys()?;
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
+        let (keys, mut faults): (Keys, _) = (asked.keys()?, Faults::default());
         if keys.watchers.is_empty() {
-            return Err(Fault::new("watchers", "is required: watchers by name"));
+            faults.add("watchers", "is required: watchers by name");
         }
         let mut children = Vec::new();
         for (name, value) in &keys.watchers {
-            let path = |key: &str| format!("watchers.{name}.{key}");
+            let path = format!("watchers.{name}");
             let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b));
             if !valid {
-                return Err(Fault::new(format!("watchers.{name}"), "is no name: A-Z a-z 0-9 _ . : -"));
+                faults.add(path, "is no name: A-Z a-z 0-9 _ . : -");
+                continue;
             }
             let raw = value.as_object().cloned().unwrap_or_default();
-            let discovery = Discovery::of(raw).map_err(|e| Fault::new(path(&e.path().to_string()), e.inner()))?;
+            let discovery = Discovery::of(raw).map_err(|e| Fault::new(format!("{path}.{}", e.path()), e.inner()));
+            let Some(discovery) = faults.take(discovery) else { continue };
             let source = format!("{}/{name}", asked.about.source).into();
             let about = About { source, ..asked.about.clone() };
             let method = AnyMethod::read(&MethodInput { about, discovery: &discovery });
-            let method = method.map_err(|fault| Fault::new(path(&fault.key), fault.why))?;
+            let Some(method) = faults.take(method.map_err(|faults| faults.below(&path))) else { continue };
             let filters = discovery.filters().cloned().collect();
             children.push(Child { name: name.as_str().into(), method, filters });
         }
         let word = keys.resolver.get("method").and_then(Value::as_str).unwrap_or_default();
         let known = || RESOLVERS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
-        let (_, make) = RESOLVERS
-            .iter()
-            .find(|(known, _)| *known == word)
-            .ok_or_else(|| Fault::new("resolver.method", format!("{word:?} is not known; known are {}", known())))?;
-        let names = children.iter().map(|c| c.name.clone()).collect();
-        let multi = Self { about: asked.about.clone(), children, keys: keys.resolver, names, make: *make };
-        multi.resolver()?; // tried now, so that it can be made later
-        Ok(multi)
+        let make = RESOLVERS.iter().find(|(known, _)| *known == word).map(|(_, make)| *make);
+        let make =
+            make.ok_or_else(|| Fault::new("resolver.method", format!("{word:?} is not known; known are {}", known())));
+        let Some(make) = faults.take(make) else { return Err(faults) };
+        // The resolver may name watchers that are wrong themselves.
+        let names = keys.watchers.keys().map(|name| name.as_str().into()).collect();
+        let multi = Self { about: asked.about.clone(), children, keys: keys.resolver, names, make };
+        faults.take(multi.resolver().map(drop)); // tried now, so that it can be made later
+        if faults.0.is_empty() { Ok(multi) } else { Err(faults) }
     }
 
     fn watcher(&self, context: &mut Context) -> BoxWatcher {

@@ -18,7 +18,7 @@ use zookeeper::{Auth, Sessions, Target, ZkPath};
 
 use super::dns::{Resolver, Resolving, deadline, name_servers};
 use super::poll::{Pace, Polled};
-use super::{About, BoxWatcher, Context, Fault, Method, MethodInput};
+use super::{About, BoxWatcher, Context, Fault, Faults, Method, MethodInput};
 pub use decode::Decode;
 pub use nodes::{Nodes, NodesError};
 pub use owners::SessionOwners;
@@ -86,44 +86,56 @@ pub struct ZooKeeper<const POLL: bool, const DNS: bool> {
 }
 
 impl<const POLL: bool, const DNS: bool> Method for ZooKeeper<POLL, DNS> {
-    fn read(asked: &MethodInput<'_>) -> Result<Self, Fault> {
-        let keys: Keys = asked.keys()?;
-        let auth = keys.zk_auth.map(|text| text.parse::<Auth>()).transpose().map_err(|e| Fault::new("zk_auth", e))?;
-        let target = Target::parse(keys.hosts.iter().map(String::as_str)).map_err(|e| Fault::new("hosts", e))?;
+    fn read(asked: &MethodInput<'_>) -> Result<Self, Faults> {
+        let (keys, mut faults): (Keys, _) = (asked.keys()?, Faults::default());
+        let auth = keys.zk_auth.map(|text| text.parse::<Auth>()).transpose().map_err(|e| Fault::new("zk_auth", e));
+        let auth = faults.take(auth).flatten();
+        let target = Target::parse(keys.hosts.iter().map(String::as_str)).map_err(|e| Fault::new("hosts", e));
+        let target = faults.take(target);
         let path = |key, text: &str| text.parse::<ZkPath>().map_err(|e| Fault::new(key, e));
-        let at = path("path", keys.path.as_deref().ok_or_else(|| Fault::new("path", "is required"))?)?;
+        let required = keys.path.as_deref().ok_or_else(|| Fault::new("path", "is required"));
+        let at = faults.take(required.and_then(|text| path("path", text)));
         let config = match keys.generator_config_path.as_deref() {
             Some("disabled") => None,
-            Some(text) => Some(path("generator_config_path", text)?),
-            None => Some(at.clone()),
+            Some(text) => faults.take(path("generator_config_path", text)),
+            None => at.clone(),
         };
         if !(0.0..=MOST_JITTER).contains(&keys.discovery_jitter) {
-            return Err(Fault::new("discovery_jitter", format!("is not between 0 and {MOST_JITTER} seconds")));
+            faults.add("discovery_jitter", format!("is not between 0 and {MOST_JITTER} seconds"));
         }
-        let seconds = |text, value: f64| Duration::try_from_secs_f64(value).map_err(|e| Fault::new(text, e));
+        let mut seconds = |key: &str, value: f64| {
+            let read = Duration::try_from_secs_f64(value).map_err(|e| Fault::new(key, e));
+            faults.take(read).unwrap_or_default()
+        };
+        let at_most_every = seconds("discovery_jitter", keys.discovery_jitter.max(0.0));
         let retry = (
-            seconds("retry_policy.base_interval", keys.retry_policy.base_interval.unwrap_or(RETRY.0))?,
-            seconds("retry_policy.max_interval", keys.retry_policy.max_interval.unwrap_or(RETRY.1))?,
+            seconds("retry_policy.base_interval", keys.retry_policy.base_interval.unwrap_or(RETRY.0)),
+            seconds("retry_policy.max_interval", keys.retry_policy.max_interval.unwrap_or(RETRY.1)),
         );
         let pace = match POLL {
             true => Pace::every(keys.polling_interval_sec, POLL_SECONDS),
             false => Pace::every(Some(BACK_UP.as_secs_f64()), 0),
         };
         let resolver = if DNS {
-            let every = seconds("check_interval", keys.check_interval.unwrap_or(RESOLVE_SECONDS))?;
+            let every = seconds("check_interval", keys.check_interval.unwrap_or(RESOLVE_SECONDS));
             let every = every.max(Duration::from_millis(10));
-            Some((Resolver::new(&name_servers(&keys.nameserver)?, deadline(every)), every))
+            let servers = faults.take(name_servers(&keys.nameserver));
+            servers.map(|servers| (Resolver::new(&servers, deadline(every)), every))
         } else {
             None
+        };
+        let decode = faults.take(Decode::read(keys.decode));
+        let (Some(target), Some(at), Some(decode), true) = (target, at, decode, faults.0.is_empty()) else {
+            return Err(faults);
         };
         let settings = ZkSettings {
             about: asked.about.clone(),
             target: target.with_auth(auth),
             path: at,
             config,
-            decode: Decode::read(keys.decode)?,
+            decode,
             watch: !POLL,
-            at_most_every: seconds("discovery_jitter", keys.discovery_jitter)?,
+            at_most_every,
         };
         Ok(Self { settings, pace: pace.with_patience(PATIENCE).with_retry(retry), resolver })
     }

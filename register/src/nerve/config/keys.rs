@@ -76,14 +76,16 @@ const OWN: &[Key] = &[
         "",
         "Required. What is published, and what checks dial.",
         "the_payload_is_nerves_byte_for_byte",
-    ),
+    )
+    .required(),
     key(
         "port",
         PORT,
         "",
         "Required. What is published, and what checks dial; published as it is written, number or text.",
         "the_payload_is_nerves_byte_for_byte",
-    ),
+    )
+    .required(),
     key(
         "check_interval",
         Kind::Number,
@@ -182,7 +184,8 @@ const CHECK: &[Key] = &[
         "",
         "Required: tcp, http, redis, rabbitmq, noop; ours: grpc, exec. base always fails, as in Nerve.",
         "an_unknown_check_names_the_known_ones",
-    ),
+    )
+    .required(),
     key("name", Kind::Text, "", "For people.", "each_check_has_its_options"),
     key(
         "module",

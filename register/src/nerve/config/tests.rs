@@ -321,6 +321,34 @@ fn every_key_has_a_test() {
     }
 }
 
+/// What the reader refuses the schema refuses, too, where a schema can say it.
+#[test]
+fn the_schema_finds_what_a_schema_can_find_and_takes_what_is_right() {
+    let schema = agent::config::schema::json_schema(ROOT, "");
+    // A service that is wrong is left out alone.
+    let refused = |config: &Value| match Files::new(config).load() {
+        Ok(loaded) => loaded.wrong.values().flatten().map(|note| format!("{note}\n")).collect(),
+        Err(refused) => refused,
+    };
+    for right in [web(json!({})), web(json!({"port": "80", "check_interval": "0.5", "strange": 1}))] {
+        assert!(agent::config::schema::takes(&schema, &right) && refused(&right).is_empty(), "{right}");
+    }
+    for (wrong, at) in [
+        (web(json!({"port": "abc"})), "services.web.port"),
+        (web(json!({"port": 70_000})), "services.web.port"),
+        (web(json!({"check_interval": "soon"})), "services.web.check_interval"),
+        (web(json!({"host": {}})), "services.web.host"),
+        (web(json!({"checks": [{"timeout": 1}]})), "services.web.checks[0].type"),
+        (web(json!({"checks": [{"type": "tcp", "rise": -1}]})), "services.web.checks[0].rise"),
+        (json!({"instance_id": "i", "services": {"web": {"port": 80}}}), "services.web.host"),
+        (json!({"instance_id": "i", "services": {"web": {"host": "h"}}}), "services.web.port"),
+        (json!({"instance_id": "i", "services": []}), "services"),
+    ] {
+        assert!(!agent::config::schema::takes(&schema, &wrong), "{at}: {wrong}");
+        assert!(refused(&wrong).contains(at), "{at} is not named: {}", refused(&wrong));
+    }
+}
+
 #[test]
 fn the_reference_and_the_schema_in_the_docs_are_current() {
     let title = "# Every key of Nerve's config file\n\n*For users.* Generated: what the program itself takes.\n\n";

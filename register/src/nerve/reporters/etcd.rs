@@ -247,6 +247,7 @@ impl Relay {
         self.known.retain(|placement| wanted.contains_key(placement) || published.contains_key(placement));
         let standing = Standing {
             published,
+            absent: BTreeSet::new(),
             refused: BTreeMap::new(),
             session: publication.lease.map(|lease| format!("lease {lease}")),
             away: publication.away.or(publication.full),

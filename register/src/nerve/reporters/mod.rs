@@ -14,6 +14,8 @@
 //!   latest-value channel), never single orders. It brings its registry to that state and keeps it there: what is
 //!   missing is **published**, a placement with another payload is **updated**, what is not wanted any more is **withdrawn**.
 //!   It touches nothing that it has not written itself.
+//! - [`Want::Absent`] is wanted of what outlives the agent ([`AnyTarget::outlives_agent`]), for a service that is down or gone:
+//!   what a former self left is looked for and removed. [`Standing::absent`] tells that the registry has confirmed it.
 //! - *Make before break.* It writes what is new or changed before it removes what is gone. While a placement's payload
 //!   changes there is no moment at which neither the old nor the new one is there.
 //! - [`Want::Leave`] is not decided yet: what is there for it, from this agent's former self, stays as it is; what is
@@ -35,7 +37,7 @@
 pub mod etcd;
 pub mod zookeeper;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
@@ -66,11 +68,23 @@ pub struct Placement {
 /// All that one reporter answers for. A placement that is not in it is to be withdrawn.
 pub type Wanted = BTreeMap<Placement, Want>;
 
+/// What is still to be wanted once nothing of `wanted` is to be published: that what outlives the agent is absent.
+pub fn withdrawn(wanted: &Wanted) -> Wanted {
+    let outliving = wanted.iter().filter(|(placement, _)| placement.target.outlives_agent());
+    let absent = outliving.map(|(placement, want)| {
+        let (Want::Publish(payload) | Want::Leave(payload) | Want::Absent(payload)) = want;
+        (placement.clone(), Want::Absent(payload.clone()))
+    });
+    absent.collect()
+}
+
 /// How a reporter does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     /// What its registry has acknowledged, and still holds as far as is known.
     pub published: BTreeMap<Placement, Payload>,
+    /// What was to be absent, and of which the registry has confirmed that nothing is there.
+    pub absent: BTreeSet<Placement>,
     /// Slots that can never be published, with the reason.
     pub refused: BTreeMap<Placement, String>,
     /// The lease or session, for people.
@@ -205,6 +219,11 @@ impl AnyTarget {
             Self::Etcd(target) => target.path(),
             Self::ZooKeeper(target) => target.path(),
         }
+    }
+
+    /// Whether what is written there outlives the agent's lease or session.
+    pub fn outlives_agent(&self) -> bool {
+        matches!(self, Self::ZooKeeper(target) if target.is_persistent())
     }
 
     /// A reporter for this target's destination.

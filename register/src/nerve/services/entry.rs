@@ -71,11 +71,15 @@ impl Instance {
     fn wants(&self) -> impl Iterator<Item = (Placement, Want)> + '_ {
         let payload = self.service.payload.clone();
         let want = match self.reported {
-            Some(true) => Some(Want::Publish(payload)),
-            Some(false) => None,
-            None => Some(Want::Leave(payload)),
+            Some(true) => Want::Publish(payload),
+            Some(false) => Want::Absent(payload),
+            None => Want::Leave(payload),
         };
-        self.placements().filter_map(move |placement| Some((placement, want.clone()?)))
+        let wanted = move |placement: Placement| (placement, want.clone());
+        // What goes with its lease or session needs no order to be absent.
+        self.placements()
+            .map(wanted)
+            .filter(|(placement, want)| !matches!(want, Want::Absent(_)) || placement.target.outlives_agent())
     }
 
     /// Reports what its checks say, as far as its limit lets it.

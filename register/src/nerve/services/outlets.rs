@@ -1,5 +1,9 @@
 //! The reporters at work: one for each destination, made when something is to go there, ended when nothing is.
 
+#[cfg(test)]
+#[path = "outlets_tests.rs"]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::nerve::reporters::{AnyTarget, Ends, Frame, Payload, Placement, ReporterError, Standing, Wanted};
+use crate::nerve::reporters::{AnyTarget, Ends, Frame, Payload, Placement, ReporterError, Standing, Wanted, withdrawn};
 use crate::publish::PublishError;
 
 /// How long a reporter has to withdraw the last of what it had.
@@ -36,10 +40,32 @@ struct Outlet {
     published: bool,
     /// Nothing is to go there any more, since then.
     closing: Option<Instant>,
+    /// What outlives the agent is still to be removed there: it does not end before that is confirmed.
+    owes: bool,
     /// Why it gave up, and when it is tried again.
     failed: Option<(String, Instant)>,
     /// Passes on that it has something to tell.
     _bell: AbortOnDropHandle<()>,
+}
+
+impl Outlet {
+    /// Gives the reporter what it is to publish. What outlives the agent and is not wanted any more stays to be removed
+    /// until the registry has confirmed that it is gone.
+    fn bring_to(&mut self, mut wanted: Wanted, now: Instant) {
+        let ends = wanted.is_empty() && !self.foreign;
+        {
+            let standing = self.standing.borrow();
+            self.published |= !standing.published.is_empty();
+            for (placement, absent) in withdrawn(&self.wanted.borrow()) {
+                if !standing.absent.contains(&placement) {
+                    wanted.entry(placement).or_insert(absent);
+                }
+            }
+        }
+        self.closing = ends.then(|| self.closing.unwrap_or(now));
+        self.owes = ends && !wanted.is_empty();
+        replace(&self.wanted, Arc::new(wanted));
+    }
 }
 
 /// All of them.
@@ -86,6 +112,7 @@ impl Outlets {
             number: self.numbers,
             foreign,
             closing: None,
+            owes: false,
             failed: None,
             published: false,
             _bell: bell,
@@ -97,18 +124,12 @@ impl Outlets {
     pub fn bring_to(&mut self, mut wanted: BTreeMap<String, Wanted>, frame: &Frame) {
         let now = Instant::now();
         for (destination, outlet) in &mut self.open {
-            let wanted = wanted.remove(destination).unwrap_or_default();
-            outlet.published |= !outlet.standing.borrow().published.is_empty();
-            outlet.closing = match (wanted.is_empty() && !outlet.foreign, outlet.closing) {
-                (false, _) => None,
-                (true, since) => Some(since.unwrap_or(now)),
-            };
-            replace(&outlet.wanted, Arc::new(wanted));
+            outlet.bring_to(wanted.remove(destination).unwrap_or_default(), now);
         }
         self.open.retain(|destination, outlet| {
             let Some(since) = outlet.closing else { return true };
             let done = outlet.standing.borrow().published.is_empty() || outlet.failed.is_some();
-            if done || now >= since + FAREWELL {
+            if (done || now >= since + FAREWELL) && !outlet.owes {
                 let what = if outlet.published { "any more" } else { "yet: no service of it has been up" };
                 info!(at = %destination, "Nothing is published there {what}.");
                 outlet.ends.withdraw.cancel();
@@ -171,7 +192,8 @@ impl Outlets {
     pub fn deadline(&self) -> Option<Instant> {
         let of = |o: &Outlet| {
             let failed = o.failed.as_ref().map(|(_, at)| *at);
-            failed.into_iter().chain(o.closing.map(|since| since + FAREWELL)).min()
+            let farewell = o.closing.filter(|_| !o.owes).map(|since| since + FAREWELL);
+            failed.into_iter().chain(farewell).min()
         };
         self.open.values().filter_map(of).min()
     }
@@ -197,9 +219,13 @@ impl Outlets {
     pub async fn end(&mut self, drain: Option<Duration>) {
         if let Some(wait) = drain {
             let empty = async {
+                for outlet in self.open.values() {
+                    outlet.wanted.send_modify(|wanted| *wanted = Arc::new(withdrawn(wanted)));
+                }
                 for outlet in self.open.values_mut() {
-                    outlet.wanted.send_replace(Arc::default());
-                    let _ = outlet.standing.wait_for(|s| s.published.is_empty()).await; // it has ended: so be it
+                    let rest = outlet.wanted.borrow().clone();
+                    let done = |s: &Standing| s.published.is_empty() && rest.keys().all(|it| s.absent.contains(it));
+                    let _ = outlet.standing.wait_for(done).await; // it has ended: so be it
                 }
             };
             if timeout(wait, empty).await.is_err() {

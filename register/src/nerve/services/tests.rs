@@ -38,7 +38,7 @@ fn read(dir: &TempDir, config: &Value) -> Arc<Good> {
     Arc::new(Good { config: Arc::new(loaded.config), wrong: loaded.wrong })
 }
 
-fn frame(statsd: Statsd) -> Frame {
+pub(super) fn frame(statsd: Statsd) -> Frame {
     let node = "n1".parse().unwrap();
     let prefix = Prefix::default();
     let form = Form { prefix, layout: Layout::Service, node, values: ValueFormat::Json, service_ports: false };
@@ -83,6 +83,7 @@ impl Stage {
             let (mark, payload) = match want {
                 Want::Publish(payload) => ("", payload),
                 Want::Leave(payload) => ("? ", payload),
+                Want::Absent(payload) => ("no ", payload),
             };
             let payload: Value = serde_json::from_str(payload).unwrap();
             format!("{mark}{}{} {}", placement.service, placement.target.path(), payload["port"])
@@ -102,7 +103,7 @@ impl Stage {
     fn acknowledge(&self) {
         let publish = |(placement, want): (&Placement, &Want)| match want {
             Want::Publish(payload) => Some((placement.clone(), Payload::clone(payload))),
-            Want::Leave(_) => None,
+            Want::Leave(_) | Want::Absent(_) => None,
         };
         let published = self.wanted.borrow().iter().filter_map(publish).collect();
         self.standing.send_modify(|s| s.published = published);

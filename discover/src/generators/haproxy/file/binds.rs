@@ -4,19 +4,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Port, ServiceMap, ServiceName};
+use model::{Port, ServiceMap};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::assign::{Shut, Standing, assign};
 use super::edge::frontend::addresses;
 use super::layout::{Layout, Section};
-use super::ports::{Ports, Shut, Standing, Unlisted, assign};
+use super::ports::{Ports, ServicePort, Unlisted};
 use super::published::Published;
 use super::settings::HaproxySettings;
 use super::tenants::{Tenants, WAITS_FOR};
 use crate::haproxy::process::ports::{BindReason, bindable, tcp_binds};
+use crate::reconcile::Desired;
 
 /// How long a port that was found taken is not tried again.
 /// Short, since a worker outlives its master by a moment.
@@ -70,22 +73,30 @@ impl Binds {
         self.published = published;
     }
 
-    /// Of these services those whose port another one wants in vain.
-    pub fn in_the_way(&self, services: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
-        if services.is_empty() {
-            return BTreeSet::new();
-        }
-        let winners = self.chosen.unlisted.values().filter_map(Unlisted::winner);
-        winners.filter(|winner| services.contains(*winner)).cloned().collect()
+    /// HAProxy has loaded this.
+    pub fn loaded(&mut self, layout: &Layout) {
+        self.tenants.loaded(layout);
     }
 
-    /// Gives each service its port. `absent` are those without a backend that is registered or works.
+    /// Service ports that another service wants in vain, without any backend that is registered, and the sections that they have.
+    pub fn in_the_way(&self, desired: &Desired) -> Vec<(Arc<str>, ServicePort)> {
+        let winners: BTreeSet<ServicePort> = self.chosen.refused.values().filter_map(Unlisted::winner).collect();
+        let section = |at: ServicePort| {
+            let pool = self.chosen.listed.get(&at)?;
+            let behind = pool.behind(at.port);
+            let gone = desired.is_unregistered(&at.service, behind.backends());
+            gone.then(|| (pool.section(&at), at.clone()))
+        };
+        winners.into_iter().filter_map(section).collect()
+    }
+
+    /// Gives each service its ports. `absent` are those without a backend that is registered or works.
     pub fn choose(
         &mut self,
         services: &ServiceMap,
         settings: &HaproxySettings,
         listening: &Listening<'_>,
-        absent: &BTreeSet<ServiceName>,
+        absent: &BTreeSet<ServicePort>,
         now: Instant,
     ) {
         self.refused.retain(|_, (until, _)| *until > now);
@@ -102,8 +113,11 @@ impl Binds {
             Ports { edge_taken, ..assign(services, settings, &Standing { tenants, absent, shut: &shut }) }
         };
         let known = matches!(listening, Listening::Layout(_) | Listening::Elsewhere) && self.settled;
-        if known && self.refused.is_empty() && assign(&self.tenants, &self.refused) == self.chosen {
-            return;
+        if known && self.refused.is_empty() {
+            let ports = assign(&self.tenants, &self.refused);
+            if ports.same_places(&self.chosen) {
+                return self.take(ports);
+            }
         }
         let ours = self.ours(listening, settings);
         let try_port = |port: Port| {
@@ -114,7 +128,7 @@ impl Binds {
         loop {
             let ports = assign(&self.tenants, &self.refused);
             let stats = settings.stats_port.filter(|_| !ports.stats_taken);
-            let wanted: Vec<Port> = ports.listed.values().copied().chain(stats).collect();
+            let wanted: Vec<Port> = ports.listed.keys().map(|at| at.port).chain(stats).collect();
             let refused: Vec<(Port, BindReason)> = match listening {
                 Listening::Elsewhere => Vec::new(),
                 _ => wanted.iter().copied().filter(|port| !ours.contains(port)).filter_map(try_port).collect(),
@@ -122,21 +136,29 @@ impl Binds {
             if refused.is_empty() {
                 self.tell(&ports, settings);
                 self.settled = wanted.iter().all(|port| ours.contains(port));
-                self.tenants.take(&ports.listed);
-                self.chosen = ports;
-                return;
+                return self.take(ports);
             }
             self.refused.extend(refused.into_iter().map(|(port, reason)| (port, (now + TAKEN_FOR, reason))));
         }
     }
 
-    /// Tells what is new of what does not count.
+    fn take(&mut self, ports: Ports) {
+        self.tenants.take(&ports.listed);
+        self.chosen = ports;
+    }
+
+    /// Tells what is new of who does not listen, and where.
     fn tell(&self, ports: &Ports, settings: &HaproxySettings) {
         for (service, reason) in ports.unlisted.iter().filter(|(s, r)| self.chosen.unlisted.get(*s) != Some(*r)) {
             warn!(%service, %reason, "Service is not in haproxy.cfg.");
         }
-        for (service, what) in ports.disputed.iter().filter(|(s, _)| !self.chosen.disputed.contains_key(*s)) {
-            warn!(%service, %what, "Registrations of a service do not agree on its port.");
+        let none = Vec::new();
+        for (service, notes) in &ports.notes {
+            let known = self.chosen.notes.get(service).unwrap_or(&none);
+            // One of a kind: backends that come and go are no news.
+            for what in notes.iter().filter(|note| !known.iter().any(|known| known.same_kind(note))) {
+                warn!(%service, %what, "A service has something other than one port.");
+            }
         }
         if let Some(port) = settings.stats_port.filter(|_| ports.stats_taken && !self.chosen.stats_taken) {
             let reason = self.refused.get(&port).map_or(BindReason::Other, |(_, reason)| *reason);
@@ -169,12 +191,12 @@ impl Binds {
     /// Whether a service of now wants a port that this section binds.
     pub fn wants_port_of(&self, section: &Section, settings: &HaproxySettings) -> bool {
         let mut binds = section.skeleton.lines().filter_map(|l| l.trim_start().strip_prefix("bind "));
-        binds.any(|bind| self.chosen.listed.values().any(|port| settings.listen.binds(*port).iter().any(|b| b == bind)))
+        binds.any(|bind| self.chosen.listed.keys().any(|at| settings.listen.binds(at.port).iter().any(|b| b == bind)))
     }
 
     /// When a port that was taken is to be tried again.
     pub fn next_due(&self) -> Option<Instant> {
-        let wanted = |port: Port| self.chosen.unlisted.values().any(|why| why.wanted_in_vain() == Some(port));
+        let wanted = |port: Port| self.chosen.refused.keys().any(|at| at.port == port);
         let tenants = self.tenants.next_end(wanted);
         self.refused.values().map(|(until, _)| *until).chain(self.edge_taken).chain(self.ask_at).chain(tenants).min()
     }
@@ -200,9 +222,8 @@ impl Binds {
         let mut ours: BTreeSet<Port> = binds.iter().filter_map(|a| Port::new(a.port())).filter(has).collect();
         if matches!(listening, Listening::Files(_)) {
             // It runs, whatever has become of its file: what was chosen for it is taken by nobody but itself.
-            ours.extend(
-                self.chosen.listed.values().copied().chain(settings.stats_port.filter(|_| !self.chosen.stats_taken)),
-            );
+            let stats = settings.stats_port.filter(|_| !self.chosen.stats_taken);
+            ours.extend(self.chosen.listed.keys().map(|at| at.port).chain(stats));
         }
         ours
     }
@@ -218,7 +239,7 @@ mod tests {
     use super::super::settings::tests_support::settings;
     use super::*;
 
-    const NONE: BTreeSet<ServiceName> = BTreeSet::new();
+    const NONE: BTreeSet<ServicePort> = BTreeSet::new();
 
     fn wanting(ports: &[u16]) -> ServiceMap {
         let service = |port: &u16| {
@@ -235,7 +256,7 @@ mod tests {
         let [taken, open] = [&stranger, &free].map(|l| l.local_addr().unwrap().port());
         drop(free);
         let (services, settings, mut binds) = (wanting(&[taken, open]), settings(), Binds::default());
-        let listed = |binds: &Binds| binds.chosen().listed.values().map(|p| p.get()).collect::<Vec<_>>();
+        let listed = |binds: &Binds| binds.chosen().listed.keys().map(|at| at.port.get()).collect::<Vec<_>>();
         let now = Instant::now();
         binds.choose(&services, &settings, &Listening::Nothing, &NONE, now);
         assert_eq!(listed(&binds), [open]);

@@ -1,4 +1,4 @@
-//! Services as sections, in docker-discover's way: one `listen` for each, on its own port. Pure, and cached: a service
+//! Services as sections, in docker-discover's way: one `listen` for each port of a service. Pure, and cached: a service
 //! whose pool did not change costs a pointer comparison.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -12,8 +12,8 @@ use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Tr
 use tera::{Context, Tera};
 
 use super::layout::{Layout, Section};
-use super::names::{self, section_name, server_name, service_of};
-use super::ports::Ports;
+use super::names::{self, owner_of, server_name, server_name_in};
+use super::ports::{PortPool, Ports, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
 use super::stats::StatsUser;
@@ -56,15 +56,19 @@ pub struct Composer {
     taken: BTreeSet<String>,
     /// Services that are called so.
     clashes: Vec<Quarantined>,
-    cache: HashMap<ServiceName, Cached>,
+    cache: HashMap<Key, Cached>,
     /// The mode of each section, also from before a restart: no newcomer changes it.
-    modes: HashMap<ServiceName, Mode>,
+    modes: HashMap<Key, Mode>,
     /// Sections rendered anew since the start.
     renders: u64,
 }
 
+/// Whose a section is, and the port in its name.
+type Key = (ServiceName, Option<Port>);
+
 struct Cached {
     pool: Arc<Pool>,
+    share: Share,
     port: Port,
     generation: u64,
     can: Capabilities,
@@ -112,10 +116,15 @@ impl Composer {
     /// Takes over from before a restart in which mode each section is.
     pub fn remember(&mut self, layout: &Layout) {
         for section in &layout.sections {
-            if let (Some(service), Some(mode)) = (service_of(&section.name), mode_of(&section.skeleton)) {
-                self.modes.insert(service, mode);
+            if let (Some(key), Some(mode)) = (owner_of(&section.name), mode_of(&section.skeleton)) {
+                self.modes.insert(key, mode);
             }
         }
+    }
+
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        &self.header
     }
 
     /// Sections rendered anew since the start.
@@ -176,47 +185,54 @@ impl Composer {
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
         let mut clashes = Vec::new();
-        for (service, port) in &ports.listed {
-            let Some(pool) = services.get(service) else { continue };
-            if !self.taken.is_empty() && self.taken.contains(&*section_name(service)) {
-                clashes.push(clash(service));
+        let mut keys = HashSet::with_capacity(ports.listed.len());
+        for (at, pool) in &ports.listed {
+            let key = (at.service.clone(), pool.apart.then_some(at.port));
+            let same = |c: &&Cached| {
+                Arc::ptr_eq(&c.pool, &pool.all)
+                    && (c.port, c.generation, &c.can, &c.share) == (at.port, names.generation(), can, &pool.share)
+            };
+            if let Some(cached) = self.cache.get(&key).filter(same) {
+                sections.push(cached.section.clone());
+                keys.insert(key);
                 continue;
             }
-            let cached = self.cache.get(service);
-            let same = |c: &&Cached| c.port == *port && c.generation == names.generation() && c.can == *can;
-            if let Some(cached) = cached.filter(|c| Arc::ptr_eq(&c.pool, pool)).filter(same) {
-                sections.push(cached.section.clone());
+            let name = pool.section(at);
+            if self.taken.contains(&*name) {
+                clashes.push(clash(at, &name));
                 continue;
             }
             self.renders += 1;
-            match self.section(service, *port, pool, names, can) {
+            match self.section(name, at, pool, names, can) {
                 Ok((section, quarantined)) => {
-                    let section = match self.cache.remove(service) {
+                    let section = match self.cache.remove(&key) {
                         Some(cached) if *cached.section == section => cached.section,
                         _ => Arc::new(section),
                     };
                     let cached = Cached {
-                        pool: pool.clone(),
-                        port: *port,
+                        pool: pool.all.clone(),
+                        share: pool.share.clone(),
+                        port: at.port,
                         generation: names.generation(),
                         can: *can,
                         section: section.clone(),
                         quarantined,
                     };
-                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (service.clone(), mode)));
-                    self.cache.insert(service.clone(), cached);
+                    self.modes.extend(mode_of(&section.skeleton).map(|mode| (key.clone(), mode)));
+                    self.cache.insert(key.clone(), cached);
                     sections.push(section);
                 }
                 Err(error) => {
-                    sections.extend(self.cache.get(service).map(|c| c.section.clone()));
-                    failed.insert(service.clone(), error);
+                    sections.extend(self.cache.get(&key).map(|c| c.section.clone()));
+                    failed.insert(at.service.clone(), error);
                 }
             }
+            keys.insert(key);
         }
         self.renders += u64::from(clashes != self.clashes);
         self.clashes = clashes;
-        self.cache.retain(|service, _| ports.listed.contains_key(service));
-        self.modes.retain(|service, _| services.contains_key(service));
+        self.cache.retain(|key, _| keys.contains(key));
+        self.modes.retain(|(service, _), _| services.contains_key(service));
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
@@ -237,29 +253,30 @@ impl Composer {
 
     fn section(
         &self,
-        service: &ServiceName,
-        port: Port,
-        pool: &Pool,
+        name: Arc<str>,
+        at: &ServicePort,
+        pool: &PortPool,
         names: &Resolved,
         can: &Capabilities,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
-        let name = section_name(service);
-        let mode = mode(pool, self.settings.default_mode, self.modes.get(service).copied());
+        let (service, port) = (&at.service, at.port);
+        let key = (service.clone(), pool.apart.then_some(port));
+        let pool = pool.behind(port);
+        let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
         let params = params(&self.settings.check, self.settings.slow_start, can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
         let place = Place { http_checks, ..Place::of_mode(mode) };
-        let (servers, quarantined) = servers(service, pool, &params, names, &place);
+        let (servers, quarantined) = servers(&[(service.clone(), pool)], &params, names, &place);
         let (inherited, text) = ("".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
 }
 
-/// A service whose section would have the name of one in the operator's header.
-fn clash(service: &ServiceName) -> Quarantined {
-    let server = section_name(service).to_string();
-    let reason = format!("the header has a section {server} already: call one of the two otherwise");
-    Quarantined { service: service.clone(), server, reason }
+/// A service port whose section would have the name of one in the operator's header.
+fn clash(at: &ServicePort, section: &str) -> Quarantined {
+    let reason = format!("the header has a section {section} already: call one of the two otherwise");
+    Quarantined { service: at.service.clone(), server: section.to_owned(), reason }
 }
 
 /// The mode that a section's own lines say.
@@ -279,21 +296,46 @@ pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabiliti
     params.trim().into()
 }
 
-/// The servers of a pool, and the registrations that are left out.
+/// A service, and those of its backends that are meant.
+pub(super) type Member = (ServiceName, Arc<Pool>);
+
+/// The backends of several services in one section, each with its server's name: its id, and with its service's name where an earlier
+/// service has that id, too.
+fn named(members: &[Member]) -> impl Iterator<Item = (&ServiceName, &Arc<Backend>, Arc<str>)> {
+    let mut taken: HashSet<&str> = HashSet::new();
+    members
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (service, pool))| {
+            let tcp = pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
+            tcp.map(move |backend| (at, service, backend))
+        })
+        .map(move |(at, service, backend)| {
+            let id = backend.id.as_str();
+            let is_first = members.len() == 1 || taken.insert(id);
+            let name = if at == 0 || is_first { server_name(id) } else { server_name_in(service, id) };
+            (service, backend, name)
+        })
+}
+
+/// The names of the servers that [`servers`] makes of these backends.
+pub(super) fn server_names(members: &[Member]) -> impl Iterator<Item = Arc<str>> {
+    named(members).map(|(_, _, name)| name)
+}
+
+/// The servers of one section, of the pools of one or more services, and the registrations that are left out.
 pub(super) fn servers(
-    service: &ServiceName,
-    pool: &Pool,
+    members: &[Member],
     params: &Arc<str>,
     names: &Resolved,
     place: &Place<'_>,
 ) -> (Vec<Server>, Vec<Quarantined>) {
-    let backends = || pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
-    // The last ones of a pool are not drained: a server that finishes its work still answers, an empty pool does not.
-    let any_up = backends().any(|b| b.status == Status::Up);
-    let (mut servers, mut quarantined) = (Vec::with_capacity(pool.len()), Vec::new());
+    // The last ones are not drained: a server that finishes its work still answers, an empty section does not.
+    let any_up = named(members).any(|(_, backend, _)| backend.status == Status::Up);
+    let (mut servers, mut quarantined) = (Vec::new(), Vec::new());
     let mut ids = HashSet::new();
-    for backend in backends() {
-        match server(backend, any_up, params, names, place, &mut ids) {
+    for (service, backend, name) in named(members) {
+        match server(backend, name, any_up, params, names, place, &mut ids) {
             Ok(server) => servers.extend(server),
             Err(reason) => {
                 let server = backend.id.to_string();
@@ -310,6 +352,7 @@ pub(super) fn servers(
 /// What is wrong with the words that its registration asks for.
 fn server(
     backend: &Backend,
+    name: Arc<str>,
     any_up: bool,
     params: &Arc<str>,
     names: &Resolved,
@@ -323,7 +366,7 @@ fn server(
             None => return names.refused(name).map_or(Ok(None), |why| Err(why.to_owned())),
         },
     };
-    let (name, address) = (server_name(backend.id.as_str()), SocketAddr::new(ip, backend.port.get()));
+    let address = SocketAddr::new(ip, backend.port.get());
     let mut server = match &backend.haproxy_server_options {
         None => {
             Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::compose::{Composer, TemplateError};
 use super::layout::{Layout, Retired, Section};
+use super::places::Places;
 use super::ports::Ports;
 use super::synapse::{Quarantined, SynapseComposer};
 use crate::haproxy::api::version::Capabilities;
@@ -53,6 +54,22 @@ impl Composing {
                 composer.take(&desired.configured);
                 (composer.compose(services, Some(given.names), given.unix_now), BTreeMap::new())
             }
+        }
+    }
+
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        match self {
+            Self::Native(composer) => composer.header(),
+            Self::Synapse(composer) => composer.header(),
+        }
+    }
+
+    /// Under which names HAProxy has the services.
+    pub fn places(&self) -> Places {
+        match self {
+            Self::Native(_) => Places::Native,
+            Self::Synapse(composer) => Places::Synapse(Arc::new(composer.sections())),
         }
     }
 

@@ -17,7 +17,8 @@ use super::edge::{EdgeComposer, Idle};
 use super::layout::{Layout, Retired, Section};
 use super::lingering::Lingering;
 use super::loops::Loops;
-use super::ports::Ports;
+use super::places::Places;
+use super::ports::{Ports, ServicePort};
 use super::published::Published;
 use super::settings::HaproxySettings;
 use super::synapse::{Quarantined, SynapseComposer};
@@ -100,6 +101,16 @@ impl Desk {
         self.edge.as_deref()
     }
 
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        self.composing.header()
+    }
+
+    /// Under which names HAProxy has the services.
+    pub fn places(&self) -> Places {
+        self.composing.places()
+    }
+
     /// The ports chosen last.
     pub fn ports(&self) -> &Ports {
         self.binds.chosen()
@@ -137,19 +148,19 @@ impl Desk {
         self.names.unresolved()
     }
 
-    /// Services that are in another's way although nobody has registered them.
-    pub fn in_the_way(&mut self, desired: &Desired, now: Instant) -> BTreeSet<ServiceName> {
-        let in_the_way = self.binds.in_the_way(&desired.unregistered());
+    /// Service ports that are in another's way although no backend behind them is registered, and their sections.
+    pub fn in_the_way(&mut self, desired: &Desired, now: Instant) -> Vec<(Arc<str>, ServicePort)> {
+        let in_the_way = self.binds.in_the_way(desired);
         self.binds.ask_again(!in_the_way.is_empty(), now);
         in_the_way
     }
 
-    /// Gives each service its port. `absent` are those without a backend that is registered or works.
+    /// Gives each service its ports. `absent` are those without a backend that is registered or works.
     pub fn choose_ports(
         &mut self,
         desired: &Desired,
         listening: &Listening<'_>,
-        absent: &BTreeSet<ServiceName>,
+        absent: &BTreeSet<ServicePort>,
         now: Instant,
     ) {
         if let Some(settings) = &self.settings {
@@ -213,6 +224,7 @@ impl Desk {
     /// HAProxy has loaded this.
     pub fn loaded(&mut self, layout: &Layout) {
         self.lingering.loaded(layout);
+        self.binds.loaded(layout);
     }
 
     /// Sections rendered anew since the start.

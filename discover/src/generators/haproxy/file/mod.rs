@@ -3,7 +3,9 @@
 //! | module | what it holds | I/O |
 //! |---|---|---|
 //! | [`settings`], [`stats`] | what the operator decides | users' file only |
-//! | [`ports`] | which service listens on which port | no |
+//! | [`ports`] | service ports, their pools, and why there are none | no |
+//! | [`wishes`] | which ports the backends of a service ask for | no |
+//! | [`assign`] | which service listens on which port | no |
 //! | [`tenants`] | who has which port, over restarts too | no |
 //! | [`published`] | the ports that containers of this host publish | no |
 //! | [`binds`] | which of those ports can be opened | test-binds only |
@@ -13,10 +15,11 @@
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg, written and read back | no |
-//! | [`names`] | names of sections and servers, made from the registry's | no |
+//! | [`names`], [`places`] | names of sections and servers, made from the registry's | no |
 //! | [`loops`] | servers that would be HAProxy itself | own addresses only |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 
+pub mod assign;
 pub mod binds;
 pub mod compose;
 pub mod composing;
@@ -26,6 +29,7 @@ pub mod layout;
 pub mod lingering;
 pub mod loops;
 pub mod names;
+pub mod places;
 pub mod ports;
 pub mod published;
 pub mod server;
@@ -33,3 +37,4 @@ pub mod settings;
 pub mod stats;
 pub mod synapse;
 pub mod tenants;
+pub mod wishes;

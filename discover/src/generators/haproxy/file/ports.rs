@@ -1,18 +1,83 @@
-//! Which service listens on which port. A service keeps the port that it has; else the oldest claim counts, then the lowest name. Pure.
+//! Who listens on which port, and why somebody does not: what [`super::assign`] comes to. Pure.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use model::{Backend, BackendId, Pool, Port, ServiceMap, ServiceName, Transport};
+use model::{Backend, BackendId, Pool, Port, ServiceName, Transport};
 
-use super::settings::HaproxySettings;
-use super::tenants::Tenants;
+use super::names::{port_section_name, section_name};
 use crate::haproxy::process::ports::BindReason;
-use crate::seniority::Seniority;
 
-/// Why a service has no section of its own, though it has backends.
+/// A port on which clients expect a service. Each has a section of its own, with the registrations that ask for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePort {
+    /// The service.
+    pub service: ServiceName,
+    /// The port.
+    pub port: Port,
+}
+
+impl ServicePort {
+    /// All ports that a service can have.
+    pub fn all_of(service: &ServiceName) -> RangeInclusive<Self> {
+        let at = |port| Self { service: service.clone(), port };
+        at(Port::MIN)..=at(Port::MAX)
+    }
+}
+
+/// The pool behind a service port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortPool {
+    /// All backends of the service.
+    pub all: Arc<Pool>,
+    /// Which of them are behind this port.
+    pub share: Share,
+    /// Another port of the service has the section that is called as the service; this one's name has the port in it.
+    pub apart: bool,
+}
+
+/// Which backends of a service are behind one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Share {
+    /// All.
+    Whole,
+    /// Those that ask for it, and these: they name no port, or ask for one in vain and stay where they are.
+    Part(BTreeSet<BackendId>),
+}
+
+impl Share {
+    /// Whether a backend is behind `port`, if this is its share.
+    pub fn has(&self, port: Port, backend: &Backend) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Part(also) => backend.service_port == Some(port) || also.contains(&backend.id),
+        }
+    }
+}
+
+impl PortPool {
+    /// The name of the section of the service port `at`, whose pool this is.
+    pub fn section(&self, at: &ServicePort) -> Arc<str> {
+        if self.apart { port_section_name(&at.service, at.port) } else { section_name(&at.service) }
+    }
+
+    /// The backends behind `port`, which is this pool's.
+    pub fn behind(&self, port: Port) -> Arc<Pool> {
+        match &self.share {
+            Share::Whole => self.all.clone(),
+            share => Arc::new(self.all.backends().iter().filter(|b| share.has(port, b)).cloned().collect()),
+        }
+    }
+}
+
+/// The backends that HAProxy can balance.
+pub(super) fn tcp(pool: &Pool) -> impl Iterator<Item = &Backend> + Clone {
+    pool.backends().iter().map(|b| &**b).filter(|b| b.transport == Transport::Tcp)
+}
+
+/// Why a service does not listen, though it has backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unlisted {
     /// No registration says on which port clients expect it.
@@ -39,6 +104,8 @@ pub enum Unlisted {
         /// The container's name.
         container: Arc<str>,
     },
+    /// The service has as many ports as one may have.
+    TooMany(Port, usize),
 }
 
 impl fmt::Display for Unlisted {
@@ -57,199 +124,114 @@ impl fmt::Display for Unlisted {
                 f,
                 "port {port} is published by container {container} of this host, which would not start again; remove the container, or publish another port"
             ),
+            Self::TooMany(port, most) => write!(
+                f,
+                "port {port} is one too many: a service has at most {most} ports; give some of its containers a name of their own"
+            ),
         }
     }
 }
 
 impl Unlisted {
-    /// Who has the port that the service asks for.
-    pub fn winner(&self) -> Option<&ServiceName> {
+    /// The service port that has what another asks for.
+    pub fn winner(&self) -> Option<ServicePort> {
         match self {
-            Self::Clash { winner, .. } => Some(winner),
-            _ => None,
-        }
-    }
-
-    /// The port that the service asks for and another has.
-    pub fn wanted_in_vain(&self) -> Option<Port> {
-        match self {
-            Self::Clash { port, .. } => Some(*port),
+            Self::Clash { port, winner } => Some(ServicePort { service: winner.clone(), port: *port }),
             _ => None,
         }
     }
 }
 
-/// What of a service's registrations does not count, where they name its port.
+/// What a service is told whose registrations ask for more than one port, or for none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Disputed {
-    /// One asks for another port than the one that counts.
-    Other {
-        /// The port that counts.
-        counts: Port,
-        /// Who asks for another; one of perhaps several.
+pub enum PortNote {
+    /// They ask for several.
+    Several {
+        /// Those on which the service listens.
+        ports: Vec<Port>,
+        /// Who asks for another port than the oldest registration; one of perhaps several.
         backend: BackendId,
         /// Which.
         asked: Port,
     },
-    /// None names a port any more: the last one counts.
+    /// One asks for a port in vain.
+    Waits {
+        /// Who asks; one of perhaps several.
+        backend: BackendId,
+        /// Why in vain.
+        why: Unlisted,
+        /// Where it serves meanwhile.
+        stays: Option<Port>,
+    },
+    /// None names this port any more: it was the last one.
     Last(Port),
 }
 
-impl fmt::Display for Disputed {
+impl PortNote {
+    /// Whether both say the same of the same ports, of whichever backend.
+    pub fn same_kind(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Several { ports, .. }, Self::Several { ports: others, .. }) => ports == others,
+            (Self::Waits { why, stays, .. }, Self::Waits { why: other, stays: at, .. }) => why == other && stays == at,
+            (one, other) => one == other,
+        }
+    }
+}
+
+impl fmt::Display for PortNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Other { counts, backend, asked } => write!(
-                f,
-                "backend {backend} asks for port {asked}; port {counts} counts, which was first, until no backend asks for it"
-            ),
+            Self::Several { ports, backend, asked } => {
+                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                let ports = ports.join(", ");
+                write!(
+                    f,
+                    "backend {backend} asks for port {asked}, others for another: ports {ports} are served, each by the backends that ask for it"
+                )
+            }
+            Self::Waits { backend, why, stays: Some(port) } => {
+                write!(f, "{why}; backend {backend} waits for it and serves on port {port} until then")
+            }
+            Self::Waits { backend, why, stays: None } => {
+                write!(f, "{why}; backend {backend} waits for it and serves on no port until then")
+            }
             Self::Last(port) => write!(f, "no registration names a port any more; the last one, {port}, counts"),
         }
     }
 }
 
-/// The port of each service that gets a section, and the reason for each one that does not.
+/// The service ports that get a section, and the reason for each one that does not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ports {
-    /// Ports by service.
-    pub listed: BTreeMap<ServiceName, Port>,
-    /// Reasons by service.
+    /// The pools behind the service ports on which HAProxy is to listen.
+    pub listed: BTreeMap<ServicePort, PortPool>,
+    /// Why services have no section at all.
     pub unlisted: BTreeMap<ServiceName, Unlisted>,
-    /// Of services whose registrations do not agree on their port, what does not count.
-    pub disputed: BTreeMap<ServiceName, Disputed>,
+    /// Why service ports that are asked for have no section.
+    pub refused: BTreeMap<ServicePort, Unlisted>,
+    /// What services are told beside that.
+    pub notes: BTreeMap<ServiceName, Vec<PortNote>>,
     /// Another program listens on the stats page's port: there is none for now.
     pub stats_taken: bool,
     /// Another program listens where the edge should: it listens nowhere for now.
     pub edge_taken: bool,
 }
 
-/// Why nobody can listen on a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shut {
-    /// The system refuses it, for that reason.
-    Refused(BindReason),
-    /// The container of that name publishes it, whether it runs or not.
-    Container(Arc<str>),
-}
-
-/// What is known beside the registrations.
-#[derive(Debug)]
-pub struct Standing<'a> {
-    /// Who has which port.
-    pub tenants: &'a Tenants,
-    /// Services without a backend that is registered and of whose held ones none works: they yield.
-    pub absent: &'a BTreeSet<ServiceName>,
-    /// Ports on which nobody can listen.
-    pub shut: &'a BTreeMap<Port, Shut>,
-}
-
-/// Gives each service its port. Of several that ask for one, those with a backend that is registered or works come first; among
-/// them [`Seniority`] decides.
-pub fn assign(services: &ServiceMap, settings: &HaproxySettings, standing: &Standing<'_>) -> Ports {
-    let stats_taken =
-        settings.stats_port.is_some_and(|port| matches!(standing.shut.get(&port), Some(Shut::Refused(_))));
-    let mut ports = Ports { stats_taken, ..Ports::default() };
-    if settings.service_ports.is_none() {
-        return ports; // as the operator wants it: nothing to be told of any service
+impl Ports {
+    /// Whether the same services listen on the same ports for the same reasons, whatever their pools.
+    pub fn same_places(&self, other: &Self) -> bool {
+        let places = |ports: &Self| (ports.stats_taken, ports.edge_taken, ports.listed.len());
+        places(self) == places(other)
+            && self.listed.keys().eq(other.listed.keys())
+            && self.unlisted == other.unlisted
+            && self.refused == other.refused
+            && self.notes == other.notes
     }
-    let mut winners: BTreeMap<Port, ((bool, Seniority<'_>), &ServiceName)> = BTreeMap::new();
-    let mut asking: Vec<(&ServiceName, Port)> = Vec::with_capacity(services.len());
-    for (service, pool) in services {
-        let has = standing.tenants.port_of(service);
-        let wish = match wish(pool, has) {
-            Ok(wish) => wish,
-            Err(reason) => {
-                ports.unlisted.insert(service.clone(), reason);
-                continue;
-            }
-        };
-        if let Some(disputed) = wish.disputed {
-            ports.disputed.insert(service.clone(), disputed);
-        }
-        let port = wish.port;
-        let refused = match standing.shut.get(&port) {
-            _ if !settings.service_ports.contains(port) => Unlisted::NotAllowed(port),
-            _ if settings.stats_port == Some(port) || settings.reserved.contains(&port) => Unlisted::Reserved(port),
-            Some(Shut::Refused(reason)) => Unlisted::Closed(port, *reason),
-            Some(Shut::Container(container)) => Unlisted::Published { port, container: container.clone() },
-            None => {
-                asking.push((service, port));
-                let seniority = Seniority::new(has == Some(port), wish.created, service.as_str());
-                let rank = (standing.absent.contains(service), seniority);
-                match winners.entry(port) {
-                    Entry::Vacant(first) => _ = first.insert((rank, service)),
-                    Entry::Occupied(mut winner) if rank < winner.get().0 => _ = winner.insert((rank, service)),
-                    Entry::Occupied(_) => {}
-                }
-                continue;
-            }
-        };
-        ports.unlisted.insert(service.clone(), refused);
+
+    /// Why a service is not in the file, in words: one reason for each port that it asks for.
+    pub fn why_unlisted(&self, service: &ServiceName, reason: &Unlisted) -> String {
+        let refused = self.refused.iter().filter(|(at, _)| at.service == *service).map(|(_, why)| why.to_string());
+        let refused: Vec<String> = refused.collect();
+        if refused.is_empty() { reason.to_string() } else { refused.join("; ") }
     }
-    for (service, port) in asking {
-        let winner = standing.tenants.awaited(port).or(winners.get(&port).map(|(_, winner)| *winner));
-        match winner.filter(|winner| *winner != service) {
-            None => _ = ports.listed.insert(service.clone(), port),
-            Some(winner) => {
-                ports.unlisted.insert(service.clone(), Unlisted::Clash { port, winner: winner.clone() });
-            }
-        }
-    }
-    ports
 }
-
-/// The same where nothing is known but the registrations.
-pub fn assign_anew(services: &ServiceMap, settings: &HaproxySettings) -> Ports {
-    let (tenants, absent, shut) = (Tenants::default(), BTreeSet::new(), BTreeMap::new());
-    assign(services, settings, &Standing { tenants: &tenants, absent: &absent, shut: &shut })
-}
-
-/// The port that a service asks for.
-struct Wish {
-    port: Port,
-    /// When the oldest registration that asks for it was created.
-    created: Option<u64>,
-    disputed: Option<Disputed>,
-}
-
-/// Of two backends of a service the lower one's wish counts: whether it asks for another port than the service has, its age, its id.
-type Rank<'a> = (bool, Option<u64>, &'a BackendId);
-
-/// What the backends of a service ask for: the port that it `has`, as long as one of them does, else what the oldest one asks for.
-/// A backend that names none asks for the port that its service has: such a one lost its `port` key, which is no wish.
-fn wish(pool: &Pool, has: Option<Port>) -> Result<Wish, Unlisted> {
-    let asks = |backend: &Backend| backend.service_port.or(has);
-    let mut first: Option<(Rank<'_>, Port)> = None;
-    let mut other: Option<(&BackendId, Port)> = None;
-    let (mut tcp, mut named) = (false, false);
-    for backend in pool.backends().iter().filter(|b| b.transport == Transport::Tcp) {
-        tcp = true;
-        let Some(port) = asks(backend) else { continue };
-        named |= backend.service_port == Some(port);
-        let rank = (Some(port) != has, Some(backend.created.unwrap_or(u64::MAX)), &backend.id);
-        let loser = match first {
-            None => {
-                first = Some((rank, port));
-                continue;
-            }
-            Some((before, counts)) if rank < before => {
-                first = Some((rank, port));
-                (before.2, counts)
-            }
-            Some(_) => (&backend.id, port),
-        };
-        other = other.filter(|(_, asked)| first.is_some_and(|(_, counts)| *asked != counts)).or(Some(loser));
-    }
-    let Some(((_, created, _), port)) = first else {
-        return Err(if tcp || pool.is_empty() { Unlisted::NoPort } else { Unlisted::UdpOnly });
-    };
-    let other = other.filter(|(_, asked)| *asked != port);
-    let disputed = match other {
-        Some((backend, asked)) => Some(Disputed::Other { counts: port, backend: backend.clone(), asked }),
-        None => (!named).then_some(Disputed::Last(port)),
-    };
-    Ok(Wish { port, created, disputed })
-}
-
-#[cfg(test)]
-#[path = "ports_tests.rs"]
-mod tests;

@@ -11,7 +11,7 @@ use containers::docker::PublishedPorts;
 use model::Port;
 use tokio::sync::watch;
 
-use super::ports::Shut;
+use super::assign::Shut;
 use crate::haproxy::words::bind::ListenOn;
 
 /// What containers publish, as far as it is known.

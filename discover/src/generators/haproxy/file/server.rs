@@ -110,6 +110,11 @@ impl Server {
         !self.maint && self.weight > 0
     }
 
+    /// Whether HAProxy asks its agent, by its own words or those that it inherits.
+    pub fn has_agent(&self, inherited: &str) -> bool {
+        [&self.params, inherited].iter().any(|words| words.split_ascii_whitespace().any(|word| word == "agent-check"))
+    }
+
     /// Gives a line that says nothing of a weight the one of `default-server`.
     pub fn with_inherited_weight(mut self, inherited: &str) -> Self {
         let weight = |line: &str| line.split_ascii_whitespace().any(|w| w == "weight");

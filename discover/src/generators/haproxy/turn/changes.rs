@@ -137,7 +137,7 @@ impl ServerChange {
         }
     }
 
-    /// The operations, in order.
+    /// The operations, in order. An agent is asked only for a server that serves as far as discover decides: its word would end a drain or a maintenance.
     ///
     /// # Errors
     /// [`CommandError`] when a name or a parameter cannot be sent over the runtime API.
@@ -154,7 +154,10 @@ impl ServerChange {
                 add(&mut ops, at(now)?, now, inherited)?;
             }
             Self::Revive { was, now } | Self::Alter { was, now } => {
-                let revived = matches!(self, Self::Revive { .. });
+                let (revived, agent) = (matches!(self, Self::Revive { .. }), now.has_agent(inherited));
+                if agent && !now.serves() && was.serves() {
+                    ops.push(Op::DisableAgent(at(now)?));
+                }
                 if was.address != now.address {
                     ops.push(Op::SetAddr(at(now)?, now.address));
                 }
@@ -166,9 +169,18 @@ impl ServerChange {
                     (false, true) => ops.push(Op::Maint(at(now)?)),
                     _ => {}
                 }
+                if agent && now.serves() && (revived || !was.serves()) {
+                    ops.push(Op::EnableAgent(at(now)?));
+                }
             }
-            Self::Retire(server) if server.maint => {}
-            Self::Retire(server) => ops.push(Op::Maint(at(server)?)),
+            Self::Retire(server) => {
+                if server.has_agent(inherited) {
+                    ops.push(Op::DisableAgent(at(server)?));
+                }
+                if !server.maint {
+                    ops.push(Op::Maint(at(server)?));
+                }
+            }
         }
         Ok(ops)
     }
@@ -177,8 +189,12 @@ impl ServerChange {
 /// A new server starts in maintenance and with its checks off, whatever its parameters say.
 fn add(ops: &mut Vec<Op>, at: ServerRef, server: &Server, inherited: &str) -> Result<(), CommandError> {
     let params = ServerParams::parse(&server.runtime_params(inherited))?;
-    let checked = params.has_check();
+    let (checked, agent) = (params.has_check(), params.has_agent());
     ops.push(Op::AddServer(at.clone(), server.address, params));
+    if agent {
+        ops.extend([Op::EnableAgent(at.clone()), Op::AgentUp(at.clone())]);
+        ops.extend((!server.serves()).then(|| Op::DisableAgent(at.clone())));
+    }
     if checked {
         ops.push(Op::EnableHealth(at.clone()));
     }

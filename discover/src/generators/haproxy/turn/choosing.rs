@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use model::ServiceName;
 use tokio::time::Instant;
 
 use super::generator::Haproxy;
 use super::state::HaproxyState;
 use crate::generators::haproxy::file::binds::Listening;
+use crate::generators::haproxy::file::ports::{PortNote, ServicePort};
 use crate::reconcile::Desired;
 
 impl Haproxy {
-    /// Gives each service its port.
+    /// Gives each service its ports.
     pub(super) async fn choose_ports(&mut self, desired: &Desired, now: Instant) {
         if !self.desk.chooses_ports() {
             return;
@@ -32,18 +32,21 @@ impl Haproxy {
         self.desk.choose_ports(desired, &listening, &absent, now);
         let chosen = self.desk.ports();
         let mut note = self.note();
-        note.unlisted = chosen.unlisted.iter().map(|(s, r)| (s.clone(), r.to_string())).collect();
-        note.disputed = chosen.disputed.iter().map(|(s, what)| (s.clone(), what.to_string())).collect();
+        note.unlisted = chosen.unlisted.iter().map(|(s, r)| (s.clone(), chosen.why_unlisted(s, r))).collect();
+        let in_words = |notes: &Vec<PortNote>| notes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        note.disputed = chosen.notes.iter().map(|(s, notes)| (s.clone(), in_words(notes))).collect();
         note.stats_taken = chosen.stats_taken;
     }
 
-    /// Services that are in another's way and have no backend that is registered or works. Where HAProxy cannot be asked, a held
+    /// Service ports that are in another's way and have no backend that is registered or works. Where HAProxy cannot be asked, a held
     /// backend is taken to work.
-    async fn absent(&mut self, desired: &Desired, now: Instant) -> BTreeSet<ServiceName> {
+    async fn absent(&mut self, desired: &Desired, now: Instant) -> BTreeSet<ServicePort> {
         let in_the_way = self.desk.in_the_way(desired, now);
-        match in_the_way.is_empty() {
-            true => in_the_way,
-            false => self.connection.without_working_server(in_the_way).await,
+        if in_the_way.is_empty() {
+            return BTreeSet::new();
         }
+        let sections = in_the_way.iter().map(|(section, _)| section.clone()).collect();
+        let idle = self.connection.without_working_server(sections).await;
+        in_the_way.into_iter().filter(|(section, _)| idle.contains(section)).map(|(_, at)| at).collect()
     }
 }

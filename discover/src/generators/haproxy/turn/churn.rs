@@ -13,6 +13,7 @@ use tracing::warn;
 use super::reason::ReloadReason;
 use crate::edge::sections::section_number;
 use crate::generators::haproxy::file::layout::{Layout, Section};
+use crate::generators::haproxy::file::names::first_section;
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::process::ports::tcp_binds;
 
@@ -25,7 +26,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// A service whose structure has stayed for so long has its whole budget again: more than the longest pause.
 const QUIET: Duration = Duration::from_secs(600);
 
-/// What each service has used up.
+/// What each service has used up, whatever its ports: a service goes by the name of its first section.
 #[derive(Debug, Default)]
 pub struct Churn {
     used: HashMap<Arc<str>, Used>,
@@ -48,7 +49,7 @@ impl Used {
 }
 
 impl Churn {
-    /// A reload for these reasons made `after` of `before`: each section that was among the reasons has used some of its budget.
+    /// A reload for these reasons made `after` of `before`: each service whose sections were among the reasons has used some of its budget.
     pub fn loaded(&mut self, before: &Layout, after: &Layout, reasons: &BTreeSet<ReloadReason>, now: Instant) {
         // Servers change without a reload, but for some words on some versions.
         let for_servers = reasons.iter().any(|r| matches!(r, ReloadReason::ServerChanged | ReloadReason::Refused));
@@ -62,8 +63,9 @@ impl Churn {
         let changed = after.sections.iter().filter(|s| !same(s));
         let gone = before.sections.iter().filter(|s| !is.contains(&*s.name));
         // The edge's numbered sections are nobody's own.
-        for section in changed.chain(gone).filter(|s| section_number(&s.name).is_none()) {
-            let used = self.used.entry(section.name.clone()).or_insert(Used { changes: 0, last: now, told: false });
+        let sections = changed.chain(gone).filter(|s| section_number(&s.name).is_none());
+        for service in sections.map(|s| first_section(&s.name)).collect::<BTreeSet<_>>() {
+            let used = self.used.entry(service.into()).or_insert(Used { changes: 0, last: now, told: false });
             (used.changes, used.last) = (used.changes.saturating_add(1), now);
         }
     }
@@ -71,9 +73,14 @@ impl Churn {
     /// Puts into `layout` the structure that is `applied` of each section that may not change yet.
     pub fn hold(&mut self, layout: &mut Layout, applied: &Layout, now: Instant) {
         self.held.clear();
-        let paused = self.used.iter().filter(|(_, used)| used.until() > now).map(|(name, _)| name.clone());
-        let paused: Vec<Arc<str>> = paused.collect();
-        for name in paused {
+        let paused: HashSet<&str> =
+            self.used.iter().filter(|(_, u)| u.until() > now).map(|(name, _)| &**name).collect();
+        if paused.is_empty() {
+            return;
+        }
+        let sections = layout.sections.iter().chain(&applied.sections).map(|s| &s.name);
+        let names: BTreeSet<Arc<str>> = sections.filter(|name| paused.contains(first_section(name))).cloned().collect();
+        for name in names {
             let wanted = layout.sections.iter().position(|s| s.name == name);
             let running = applied.sections.iter().find(|s| s.name == name);
             match (wanted, running) {
@@ -87,31 +94,31 @@ impl Churn {
                     }
                     let servers = with_loaded_words(running, wanted);
                     layout.sections[at] = Arc::new(Section { servers, ..(**running).clone() });
-                    self.hold_back(name, now);
+                    self.hold_back(first_section(&name), now);
                 }
                 // One that HAProxy makes without a reload costs nothing.
                 (Some(at), None) if layout.sections[at].made_from().is_none() => {
                     layout.sections.remove(at);
-                    self.hold_back(name, now);
+                    self.hold_back(first_section(&name), now);
                 }
                 (None, Some(running)) if running.made_from().is_none() && keeps_its_port(running, layout, None) => {
                     let at = layout.sections.partition_point(|s| s.name < name);
                     layout.sections.insert(at, Arc::new(Section { servers: Vec::new(), ..(**running).clone() }));
-                    self.hold_back(name, now);
+                    self.hold_back(first_section(&name), now);
                 }
                 _ => {}
             }
         }
     }
 
-    fn hold_back(&mut self, name: Arc<str>, now: Instant) {
-        if let Some(used) = self.used.get_mut(&name)
+    fn hold_back(&mut self, service: &str, now: Instant) {
+        if let Some(used) = self.used.get_mut(service)
             && !std::mem::replace(&mut used.told, true)
         {
             let (wait, changes) = (humantime::format_duration(whole(used.until() - now)).to_string(), used.changes);
-            warn!(section = %name, changes, wait, "This service's port, mode or options change again and again; each change waits longer now, and its servers go on as they are loaded.");
+            warn!(section = %service, changes, wait, "This service's ports, mode or options change again and again; each change waits longer now, and its servers go on as they are loaded.");
         }
-        self.held.insert(name);
+        self.held.insert(service.into());
     }
 
     /// When the next change that waits may be made.
@@ -119,7 +126,7 @@ impl Churn {
         self.held.iter().filter_map(|name| self.used.get(name)).map(Used::until).min()
     }
 
-    /// The sections whose next change waits: how many changes there were, and for how long it waits.
+    /// The services whose next change waits: how many changes there were, and for how long it waits.
     pub fn waiting(&self, now: Instant) -> BTreeMap<String, (u32, Duration)> {
         let used = self.used.iter().filter(|(_, used)| used.until() > now);
         used.map(|(name, used)| (name.to_string(), (used.changes, used.until().saturating_duration_since(now))))
@@ -249,6 +256,21 @@ mod tests {
         let mut held = wanted.clone();
         churn.hold(&mut held, &applied, now);
         assert_eq!(held, wanted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_has_one_budget_for_all_of_its_ports() {
+        let (mut churn, now, web) = (Churn::default(), Instant::now(), section("web", 80, 1));
+        let further = |port: u16| section(&format!("web:port-{port}"), port, 1);
+        for port in 1..=4 {
+            churn.loaded(&layout(&[&web, &further(port)]), &layout(&[&web, &further(port + 1)]), &changed(), now);
+        }
+        assert_eq!(churn.waiting(now), BTreeMap::from([("web".to_owned(), (4, Duration::from_secs(2)))]));
+        let applied = layout(&[&web, &further(5)]);
+        let mut wanted = layout(&[&web, &further(6)]);
+        churn.hold(&mut wanted, &applied, now);
+        assert_eq!(wanted, layout(&[&web, &section("web:port-5", 5, 0)]), "its other port goes, a new one waits");
+        assert_eq!(churn.next_due(), Some(now + Duration::from_secs(2)));
     }
 
     /// Below 3.0 a server's other words cost a reload, too.

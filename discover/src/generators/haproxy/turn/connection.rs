@@ -9,11 +9,12 @@ use super::errors::ConnectionError;
 use super::files::{ConfigFiles, OnDisk};
 use super::ids::Ids;
 use super::plan::Applied;
-use super::process::Process;
+use super::process::{Commands, Process};
 use super::prove::checker::Checker;
 use super::readback;
 use super::state::HaproxyState;
 use crate::generators::haproxy::file::layout::Layout;
+use crate::generators::haproxy::traffic::asking::Socket;
 use crate::haproxy::api::runtime::{Runtime, RuntimeError};
 use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::haproxy::api::tables::{Info, ServerState};
@@ -39,17 +40,6 @@ pub enum ProcessMode {
     Commands,
 }
 
-/// What Synapse's config says about a HAProxy that somebody else runs.
-#[derive(Debug, Clone, Default)]
-pub struct Commands {
-    /// Judges the candidate; without it HAProxy's program does, where it is there.
-    pub check: Option<String>,
-    /// Reloads; without it nobody does.
-    pub reload: Option<String>,
-    /// The runtime sockets; with none, every change is a reload.
-    pub sockets: Vec<PathBuf>,
-}
-
 /// One HAProxy.
 pub struct Connection {
     pub(super) mode: ProcessMode,
@@ -72,6 +62,8 @@ pub(super) struct Worker {
     near: bool,
     /// It did not answer when it was asked last.
     pub(super) silent: bool,
+    /// It checks a server, or asks one's agent.
+    pub(super) checks: bool,
 }
 
 impl Connection {
@@ -86,7 +78,7 @@ impl Connection {
             process: Process::new(launch, mode == ProcessMode::Spawn),
             runtime: Runtime::new(socket),
             others: Vec::new(),
-            worker: Worker { can, version: None, near: false, silent: false },
+            worker: Worker { can, version: None, near: false, silent: false, checks: false },
             commands: Commands::default(),
             ids: Ids::default(),
             check_timeout: CHECK_TIMEOUT,
@@ -122,6 +114,13 @@ impl Connection {
             ProcessMode::Files => false,
             ProcessMode::Commands => !self.commands.sockets.is_empty(),
         }
+    }
+
+    /// Where HAProxy can be asked, if it can.
+    pub fn socket(&self) -> Option<Socket> {
+        let Endpoint::Unix(runtime) = self.runtime.endpoint().clone() else { return None };
+        let master = Some(self.process.launch.master_socket.clone()).filter(|_| self.mode != ProcessMode::Commands);
+        self.asks().then_some(Socket { runtime, master })
     }
 
     /// What the running version can do.
@@ -183,6 +182,7 @@ impl Connection {
         self.worker.silent = answers.is_err();
         let (info, running) = answers?;
         self.ids.seen(&running);
+        self.worker.checks = running.iter().any(|server| server.check.enabled() || server.agent.enabled());
         if self.worker.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
             for fault in info.version.known_faults() {

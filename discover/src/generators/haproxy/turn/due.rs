@@ -13,10 +13,15 @@ const VERIFY_EVERY: Duration = Duration::from_secs(10);
 /// How often to check that HAProxy runs, and to look for it when it does not.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Looking at the pools takes at most one part in so many of the time.
+const LOOK_SHARE: u32 = 200;
+
 /// What waits for its time.
 pub struct Due {
     /// When what runs is compared with what is applied; at once, if unset.
     verify: Option<Instant>,
+    /// When HAProxy is asked which pools work.
+    pools: Option<Instant>,
     /// No empty section is deleted before this: one that HAProxy would not delete is tried again then.
     delete: Option<Instant>,
     /// Retired servers.
@@ -30,7 +35,8 @@ pub struct Due {
 impl Due {
     /// Nothing waits; reloads keep this pace.
     pub fn new(pace: ReloadPace) -> Self {
-        Self { verify: None, delete: None, collecting: Collecting::default(), pace, churn: Churn::default() }
+        let (verify, pools, delete) = (None, None, None);
+        Self { verify, pools, delete, collecting: Collecting::default(), pace, churn: Churn::default() }
     }
 
     /// Whether what runs is to be compared with what is applied.
@@ -51,6 +57,17 @@ impl Due {
     /// It does not answer.
     pub fn lost(&mut self) {
         self.verify = None;
+    }
+
+    /// Whether HAProxy is to be asked which pools work.
+    pub fn is_look_due(&self, now: Instant) -> bool {
+        self.pools.is_none_or(|at| at <= now)
+    }
+
+    /// It was asked, which took so long. Where it checks nothing, only its operator changes what works.
+    pub fn looked(&mut self, took: Duration, checks: bool) {
+        let every = if checks { LOOK_EVERY } else { VERIFY_EVERY };
+        self.pools = Some(Instant::now() + every.max(took * LOOK_SHARE));
     }
 
     /// Whether empty sections may be deleted.

@@ -33,6 +33,7 @@ use crate::generators::haproxy::file::layout::Layout;
 use crate::generators::haproxy::file::published::Published;
 use crate::generators::haproxy::file::settings::HaproxySettings;
 use crate::generators::haproxy::file::synapse::SynapseComposer;
+use crate::generators::haproxy::traffic::asking::Traffic;
 use crate::generators::{Generator, Outcome};
 use crate::haproxy::api::version::Capabilities;
 use crate::haproxy::process::pace::ReloadPace;
@@ -53,6 +54,8 @@ pub struct Haproxy {
     /// How much one turn does.
     pub(super) slices: Slices,
     pub(super) told: Telling,
+    /// What HAProxy says of the services, for who looks.
+    pub(super) traffic: Traffic,
     pub(super) metrics: HaproxyMetrics,
 }
 
@@ -87,6 +90,7 @@ impl Haproxy {
 
     fn with(desk: Desk, files: ConfigFiles, connection: Connection, pace: ReloadPace, metrics: HaproxyMetrics) -> Self {
         let status = HaproxyStatus { config_file: files.live().to_owned(), ..HaproxyStatus::default() };
+        let traffic = Traffic::new(connection.socket(), desk.places());
         Self {
             desk,
             draft: Layout::default(),
@@ -97,6 +101,7 @@ impl Haproxy {
             due: Due::new(pace),
             slices: Slices::default(),
             told: Telling::new(status),
+            traffic,
             metrics,
         }
     }
@@ -116,6 +121,16 @@ impl Haproxy {
     /// What the last turns did, for status.
     pub fn status(&self) -> Arc<Mutex<HaproxyStatus>> {
         self.told.status()
+    }
+
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        self.desk.header()
+    }
+
+    /// What HAProxy says of the services.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     pub(super) fn note(&self) -> MutexGuard<'_, HaproxyStatus> {
@@ -200,6 +215,8 @@ impl Generator for Haproxy {
         if self.due.is_verify_due(now) || !self.connection.is_open() {
             self.verify().await;
         }
+        self.look_at_pools(desired).await;
+        self.look_at_program().await;
         self.choose_ports(desired, now).await;
         self.desk.look_at_host(self.connection.local(), now);
         self.note().unresolved = self.desk.unresolved().map(str::to_owned).collect();

@@ -1,13 +1,14 @@
 //! What a reload must take care of: what HAProxy's checks know, and workers that hang.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use agent::telemetry::Chain;
-use model::ServiceName;
 use nix::sys::signal::Signal;
 use tracing::{debug, warn};
 
 use super::connection::{Connection, PATIENCE};
+use crate::generators::haproxy::file::layout::Layout;
 use crate::haproxy::api::ops::{Op, ServerRef};
 use crate::haproxy::api::tables::{OperState, ServerState};
 use crate::haproxy::process::launch;
@@ -19,19 +20,16 @@ impl Connection {
         all.into_iter().filter(|s| s.oper == OperState::Stopped && s.check.enabled()).collect()
     }
 
-    /// Of these services those in whose sections no server works. None, where HAProxy cannot be asked.
-    pub(super) async fn without_working_server(
-        &mut self,
-        mut services: BTreeSet<ServiceName>,
-    ) -> BTreeSet<ServiceName> {
+    /// Of these sections those in which no server works. None, where HAProxy cannot be asked.
+    pub(super) async fn without_working_server(&mut self, mut sections: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
         match self.asks() {
             true => match self.runtime.servers_state(None).await {
                 Ok(all) => {
                     let working = |s: &&ServerState| s.oper != OperState::Stopped && !s.admin.in_maintenance();
                     for server in all.iter().filter(working) {
-                        services.remove(&*server.section);
+                        sections.remove(&*server.section);
                     }
-                    services
+                    sections
                 }
                 Err(_) => BTreeSet::new(),
             },
@@ -54,6 +52,23 @@ impl Connection {
         for (op, result) in ops.iter().zip(self.runtime.apply(&ops).await) {
             if let Err(error) = result {
                 debug!(%op, error = %Chain(&error), "A dead server counts as up until its first check.");
+            }
+        }
+    }
+
+    /// Has a new worker not ask the agents of servers that discover has in maintenance: their word would end it. (A weight of 0 in the file stays 0 by any share of it.)
+    pub(super) async fn silence_agents(&mut self, layout: &Layout) {
+        let mut ops = Vec::new();
+        for section in &layout.sections {
+            let silent = section.servers.iter().filter(|s| s.maint && s.has_agent(&section.inherited));
+            ops.extend(silent.filter_map(|s| ServerRef::new(&*section.name, &*s.name).ok()).map(Op::DisableAgent));
+        }
+        if ops.is_empty() || !self.asks() {
+            return;
+        }
+        for (op, result) in ops.iter().zip(self.runtime.apply(&ops).await) {
+            if let Err(error) = result {
+                debug!(%op, error = %Chain(&error), "An agent may end a server's maintenance until the next look.");
             }
         }
     }

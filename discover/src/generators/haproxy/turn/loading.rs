@@ -101,6 +101,7 @@ impl Haproxy {
     /// HAProxy has loaded this: what was refused before is of the past.
     async fn loaded(&mut self, layout: Layout) {
         self.disk.loaded();
+        self.connection.silence_agents(&layout).await;
         self.refusals.operations = None;
         self.refusals.file = None;
         self.applied = Applied { layout, state: self.applied.state.loaded(), ..Applied::default() };

@@ -1,13 +1,17 @@
 //! Finding out what runs: at the start, after HAProxy was away, and now and then.
 
 use agent::telemetry::Chain;
-use tracing::warn;
+use tokio::time::Instant;
+use tracing::{info, warn};
 
+use super::connection::ProcessMode;
 use super::errors::ConnectionError;
 use super::generator::Haproxy;
 use super::plan::Applied;
 use super::state::HaproxyState;
+use crate::haproxy::process::check::version;
 use crate::haproxy::process::shortage::is_shortage;
+use crate::reconcile::Desired;
 
 impl Haproxy {
     /// Compares what runs with what is applied, and believes what runs.
@@ -24,6 +28,36 @@ impl Haproxy {
             }
             Err(error) => self.lost(&error).await,
         }
+    }
+
+    /// Asks HAProxy which pools work, where it is time, and tells what has changed.
+    pub(super) async fn look_at_pools(&mut self, desired: &Desired) {
+        let began = Instant::now();
+        if !self.connection.asks() || !self.applied.state.answers() || !self.due.is_look_due(began) {
+            return;
+        }
+        // A HAProxy that does not answer is the next look's affair.
+        let Ok(rows) = self.connection.runtime.sections().await else { return };
+        self.due.looked(began.elapsed(), self.connection.worker.checks);
+        self.told.pools(&rows, &desired.services, self.traffic.places());
+    }
+
+    /// Looks whether HAProxy's program was replaced. The new one may take what the old one refused, so nothing waits for that any more.
+    pub(super) async fn look_at_program(&mut self) {
+        if self.connection.mode == ProcessMode::Files || !self.connection.process.is_replaced() {
+            return;
+        }
+        let running = self.connection.version().map(ToString::to_string).unwrap_or_default();
+        let installed = version(&self.connection.process.launch.program).await;
+        match &installed {
+            Ok(installed) => {
+                info!(%installed, running, "HAProxy's program was replaced; the next reload or start is by the new one.")
+            }
+            Err(error) => warn!(error = %Chain(error), running, "HAProxy's program was replaced, and cannot be run."),
+        }
+        self.note().installed = installed.ok().map(|version| version.to_string());
+        self.refusals.forget();
+        self.due.pace.forgive();
     }
 
     async fn answered(&mut self, applied: Applied) {

@@ -1,5 +1,6 @@
 //! HAProxy's processes as the generator knows them: found, and started where that is discover's to do.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::process::Child;
@@ -9,6 +10,7 @@ use tracing::{info, warn};
 use super::errors::ConnectionError;
 use crate::haproxy::process::launch::{self, Launch, ProcessError, Running};
 use crate::haproxy::process::master::MasterCli;
+use crate::haproxy::process::program::ProgramFile;
 
 /// How long somebody else may take to start HAProxy once there is a file for it.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -18,6 +20,17 @@ pub(super) const MASTER_PATIENCE: Duration = Duration::from_secs(5);
 const STRANGER_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) const POLL: Duration = Duration::from_millis(20);
 
+/// What Synapse's config says about a HAProxy that somebody else runs.
+#[derive(Debug, Clone, Default)]
+pub struct Commands {
+    /// Judges the candidate; without it HAProxy's program does, where it is there.
+    pub check: Option<String>,
+    /// Reloads; without it nobody does.
+    pub reload: Option<String>,
+    /// The runtime sockets; with none, every change is a reload.
+    pub sockets: Vec<PathBuf>,
+}
+
 /// HAProxy's processes.
 pub struct Process {
     pub(super) launch: Launch,
@@ -26,6 +39,7 @@ pub struct Process {
     is_ours: bool,
     child: Option<Child>,
     seen: Seen,
+    file: ProgramFile,
 }
 
 /// What is known of the master's process.
@@ -33,8 +47,8 @@ pub struct Process {
 enum Seen {
     /// Nothing.
     Never,
-    /// It answered as this process.
-    As(i32),
+    /// It answered as this process, which was started then.
+    As(i32, Option<u64>),
     /// There is none: what its socket's file says is of the past.
     Gone,
 }
@@ -42,18 +56,23 @@ enum Seen {
 impl Process {
     /// What `launch` describes. Does no I/O.
     pub fn new(launch: Launch, is_ours: bool) -> Self {
-        Self { master: launch.master(), launch, is_ours, child: None, seen: Seen::Never }
+        Self { master: launch.master(), launch, is_ours, child: None, seen: Seen::Never, file: ProgramFile::default() }
+    }
+
+    /// Whether the program's file is another one than at the last look.
+    pub fn is_replaced(&mut self) -> bool {
+        self.file.is_replaced(&self.launch.program)
     }
 
     /// The master's process, once seen.
     pub(super) fn pid(&self) -> Option<i32> {
-        if let Seen::As(pid) = self.seen { Some(pid) } else { None }
+        if let Seen::As(pid, _) = self.seen { Some(pid) } else { None }
     }
 
     /// Whether one runs, also one that hangs and answers nobody.
     pub async fn runs(&mut self) -> bool {
-        let seen = self.pid().filter(|_| self.is_ours);
-        seen.is_some_and(|pid| launch::is_program(pid, &self.launch.program)) || !matches!(self.find().await, Ok(None))
+        let lives = matches!(self.seen, Seen::As(pid, started) if self.is_ours && launch::is_same(pid, started));
+        lives || !matches!(self.find().await, Ok(None))
     }
 
     /// The master, if there is one. One that lives but is silent is waited for: while 2.6 reloads it answers nobody, and
@@ -65,18 +84,18 @@ impl Process {
         let began = Instant::now();
         loop {
             if let Some(running) = launch::adopt(&self.master).await? {
-                self.seen = Seen::As(running.master);
+                self.saw(running.master);
                 return Ok(Some(running));
             }
             self.reap();
             let silent = began.elapsed();
             match self.seen {
-                Seen::As(pid) if self.is_ours && launch::is_program(pid, &self.launch.program) => {
+                Seen::As(pid, started) if self.is_ours && launch::is_same(pid, started) => {
                     if silent > MASTER_PATIENCE {
                         return Err(self.silence(pid, silent).into());
                     }
                 }
-                Seen::As(_) if !self.is_ours && self.may_answer(silent) => {}
+                Seen::As(..) if !self.is_ours && self.may_answer(silent) => {}
                 Seen::Never if self.may_answer(silent) => {}
                 _ => {
                     if self.is_ours {
@@ -86,6 +105,12 @@ impl Process {
                 }
             }
             sleep(POLL).await;
+        }
+    }
+
+    fn saw(&mut self, master: i32) {
+        if self.pid() != Some(master) {
+            self.seen = Seen::As(master, launch::started(master).filter(|_| self.is_ours));
         }
     }
 
@@ -110,7 +135,7 @@ impl Process {
         }
         let running = self.launch.spawn().await?;
         info!(master = running.master, "HAProxy started.");
-        self.seen = Seen::As(running.master);
+        self.saw(running.master);
         self.child = running.child;
         Ok(())
     }

@@ -19,6 +19,12 @@ pub struct Refusals {
 }
 
 impl Refusals {
+    /// Another program judges from now on: what was refused is tried again.
+    pub fn forget(&mut self) {
+        (self.operations, self.sections_by, self.file) = (None, None, None);
+        self.words.proofs.forget();
+    }
+
     /// Whether `live` is what was refused.
     pub fn has(&self, live: &Live) -> bool {
         self.operations.as_ref().is_some_and(|refused| refused.same_work(live))

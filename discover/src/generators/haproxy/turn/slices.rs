@@ -4,7 +4,7 @@
 //! A slice is a plan of its own: its file holds what its operations make, and what it leaves out stays as it was. So the next
 //! plan, and a discover that starts anew between two slices, find nothing half done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::reason::ReloadReason;
 use crate::edge::Way;
 use crate::edge::sections::empty;
 use crate::generators::haproxy::file::layout::{Layout, Section};
+use crate::generators::haproxy::file::names::first_section;
 use crate::generators::haproxy::file::server::Server;
 
 /// The most changes of servers that one slice makes: three operations each at most, but for cookies.
@@ -137,7 +138,7 @@ pub fn slice(mut live: Live, applied: &Applied, most: usize) -> (Live, Behind) {
     (live, behind)
 }
 
-/// Takes the steps out of `live`: one queue for each section, the shortest first.
+/// Takes the steps out of `live`: one queue for each section, those of the services with the fewest steps first.
 fn queues(live: &mut Live, running: &HashMap<&str, &Arc<Section>>, most: usize) -> Vec<Queue> {
     let steps = std::mem::take(&mut live.ops);
     // Servers that a rule may still lead to wait for the rules, and those for the newcomers.
@@ -177,21 +178,41 @@ fn queues(live: &mut Live, running: &HashMap<&str, &Arc<Section>>, most: usize) 
         Queue { section, steps: dead, dead: sure, taken: 0, held }
     };
     let mut queues: Vec<Queue> = by_section.into_iter().map(queue).collect();
-    queues.sort_by_key(|queue| queue.steps.len());
+    let mut of_service: HashMap<Box<str>, usize> = HashMap::default();
+    for queue in &queues {
+        *of_service.entry(first_section(&queue.section).into()).or_default() += queue.steps.len();
+    }
+    queues.sort_by_key(|queue| of_service.get(first_section(&queue.section)).copied());
     queues
 }
 
-/// Takes steps from the queues in turn, each time one, until `most` are taken or each queue has given what it `may`.
+/// Takes steps from the services in turn, each time one, until `most` are taken or each queue has given what it `may`. A service with
+/// several ports has several queues, and no more turns than others.
 fn fill<'a>(queues: impl Iterator<Item = &'a mut Queue>, most: usize, may: impl Fn(&Queue) -> usize) {
-    let mut queues: Vec<&mut Queue> = queues.collect();
-    let mut room = most.saturating_sub(queues.iter().map(|queue| queue.taken).sum());
+    let mut services: Vec<VecDeque<&mut Queue>> = Vec::new();
+    let mut known: HashMap<Box<str>, usize> = HashMap::default();
+    let mut room = most;
+    for queue in queues {
+        room = room.saturating_sub(queue.taken);
+        let nth = *known.entry(first_section(&queue.section).into()).or_insert(services.len());
+        match services.get_mut(nth) {
+            Some(service) => service.push_back(queue),
+            None => services.push(VecDeque::from([queue])),
+        }
+    }
     loop {
-        queues.retain(|queue| queue.taken < may(queue));
-        if queues.is_empty() || room == 0 {
+        for service in &mut services {
+            service.retain(|queue| queue.taken < may(queue));
+        }
+        services.retain(|service| !service.is_empty());
+        if services.is_empty() || room == 0 {
             return;
         }
-        for queue in queues.iter_mut().take(room) {
-            queue.taken += 1;
+        for service in services.iter_mut().take(room) {
+            if let Some(queue) = service.pop_front() {
+                queue.taken += 1;
+                service.push_back(queue);
+            }
             room -= 1;
         }
     }
@@ -246,17 +267,25 @@ fn begin(mut layout: Layout, applied: &Applied, reasons: &BTreeSet<ReloadReason>
         return (layout, behind);
     }
     let running: HashMap<&str, &Arc<Section>> = applied.layout.sections.iter().map(|s| (&*s.name, s)).collect();
-    for section in layout.sections.iter_mut().filter(|section| section.servers.len() > MOST) {
+    let mut size: HashMap<Box<str>, usize> = HashMap::default();
+    for section in &layout.sections {
+        *size.entry(first_section(&section.name).into()).or_default() += section.servers.len();
+    }
+    size.retain(|_, servers| *servers > MOST);
+    // For each large service, how many newcomers it may have yet.
+    let mut rooms: HashMap<Box<str>, usize> = size.into_keys().map(|service| (service, MOST)).collect();
+    for section in &mut layout.sections {
+        let Some(room) = rooms.get_mut(first_section(&section.name)) else { continue };
         let was = running.get(&*section.name).map(|was| was.servers.as_slice()).unwrap_or_default();
         let known: HashSet<&str> = was.iter().map(|server| &*server.name).collect();
-        let (mut room, all) = (MOST, section.servers.len());
-        let mut servers = Vec::with_capacity(room);
+        let all = section.servers.len();
+        let mut servers = Vec::with_capacity(all);
         for server in &section.servers {
             let new = !known.contains(&*server.name);
-            if new && room == 0 {
+            if new && *room == 0 {
                 continue;
             }
-            room -= usize::from(new);
+            *room -= usize::from(new);
             servers.push(server.clone());
         }
         if servers.len() < all {

@@ -162,6 +162,26 @@ proptest! {
 }
 
 #[test]
+fn a_service_of_many_ports_has_one_share_of_a_slice_and_of_a_reload() {
+    let empty = || layout((0..9).map(|n| section(&name(n), vec![])).chain([section("web", vec![])]).collect());
+    fn name(n: u16) -> String {
+        if n == 0 { "a".to_owned() } else { format!("a:port-{n}") }
+    }
+    let desired =
+        layout((0..9).map(|n| section(&name(n), many("n", 300))).chain([section("web", many("n", 300))]).collect());
+    let applied = Applied { layout: empty(), ..Applied::default() };
+    let Plan::Live(live) = plan(&desired, &applied, &can()) else { panic!() };
+    let (live, _) = slice(live, &applied, MOST);
+    let of_web = live.steps().filter(|step| &*step.section == "web").count();
+    assert_eq!((of_web, live.steps().count()), (MOST / 2, MOST));
+    let (begun, _) = begin(desired, &applied, &BTreeSet::from([ReloadReason::SectionAdded]));
+    let of = |service: &str| {
+        begun.sections.iter().filter(|s| first_section(&s.name) == service).map(|s| s.servers.len()).sum::<usize>()
+    };
+    assert_eq!([of("a"), of("web")], [MOST, MOST]);
+}
+
+#[test]
 fn thousands_come_in_slices_of_a_few_hundred() {
     let applied = Applied { layout: layout(vec![section("a", vec![server("x", 1)])]), ..Applied::default() };
     assert_eq!(reach(applied, &layout(vec![section("a", many("n", 3_000))]), MOST), 12);

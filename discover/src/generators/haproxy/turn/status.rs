@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::reason::ReloadReason;
+use crate::generators::haproxy::file::places::EdgePlaces;
 
 /// How many reloads are remembered.
 const MOST_RELOADS: usize = 20;
@@ -19,6 +20,8 @@ const MOST_RELOADS: usize = 20;
 pub struct HaproxyStatus {
     /// The version that runs, once it has answered.
     pub version: Option<String>,
+    /// The version of the program on disk, where that was replaced since discover began: the next reload or start is by that one.
+    pub installed: Option<String>,
     /// Its config.
     pub config_file: PathBuf,
     /// Why it does not answer, or did not load its config.
@@ -35,7 +38,7 @@ pub struct HaproxyStatus {
     pub reloads: VecDeque<ReloadRecord>,
     /// Services without a section, and why.
     pub unlisted: BTreeMap<ServiceName, String>,
-    /// Services whose registrations do not agree on their port, and what does not count.
+    /// Services that listen on several ports, wait for one, or have their last one, and what is to be told of it.
     pub disputed: BTreeMap<ServiceName, String>,
     /// Another program listens on the stats page's port: there is none for now.
     pub stats_taken: bool,
@@ -45,6 +48,8 @@ pub struct HaproxyStatus {
     pub unresolved: Vec<String>,
     /// Registrations that are left out of the file, and why.
     pub quarantined: BTreeMap<String, String>,
+    /// Services without a backend that can take a request, as HAProxy says.
+    pub out_of_service: BTreeSet<ServiceName>,
     /// How many servers wait until HAProxy has judged the words of their registrations.
     pub unproved: usize,
 }
@@ -56,8 +61,8 @@ pub struct EdgeStatus {
     pub taken: bool,
     /// How many hosts and paths are routed, and names of TLS passed through.
     pub rules: usize,
-    /// The section of each service that is routed.
-    pub sections: BTreeMap<ServiceName, String>,
+    /// The sections that each routed service has a part in.
+    pub sections: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Sections that wait for new services.
     pub spare: usize,
     /// Sections that HAProxy was told to make, from 3.4 on.
@@ -69,13 +74,20 @@ pub struct EdgeStatus {
     pub lost: BTreeMap<String, String>,
 }
 
+impl EdgeStatus {
+    /// In which sections services are.
+    pub fn places(&self) -> EdgePlaces<'_> {
+        EdgePlaces(std::iter::once(&self.sections).chain(self.sni.as_ref().map(|sni| &sni.sections)).collect())
+    }
+}
+
 /// What an operator wants to know about TLS that is passed through.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SniStatus {
     /// Whose TLS each name is.
     pub names: BTreeMap<String, ServiceName>,
-    /// The section of each such service.
-    pub sections: BTreeMap<ServiceName, String>,
+    /// The sections of each such service.
+    pub sections: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Sections that wait for new services.
     pub spare: usize,
 }

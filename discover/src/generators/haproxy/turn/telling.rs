@@ -3,17 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use model::ServiceMap;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::churn::Churn;
 use super::metrics::HaproxyMetrics;
 use super::prove::proofs::Proofs;
 use super::slices::Behind;
-use super::status::{HaproxyStatus, PausedStatus, SniStatus};
+use super::status::{EdgeStatus, HaproxyStatus, PausedStatus, SniStatus};
 use crate::edge::{Lost, Routing, Way};
 use crate::generators::haproxy::file::desk::Desk;
+use crate::generators::haproxy::file::places::Places;
 use crate::generators::haproxy::file::synapse::Quarantined;
+use crate::generators::haproxy::traffic::pools::{PoolChanges, Pools};
+use crate::haproxy::api::stats::StatRow;
 
 /// What an operator is shown, and what was logged last.
 #[derive(Debug)]
@@ -23,12 +27,15 @@ pub struct Telling {
     quarantined: BTreeSet<Quarantined>,
     /// What the edge had decided.
     routing: Arc<Routing>,
+    /// Which pools worked.
+    pools: Pools,
 }
 
 impl Telling {
     /// Nothing was logged yet.
     pub fn new(status: HaproxyStatus) -> Self {
-        Self { status: Arc::new(Mutex::new(status)), quarantined: BTreeSet::new(), routing: Arc::default() }
+        let (status, quarantined) = (Arc::new(Mutex::new(status)), BTreeSet::new());
+        Self { status, quarantined, routing: Arc::default(), pools: Pools::default() }
     }
 
     /// What is shown.
@@ -83,6 +90,23 @@ impl Telling {
             None => status.sni = None,
         }
         (status.taken, status.sections, status.spare, status.made) = (taken, sections, spare, made);
+    }
+
+    /// Logs which services have lost their last backend that works, and which have one again, as HAProxy says of its sections.
+    pub fn pools(&mut self, rows: &[StatRow], services: &ServiceMap, places: &Places) {
+        let mut note = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let edge = note.edge.as_ref().map(EdgeStatus::places).unwrap_or_default();
+        let changes = self.pools.look(rows, services, places, &edge);
+        if changes != PoolChanges::default() {
+            note.out_of_service.clone_from(self.pools.lost());
+        }
+        for service in &changes.lost {
+            let backends = services.get(service).map_or(0, |pool| pool.len());
+            warn!(%service, backends, "The service has no backend any more that can take a request.");
+        }
+        for service in &changes.back {
+            info!(%service, "The service has a backend again that can take a request.");
+        }
     }
 
     /// Shows what waits: changes that are left to the next turns, and services whose structure may not change yet.

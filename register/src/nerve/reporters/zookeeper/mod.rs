@@ -4,11 +4,15 @@
 //! |---|---|
 //! | here | the keys, where a registration goes, and when there is something to do |
 //! | `work` | what is written for each registration, and what is known of it |
+//! | `removal` | what goes, and whether ZooKeeper has confirmed it |
+//! | `names` | which node is whose; pure |
 //!
 //! Nodes that live with the session are written again when it is lost; every node of ours is watched, so one that
 //! somebody takes away comes back, and nothing is asked or written while nothing changes. The connection is made anew
 //! after every failure, so [`Frame::max_failures`] has nothing to add here.
 
+mod names;
+mod removal;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -26,7 +30,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 use zookeeper::{self, Auth, NodeKind, State, ZkPath, ZooKeeper};
 
-use super::{Ends, Frame, Reading, Reporter, ReporterError, Standing, Wanted};
+use super::{Ends, Frame, Reading, Reporter, ReporterError, Standing, Wanted, withdrawn};
 use crate::nerve::statsd::Statsd;
 use work::Work;
 
@@ -143,6 +147,11 @@ impl Target {
         format!("zookeeper {}{user}", self.ensemble)
     }
 
+    /// Whether a node stays when its session ends.
+    pub fn is_persistent(&self) -> bool {
+        !self.kind.is_ephemeral()
+    }
+
     /// The node below which it is written.
     pub fn path(&self) -> &str {
         self.path.as_str()
@@ -209,19 +218,30 @@ impl Reporter for ZkReporter {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
         }
-        if ends.withdraw.is_cancelled() {
+        let rest = withdrawn(&wanted.borrow());
+        if ends.withdraw.is_cancelled() && !(rest.is_empty() && work.is_unused()) {
             let farewell = async {
-                work.bring_to(&Wanted::new()).await?;
+                work.bring_to(&rest).await?;
                 self.zk.close().await
             };
-            match timeout(FAREWELL, farewell).await {
-                Ok(Ok(())) => info!(at = %self.zk.target(), "Everything is removed from ZooKeeper."),
-                _ => {
-                    warn!(at = %self.zk.target(), "ZooKeeper could not be told; what lives with the session goes with it.")
-                }
-            }
+            let told = matches!(timeout(FAREWELL, farewell).await, Ok(Ok(())));
+            say_farewell(&self.zk, told, &work.left_behind(&rest));
             replace(&out, work.standing(away));
         }
         Ok(())
+    }
+}
+
+/// What became of everything at the end.
+fn say_farewell(zk: &ZooKeeper, told: bool, left: &[String]) {
+    let at = zk.target();
+    match (told, left) {
+        (true, []) => info!(%at, "Everything is removed from ZooKeeper."),
+        (false, []) => warn!(%at, "ZooKeeper could not be told; what lives with the session goes with it."),
+        (_, left) => warn!(
+            %at, left = left.join(", "),
+            "ZooKeeper has not confirmed that these persistent nodes are removed. Start register again with this config, or \
+             delete them."
+        ),
     }
 }

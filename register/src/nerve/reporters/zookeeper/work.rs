@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agent::telemetry::Chain;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use serde_json::Value;
 use tokio::time::Instant;
 use tracing::{info, warn};
-use zookeeper::{Mailbox, NodeKind, ZkError, ZkFault, ZkPath, ZooKeeper, child};
+use zookeeper::{Mailbox, NodeKind, ZkError, ZkFault, ZkPath, ZooKeeper};
 
 use super::Target;
-use crate::nerve::reporters::{AnyTarget, Payload, Placement, Standing, Want, Wanted};
+use super::names::{cluster, is_named, name, target};
+use super::removal::Removals;
+use crate::nerve::reporters::{Payload, Placement, Standing, Want, Wanted};
 use crate::nerve::statsd::Statsd;
 
 /// A node of ours.
 #[derive(Debug, Clone)]
-struct Held {
-    path: ZkPath,
+pub(super) struct Held {
+    pub(super) path: ZkPath,
     payload: Payload,
     /// The connection on which it was last read, and is watched.
     epoch: u64,
@@ -40,21 +41,18 @@ impl From<ZkError> for Trouble {
 
 /// All nodes of one reporter.
 pub(super) struct Work {
-    zk: ZooKeeper,
-    statsd: Statsd,
-    cluster: String,
+    pub(super) zk: ZooKeeper,
+    pub(super) statsd: Statsd,
+    pub(super) cluster: String,
     epoch: u64,
-    session: i64,
-    held: BTreeMap<Placement, Held>,
-    /// Nodes to be removed: the former names of registrations whose names have changed.
-    former: BTreeSet<ZkPath>,
+    pub(super) session: i64,
+    pub(super) held: BTreeMap<Placement, Held>,
+    pub(super) removals: Removals,
     /// Registrations whose node may be there although nobody said so: a call was lost.
-    uncertain: BTreeMap<Placement, Payload>,
-    /// Not decided yet: what a former self left for them is theirs.
-    left: BTreeMap<Placement, Payload>,
+    pub(super) uncertain: BTreeMap<Placement, Payload>,
     /// Names that were taken from another session once. One that is lost again is left to its new holder.
     taken_over: BTreeSet<ZkPath>,
-    refused: BTreeMap<Placement, String>,
+    pub(super) refused: BTreeMap<Placement, String>,
     mailbox: Option<(Vec<ZkPath>, Mailbox)>,
 }
 
@@ -67,9 +65,8 @@ impl Work {
             epoch: 0,
             session: 0,
             held: BTreeMap::new(),
-            former: BTreeSet::new(),
+            removals: Removals::default(),
             uncertain: BTreeMap::new(),
-            left: BTreeMap::new(),
             taken_over: BTreeSet::new(),
             refused: BTreeMap::new(),
             mailbox: None,
@@ -97,22 +94,17 @@ impl Work {
     /// Cancel-safe: what may have been written is remembered as uncertain.
     pub(super) async fn bring_to(&mut self, wanted: &Wanted) -> Result<(), ZkError> {
         self.subscribe(wanted);
+        self.removals.begin(wanted);
         let touched = self.mailbox.as_ref().map(|(_, mailbox)| mailbox.take()).unwrap_or_default();
         let now = Instant::now();
         let mut todo: Vec<(&Placement, &Payload, Option<Held>)> = Vec::new();
         for (placement, want) in wanted {
-            match want {
-                Want::Leave(payload) => drop(self.left.insert(placement.clone(), payload.clone())),
-                Want::Publish(payload) => {
-                    self.left.remove(placement);
-                    let held = self.held.get(placement);
-                    let good = |h: &&Held| h.epoch == self.epoch && !touched.contains(h.path.as_str());
-                    let due =
-                        |h: &Held| target(placement).and_then(|t| t.ttl).is_some_and(|ttl| now >= h.written + ttl);
-                    if held.filter(good).is_none_or(|h| h.payload != *payload || due(h)) {
-                        todo.push((placement, payload, held.cloned()));
-                    }
-                }
+            let Want::Publish(payload) = want else { continue };
+            let held = self.held.get(placement);
+            let good = |h: &&Held| h.epoch == self.epoch && !touched.contains(h.path.as_str());
+            let due = |h: &Held| target(placement).and_then(|t| t.ttl).is_some_and(|ttl| now >= h.written + ttl);
+            if held.filter(good).is_none_or(|h| h.payload != *payload || due(h)) {
+                todo.push((placement, payload, held.cloned()));
             }
         }
         let unheld = todo.iter().filter(|(.., held)| held.is_none());
@@ -135,8 +127,8 @@ impl Work {
             match outcome {
                 Ok((held, former)) => {
                     let former = before.map(|b| b.path).into_iter().chain(former);
-                    self.former.extend(former.filter(|path| *path != held.path));
-                    self.former.remove(&held.path);
+                    self.removals.former.extend(former);
+                    self.removals.former.remove(&held.path);
                     self.uncertain.remove(placement);
                     self.refused.remove(placement);
                     self.held.insert(placement.clone(), held);
@@ -167,60 +159,19 @@ impl Work {
         }
     }
 
-    /// Removes what is not wanted any more.
-    async fn remove(&mut self, wanted: &Wanted) -> Result<(), ZkError> {
-        let gone = |placement: &&Placement| !wanted.contains_key(*placement);
-        let unsure = self.left.iter().chain(&self.uncertain).filter(|(placement, _)| gone(placement));
-        for (placement, payload) in
-            unsure.map(|(placement, payload)| (placement.clone(), payload.clone())).collect::<Vec<_>>()
-        {
-            // What a former self left for it, or a call that was lost has made.
-            self.former.extend(self.find(&placement, &payload).await?);
-            self.left.remove(&placement);
-            self.uncertain.remove(&placement);
-        }
-        for placement in self.held.keys().filter(gone).cloned().collect::<Vec<_>>() {
-            let Some(held) = self.held.get(&placement) else { continue };
-            self.delete(&held.path).await?;
-            info!(service = %placement.service, node = %held.path, "Removed from ZooKeeper.");
-            self.held.remove(&placement);
-        }
-        while let Some(path) = self.former.first().cloned() {
-            self.delete(&path).await?;
-            self.former.remove(&path);
-        }
-        Ok(())
-    }
-
-    async fn delete(&self, path: &ZkPath) -> Result<(), ZkError> {
-        let began = Instant::now();
-        match self.zk.delete(path).await {
-            // ZooKeeper does not allow it: this is logged once, and everything else goes on.
-            Err(error) if !is_lost(&error.fault) => {
-                warn!(node = %path, error = %Chain(&error), "Cannot be removed from ZooKeeper.")
-            }
-            deleted => drop(deleted?),
-        }
-        self.statsd.time("nerve.reporter.zk.delete.elapsed_time", began.elapsed(), &[("zk_cluster", &self.cluster)]);
-        Ok(())
-    }
-
-    /// Sees to one registration; gives its node, and one that it replaces.
+    /// Sees to one registration; gives its node, and those that it replaces.
     async fn settle(
         &self,
         placement: &Placement,
         payload: &Payload,
         held: Option<Held>,
-    ) -> Result<(Held, Option<ZkPath>), Trouble> {
+    ) -> Result<(Held, Vec<ZkPath>), Trouble> {
         let Some(to) = target(placement) else { return Err(Trouble::Taken(ZkPath::root())) }; // never: it is not ours
         let name = name(placement, payload);
-        let (mut at, mut former) = (held.filter(|held| is_named(&held.path, &name, to.kind)), None);
+        let (mut at, mut former) = (held.filter(|held| is_named(&held.path, &name, to.kind)), Vec::new());
         if at.is_none() && (self.uncertain.contains_key(placement) || to.kind == NodeKind::PersistentSequential) {
-            let found = self.find(placement, payload).await?;
-            match found.clone().filter(|path| is_named(path, &name, to.kind)) {
-                Some(path) => at = Some(self.now(path, payload)),
-                None => former = found,
-            }
+            former = self.find(placement, payload).await?;
+            at = former.iter().find(|path| is_named(path, &name, to.kind)).map(|path| self.now(path.clone(), payload));
         }
         if let Some(held) = at
             && let Some(held) = self.keep(to, payload, held).await?
@@ -295,27 +246,6 @@ impl Work {
         self.keep(to, payload, held).await?.ok_or(Trouble::Taken(path))
     }
 
-    /// The node that this registration has without our knowing: made by a call whose answer was lost, or left by a
-    /// former self.
-    async fn find(&self, placement: &Placement, payload: &Payload) -> Result<Option<ZkPath>, ZkError> {
-        let Some(to) = target(placement) else { return Ok(None) };
-        let name = name(placement, payload);
-        let Some((names, _)) = self.zk.children(&to.path, false).await? else { return Ok(None) };
-        for found in names {
-            let Some(path) = to.path.child(&found) else { continue };
-            let encoded = || child::payload(&found).is_some_and(|said| same_place(&said, payload.as_bytes()));
-            if self.held.values().any(|held| held.path == path) || !(is_named(&path, &name, to.kind) || encoded()) {
-                continue;
-            }
-            let Some((data, stat)) = self.zk.data(&path, false).await? else { continue };
-            let ours = if to.kind.is_ephemeral() { self.session } else { 0 };
-            if stat.owner == ours && same_place(&data, payload.as_bytes()) {
-                return Ok(Some(path));
-            }
-        }
-        Ok(None)
-    }
-
     /// Has one mailbox for all nodes.
     fn subscribe(&mut self, wanted: &Wanted) {
         let parents: BTreeSet<&ZkPath> = wanted.keys().filter_map(target).map(|t| &t.path).collect();
@@ -343,13 +273,19 @@ impl Work {
 
     /// Whether something is to be tried again.
     pub(super) fn has_refused(&self) -> bool {
-        !self.refused.is_empty()
+        !self.refused.is_empty() || self.removals.is_stuck()
+    }
+
+    /// Whether there has been no session.
+    pub(super) fn is_unused(&self) -> bool {
+        self.session == 0
     }
 
     /// How things are.
     pub(super) fn standing(&self, away: Option<(String, Instant)>) -> Standing {
         Standing {
             published: self.held.iter().map(|(placement, held)| (placement.clone(), held.payload.clone())).collect(),
+            absent: self.removals.absent.clone(),
             refused: self.refused.clone(),
             session: (self.session != 0).then(|| format!("{:#x}", self.session)),
             away,
@@ -358,43 +294,6 @@ impl Work {
 }
 
 /// The connection is at fault, not the registration.
-fn is_lost(fault: &ZkFault) -> bool {
+pub(super) fn is_lost(fault: &ZkFault) -> bool {
     fault.is_uncertain() || matches!(fault, ZkFault::NotConnected(_) | ZkFault::Expired)
-}
-
-fn target(placement: &Placement) -> Option<&Target> {
-    if let AnyTarget::ZooKeeper(target) = &placement.target { Some(target) } else { None }
-}
-
-/// The node's name, up to ZooKeeper's number.
-fn name(placement: &Placement, payload: &Payload) -> String {
-    let encoded = target(placement).filter(|t| t.encoded).and_then(|_| child::encoded(payload.as_bytes()));
-    encoded.unwrap_or_else(|| child::plain(&placement.instance))
-}
-
-/// Whether a node has that name, with ZooKeeper's number where the kind has one.
-fn is_named(path: &ZkPath, name: &str, kind: NodeKind) -> bool {
-    let found = path.as_str().rsplit('/').next().unwrap_or_default();
-    match found.strip_prefix(name) {
-        Some(number) if kind.is_sequential() => !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()),
-        Some(rest) => rest.is_empty(),
-        None => false,
-    }
-}
-
-/// Whether both are of the same agent, host and port.
-fn same_place(a: &[u8], b: &[u8]) -> bool {
-    let place = |bytes| {
-        let said: Value = serde_json::from_slice(bytes).ok()?;
-        Some(["name", "host", "port"].map(|field| said[field].clone()))
-    };
-    place(a).is_some_and(|a| Some(a) == place(b))
-}
-
-/// Nerve's name for an ensemble in its figures: the first host's first label, without the number at its end.
-fn cluster(zk: &ZooKeeper) -> String {
-    let host = zk.target().servers().first().map(ToString::to_string).unwrap_or_default();
-    let label = host.split('.').next().unwrap_or_default();
-    let stem = label.trim_end_matches(|c: char| c.is_ascii_digit());
-    if stem.is_empty() { host } else { stem.to_owned() }
 }

@@ -1,32 +1,31 @@
 //! What the services ask of the edge, and what came of it. Pure, and decided anew only where somebody asks for something else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Mode, Pool, ServiceMap, ServiceName};
+use model::{Mode, ServiceMap, ServiceName};
 
-use crate::edge::claims::{Claim, of_config, of_service};
-use crate::edge::{EdgeSettings, Place, Routing, decide};
+use crate::edge::claims::{Asks, Claim, of_config, of_service};
+use crate::edge::{EdgeSettings, Place, Routing, Upstream, decide, upstreams};
 use crate::generators::haproxy::file::layout::Layout;
 
-/// The claims of all services, and the routing made of them.
+/// The claims of all services, the routing made of them, and who serves where.
 #[derive(Debug, Default)]
 pub struct Asking {
-    asked: HashMap<ServiceName, Asked>,
+    asked: HashMap<ServiceName, Asks>,
     routing: Arc<Routing>,
-}
-
-/// What one service asks for.
-#[derive(Debug)]
-struct Asked {
-    pool: Arc<Pool>,
-    claims: BTreeMap<Place, Claim>,
+    upstreams: Arc<[Upstream]>,
 }
 
 impl Asking {
     /// What happens where, and what came to nothing.
     pub fn routing(&self) -> &Arc<Routing> {
         &self.routing
+    }
+
+    /// Who serves where.
+    pub fn upstreams(&self) -> &Arc<[Upstream]> {
+        &self.upstreams
     }
 
     /// Decides anew where a service asks for something else than before; tells whether any service is another one at all.
@@ -38,40 +37,37 @@ impl Asking {
         default_mode: Mode,
         is_first: bool,
     ) -> bool {
-        let (mut changed, mut other) = (is_first, false);
+        let (mut changed, mut other) = (is_first, is_first);
         for (service, pool) in services {
-            let asked = self.asked.get_mut(service);
-            if asked.as_ref().is_some_and(|asked| Arc::ptr_eq(&asked.pool, pool)) {
+            let before = self.asked.get(service);
+            if before.is_some_and(|asks| asks.pool().is_some_and(|was| Arc::ptr_eq(was, pool))) {
                 continue;
             }
             other = true;
-            let claims = of_service(service, pool, settings, default_mode);
-            match asked {
-                Some(asked) if asked.claims == claims => asked.pool = pool.clone(),
-                _ => {
-                    changed |= !claims.is_empty() || asked.is_some_and(|asked| !asked.claims.is_empty());
-                    self.asked.insert(service.clone(), Asked { pool: pool.clone(), claims });
-                }
-            }
+            let asks = of_service(service, pool, settings, default_mode, before);
+            changed |= before.map_or(!asks.claims.is_empty(), |before| before.claims != asks.claims);
+            self.asked.insert(service.clone(), asks);
         }
         if self.asked.len() > services.len() {
-            self.asked.retain(|service, asked| {
+            self.asked.retain(|service, asks| {
                 let stays = services.contains_key(service);
-                changed |= !stays && !asked.claims.is_empty();
+                changed |= !stays && !asks.claims.is_empty();
                 other |= !stays;
                 stays
             });
         }
-        if !changed {
-            return other;
+        if changed {
+            let before = |place: &Place| running.rules.as_ref().and_then(|rules| rules.service_at(place));
+            let own: Vec<Claim> = of_config(settings).collect();
+            let all = own.iter().chain(self.asked.values().flat_map(|asks| asks.claims.values()));
+            let routing = decide(all, settings, before);
+            if routing != *self.routing {
+                self.routing = Arc::new(routing);
+            }
         }
-        let before = |place: &Place| running.rules.as_ref().and_then(|rules| rules.service_at(place));
-        let own: Vec<Claim> = of_config(settings).collect();
-        let all = own.iter().chain(self.asked.values().flat_map(|asked| asked.claims.values()));
-        let routing = decide(all, settings, before);
-        if routing != *self.routing {
-            self.routing = Arc::new(routing);
+        if other {
+            self.upstreams = upstreams(&self.routing, |service| self.asked.get(service)).into();
         }
-        true
+        other
     }
 }

@@ -6,13 +6,13 @@
 //! `sni=NAME/`, which is no host's.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{HostPattern, PathPrefix, ServiceName};
 
 use crate::edge::decide::{Routing, Rule};
-use crate::edge::sections::empty;
+use crate::edge::sections::{empty, section_name, section_number};
 use crate::edge::settings::EdgeSettings;
 use crate::edge::{Place, Way};
 use crate::haproxy::api::ops::Op;
@@ -24,8 +24,16 @@ pub const SNI: &str = "sni=";
 /// With more changes than this, the whole map is replaced at once.
 const MOST_SINGLE_CHANGES: usize = 500;
 
-/// A key and its value.
-pub type Line = (Arc<str>, Arc<str>);
+/// A rule that stays for a while although no registration claims its place any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Where.
+    pub place: Place,
+    /// What is done there, as in the map.
+    flags: Arc<str>,
+    /// Whose it was.
+    service: Arc<str>,
+}
 
 /// The edge's map: what HAProxy's memory holds, and the file that it is loaded from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +58,9 @@ pub enum RuleChange {
 pub struct Target<'a> {
     /// The section that answers.
     pub section: &'a str,
-    /// The service behind it.
+    /// What is done, as letters.
+    flags: &'a str,
+    /// The service behind it; of several the first.
     pub service: &'a str,
 }
 
@@ -58,8 +68,8 @@ impl<'a> Target<'a> {
     /// Reads a value; `None` for that of a line without a service.
     pub fn parse(value: &'a str) -> Option<Self> {
         let mut parts = value.split('|');
-        let (section, _, service) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { section, service })
+        let (section, flags, service) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { section, flags, service })
     }
 }
 
@@ -83,11 +93,6 @@ fn place(key: &str) -> Option<Place> {
     Some(Place::http(key[..at].parse().ok()?, path))
 }
 
-/// Whether a key is that of a name of TLS.
-pub fn is_sni(key: &str) -> bool {
-    key.starts_with(SNI)
-}
-
 /// What is done to a request, as letters: `r` redirect to HTTPS, `s` sticky, a digit for the segments stripped; `-` nothing.
 fn flags(rule: &Rule) -> String {
     let mut flags = String::new();
@@ -104,17 +109,19 @@ fn flags(rule: &Rule) -> String {
 }
 
 impl RuleMap {
-    /// The map of these rules, and of the `kept` lines of services that are gone. `section_of` says which section holds a service's
-    /// servers; a service without one is answered by [`empty`]. Hosts that the settings give to an owner, and have no rule,
-    /// are nobody's.
-    pub fn of(
+    /// The map of these rules, and of the `kept` ones whose registrations are gone. `section_of` says which section serves a place;
+    /// one without is answered by [`empty`]. Hosts that the settings give to an owner, and have no rule, are nobody's.
+    pub fn of<'a>(
         routing: &Routing,
         settings: &EdgeSettings,
-        kept: impl IntoIterator<Item = Line>,
-        section_of: impl Fn(Way, &ServiceName) -> Option<Arc<str>>,
+        kept: impl IntoIterator<Item = &'a Kept>,
+        section_of: impl Fn(&Place) -> Option<u32>,
     ) -> Self {
         let mut entries = BTreeMap::new();
-        let mut sections: HashMap<(Way, &ServiceName), Arc<str>> = HashMap::new();
+        let value = |place: &Place, flags: &str, service: &str| match section_of(place) {
+            Some(number) => format!("{}|{flags}|{service}", section_name(place.way, number)),
+            None => format!("{}|{flags}|{service}", empty(place.way)),
+        };
         let nobody: Arc<str> = NOBODY.into();
         let mut floors: Vec<String> = Vec::new();
         let mut floor = |host: &HostPattern, way| floors.push(key(&Place { way, ..Place::sni(host.clone()) }));
@@ -130,13 +137,11 @@ impl RuleMap {
                 last = Some(&place.host);
                 floor(&place.host, Way::Http);
             }
-            let section = sections.entry((place.way, &rule.service));
-            let none = || empty(place.way).into();
-            let section = section.or_insert_with(|| section_of(place.way, &rule.service).unwrap_or_else(none));
-            let value = format!("{section}|{}|{}", flags(rule), rule.service);
-            entries.insert(key(place).into(), value.into());
+            entries.insert(key(place).into(), value(place, &flags(rule), rule.service.as_str()).into());
         }
-        entries.extend(kept);
+        for Kept { place, flags, service } in kept {
+            entries.insert(key(place).into(), value(place, flags, service).into());
+        }
         if settings.shares_port() {
             floors.extend(hosts_below_names(routing, &entries).map(|host| key(&Place::sni(host))));
         }
@@ -194,30 +199,23 @@ impl RuleMap {
         Target::parse(value)?.service.parse().ok()
     }
 
-    /// The sections that services have here, for each way.
-    pub fn sections(&self) -> BTreeMap<(Way, ServiceName), Arc<str>> {
-        let mut found: BTreeMap<(Way, ServiceName), Arc<str>> = BTreeMap::new();
-        for (key, value) in &self.entries {
-            let way = if is_sni(key) { Way::Sni } else { Way::Http };
-            if let Some(target) = Target::parse(value)
-                && let Ok(service) = target.service.parse()
-            {
-                found.entry((way, service)).or_insert_with(|| target.section.into());
-            }
-        }
-        found
+    /// The number of the section that serves each place.
+    pub fn sections(&self) -> impl Iterator<Item = (Place, u32)> {
+        self.entries.iter().filter_map(|(key, value)| {
+            let (place, target) = (place(key)?, Target::parse(value)?);
+            let (way, number) = section_number(target.section)?;
+            (way == place.way).then_some((place, number))
+        })
     }
 
-    /// The rules of services for which `stays` says so, at places that `self` has no rule for.
-    pub fn missing_from<'a>(
-        &'a self,
-        now: &'a Routing,
-        stays: impl Fn(&str) -> bool + 'a,
-    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<str>)> {
-        self.entries.iter().filter(move |(key, value)| {
-            Target::parse(value).is_some_and(|target| stays(target.service))
-                && place(key).is_some_and(|place| !now.rules.contains_key(&place))
-        })
+    /// The rules for which `stays` says so, at places that `now` has none for.
+    pub fn missing_from(&self, now: &Routing, stays: impl Fn(&Place, Target<'_>) -> bool) -> Vec<Kept> {
+        let missing = self.entries.iter().filter_map(|(key, value)| {
+            let target = Target::parse(value)?;
+            let place = place(key).filter(|place| !now.rules.contains_key(place) && stays(place, target))?;
+            Some(Kept { place, flags: target.flags.into(), service: target.service.into() })
+        });
+        missing.collect()
     }
 
     /// The part of `self` that can be had while only `sections` run: what points elsewhere stays as it is in `running`.

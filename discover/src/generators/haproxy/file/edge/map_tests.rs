@@ -73,7 +73,14 @@ fn claims(service: &str, places: &[&str]) -> Vec<Claim> {
     let claim = |text: &&str| {
         let place = place(&format!("{text}/")).unwrap();
         let route = Route::new(place.host.clone(), place.path.clone());
-        Claim { place, service: service.parse().unwrap(), origin: Origin::Registration, created: None, route }
+        Claim {
+            place,
+            service: service.parse().unwrap(),
+            origin: Origin::Registration,
+            created: None,
+            route,
+            differing: None,
+        }
     };
     places.iter().map(claim).collect()
 }
@@ -84,7 +91,7 @@ fn map_of(claims: &[Claim], hosts: &[&str], owner: &str) -> RuleMap {
     let owners = Owners::new(hosts.iter().map(owned).collect());
     let (sni_port, certificates) = (443.try_into().ok(), vec!["certs".into()]);
     let settings = EdgeSettings { sni_port, certificates, owners, ..EdgeSettings::default() };
-    RuleMap::of(&decide(claims, &settings, |_| None), &settings, [], |_, _| None)
+    RuleMap::of(&decide(claims, &settings, |_| None), &settings, &[], |_| None)
 }
 
 #[test]

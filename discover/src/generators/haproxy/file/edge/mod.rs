@@ -5,12 +5,12 @@
 //! | `asking` | what the services ask for, and what came of it |
 //! | [`frontend`] | the frontends and the sections behind them, as text |
 //! | [`map`] | the rules as HAProxy's map has them, and what leads from one map to another |
-//! | `slots` | which section holds which service |
+//! | `slots` | which section serves which place |
 //! | `plain` | how HAProxy 3.4 gets sections at run time |
 //! | `told` | the headers about clients that the edge removes |
 //!
-//! Each service that is routed has a section of the edge's, whether it has a port of its own or not. The map says which one, and
-//! nothing in the file's structure does. See [`crate::edge`] for who is routed where.
+//! Each upstream, the registrations that claim the same places, has a section of the edge's, whether its services have ports of their
+//! own or not. The map says which one, and nothing in the file's structure does. See [`crate::edge`] for who is routed where.
 
 mod asking;
 pub mod frontend;
@@ -19,25 +19,26 @@ mod plain;
 mod slots;
 mod told;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use model::{Mode, Pool, ServiceMap, ServiceName, Transport};
+use model::{Mode, ServiceMap, ServiceName};
 use tokio::time::Instant;
 
 use self::asking::Asking;
 use self::frontend::{Frame, Kind};
 pub use self::map::RuleMap;
-use self::map::{Line, Target, is_sni};
+use self::map::{Kept, Target};
 use self::plain::PlainDefaults;
-use self::slots::Slots;
-use super::compose::{TemplateError, params, servers};
+use self::slots::{Need, Runs, Slots};
+use super::compose::{Member, TemplateError, params, server_names, servers};
 use super::composing::Given;
 use super::layout::{Layout, Section};
 use super::synapse::Quarantined;
 use crate::edge::sections::{section_name, section_number};
-use crate::edge::{EdgeSettings, Routing, Way};
+use crate::edge::{EdgeSettings, Place, Routing, Upstream, Way};
 use crate::haproxy::api::version::Capabilities;
 use crate::haproxy::words::options;
 use crate::reconcile::Desired;
@@ -52,8 +53,8 @@ pub struct EdgeComposer {
     plain_lines: String,
     plain: PlainDefaults,
     asking: Asking,
-    /// Rules of services that have no backend left, and until when they stay.
-    lingering: HashMap<Arc<str>, Instant>,
+    /// Places whose registrations are gone, and until when their rules stay.
+    lingering: HashMap<Place, Instant>,
     slots: ByWay,
     /// The same for a structure that is loaded anew: with the full number of spare sections, and without plain ones that nobody needs.
     refilled: ByWay,
@@ -75,7 +76,7 @@ pub enum Idle {
 }
 
 struct Cached {
-    pool: Option<Arc<Pool>>,
+    members: Vec<Member>,
     generation: u64,
     can: Capabilities,
     section: Arc<Section>,
@@ -86,8 +87,8 @@ struct Last {
     rules: Arc<RuleMap>,
     slots: ByWay,
     routing: Arc<Routing>,
-    /// Lines of services without backends, and until when they stay.
-    kept: Vec<Line>,
+    /// Rules whose registrations are gone, and until when they stay.
+    kept: Vec<Kept>,
     until: Option<Instant>,
 }
 
@@ -115,13 +116,11 @@ impl EdgeComposer {
         frontend::addresses(&self.settings, &self.frame.listen)
     }
 
-    /// Takes over from before a restart which section each service has.
+    /// Takes over from before a restart which section each place has.
     pub fn remember(&mut self, rules: &RuleMap) {
         self.slots.clear();
-        for ((way, service), section) in rules.sections() {
-            if let Some((_, number)) = section_number(&section).filter(|(kind, _)| *kind == way) {
-                self.slots.entry(way).or_default().of.insert(service, number);
-            }
+        for (place, number) in rules.sections() {
+            self.slots.entry(place.way).or_default().of.insert(place, number);
         }
     }
 
@@ -135,12 +134,19 @@ impl EdgeComposer {
         self.asking.routing()
     }
 
-    /// The section of each service that is reached this way; how many are spare, and how many are plain. `None`: nobody is reached so.
-    /// `refilled`: as of the [`refilled`](Self::refilled) layout.
-    pub fn sections(&self, way: Way, refilled: bool) -> Option<(BTreeMap<ServiceName, String>, [usize; 2])> {
+    /// The sections that each service has a part in, of those that are reached this way; how many are spare, and how many are plain.
+    /// `None`: nobody is reached so. `refilled`: as of the [`refilled`](Self::refilled) layout.
+    pub fn sections(&self, way: Way, refilled: bool) -> Option<(BTreeMap<ServiceName, BTreeSet<String>>, [usize; 2])> {
         let slots = if refilled { &self.refilled } else { &self.slots }.get(&way)?;
-        let of = slots.of.iter().map(|(service, number)| (service.clone(), section_name(way, *number)));
-        Some((of.collect(), [slots.spare(), slots.plain()]))
+        let mut of: BTreeMap<ServiceName, BTreeSet<String>> = BTreeMap::new();
+        for upstream in self.asking.upstreams().iter().filter(|upstream| upstream.way() == Some(way)) {
+            let numbers = upstream.places.iter().filter_map(|place| slots.of.get(place));
+            let names: BTreeSet<String> = numbers.map(|number| section_name(way, *number)).collect();
+            for (service, _) in &upstream.members {
+                of.entry(service.clone()).or_default().extend(names.iter().cloned());
+            }
+        }
+        Some((of, [slots.spare(), slots.plain()]))
     }
 
     /// When a rule's time is up.
@@ -158,7 +164,7 @@ impl EdgeComposer {
         let assigned = |way: &Way| {
             // Sections in mode tcp are whole ones.
             let adds = plain.is_some() && *way == Way::Http;
-            (*way, self.assign(*way, services, &kept, given, adds, idle))
+            (*way, self.assign(*way, &kept, given, adds, idle))
         };
         let slots: ByWay = self.settings.ways().iter().map(assigned).collect();
         layout.header = plain.unwrap_or_else(|| layout.header.clone());
@@ -168,15 +174,21 @@ impl EdgeComposer {
             of.get(way).is_some_and(|slots| slots.all.get(number) == Some(kind))
         };
         self.sections.retain(|at, _| has(&slots, at) || has(&self.refilled, at));
+        let upstreams = self.asking.upstreams().clone();
         for (way, slots) in &slots {
-            let by_number: HashMap<u32, &ServiceName> = slots.of.iter().map(|(s, number)| (*number, s)).collect();
+            let places = upstreams
+                .iter()
+                .filter(|u| u.way() == Some(*way))
+                .flat_map(|u| u.places.iter().map(move |place| (place, u)));
+            let numbers = places.filter_map(|(place, upstream)| Some((*slots.of.get(place)?, upstream)));
+            let by_number: HashMap<u32, &Upstream> = numbers.collect();
             for (number, kind) in &slots.all {
-                let service = by_number.get(number).copied();
-                layout.sections.push(self.section((*way, *number, *kind), service, services, given));
+                let members = by_number.get(number).map_or(&[][..], |upstream| &upstream.members);
+                layout.sections.push(self.section((*way, *number, *kind), members, given));
             }
         }
         for (way, number) in self.spares() {
-            self.section((way, number, Kind::Whole), None, services, given);
+            self.section((way, number, Kind::Whole), &[], given);
         }
         layout.rules = Some(self.rules(&slots, kept, given.running, until));
         layout.footer = format!("{}{}", layout.footer, self.footers[usize::from(given.ports.edge_taken)]).into();
@@ -209,9 +221,9 @@ impl EdgeComposer {
         Layout { sections, ..layout.clone() }
     }
 
-    /// The lines that run and stay although nobody asks for them: those of services that have lost their last backend. Such
-    /// a host answers 503 for a while, and nothing must be made anew when a container comes back.
-    fn linger(&mut self, services: &ServiceMap, given: &Given<'_>, changed: bool) -> (Vec<Line>, Option<Instant>) {
+    /// The rules that run and stay although nobody asks for them: those whose last registration has gone. Such a place answers 503
+    /// for a while, and nothing must be made anew when a container comes back.
+    fn linger(&mut self, services: &ServiceMap, given: &Given<'_>, changed: bool) -> (Vec<Kept>, Option<Instant>) {
         let Some(running) = &given.running.rules else { return (Vec::new(), None) };
         let now = given.now;
         let same =
@@ -219,56 +231,63 @@ impl EdgeComposer {
         if let Some(last) = self.last.as_ref().filter(same) {
             return (last.kept.clone(), last.until);
         }
-        let gone = |service: &str| !services.get(service).is_some_and(|pool| has_tcp(pool));
+        // Who is still registered has said that it does not claim the place any more; the rule goes at once.
+        let withdrawn = |target: Target<'_>| {
+            let Some((service, pool)) = services.get_key_value(target.service) else { return false };
+            let section = given.running.sections.iter().find(|section| *section.name == *target.section);
+            let runs: HashSet<&str> =
+                section.iter().flat_map(|s| s.servers.iter().map(|server| &*server.name)).collect();
+            !runs.is_empty() && server_names(&[(service.clone(), pool.clone())]).any(|name| runs.contains(&*name))
+        };
         let passes = self.settings.sni_port.is_some();
+        let stays = |place: &Place, target: Target<'_>| (passes || place.way != Way::Sni) && !withdrawn(target);
         let until = now + self.frame.linger;
-        let mut kept = Vec::new();
-        let mut ends = HashMap::new();
-        let lines = running.missing_from(self.asking.routing(), gone).filter(|(key, _)| passes || !is_sni(key));
-        for (key, value) in lines {
-            let end = self.lingering.get(key).copied().unwrap_or(until);
-            ends.insert(key.clone(), end);
-            if end > now {
-                kept.push((key.clone(), value.clone()));
-            }
-        }
-        self.lingering = ends;
+        let mut kept = running.missing_from(self.asking.routing(), stays);
+        let ends = kept.iter().map(|rule| {
+            let end = self.lingering.get(&rule.place).copied().unwrap_or(until);
+            (rule.place.clone(), end)
+        });
+        self.lingering = ends.collect();
+        kept.retain(|rule| self.lingering.get(&rule.place).is_some_and(|end| *end > now));
         (kept, self.next_end(now))
     }
 
-    /// Which section each service has; where HAProxy `adds` sections, plain ones are among them.
-    fn assign(
-        &self,
-        way: Way,
-        services: &ServiceMap,
-        kept: &[Line],
-        given: &Given<'_>,
-        adds: bool,
-        idle: Idle,
-    ) -> Slots {
-        static NONE: BTreeMap<ServiceName, u32> = BTreeMap::new();
+    /// Which section serves each place; where HAProxy `adds` sections, plain ones are among them.
+    fn assign(&self, way: Way, kept: &[Kept], given: &Given<'_>, adds: bool, idle: Idle) -> Slots {
+        static NONE: BTreeMap<Place, u32> = BTreeMap::new();
         let held = self.slots.get(&way).map_or(&NONE, |slots| &slots.of);
-        // Names that were read back from the map are those of services that had sections, which did for them.
-        let waiting = kept.iter().filter(|(key, _)| is_sni(key) == (way == Way::Sni));
-        let waiting = waiting.filter_map(|(_, value)| Target::parse(value));
-        let waiting = waiting.filter_map(|target| held.get_key_value(target.service).map(|(name, _)| name));
-        let mut needed: BTreeMap<&ServiceName, Kind> = waiting.map(|service| (service, Kind::Plain)).collect();
-        for (_, rule) in self.asking.routing().rules.iter().filter(|(place, _)| place.way == way) {
-            if services.get(&rule.service).is_some_and(|pool| has_tcp(pool)) {
-                let need = if rule.route.sticky { Kind::Whole } else { Kind::Plain };
-                let most = needed.entry(&rule.service).or_insert(need);
-                *most = need.max(*most);
-            }
-        }
+        let upstreams: Vec<&Upstream> = self.asking.upstreams().iter().filter(|u| u.way() == Some(way)).collect();
+        let kind = |sticky| if sticky { Kind::Whole } else { Kind::Plain };
+        let needs: Vec<Need<'_>> = upstreams.iter().map(|u| Need { places: &u.places, kind: kind(u.sticky) }).collect();
+        let waiting = kept.iter().map(|rule| &rule.place).filter(|place| place.way == way);
         let number_of = |section: &Arc<Section>| {
             section_number(&section.name).filter(|(of, _)| *of == way).map(|(_, number)| number)
         };
-        let numbered = |section: &Arc<Section>| {
-            let kind = if adds && section.made_from().is_some() { Kind::Plain } else { Kind::Whole };
-            Some((number_of(section)?, kind))
+        let kind_of = |section: &Section| if adds && section.made_from().is_some() { Kind::Plain } else { Kind::Whole };
+        let sections: BTreeMap<u32, &Arc<Section>> =
+            given.running.sections.iter().filter_map(|section| Some((number_of(section)?, section))).collect();
+        let running = sections.iter().map(|(number, section)| (*number, kind_of(section))).collect();
+        let ruled = LazyCell::new(|| -> HashSet<u32> {
+            let rules = given.running.rules.iter().flat_map(|rules| rules.sections());
+            rules.filter(|(place, _)| place.way == way).map(|(_, number)| number).collect()
+        });
+        let runs = |number: u32, upstream: Option<usize>| {
+            // A rule that still leads there would bring its requests to whoever comes.
+            if upstream.is_none() && ruled.contains(&number) {
+                return Runs::Foreign;
+            }
+            let Some(section) = sections.get(&number).filter(|section| !section.servers.is_empty()) else {
+                return Runs::Nothing;
+            };
+            let own: HashSet<Arc<str>> =
+                upstream.and_then(|n| upstreams.get(n)).map(|u| server_names(&u.members).collect()).unwrap_or_default();
+            match section.servers.iter().all(|server| own.contains(&server.name)) {
+                true if section.servers.len() == own.len() => Runs::All,
+                true => Runs::Some,
+                false => Runs::Foreign,
+            }
         };
-        let running = given.running.sections.iter().filter_map(numbered).collect();
-        let slots = Slots::assign(&needed, held, &running, adds);
+        let slots = Slots::assign(&needs, waiting, held, &running, runs, adds);
         if idle == Idle::Stay || !adds {
             return slots;
         }
@@ -277,22 +296,13 @@ impl EdgeComposer {
         slots.without_idle(|number| busy.contains(&number))
     }
 
-    fn section(
-        &mut self,
-        at: (Way, u32, Kind),
-        service: Option<&ServiceName>,
-        services: &ServiceMap,
-        given: &Given<'_>,
-    ) -> Arc<Section> {
-        let held = service.and_then(|service| Some((service, services.get(service)?)));
+    fn section(&mut self, at: (Way, u32, Kind), members: &[Member], given: &Given<'_>) -> Arc<Section> {
         let same = |cached: &&Cached| {
+            let mut pairs = cached.members.iter().zip(members);
             cached.generation == given.names.generation()
                 && cached.can == given.can
-                && match (&cached.pool, held) {
-                    (None, None) => true,
-                    (Some(was), Some((_, pool))) => Arc::ptr_eq(was, pool),
-                    _ => false,
-                }
+                && cached.members.len() == members.len()
+                && pairs.all(|((was, old), (is, new))| Arc::ptr_eq(old, new) && was == is)
         };
         if let Some(cached) = self.sections.get(&at).filter(same) {
             return cached.section.clone();
@@ -300,8 +310,7 @@ impl EdgeComposer {
         let before = self.sections.remove(&at);
         let params = params(&self.frame.check, self.frame.slow_start, &given.can);
         let place = options::Place::of_mode(if at.0 == Way::Http { Mode::Http } else { Mode::Tcp });
-        let (servers, quarantined) =
-            held.map(|(service, pool)| servers(service, pool, &params, given.names, &place)).unwrap_or_default();
+        let (servers, quarantined) = servers(members, &params, given.names, &place);
         // The template was tried out when the composer was made.
         let skeleton = match &before {
             Some(cached) => cached.section.skeleton.clone(),
@@ -313,14 +322,14 @@ impl EdgeComposer {
             Some(cached) if *cached.section == section => cached.section,
             _ => Arc::new(section),
         };
-        let (generation, pool) = (given.names.generation(), held.map(|(_, pool)| pool.clone()));
-        let cached = Cached { pool, generation, can: given.can, section: section.clone(), quarantined };
+        let (generation, members) = (given.names.generation(), members.to_vec());
+        let cached = Cached { members, generation, can: given.can, section: section.clone(), quarantined };
         self.sections.insert(at, cached);
         section
     }
 
     /// The map; the very same as long as nothing that it is made of has changed.
-    fn rules(&mut self, slots: &ByWay, kept: Vec<Line>, applied: &Layout, until: Option<Instant>) -> Arc<RuleMap> {
+    fn rules(&mut self, slots: &ByWay, kept: Vec<Kept>, applied: &Layout, until: Option<Instant>) -> Arc<RuleMap> {
         if let Some(last) = &mut self.last
             && last.kept == kept
             && Arc::ptr_eq(&last.routing, self.asking.routing())
@@ -329,10 +338,8 @@ impl EdgeComposer {
             last.until = until;
             return last.rules.clone();
         }
-        let section_of = |way: Way, service: &ServiceName| {
-            slots.get(&way)?.of.get(service).map(|number| section_name(way, *number).into())
-        };
-        let rules = RuleMap::of(self.asking.routing(), &self.settings, kept.iter().cloned(), section_of);
+        let section_of = |place: &Place| slots.get(&place.way)?.of.get(place).copied();
+        let rules = RuleMap::of(self.asking.routing(), &self.settings, &kept, section_of);
         let known = [applied.rules.as_ref(), self.last.as_ref().map(|last| &last.rules)];
         let same = known.into_iter().flatten().find(|known| ***known == rules).cloned();
         let rules = same.unwrap_or_else(|| Arc::new(rules));
@@ -340,8 +347,4 @@ impl EdgeComposer {
         self.last = Some(Last { rules: rules.clone(), slots, routing, kept, until });
         rules
     }
-}
-
-fn has_tcp(pool: &Pool) -> bool {
-    pool.backends().iter().any(|b| b.transport == Transport::Tcp)
 }

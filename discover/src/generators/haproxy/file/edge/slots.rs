@@ -1,57 +1,125 @@
-//! Which section of the edge holds which service. Pure.
+//! Which section of the edge serves which place. Pure.
 //!
-//! A service keeps its section for as long as it is routed, over restarts of discover and reloads, too: sticky cookies belong to the
-//! section. Whole sections without a service are spare: a new service takes one, and nothing in HAProxy's structure changes. Where
-//! HAProxy can make plain sections, a service that is content with one gets one made, and it goes with the service.
+//! A place keeps its section for as long as it is routed, over restarts of discover and reloads, too: sticky cookies belong to the
+//! section. Places with one upstream share a section. A place moves into another only where nobody but its own upstream's
+//! servers run, so no request ever meets a registration that does not claim its place.
+//!
+//! Whole sections without a place are spare: a new place takes one, and nothing in HAProxy's structure changes. Where HAProxy can
+//! make plain sections, an upstream that is content with one gets one made, and it goes with the upstream.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::ServiceName;
-
 use super::frontend::Kind;
+use crate::edge::Place;
 
-/// The sections, by number, and who has them.
+/// The sections of one way, by number, and which places they serve.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// The section of each service.
-    pub of: BTreeMap<ServiceName, u32>,
-    /// All sections, those without a service among them.
+    /// The section of each place.
+    pub of: BTreeMap<Place, u32>,
+    /// All sections, those without a place among them.
     pub all: BTreeMap<u32, Kind>,
 }
 
+/// What one upstream needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Need<'a> {
+    /// For these places.
+    pub places: &'a [Place],
+    /// A section that does.
+    pub kind: Kind,
+}
+
+/// What runs in a section, as an upstream sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// Nothing.
+    Nothing,
+    /// Some of its own servers.
+    Some,
+    /// Exactly its own servers.
+    All,
+    /// A server that is not its own.
+    Foreign,
+}
+
 impl Slots {
-    /// Gives each of `services` a section that does for it: the one it holds, else the lowest of those that run and are free, else
-    /// a new one. With `adds` HAProxy makes plain sections, and whole ones are left to those who need them.
-    pub fn assign(
-        services: &BTreeMap<&ServiceName, Kind>,
-        held: &BTreeMap<ServiceName, u32>,
+    /// Gives each place of `needs` a section that does: the one it holds, else another one of its upstream, else the lowest of those
+    /// that are free, else a new one. `waiting` are places that have nobody now: they keep what they hold, unless it is somebody's.
+    /// `running` are the sections that run, and `runs` tells what is in one, to the upstream of that number or to nobody. With
+    /// `adds` HAProxy makes plain sections, and whole ones are left to those who need them.
+    pub fn assign<'a>(
+        needs: &[Need<'a>],
+        waiting: impl Iterator<Item = &'a Place>,
+        held: &BTreeMap<Place, u32>,
         running: &BTreeMap<u32, Kind>,
+        runs: impl Fn(u32, Option<usize>) -> Runs,
         adds: bool,
     ) -> Self {
         let mut slots = Self { of: BTreeMap::new(), all: running.clone() };
-        let mut taken: BTreeSet<u32> = BTreeSet::new();
+        let mut numbers: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); needs.len()];
+        let mut owners: BTreeMap<u32, Option<usize>> = BTreeMap::new();
         let new = |need: Kind| if adds { need } else { Kind::Whole };
         let mut come = Vec::new();
-        for (service, need) in services {
-            let does = |number: &&u32| running.get(number).is_none_or(|kind| kind >= need);
-            match held.get(*service).filter(does) {
-                Some(number) if taken.insert(*number) => {
-                    slots.all.entry(*number).or_insert(new(*need));
-                    slots.of.insert((*service).clone(), *number);
+        for (upstream, need) in needs.iter().enumerate() {
+            let does = |number: &&u32| running.get(number).is_none_or(|kind| *kind >= need.kind);
+            for place in need.places {
+                match held.get(place).filter(does) {
+                    Some(number) if *owners.entry(*number).or_insert(Some(upstream)) == Some(upstream) => {
+                        slots.all.entry(*number).or_insert(new(need.kind));
+                        slots.of.insert(place.clone(), *number);
+                        numbers[upstream].insert(*number);
+                    }
+                    _ => come.push((upstream, new(need.kind), place)),
                 }
-                _ => come.push((*service, new(*need))),
             }
         }
-        for (service, kind) in come {
-            let free = slots.all.iter().find(|(number, has)| **has == kind && !taken.contains(number));
-            let free = free.map(|(number, _)| *number);
+        for place in waiting {
+            let Some(number) = held.get(place) else { continue };
+            if owners.entry(*number).or_insert(None).is_none() {
+                slots.all.entry(*number).or_insert(new(Kind::Plain));
+                slots.of.insert(place.clone(), *number);
+            }
+        }
+        let is_free = |number: &u32| !owners.contains_key(number) && runs(*number, None) == Runs::Nothing;
+        let free: Vec<(u32, Kind)> = if come.is_empty() {
+            Vec::new()
+        } else {
+            running.iter().map(|(n, k)| (*n, *k)).filter(|(n, _)| is_free(n)).collect()
+        };
+        let of_kind = |wanted: Kind| free.iter().filter(move |(_, kind)| *kind == wanted).map(|(number, _)| *number);
+        let (mut plain, mut whole) = (of_kind(Kind::Plain), of_kind(Kind::Whole));
+        let taken: BTreeSet<u32> = slots.all.keys().chain(owners.keys()).copied().collect();
+        let mut unused = (1..).filter(|number| !taken.contains(number));
+        for (upstream, kind, place) in come {
+            let own = numbers[upstream].iter().find(|number| runs(**number, Some(upstream)) != Runs::Foreign).copied();
+            let free = || if kind == Kind::Plain { plain.next() } else { whole.next() };
             // There are fewer numbers taken than there are numbers.
-            let Some(number) = free.or_else(|| (1..).find(|number| !slots.all.contains_key(number))) else { continue };
-            taken.insert(number);
-            slots.all.insert(number, kind);
-            slots.of.insert(service.clone(), number);
+            let Some(number) = own.or_else(free).or_else(|| unused.next()) else { continue };
+            numbers[upstream].insert(number);
+            slots.all.entry(number).or_insert(kind);
+            slots.of.insert(place.clone(), number);
+        }
+        for (upstream, need) in needs.iter().enumerate().filter(|(upstream, _)| numbers[*upstream].len() > 1) {
+            slots.join(need, |number| runs(number, Some(upstream)) == Runs::All);
         }
         slots
+    }
+
+    /// Brings the places of one upstream together in the lowest of its sections that are `settled`: equal servers run in each.
+    /// A sticky client would lose its backend, so what may be sticky stays.
+    fn join(&mut self, need: &Need<'_>, settled: impl Fn(u32) -> bool) {
+        if need.kind == Kind::Whole {
+            return;
+        }
+        let numbers: BTreeSet<u32> = need.places.iter().filter_map(|place| self.of.get(place).copied()).collect();
+        let settled: BTreeSet<u32> = numbers.into_iter().filter(|number| settled(*number)).collect();
+        let Some(first) = settled.first() else { return };
+        for place in need.places {
+            if let Some(number) = self.of.get_mut(place).filter(|number| settled.contains(number)) {
+                *number = *first;
+            }
+        }
     }
 
     /// The spare sections.
@@ -71,7 +139,7 @@ impl Slots {
         self.all.values().filter(|kind| **kind == Kind::Plain).count()
     }
 
-    /// The same without the plain sections that have no service, but for those that `stays` says.
+    /// The same without the plain sections that serve no place, but for those that `stays` says.
     #[must_use]
     pub fn without_idle(mut self, stays: impl Fn(u32) -> bool) -> Self {
         let taken: BTreeSet<u32> = self.of.values().copied().collect();
@@ -91,72 +159,5 @@ impl Slots {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn names(of: &[&str]) -> Vec<ServiceName> {
-        of.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
-    fn all(services: &[ServiceName], kind: Kind) -> BTreeMap<&ServiceName, Kind> {
-        services.iter().map(|service| (service, kind)).collect()
-    }
-
-    #[test]
-    fn a_service_keeps_its_section_and_a_new_one_takes_a_spare_one() {
-        let (held, running) = ([("b".parse().unwrap(), 2)].into(), (1..=3).map(|n| (n, Kind::Whole)).collect());
-        let services = names(&["a", "b", "c", "d"]);
-        let slots = Slots::assign(&all(&services[..3], Kind::Plain), &held, &running, false);
-        assert_eq!(slots.of.values().copied().collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!((slots.all.len(), slots.spare()), (3, 0), "no change of the structure");
-        let more = Slots::assign(&all(&services, Kind::Plain), &slots.of, &running, false);
-        assert_eq!((more.of[&services[3]], more.all[&4]), (4, Kind::Whole));
-        let refilled = more.refilled(2);
-        assert_eq!((refilled.all.len(), refilled.spare()), (6, 2));
-    }
-
-    #[test]
-    fn where_haproxy_makes_sections_the_spare_ones_are_left_to_sticky_services() {
-        let running = (1..=2).map(|n| (n, Kind::Whole)).collect();
-        let services = names(&["plain", "sticky"]);
-        let needs = [(&services[0], Kind::Plain), (&services[1], Kind::Whole)].into();
-        let slots = Slots::assign(&needs, &BTreeMap::new(), &running, true);
-        assert_eq!((slots.of[&services[0]], slots.of[&services[1]], slots.spare()), (3, 1, 1));
-        assert_eq!(slots.all[&3], Kind::Plain);
-        // A plain service that becomes sticky moves; its section is free for the next one, or goes.
-        let needs = all(&services, Kind::Whole);
-        let moved = Slots::assign(&needs, &slots.of, &slots.all, true);
-        assert_eq!((moved.of[&services[0]], moved.of[&services[1]], moved.all.len()), (2, 1, 3));
-        assert_eq!(moved.clone().without_idle(|number| number == 3), moved, "its servers are still there");
-        assert_eq!(moved.clone().without_idle(|_| false).all.len(), 2);
-        let new = names(&["new"]);
-        assert_eq!(Slots::assign(&all(&new, Kind::Plain), &BTreeMap::new(), &moved.all, true).of[&new[0]], 3);
-        // One that needs no stickiness any more stays where it is.
-        assert_eq!(Slots::assign(&all(&services, Kind::Plain), &moved.of, &moved.all, true).of, moved.of);
-    }
-
-    proptest! {
-        #[test]
-        fn no_two_services_share_a_section_and_equal_input_changes_nothing(
-            services in prop::collection::btree_map("[a-h]", any::<bool>(), 0..6), held in prop::collection::btree_map("[a-h]", 1u32..5, 0..5),
-            running in prop::collection::btree_map(1u32..6, any::<bool>(), 0..6), adds in any::<bool>(),
-        ) {
-            let kind = |whole: bool| if whole { Kind::Whole } else { Kind::Plain };
-            let services: Vec<(ServiceName, Kind)> = services.iter().map(|(s, whole)| (s.parse().unwrap(), kind(*whole))).collect();
-            let needs: BTreeMap<&ServiceName, Kind> = services.iter().map(|(s, kind)| (s, *kind)).collect();
-            let held = held.into_iter().map(|(s, n)| (s.parse().unwrap(), n)).collect();
-            let running: BTreeMap<u32, Kind> = running.into_iter().map(|(n, whole)| (n, kind(whole || !adds))).collect();
-            let slots = Slots::assign(&needs, &held, &running, adds);
-            let numbers: BTreeSet<u32> = slots.of.values().copied().collect();
-            prop_assert_eq!((numbers.len(), slots.of.len()), (needs.len(), needs.len()));
-            prop_assert!(needs.iter().all(|(service, need)| slots.all[&slots.of[*service]] >= *need));
-            prop_assert!(running.iter().all(|(number, kind)| slots.all.get(number) == Some(kind)));
-            prop_assert!(adds || slots.all.values().all(|kind| *kind == Kind::Whole));
-            prop_assert_eq!(&Slots::assign(&needs, &slots.of, &slots.all, adds), &slots);
-            let refilled = slots.clone().refilled(3);
-            prop_assert_eq!((&refilled.of, refilled.spare()), (&slots.of, 3));
-            prop_assert!(slots.of.values().all(|number| refilled.all[number] == slots.all[number]));
-        }
-    }
-}
+#[path = "slots_tests.rs"]
+mod tests;

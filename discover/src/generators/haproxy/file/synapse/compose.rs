@@ -1,6 +1,6 @@
 //! Services as sections in Synapse's way. Pure, and cached: a service whose inputs did not change costs a look at them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::{InOrder, Pool, ServiceMap, ServiceName};
@@ -108,6 +108,17 @@ impl SynapseComposer {
     /// What the config has that is left out or only HAProxy can judge.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.services.iter().flat_map(|e| &e.prepared.warnings).map(String::as_str)
+    }
+
+    /// What stands before the services' sections.
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// The section of each service that has one.
+    pub fn sections(&self) -> BTreeMap<ServiceName, Arc<str>> {
+        let enabled = self.services.iter().filter(|entry| !entry.prepared.haproxy.disabled);
+        enabled.map(|entry| (entry.service.name.clone(), entry.prepared.section.clone())).collect()
     }
 
     /// Sections rendered anew since the start.

@@ -253,10 +253,15 @@ impl Proofs {
     pub fn suit(&mut self, version: Option<&Version>) {
         let Some(version) = version.filter(|version| self.version.as_ref() != Some(version)) else { return };
         if self.version.replace(version.clone()).is_some() {
-            self.words.clear();
-            self.misfits.clear();
-            self.generation += 1;
+            self.forget();
         }
+    }
+
+    /// Another program judges: all words are new to it.
+    pub fn forget(&mut self) {
+        self.words.clear();
+        self.misfits.clear();
+        self.generation += 1;
     }
 
     /// Until when a reload waits for new words that are being judged.

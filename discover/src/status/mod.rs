@@ -1,4 +1,14 @@
 //! What discover tells about itself.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `rows` | its tables, a row of each |
+//! | [`services`] | each service with the states of its backends, as HAProxy sees them where it is asked |
+//! | [`series`] | the same as metrics |
+
+mod rows;
+pub mod series;
+pub mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -8,16 +18,22 @@ use agent::admin::{StatusSource, Unready};
 use agent::clock::{self, millis};
 use agent::sync::lock;
 use agent::watch::Observation;
-use model::{ServiceMap, ServiceName, Status};
+use futures_util::future::BoxFuture;
+use model::{Pool, ServiceMap, ServiceName};
 use registry::Snapshot;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::rows::{backends, certificates, quarantined, source};
+use self::services::{HaproxyPart, View};
 use crate::certificates::LoadedCertificates;
 use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
+
+/// How often who watches the page is shown what HAProxy sees.
+const PERIOD: Duration = Duration::from_secs(2);
 
 /// What the admin server shows, empty at first and kept by the agent; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +49,7 @@ struct Shown {
     kept: BTreeSet<ServiceName>,
     previous: BTreeMap<ServiceName, Instant>,
     turn: Option<TurnRecord>,
-    haproxy: Option<Arc<Mutex<HaproxyStatus>>>,
+    haproxy: Option<HaproxyPart>,
     /// Watchers below others: shown, never merged.
     inner: Vec<Source>,
     /// The edge's certificates.
@@ -49,6 +65,8 @@ pub struct Routed {
     pub services: ServiceMap,
     /// How many backends of a service are there only because the guard holds them.
     pub held: BTreeMap<ServiceName, usize>,
+    /// The states of their backends.
+    pub view: View,
 }
 
 /// The last turn.
@@ -77,11 +95,25 @@ impl StatusBoard {
         let state = self.lock();
         let revisions = state.sources.iter().filter_map(|(_, o)| o.snapshot()).map(|s| s.revision);
         let revision = revisions.max().unwrap_or_default();
-        state.turn.is_some().then(|| Routed { revision, services: state.services.clone(), held: state.held.clone() })
+        let routed = || Routed {
+            revision,
+            services: state.services.clone(),
+            held: state.held.clone(),
+            view: View::of(state.haproxy.as_ref()),
+        };
+        state.turn.is_some().then(routed)
     }
 
-    /// Shows HAProxy's part, which its generator keeps.
-    pub fn set_haproxy(&self, haproxy: Option<Arc<Mutex<HaproxyStatus>>>) {
+    /// Asks HAProxy what it sees, unless it was asked within the last second.
+    pub async fn look(&self) {
+        let traffic = self.lock().haproxy.as_ref().map(|haproxy| haproxy.traffic.clone());
+        if let Some(traffic) = traffic {
+            traffic.look().await;
+        }
+    }
+
+    /// Shows HAProxy's part.
+    pub fn set_haproxy(&self, haproxy: Option<HaproxyPart>) {
         self.lock().haproxy = haproxy;
     }
 
@@ -138,7 +170,7 @@ impl StatusBoard {
         metrics.services.set(count(desired.services.len()));
         metrics.backends.set(count(desired.services.values().map(|p| p.len()).sum()));
         metrics.held.set(count(held.values().sum()));
-        let haproxy = state.haproxy.as_ref().map(|h| lock(h).quarantined.len());
+        let haproxy = state.haproxy.as_ref().map(|h| lock(&h.status).quarantined.len());
         metrics.quarantined.set(count(quarantined.len() + haproxy.unwrap_or(0)));
         let longest = desired.previous.values().map(Instant::elapsed).max().unwrap_or_default();
         metrics.previous_age.set(i64::try_from(longest.as_secs()).unwrap_or(i64::MAX));
@@ -169,69 +201,26 @@ fn measure(source: &Source, observation: &Observation<Snapshot>, metrics: &Metri
     metrics.source_backends.get_or_create(&label).set(i64::try_from(backends).unwrap_or(i64::MAX));
 }
 
-fn backends(snapshot: &Snapshot) -> usize {
-    snapshot.services.values().map(|p| p.len()).sum()
-}
-
-fn source(source: &Source, observation: &Observation<Snapshot>) -> Value {
-    let snapshot = observation.snapshot();
-    json!({
-        "source": &*source.name,
-        "standing": observation.standing(),
-        "stale_for_ms": observation.stale_since().map(|at| millis(at.elapsed())),
-        "error": observation.error(),
-        "revision": snapshot.map(|s| s.revision),
-        "services": snapshot.map_or(0, |s| s.services.len()),
-        "backends": snapshot.map_or(0, |s| backends(s)),
-    })
-}
-
-/// Registrations that could not be read, and sections from the registry that are refused.
-fn quarantined(observations: &[Observation<Snapshot>], desired: &Desired) -> Vec<Value> {
-    let keys = observations.iter().filter_map(Observation::snapshot).flat_map(|s| s.quarantined.iter());
-    let keys = keys.map(|(key, q)| json!({"key": &**key, "reason": q.reason}));
-    let keys = keys.chain(desired.refused.iter().map(|(service, why)| json!({"key": service, "reason": why})));
-    keys.chain(desired.barred.iter().map(|(key, why)| json!({"key": key, "reason": why}))).collect()
-}
-
-fn certificates(loaded: &LoadedCertificates) -> Value {
-    let served = loaded.certificates.iter().map(|certificate| {
-        let ends = humantime::format_rfc3339_seconds(certificate.facts.not_after).to_string();
-        json!({"file": certificate.source, "names": certificate.facts.names, "ends": ends})
-    });
-    let left_out = loaded.refused.iter().map(|refused| json!({"file": refused.source, "reason": refused.why}));
-    json!({"served": served.collect::<Vec<_>>(), "left_out": left_out.collect::<Vec<_>>()})
-}
-
 impl StatusSource for StatusBoard {
     fn status(&self) -> Value {
         let state = self.lock();
-        let haproxy = state.haproxy.as_ref().map(|h| lock(h).clone());
-        let services: Vec<Value> = state
-            .services
-            .iter()
-            .map(|(name, pool)| {
-                let in_status = |status| pool.backends().iter().filter(|b| b.status == status).count();
-                let unlisted = haproxy.as_ref().and_then(|h| h.unlisted.get(name).map(String::as_str));
-                let disputed = haproxy.as_ref().and_then(|h| h.disputed.get(name).map(String::as_str));
-                let kept =
-                    state.kept.contains(name).then_some("no backend is registered; others stand in (--on-empty)");
-                let previous = state.previous.get(name);
-                let kept =
-                    kept.or(previous.map(|_| "discovery answers that there is none; its previous backends stay"));
-                json!({
-                    "service": name,
-                    "port": pool.backends().iter().find_map(|b| b.service_port),
-                    "up": in_status(Status::Up),
-                    "draining": in_status(Status::Draining),
-                    "down": in_status(Status::Down),
-                    "held": state.held.get(name).copied().unwrap_or(0),
-                    "backends": pool.backends().iter().map(|b| b.address()).collect::<Vec<_>>(),
-                    "previous_for_ms": previous.map(|at| millis(at.elapsed())),
-                    "note": unlisted.or(kept).or(disputed),
-                })
+        let haproxy = state.haproxy.as_ref().map(|h| lock(&h.status).clone());
+        let view = View::of(state.haproxy.as_ref());
+        let service = |(name, pool): (&ServiceName, &Arc<Pool>)| {
+            let note =
+                |of: fn(&HaproxyStatus) -> &BTreeMap<ServiceName, String>| of(haproxy.as_ref()?).get(name).cloned();
+            rows::service(rows::ServiceRow {
+                name,
+                pool,
+                seen: view.service(name, pool),
+                held: state.held.get(name).copied().unwrap_or(0),
+                is_kept: state.kept.contains(name),
+                previous: state.previous.get(name),
+                unlisted: note(|haproxy| &haproxy.unlisted),
+                disputed: note(|haproxy| &haproxy.disputed),
             })
-            .collect();
+        };
+        let services: Vec<Value> = state.services.iter().map(service).collect();
         let sources = state.sources.iter().map(|(s, o)| source(s, o));
         let sources = sources.chain(state.inner.iter().map(|s| source(s, &s.inlet.borrow())));
         json!({
@@ -241,11 +230,20 @@ impl StatusSource for StatusBoard {
                 "ended_unix_ms": t.ended_unix_ms, "took_ms": t.took.as_secs_f64() * 1000.0, "error": t.error,
             })),
             "sources": sources.collect::<Vec<_>>(),
+            "backends_seen_by": view.seen_by(),
             "services": services,
             "haproxy": haproxy,
             "quarantined": state.quarantined,
             "certificates": state.certificates.as_ref().map(|loaded| certificates(&loaded.borrow())),
         })
+    }
+
+    fn refresh(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.look())
+    }
+
+    fn period(&self) -> Option<Duration> {
+        self.lock().haproxy.is_some().then_some(PERIOD)
     }
 
     fn live(&self) -> bool {
@@ -270,7 +268,7 @@ fn self_ready(state: &Shown) -> Result<(), Unready> {
         }
         Some(_) => {}
     }
-    match state.haproxy.as_ref().and_then(|haproxy| lock(haproxy).error.clone()) {
+    match state.haproxy.as_ref().and_then(|haproxy| lock(&haproxy.status).error.clone()) {
         Some(error) => Err(Unready::new("haproxy", format!("HAProxy does not run what is desired: {error}"))),
         None => Ok(()),
     }

@@ -1,0 +1,153 @@
+//! Containers that end again and again by themselves. Such a one is registered again only once it has run for a while. No
+//! I/O; time is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use model::desired::{ContainerId, ContainerMap, State};
+use tokio::time::Instant;
+
+use crate::readiness::{Damping, WINDOW};
+
+/// What the damping doubles: after the third end within the window a container must run for twice as long.
+const UNIT: Duration = Duration::from_secs(1);
+
+/// One container.
+#[derive(Debug)]
+struct Run {
+    /// When Docker says that it started; `None`: it does not run.
+    started_at: Option<String>,
+    /// When that was seen.
+    since: Instant,
+    damping: Damping,
+}
+
+/// All containers that run, or ran lately.
+#[derive(Debug)]
+pub struct Runs {
+    begin: Instant,
+    runs: BTreeMap<ContainerId, Run>,
+    /// Somebody sent them a signal: their next end is no crash.
+    asked: BTreeSet<ContainerId>,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self { begin: Instant::now(), runs: BTreeMap::new(), asked: BTreeSet::new() }
+    }
+}
+
+impl Runs {
+    /// Somebody sent a signal to this container.
+    pub fn asked_to_stop(&mut self, container: &ContainerId) {
+        self.asked.insert(container.clone());
+    }
+
+    /// Docker was read.
+    pub fn look(&mut self, containers: &ContainerMap, now: Instant) {
+        let at = now.saturating_duration_since(self.begin);
+        let started = |id: &ContainerId| {
+            let container = containers.get(id)?;
+            matches!(container.state, State::Running | State::Paused).then_some(container.started_at.as_str())
+        };
+        for (id, run) in &mut self.runs {
+            run.damping.forget(at);
+            if run.started_at.is_some() && run.started_at.as_deref() != started(id) {
+                run.started_at = None;
+                if !self.asked.remove(id) {
+                    run.damping.fell(at);
+                }
+            }
+        }
+        for id in containers.keys() {
+            let Some(started_at) = started(id) else { continue };
+            let new = || Run { started_at: None, since: now, damping: Damping::default() };
+            let run = self.runs.entry(id.clone()).or_insert_with(new);
+            if run.started_at.is_none() {
+                (run.started_at, run.since) = (Some(started_at.to_owned()), now);
+            }
+        }
+        self.runs.retain(|id, run| containers.contains_key(id) || run.damping.falls() > 0);
+        self.asked.retain(|id| self.runs.contains_key(id));
+    }
+
+    /// Why this container does not count at present although it is ready, if it ends too often.
+    pub fn held_back(&self, container: &ContainerId, now: Instant) -> Option<String> {
+        let run = self.runs.get(container)?;
+        let hold = run.damping.hold(UNIT);
+        (now < run.since + hold).then(|| {
+            format!("{}, and counts again once it has run for {hold:?}", self.ends(container).unwrap_or_default())
+        })
+    }
+
+    /// How often this container has ended by itself, for people; `None`: not at all within the window.
+    pub fn ends(&self, container: &ContainerId) -> Option<String> {
+        let falls = self.runs.get(container).map(|run| run.damping.falls()).filter(|falls| *falls > 0)?;
+        let times = if falls == 1 { "once".to_owned() } else { format!("{falls} times") };
+        Some(format!("its container ended {times} within {} minutes", WINDOW.as_secs() / 60))
+    }
+
+    /// When the next container counts again.
+    pub fn next(&self, now: Instant) -> Option<Instant> {
+        let running = self.runs.values().filter(|run| run.started_at.is_some());
+        running.map(|run| run.since + run.damping.hold(UNIT)).filter(|at| *at > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use testing::containers;
+
+    /// A container that runs since then; `None`: it restarts.
+    fn map(started_at: Option<u32>) -> ContainerMap {
+        let mut container = containers::running(1, 8000);
+        match started_at {
+            Some(n) => container.started_at = n.to_string(),
+            None => container.state = State::Restarting,
+        }
+        [(container.id.clone(), Arc::new(container))].into()
+    }
+
+    #[test]
+    fn what_ends_again_and_again_must_run_for_longer_each_time() {
+        let (mut runs, mut now) = (Runs::default(), Instant::now());
+        let id = map(None).keys().next().unwrap().clone();
+        let mut holds = Vec::new();
+        for n in 0..9 {
+            runs.look(&map(Some(n)), now);
+            holds.push(runs.next(now).map_or(0, |at| (at - now).as_secs()));
+            assert_eq!(runs.held_back(&id, now).is_some(), holds.last() != Some(&0));
+            now += Duration::from_secs(1);
+            // Docker may be read between two runs, or only in the next one.
+            if n % 2 == 0 {
+                runs.look(&map(None), now);
+            }
+        }
+        assert_eq!(holds, [0, 0, 0, 2, 4, 8, 16, 32, 60]);
+        assert_eq!(runs.ends(&id).unwrap(), "its container ended 9 times within 5 minutes");
+        // It runs on: it counts, and what was is forgotten.
+        runs.look(&map(Some(100)), now);
+        now += Duration::from_secs(60);
+        assert_eq!(runs.held_back(&id, now), None);
+        now += WINDOW;
+        runs.look(&map(Some(100)), now);
+        assert_eq!(runs.ends(&id), None);
+        runs.look(&ContainerMap::new(), now);
+        runs.look(&ContainerMap::new(), now + WINDOW * 2);
+        assert!(runs.runs.is_empty());
+    }
+
+    #[test]
+    fn a_restart_that_somebody_asked_for_is_no_crash() {
+        let (mut runs, now) = (Runs::default(), Instant::now());
+        for n in 0..9 {
+            runs.look(&map(Some(n)), now);
+            let id = map(None).keys().next().unwrap().clone();
+            runs.asked_to_stop(&id);
+            assert_eq!((runs.held_back(&id, now), runs.ends(&id)), (None, None));
+        }
+    }
+}
