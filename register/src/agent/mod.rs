@@ -11,7 +11,7 @@ pub mod control;
 pub mod found;
 pub mod turn;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use containers::life::row::Row;
 use containers::life::standings::Standings;
 use containers::life::verdict::RowState;
 use containers::readiness::{CheckTarget, Readiness, ReadyMode};
-use model::desired::{Candidate, ContainerId, Outcome, Settings, Skip};
+use model::desired::{Candidate, ContainerId, Settings};
 use model::{BackendId, Prefix, ServiceName, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::address::HostAddress;
 use crate::metrics::Metrics;
@@ -97,11 +97,7 @@ pub struct Agent {
     /// What is published of containers that Docker lists and cannot describe: nothing may be concluded about them.
     kept: Registrations,
     started: bool,
-<<<<<<< HEAD
-=======
-    warned: BTreeMap<ContainerId, BTreeSet<String>>,
     standings: Standings,
->>>>>>> main
 }
 
 impl Agent {
@@ -123,11 +119,7 @@ impl Agent {
             found: None,
             kept: Registrations::new(),
             started: false,
-<<<<<<< HEAD
-=======
-            warned: BTreeMap::new(),
             standings: Standings::default(),
->>>>>>> main
         }
     }
 
@@ -228,25 +220,6 @@ impl Agent {
         let _ = request.reply.send(found.map(|all| all.into_iter().map(|(_, name)| name).collect()));
     }
 
-<<<<<<< HEAD
-=======
-    fn warn_once(&mut self) {
-        for decision in self.keeper.decisions() {
-            let skip = match &decision.outcome {
-                Outcome::Skip(Skip::Filtered(_)) => continue, // it is no concern of this agent's
-                Outcome::Skip(skip) => skip.to_string(),
-                Outcome::Register(_) => String::new(),
-            };
-            // Why it is left out is said with its standing.
-            for warning in decision.warnings.iter().filter(|warning| **warning != skip) {
-                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
-                    warn!(container = %decision.name, id = %decision.container, "{warning}");
-                }
-            }
-        }
-    }
-
->>>>>>> main
     /// What was published of containers that cannot be described: by the turn before, or by the former self.
     fn keep_refused(&mut self) {
         let observation = self.keeper.containers();

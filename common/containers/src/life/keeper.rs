@@ -158,7 +158,13 @@ impl Keeper {
         let running: BTreeSet<&ContainerId> = self.decisions.iter().map(|decision| &decision.container).collect();
         self.warned.retain(|id, _| running.contains(id));
         for decision in &self.decisions {
-            for warning in &decision.warnings {
+            let skip = match &decision.outcome {
+                Outcome::Skip(Skip::Filtered(_)) => continue, // it is no concern of this agent's
+                Outcome::Skip(skip) => skip.to_string(),
+                Outcome::Register(_) => String::new(),
+            };
+            // Why it is left out is said with its standing.
+            for warning in decision.warnings.iter().filter(|warning| **warning != skip) {
                 if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
                     warn!(container = %decision.name, id = %decision.container, "{warning}");
                 }
