@@ -44,7 +44,7 @@ impl Cli {
 /// A key's name below our prefix; a key elsewhere stays whole and is refused as a service's name.
 fn below<'a>(key: &'a str, prefix: &str) -> &'a str {
     let rest = key.strip_prefix(prefix.trim_end_matches('/')).and_then(|rest| rest.strip_prefix('/'));
-    rest.unwrap_or(key).trim_matches('/')
+    rest.map_or(key, |rest| rest.trim_matches('/'))
 }
 
 impl PutArgs {
