@@ -12,7 +12,9 @@ use register::privileges;
 
 fn main() -> ExitCode {
     agent::tls::install_provider();
-    let cli = match Cli::try_parse_from(Cli::with_default_command(std::env::args_os())) {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let args = Cli::with_register_me(Cli::with_default_command(std::env::args_os()), &variable);
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are errors to clap; both go where clap sends them.
@@ -51,7 +53,7 @@ async fn command(command: Command) -> Result<u8, Failure> {
         Command::Undrain(args) => operate::drain(&args, false).await,
         Command::Status(args) => operate::status(&args).await,
         Command::Check(args) => check::check(&args),
-        Command::Put(args) => Box::pin(put::put(&args)).await,
+        Command::Put(args) => Box::pin(put::put(*args)).await,
         Command::Completions { shell } => operate::completions(shell),
     };
     done.map(|()| Exit::Ok.code())

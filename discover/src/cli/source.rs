@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::client::{Client, DockerWatcher, on_this_host};
 use agent::hostip;
 use clap::Args;
-use containers::docker::{Docker, Endpoint, Options};
+use containers::docker::{Docker, Endpoint, Options, own_ids};
 use containers::readiness::ReadyMode;
 use model::ServiceName;
-use model::desired::{Filter, HealthPolicy, ServiceFrom, Settings};
+use model::desired::{Filter, HealthPolicy, NetworkChoice, ServiceFrom, Settings};
 use registry::store::etcd::{EtcdArgs, EtcdStore};
 use registry::{Owned, Owners, RegistryWatcher};
 
@@ -68,7 +68,7 @@ struct DockerArgs {
     /// Only containers that a label or variable names
     #[arg(long, env = "DISCOVER_EXPLICIT")]
     explicit: bool,
-    /// Where a service's name comes from: image, compose, swarm, label:KEY or template:TEXT
+    /// Where a service's name comes from: image, compose, compose-project, swarm, label:KEY or template:TEXT
     #[arg(long, env = "DISCOVER_SERVICE_FROM", value_name = "SOURCE", default_value = "image")]
     service_from: ServiceFrom,
     /// Only these containers: label=KEY[=VALUE], name=PATTERN or network=NAME; may be repeated
@@ -182,7 +182,7 @@ impl DockerArgs {
         let settings = on_this_host(Settings {
             host_ip,
             internal: self.internal,
-            network: self.network.clone(),
+            networks: NetworkChoice { name: self.network.clone(), own_ids: own_ids() },
             explicit: self.explicit,
             service_from: self.service_from.clone(),
             health: self.health,

@@ -85,6 +85,7 @@ impl Pools {
             tokio::select! {
                 news = self.keeper.changed() => if news.looked {
                     self.keeper.open_gates(&BTreeSet::new(), &BTreeMap::new());
+                    self.keeper.warn_once();
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
@@ -161,6 +162,8 @@ fn is_fault(skip: &Skip) -> bool {
         | Skip::BadLabel { .. }
         | Skip::BadName { .. }
         | Skip::NetworkOwnerMissing(_)
+        | Skip::Contested(_)
+        | Skip::Restricted { .. }
         | Skip::SameId { .. }
         | Skip::SameAddress { .. } => true,
         Skip::Stopped(_)
@@ -172,6 +175,8 @@ fn is_fault(skip: &Skip) -> bool {
         | Skip::NotListed
         | Skip::NotPublished
         | Skip::UdpOnHostNetwork { .. }
+        | Skip::NoPortOfItsOwn(_)
+        | Skip::OfAnother(_)
         | Skip::HealthStarting
         | Skip::Unhealthy => false,
     }

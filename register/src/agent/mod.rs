@@ -11,7 +11,7 @@ pub mod control;
 pub mod found;
 pub mod turn;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use containers::life::row::Row;
 use containers::life::standings::Standings;
 use containers::life::verdict::RowState;
 use containers::readiness::{CheckTarget, Readiness, ReadyMode};
-use model::desired::{Candidate, ContainerId, Outcome, Settings, Skip};
+use model::desired::{Candidate, ContainerId, Settings};
 use model::{BackendId, Prefix, ServiceName, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::address::HostAddress;
 use crate::metrics::Metrics;
@@ -97,7 +97,6 @@ pub struct Agent {
     /// What is published of containers that Docker lists and cannot describe: nothing may be concluded about them.
     kept: Registrations,
     started: bool,
-    warned: BTreeMap<ContainerId, BTreeSet<String>>,
     standings: Standings,
 }
 
@@ -120,7 +119,6 @@ impl Agent {
             found: None,
             kept: Registrations::new(),
             started: false,
-            warned: BTreeMap::new(),
             standings: Standings::default(),
         }
     }
@@ -169,9 +167,10 @@ impl Agent {
         let observation = self.keeper.containers();
         self.metrics.docker_up.set(i64::from(matches!(observation, Observation::Synced { .. })));
         self.wires.changes.send_modify(|n| *n += 1);
-        let Some(containers) = observation.snapshot() else { return };
-        self.warned.retain(|id, _| containers.running.contains_key(id));
-        self.warn_once();
+        if observation.snapshot().is_none() {
+            return;
+        }
+        self.keeper.warn_once();
         self.open_gates();
     }
 
@@ -219,22 +218,6 @@ impl Agent {
         }
         // An operator who did not wait for the answer does not need it.
         let _ = request.reply.send(found.map(|all| all.into_iter().map(|(_, name)| name).collect()));
-    }
-
-    fn warn_once(&mut self) {
-        for decision in self.keeper.decisions() {
-            let skip = match &decision.outcome {
-                Outcome::Skip(Skip::Filtered(_)) => continue, // it is no concern of this agent's
-                Outcome::Skip(skip) => skip.to_string(),
-                Outcome::Register(_) => String::new(),
-            };
-            // Why it is left out is said with its standing.
-            for warning in decision.warnings.iter().filter(|warning| **warning != skip) {
-                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
-                    warn!(container = %decision.name, id = %decision.container, "{warning}");
-                }
-            }
-        }
     }
 
     /// What was published of containers that cannot be described: by the turn before, or by the former self.

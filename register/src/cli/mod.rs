@@ -7,6 +7,7 @@
 )]
 
 mod own;
+mod seeds;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use registry::store::etcd::EtcdArgs;
 
 use containers::readiness::{CheckTarget, ReadyMode};
 
+use own::pause;
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 
 /// Where the admin server listens unless told otherwise.
@@ -83,8 +85,17 @@ impl Cli {
     /// Puts `run` in front of arguments that name no command.
     pub fn with_default_command(args: impl IntoIterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
         let mut args: Vec<_> = args.into_iter().collect();
+        let first = args.get(Self::command_at(&args)).map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
+        let is_flag_of_run = first.starts_with('-') && !matches!(&*first, "-h" | "--help" | "-V" | "--version");
+        if first.is_empty() || is_flag_of_run {
+            args.insert(1.min(args.len()), "run".into());
+        }
+        args
+    }
+
+    /// Where the command stands. A value such as that of `--on-exit drain` is none: only what comes first is one.
+    fn command_at(args: &[std::ffi::OsString]) -> usize {
         let mut at = 1;
-        // A value such as that of `--on-exit drain` is no command: only what stands first is one.
         while let Some(arg) = args.get(at).and_then(|a| a.to_str()) {
             let (flag, joined) = arg.split_once('=').map_or((arg, false), |(flag, _)| (flag, true));
             if !GLOBAL.contains(&flag) {
@@ -92,12 +103,7 @@ impl Cli {
             }
             at += if joined { 1 } else { 2 };
         }
-        let first = args.get(at).map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
-        let is_flag_of_run = first.starts_with('-') && !matches!(&*first, "-h" | "--help" | "-V" | "--version");
-        if first.is_empty() || is_flag_of_run {
-            args.insert(1.min(args.len()), "run".into());
-        }
-        args
+        at
     }
 }
 
@@ -134,7 +140,7 @@ pub struct DockerArgs {
     /// Register only containers that a label or variable names
     #[arg(long, env = "REGISTER_EXPLICIT")]
     pub explicit: bool,
-    /// Where a service's name comes from: image, compose, swarm, label:KEY or template:TEXT
+    /// Where a service's name comes from: image, compose, compose-project, swarm, label:KEY or template:TEXT
     #[arg(long, env = "REGISTER_SERVICE_FROM", value_name = "SOURCE", default_value = "image")]
     pub service_from: ServiceFrom,
     /// Only these containers: label=KEY[=VALUE], name=PATTERN or network=NAME; may be repeated
@@ -229,7 +235,7 @@ pub struct FormArgs {
     /// Values: json, or plain (host:port; draining then means deleting)
     #[arg(long, env = "REGISTER_VALUE", value_name = "FORMAT", default_value = "json")]
     pub value: ValueArg,
-    /// Also write what another program's readers need: docker-register (the key PREFIX/<service>/port)
+    /// Be like another program: docker-register (also write the key PREFIX/<service>/port), or, for put, etcdbridge (read its variables)
     #[arg(long, env = "REGISTER_COMPAT", value_name = "PROGRAM")]
     pub compat: Option<Compat>,
 }
@@ -320,6 +326,8 @@ impl From<ValueArg> for ValueFormat {
 pub enum Compat {
     /// Keeps `<service>/port` for docker-discover.
     DockerRegister,
+    /// `put` takes etcdbridge's variables, and ends when another registration replaces its own.
+    Etcdbridge,
 }
 
 /// A time such as `10s` or `1m 30s`; a bare number counts seconds.

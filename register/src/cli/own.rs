@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use model::{Host, HostPattern, Mode, NodeName, PathPrefix, Port, Route, RouteError, ServiceName, Weight};
+use model::{BackendId, Host, HostPattern, Mode, NodeName, PathPrefix, Port, Route, RouteError, ServiceName, Weight};
 use registry::store::etcd::EtcdArgs;
 
 use super::{FormArgs, duration};
@@ -79,7 +79,7 @@ impl RouteArgs {
     }
 }
 
-fn vhost(text: &str) -> Result<(HostPattern, PathPrefix), String> {
+pub(super) fn vhost(text: &str) -> Result<(HostPattern, PathPrefix), String> {
     let (host, path) = text.find('/').map_or((text, "/"), |at| text.split_at(at));
     let host = host.trim().parse().map_err(|e: RouteError| e.to_string())?;
     Ok((host, path.parse().map_err(|e: RouteError| e.to_string())?))
@@ -107,13 +107,20 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 pub struct PutArgs {
     /// The service
-    pub service: ServiceName,
+    #[arg(required_unless_present = "compat")]
+    pub service: Option<ServiceName>,
     /// Where it is reached, such as 10.0.0.5:8080 or [fd00::5]:8080
-    #[arg(value_name = "HOST:PORT")]
-    pub address: String,
+    #[arg(value_name = "HOST:PORT", required_unless_present = "compat")]
+    pub address: Option<String>,
     /// Register only while this passes: tcp, or the path of an HTTP request such as /health; none asks nothing
     #[arg(long, env = "REGISTER_CHECK", value_name = "WHAT", default_value = "none")]
     pub check: TryWhat,
+    /// Register only while this shell command ends with status 0
+    #[arg(long, env = "REGISTER_CHECK_COMMAND", value_name = "LINE", conflicts_with = "check")]
+    pub check_command: Option<String>,
+    /// Take the place of this registration of the same service: its `register put --compat etcdbridge` drains it and ends
+    #[arg(long, env = "REGISTER_REPLACES", value_name = "ID")]
+    pub replaces: Option<BackendId>,
     /// When it counts as healthy
     #[command(flatten)]
     pub checks: CheckArgs,
@@ -128,14 +135,14 @@ pub struct ExecArgs {
     /// The service
     #[arg(long, env = "REGISTER_SERVICE", value_name = "NAME")]
     pub service: ServiceName,
-    /// Where others reach the program, as a URL or HOST:PORT [default: --host and --port]
+    /// Where others reach the program, as a URL, HOST or HOST:PORT; without a port --port counts [default: --host and --port]
     #[arg(long, env = "DISCOVERABLE_URL", value_name = "URL")]
     pub url: Option<String>,
     /// The host's address or name [default: the address of the default route's interface]
     #[arg(long, env = "HOST", value_name = "ADDRESS")]
     pub host: Option<Host>,
     /// The port on which the program listens
-    #[arg(long, env = "PORT", value_name = "PORT", required_unless_present = "url")]
+    #[arg(long, env = "PORT", value_name = "PORT")]
     pub port: Option<Port>,
     /// Register only while this passes: tcp, or the path of an HTTP request such as /health; none asks nothing
     #[arg(long, env = "REGISTER_CHECK", value_name = "WHAT", default_value = "tcp")]
@@ -169,6 +176,8 @@ pub enum TryWhat {
     Tcp,
     /// A request of this path is answered with 200 to 399.
     Http(String),
+    /// A shell command ends with status 0.
+    Command(String),
 }
 
 impl FromStr for TryWhat {
@@ -197,7 +206,7 @@ pub enum Restart {
 }
 
 /// A time from a millisecond to an hour.
-fn pause(text: &str) -> Result<Duration, String> {
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     if (1..=3_600_000).contains(&time.as_millis()) { Ok(time) } else { Err("not between 1ms and 1h".to_owned()) }
 }

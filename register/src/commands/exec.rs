@@ -18,7 +18,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::Failure;
-use super::put::address;
 use crate::cli::{ExecArgs, Restart};
 use crate::nerve::services::alone::Health;
 use crate::own::health::Checks;
@@ -67,20 +66,12 @@ pub async fn exec(args: &ExecArgs) -> Result<u8, Failure> {
 
 /// Where others reach the program: the URL, or host and port; without a host the default interface's address.
 fn place(args: &ExecArgs) -> Result<(Host, Port), Failure> {
-    if let Some(url) = &args.url {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let authority = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
-        let has_port =
-            authority.rsplit(':').next().is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
-        let usual = match scheme {
-            "http" => ":80",
-            "https" => ":443",
-            _ => "",
-        };
-        return address(&if has_port { authority.to_owned() } else { format!("{authority}{usual}") });
+    if let Some(url) = args.url.as_deref().filter(|url| !url.is_empty()) {
+        return args.place_of_url(url).map_err(Failure::usage);
     }
-    let port = args.port.ok_or_else(|| Failure::usage("--port (PORT) or --url (DISCOVERABLE_URL) is required"))?;
+    let port = args
+        .port
+        .ok_or_else(|| Failure::usage("--port (PORT, LISTENING_ON_PORT) or --url (DISCOVERABLE_URL) is required"))?;
     match &args.host {
         Some(host) => Ok((host.clone(), port)),
         None => {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use agent::hostip;
 use agent::telemetry::Chain;
 use containers::checks::{AnyCheck, Check, Outcome, TcpCheck};
-use containers::docker::{Docker, Endpoint, Scope};
+use containers::docker::{Docker, DockerError, Endpoint, Scope, own_ids};
 use containers::readiness::Why;
-use model::desired::{Candidate, CheckSpec, ContainerId, ContainerMap, Decision, Settings, State, decide};
+use model::desired::{
+    Candidate, CheckSpec, ContainerId, ContainerMap, Decision, NetworkChoice, Settings, State, decide,
+};
 use model::{NodeName, Port, Transport};
 use serde_json::{Map, Value, json};
 
@@ -41,7 +43,7 @@ pub fn settings(args: &DockerArgs, host_ip: Option<std::net::IpAddr>, node: &Nod
         no_address_labels: args.no_address_labels,
         max_ports: args.max_ports,
         internal: args.internal,
-        network: args.network.clone(),
+        networks: NetworkChoice { name: args.network.clone(), own_ids: own_ids() },
         family: args.family,
         explicit: args.explicit,
         service_from: args.service_from.clone(),
@@ -64,22 +66,36 @@ pub fn node_name(given: Option<&NodeName>, docker_says: &str) -> Result<NodeName
     }
 }
 
-/// Containers and decisions as they are now.
-async fn look(args: &DockerArgs) -> Result<(Docker, ContainerMap, Vec<Decision>), Failure> {
+/// What Docker runs now, and what is decided about it.
+struct Seen {
+    docker: Docker,
+    containers: ContainerMap,
+    decisions: Vec<Decision>,
+    /// Containers that Docker cannot describe, or describes in a way that cannot be read, each with the reason.
+    undescribed: Vec<(ContainerId, String)>,
+}
+
+/// Looks once.
+async fn look(args: &DockerArgs) -> Result<Seen, Failure> {
     let (_, docker) = docker(args)?;
     let info = docker.info().await.map_err(Failure::runtime)?;
     let node = node_name(args.node_name.as_ref(), &info.name)?;
     let given = args.host_ip.as_deref().map(|text| hostip::validate(text, args.allow_loopback));
     let settings = settings(args, given.transpose().map_err(Failure::usage)?, &node);
-    let mut containers = ContainerMap::new();
+    let (mut containers, mut undescribed) = (ContainerMap::new(), Vec::new());
     for listed in docker.list(Scope::All).await.map_err(Failure::runtime)? {
-        // Gone since the listing: nothing to say about it.
-        if let Some(container) = docker.inspect_named(&listed.id).await.map_err(Failure::runtime)? {
-            containers.insert(container.id.clone(), Arc::new(container));
+        match (docker.inspect_named(&listed.id).await, listed.id.parse::<ContainerId>()) {
+            (Ok(Some(container)), _) => drop(containers.insert(container.id.clone(), Arc::new(container))),
+            // Gone since the listing: nothing to say about it.
+            (Ok(None), _) => {}
+            (Err(e @ (DockerError::Container(_) | DockerError::Refused { .. })), Ok(id)) => {
+                undescribed.push((id, format!("not described: {}", Chain(&e))));
+            }
+            (Err(e), _) => return Err(Failure::runtime(e)),
         }
     }
     let decisions = decide(&containers, &settings);
-    Ok((docker, containers, decisions))
+    Ok(Seen { docker, containers, decisions, undescribed })
 }
 
 /// Prints what would be registered, as JSON: `registrations` by service, `skipped` with reasons, and `warnings`: what was not
@@ -88,7 +104,7 @@ async fn look(args: &DockerArgs) -> Result<(Docker, ContainerMap, Vec<Decision>)
 /// # Errors
 /// Wrong flags; Docker does not answer.
 pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
-    let (_, containers, decisions) = look(args).await?;
+    let Seen { containers, decisions, undescribed, .. } = look(args).await?;
     let mut services: Map<String, Value> = Map::new();
     let (mut skipped, mut warnings) = (Vec::new(), Vec::new());
     for decision in &decisions {
@@ -109,6 +125,9 @@ pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
             None => {}
         }
     }
+    skipped.extend(
+        undescribed.iter().map(|(id, why)| json!({ "container": null, "id": id.short(), "port": null, "reason": why })),
+    );
     services.sort_keys();
     print(&format!("{:#}\n", json!({ "registrations": services, "skipped": skipped, "warnings": warnings })))
 }
@@ -125,21 +144,25 @@ fn reason(decision: &Decision) -> Option<String> {
 /// # Errors
 /// Wrong flags; Docker does not answer; a container that does not exist.
 pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
-    let (docker, containers, decisions) = look(&args.docker).await?;
+    let Seen { docker, containers, decisions, undescribed } = look(&args.docker).await?;
+    let mut text = String::new();
     let mut meant: Vec<&Decision> = Vec::new();
     if args.containers.is_empty() {
         let running = |d: &&Decision| containers.get(&d.container).is_some_and(|c| c.state == State::Running);
         meant.extend(decisions.iter().filter(running));
+        undescribed.iter().for_each(|(id, why)| text.push_str(&format!("{id}: left out: {}\n", plain(why))));
     }
     for wanted in &args.containers {
         let fits = |d: &&Decision| *d.name == **wanted || d.container.as_str().starts_with(wanted.as_str());
-        let before = meant.len();
+        let (before, told) = (meant.len(), text.len());
         meant.extend(decisions.iter().filter(fits));
-        if meant.len() == before {
+        for (id, why) in undescribed.iter().filter(|(id, _)| id.as_str().starts_with(wanted.as_str())) {
+            text.push_str(&format!("{id}: left out: {}\n", plain(why)));
+        }
+        if (meant.len(), text.len()) == (before, told) {
             return Err(Failure::runtime(format!("there is no container {wanted:?}")));
         }
     }
-    let mut text = String::new();
     for decision in meant {
         text.push_str(&format!("{decision}\n"));
         if let Some(candidate) = decision.candidate() {

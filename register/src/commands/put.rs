@@ -7,18 +7,27 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Failure, print};
-use crate::cli::PutArgs;
+use crate::cli::{Compat, PutArgs, TryWhat};
 use crate::nerve::services::alone::Health;
 use crate::own::health::Checks;
+use crate::own::replaced::Waiting;
 use crate::own::{Registration, hold, leave};
 
 /// Registers until a signal comes, then drains and deletes.
 ///
 /// # Errors
 /// Wrong arguments; at the end a registry that does not answer.
-pub async fn put(args: &PutArgs) -> Result<(), Failure> {
-    let (host, port) = address(&args.address)?;
-    let own = Registration::new(&args.service, host.clone(), port, &args.own).map_err(Failure::usage)?;
+pub async fn put(args: PutArgs) -> Result<(), Failure> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let args = args.with_etcdbridge(&variable).map_err(Failure::usage)?;
+    let (Some(service), Some(place)) = (&args.service, &args.address) else {
+        return Err(Failure::usage("the service and HOST:PORT are required"));
+    };
+    let (host, port) = address(place)?;
+    let mut own = Registration::new(service, host.clone(), port, &args.own).map_err(Failure::usage)?;
+    if let Some(id) = &args.replaces {
+        own = own.replacing(id).map_err(Failure::usage)?;
+    }
     let config = args.own.etcd.config_for_lease(args.own.form.ttl).map_err(Failure::usage)?;
     let store = EtcdStore::new(config);
     let mut lifecycle = Lifecycle::new();
@@ -32,8 +41,9 @@ pub async fn put(args: &PutArgs) -> Result<(), Failure> {
             warn!("Standard output is closed.");
         }
     };
+    let what = args.check_command.clone().map_or_else(|| args.check.clone(), TryWhat::Command);
     let follow = async {
-        let mut checks = Checks::start(&args.check, (host, port), &args.checks);
+        let mut checks = Checks::start(&what, (host, port), &args.checks);
         loop {
             match checks.changed().await {
                 Health::Up => drop(want.send_replace(own.value(Status::Up))),
@@ -45,9 +55,17 @@ pub async fn put(args: &PutArgs) -> Result<(), Failure> {
             }
         }
     };
+    let below = own.siblings(&args.own);
+    let waiting =
+        Waiting { store: &store, prefix: &args.own.etcd.etcd_prefix, below: &below, service, id: &own.backend.id };
+    let is_bridge = args.own.form.compat == Some(Compat::Etcdbridge);
     let ended = tokio::select! {
         biased;
         () = cancel.cancelled() => Ok(()),
+        () = waiting.replaced(), if is_bridge => {
+            info!(key = %own.key, "Another registration replaces this one: taking it back.");
+            Ok(())
+        }
         end = Box::pin(hold(&store, (&own.key, own.ttl), wanted, &held, told)) => end.map(|never| match never {}),
         never = follow => never,
     };
@@ -60,7 +78,7 @@ pub async fn put(args: &PutArgs) -> Result<(), Failure> {
 }
 
 /// Reads `HOST:PORT`.
-pub(super) fn address(text: &str) -> Result<(Host, Port), Failure> {
+fn address(text: &str) -> Result<(Host, Port), Failure> {
     let wrong = |why: String| Failure::usage(format!("{text:?} is not HOST:PORT: {why}"));
     let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("the port is missing".into()))?;
     let host: Host = host.parse().map_err(|e: model::HostError| wrong(e.to_string()))?;

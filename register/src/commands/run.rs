@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::{Failure, check, host, look};
 use crate::address::{self, HostAddress};
 use crate::agent::{Agent, AgentSettings, Wires, control};
-use crate::cli::{OnExit, RunArgs};
+use crate::cli::{Compat, OnExit, RunArgs};
 use crate::metrics::Metrics;
 use crate::nerve::reporters::Frame;
 use crate::nerve::reporters::etcd::{EtcdFrame, Relay};
@@ -88,7 +88,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         layout: args.form.layout.into(),
         node: node.clone(),
         values: args.form.value.into(),
-        service_ports: args.form.compat.is_some(),
+        service_ports: args.form.compat == Some(Compat::DockerRegister),
     };
     let frame = Arc::new(EtcdFrame {
         config: etcd,

@@ -1,5 +1,6 @@
 //! Whether what is registered works.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use model::desired::{CheckKind, HttpCheck};
@@ -24,6 +25,11 @@ impl Checks {
         let kind = match what {
             TryWhat::Nothing => None,
             TryWhat::Tcp => Some(CheckKind::Tcp),
+            TryWhat::Command(line) => {
+                // What etcdbridge's users wrote was for bash.
+                let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "sh" };
+                Some(CheckKind::Exec { command: [shell, "-c", line].map(str::to_owned).to_vec() })
+            }
             TryWhat::Http(path) => Some(CheckKind::Http(Box::new(HttpCheck {
                 path: path.clone(),
                 host: Some(address.clone()),

@@ -1,6 +1,7 @@
 //! One registration with a lease of its own, for as long as a command runs: `put` and `exec`.
 
 pub mod health;
+pub mod replaced;
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use agent::telemetry::Chain;
 use model::{
-    Backend, BackendId, Host, Mode, NodeName, Port, Routes, ServiceName, SniNames, Status, ValueFormat, encode,
+    Backend, BackendId, Host, Layout, Mode, NodeName, Port, Routes, ServiceName, SniNames, Status, ValueFormat, encode,
 };
 use registry::store::{
     Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, Op, Position, Revision, Store, StoreError, WatchStream,
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
+use self::replaced::REPLACES;
 use crate::cli::OwnArgs;
 use crate::publish::beats::beats;
 use crate::publish::fights::Fights;
@@ -85,6 +87,26 @@ impl Registration {
             ..Backend::new(id, host, port)
         };
         Ok(Self { key, backend, format: args.form.value.into(), ttl: args.form.ttl })
+    }
+
+    /// The same registration, which takes the place of another one of its service.
+    ///
+    /// # Errors
+    /// A form of value that has no room for it.
+    pub fn replacing(mut self, id: &BackendId) -> Result<Self, &'static str> {
+        if self.format == ValueFormat::Plain {
+            return Err("--replaces needs --value json: a plain value has no room for it");
+        }
+        Arc::make_mut(&mut self.backend.labels).insert(REPLACES.to_owned(), id.to_string());
+        Ok(self)
+    }
+
+    /// Below which keys the registrations of its service lie.
+    pub fn siblings(&self, args: &OwnArgs) -> String {
+        match (args.form.layout.into(), self.key.rsplit_once('/')) {
+            (Layout::Service, Some((service, _))) => format!("{service}/"),
+            _ => args.etcd.etcd_prefix.backends(),
+        }
     }
 
     /// The value with this status; `None`: a form without room for it says it by having no key.

@@ -26,6 +26,8 @@ pub struct ParseError {
 struct Raw {
     id: Option<String>,
     name: Option<String>,
+    /// The image's id.
+    image: Option<Value>,
     state: Option<RawState>,
     config: Option<RawConfig>,
     host_config: Option<RawHostConfig>,
@@ -119,7 +121,7 @@ pub fn container(json: &[u8]) -> Result<Container, ParseError> {
     let network_mode = raw.host_config.and_then(|h| h.network_mode).ok_or_else(|| missing("HostConfig.NetworkMode"))?;
     Ok(Container {
         name: raw.name.map_or_else(|| id.short().to_owned(), |name| name.trim_start_matches('/').to_owned()),
-        image: config.image.ok_or_else(|| missing("Config.Image"))?,
+        image: image(config.image.ok_or_else(|| missing("Config.Image"))?, raw.image.as_ref()),
         labels: config.labels.unwrap_or_default().into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect(),
         env: config.env.unwrap_or_default().iter().map(|entry| variable(entry)).collect(),
         state: standing(&state).ok_or_else(|| missing("State.Status"))?,
@@ -148,6 +150,16 @@ fn identity(json: &[u8]) -> String {
     let value: Value = serde_json::from_slice(json).unwrap_or_default();
     let text = value["Id"].as_str().or_else(|| value["Name"].as_str()).unwrap_or("?");
     text.chars().filter(|c| !c.is_control()).take(12).collect()
+}
+
+/// The reference, or the whole id where the container was made by a part of it: that is no name.
+fn image(reference: String, id: Option<&Value>) -> String {
+    let id = id.and_then(Value::as_str).unwrap_or_default();
+    let hex = id.rsplit(':').next().unwrap_or_default();
+    match reference.len() >= 3 && hex.len() == 64 && hex.starts_with(reference.as_str()) {
+        true => id.to_owned(),
+        false => reference,
+    }
 }
 
 fn variable(entry: &str) -> (String, String) {
@@ -305,6 +317,18 @@ mod tests {
         let ports: Vec<_> = c.ports.iter().map(|p| (p.port.get(), p.transport, p.published.len())).collect();
         assert_eq!(ports, [(53, Transport::Udp, 0), (80, Transport::Tcp, 2)]);
         assert_eq!(c.networks["bridge"].ipv4, Some("172.17.0.2".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_image_by_a_part_of_its_id_has_no_other_name() {
+        let id = format!("sha256:72da{}", "0".repeat(60));
+        for (reference, image) in
+            [("72da", id.as_str()), ("72da00", &id), ("72", "72"), ("cafe", "cafe"), ("web:1", "web:1")]
+        {
+            let json = r#"{"Id":"ID!","Image":"IMG","State":{"Status":"running"},"Config":{"Image":"REF"},
+                "HostConfig":{"NetworkMode":"host"},"NetworkSettings":{}}"#;
+            assert_eq!(read(&json.replace("IMG", &id).replace("REF", reference)).unwrap().image, image);
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Keeper {
     /// Which containers drain.
     pub drains: Drains,
     warmups: Warmups,
+    /// What was said of each container.
+    warned: BTreeMap<ContainerId, BTreeSet<String>>,
     /// Whether containers that are overdue still run, being asked.
     questions: JoinSet<(ContainerId, bool)>,
     runs: Runs,
@@ -69,6 +71,7 @@ impl Keeper {
             readiness,
             drains: Drains::default(),
             warmups: Warmups::default(),
+            warned: BTreeMap::new(),
             questions: JoinSet::new(),
             runs: Runs::default(),
         }
@@ -148,6 +151,25 @@ impl Keeper {
         self.decisions = self.decider.decide(&containers.running);
         self.runs.look(&containers.running, Instant::now());
         self.drains.retain(|id| containers.running.contains_key(id) || containers.refused.contains_key(id));
+    }
+
+    /// Logs what the owners of containers should mend, each once as long as its container runs.
+    pub fn warn_once(&mut self) {
+        let running: BTreeSet<&ContainerId> = self.decisions.iter().map(|decision| &decision.container).collect();
+        self.warned.retain(|id, _| running.contains(id));
+        for decision in &self.decisions {
+            let skip = match &decision.outcome {
+                Outcome::Skip(Skip::Filtered(_)) => continue, // it is no concern of this agent's
+                Outcome::Skip(skip) => skip.to_string(),
+                Outcome::Register(_) => String::new(),
+            };
+            // Why it is left out is said with its standing.
+            for warning in decision.warnings.iter().filter(|warning| **warning != skip) {
+                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
+                    warn!(container = %decision.name, id = %decision.container, "{warning}");
+                }
+            }
+        }
     }
 
     /// Makes gates for new candidates. Those in `registered` begin open, and those in `draining` drain on: a former self

@@ -37,17 +37,18 @@ pub fn choose(
     attachment: Attachment<'_>,
     view: &PortView<'_, '_>,
     settings: &Settings,
+    reader: Option<&Container>,
 ) -> Result<Address, Skip> {
     let by_label = if settings.no_address_labels { None } else { by_label(port, attachment, view, settings)? };
     let mut found = match by_label {
         Some(found) => found,
-        None => by_attachment(port, attachment, view, settings)?,
+        None => by_attachment(port, attachment, view, settings, reader)?,
     };
     if let (true, Some(entry)) = (settings.no_address_labels, view.get("address")) {
         found.warnings.push(format!("{} is not allowed here (--no-address-labels) and does not count", entry.origin()));
     }
     if found.dial.is_none() {
-        found.dial = own_address(port, attachment, view, settings);
+        found.dial = own_address(port, attachment, view, settings, reader);
     }
     Ok(found)
 }
@@ -84,6 +85,7 @@ fn by_attachment(
     attachment: Attachment<'_>,
     view: &PortView<'_, '_>,
     settings: &Settings,
+    reader: Option<&Container>,
 ) -> Result<Address, Skip> {
     let Attachment::Own(container) = attachment else {
         let ip = host_ip(settings)?;
@@ -97,13 +99,15 @@ fn by_attachment(
     };
     let by_own_address = port.asked_for || view.get("network").is_some();
     if settings.internal {
-        return internal(port, container, view, settings, "--internal");
+        let chosen = network(container, view, settings, reader)?;
+        return internal(port, container, chosen, settings, "--internal");
     }
     if !port.bindings.is_empty() {
         return published(port, settings);
     }
     if by_own_address {
-        let mut found = internal(port, container, view, settings, "asked for by label, not published")?;
+        let chosen = network(container, view, settings, reader)?;
+        let mut found = internal(port, container, chosen, settings, "asked for by label, not published")?;
         found.warnings.push(format!(
             "port {} is not published: {} is reachable only where the container's network is routed",
             port.port, found.host
@@ -166,58 +170,92 @@ fn pick(bindings: &[Binding], settings: &Settings) -> Result<(Binding, bool), Sk
 fn internal(
     port: &Candidate,
     container: &Container,
-    view: &PortView<'_, '_>,
+    chosen: Chosen<'_>,
     settings: &Settings,
     rule: &str,
 ) -> Result<Address, Skip> {
-    let (name, network, mut warnings) = network(container, view, settings)?;
+    let Chosen { name, network, by, mut warnings } = chosen;
     let ip = address_on(network, settings.family)
         .ok_or_else(|| Skip::NoAddress(format!("the container has none on its network {name}")))?;
     if is_loopback(ip) && !settings.allow_loopback {
         return Err(Skip::LoopbackOnly);
     }
-    let chosen = view.get("network").or_else(|| view.get("proxy.network")).is_some() || settings.network.is_some();
-    if container.networks.len() > 1 && !chosen {
+    if container.networks.len() > 1 && by == By::Order {
         warnings.push(format!(
             "the container is on several networks and {name} was taken as the first by name; the label register.network chooses"
         ));
     }
+    let shared = if by == By::Reader { ", which this program is on, too" } else { "" };
     Ok(Address {
         host: ip.into(),
         port: port.port,
         dial: Some(SocketAddr::new(ip, port.port.get())),
-        why: format!("address: {rule} → {ip} on network {name}"),
+        why: format!("address: {rule} → {ip} on network {name}{shared}"),
         warnings,
     })
 }
 
-/// The network that gives a container's own address: by label, by another proxy's label, by setting, else the first by name
-/// that has an address.
+/// One of a container's networks.
+struct Chosen<'c> {
+    name: &'c str,
+    network: &'c Network,
+    by: By,
+    warnings: Vec<String>,
+}
+
+/// What chose a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// A label or a setting.
+    Word,
+    /// The reader is on it.
+    Reader,
+    /// The order of names.
+    Order,
+}
+
+/// The network that gives a container's own address: by label, by another proxy's label, by setting, else the first by name that the
+/// reader is on, else the first that has an address.
 fn network<'c>(
     container: &'c Container,
     view: &PortView<'_, '_>,
     settings: &Settings,
-) -> Result<(&'c str, &'c Network, Vec<String>), Skip> {
-    let names = || container.networks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let known = |name: &str| container.networks.get_key_value(name).map(|(name, network)| (name.as_str(), network));
+    reader: Option<&Container>,
+) -> Result<Chosen<'c>, Skip> {
+    let names = |of: &Container| of.networks.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let known = |name: &str| container.networks.get_key_value(name);
+    let chosen = |(name, network): (&'c String, &'c Network), by, warnings| Chosen { name, network, by, warnings };
     if let Some(entry) = view.get("network") {
-        let (name, network) =
-            known(entry.value).ok_or_else(|| entry.bad(format!("one of the container's networks ({})", names())))?;
-        return Ok((name, network, Vec::new()));
+        let listed = || entry.bad(format!("one of the container's networks ({})", names(container)));
+        return Ok(chosen(known(entry.value).ok_or_else(listed)?, By::Word, Vec::new()));
     }
     let mut warnings = Vec::new();
-    if let Some(wanted) = view.get("proxy.network").map(|entry| entry.value).or(settings.network.as_deref()) {
+    if let Some(wanted) = view.get("proxy.network").map(|entry| entry.value).or(settings.networks.name.as_deref()) {
         match known(wanted) {
-            Some((name, network)) => return Ok((name, network, warnings)),
-            None => warnings.push(format!("the container is not on network {}; it is on {}", excerpt(wanted), names())),
+            Some(found) => return Ok(chosen(found, By::Word, warnings)),
+            None => warnings.push(format!(
+                "the container is not on network {}; it is on {}",
+                excerpt(wanted),
+                names(container)
+            )),
         }
     }
-    let mut candidates = container.networks.iter();
-    let first = candidates.find(|(_, network)| network.ipv4.is_some() || network.ipv6.is_some());
-    let (name, network) = first.ok_or_else(|| {
+    let usable = || container.networks.iter().filter(|(_, network)| network.ipv4.is_some() || network.ipv6.is_some());
+    let of_reader = |(name, _): &(&String, &Network)| reader.is_some_and(|reader| reader.networks.contains_key(*name));
+    if let Some(shared) = usable().find(of_reader) {
+        return Ok(chosen(shared, By::Reader, warnings));
+    }
+    let first = usable().next().ok_or_else(|| {
         Skip::NoAddress(format!("the container has none of its own (network mode {:?})", container.network_mode))
     })?;
-    Ok((name, network, warnings))
+    if let Some(reader) = reader {
+        warnings.push(format!(
+            "the container is on no network that this program is on ({}), so it may not be reachable; it is on {}",
+            names(reader),
+            names(container)
+        ));
+    }
+    Ok(chosen(first, By::Order, warnings))
 }
 
 fn address_on(network: &Network, family: Family) -> Option<IpAddr> {
@@ -236,11 +274,12 @@ fn own_address(
     attachment: Attachment<'_>,
     view: &PortView<'_, '_>,
     settings: &Settings,
+    reader: Option<&Container>,
 ) -> Option<SocketAddr> {
     match attachment {
         Attachment::Host => settings.host_ip.map(|ip| SocketAddr::new(ip, port.port.get())),
         Attachment::Own(container) => {
-            let (_, network, _) = network(container, view, settings).ok()?;
+            let Chosen { network, .. } = network(container, view, settings, reader).ok()?;
             Some(SocketAddr::new(address_on(network, settings.family)?, port.port.get()))
         }
     }

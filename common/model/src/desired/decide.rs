@@ -10,6 +10,7 @@ use super::decision::{Decision, Outcome, Skip};
 use super::flood;
 use super::labels::{PortView, Vocabulary};
 use super::naming::{self, Given};
+use super::neighbours::Neighbours;
 use super::ports::{self, Attachment};
 use super::routes::{self, PortRoutes};
 use super::{ContainerMap, Settings};
@@ -21,7 +22,8 @@ use crate::{BackendId, Host, Port, ServiceName, Transport};
 /// Nothing that one container says can change what is decided about another, but for two that claim one id or one address of one
 /// service: there the container that was started first keeps it.
 pub fn decide(containers: &ContainerMap, settings: &Settings) -> Vec<Decision> {
-    let one = |container: &Arc<Container>| decide_one(container, containers, settings);
+    let neighbours = Neighbours::new(containers, settings);
+    let one = |container: &Arc<Container>| decide_among(container, &neighbours, settings);
     let mut decisions: Vec<Arc<Decision>> = in_order(containers).into_iter().flat_map(one).map(Arc::new).collect();
     settle_clashes(&mut decisions);
     decisions.into_iter().map(Arc::unwrap_or_clone).collect()
@@ -34,12 +36,19 @@ pub(super) fn in_order(containers: &ContainerMap) -> Vec<&Arc<Container>> {
     order
 }
 
-/// The decisions about one container alone; clashes with others are not seen. `containers` is asked only for the owner of a
-/// shared network.
+/// The decisions about one container alone; clashes with others are not seen. `containers` is asked only about shared networks.
 pub fn decide_one(container: &Container, containers: &ContainerMap, settings: &Settings) -> Vec<Decision> {
+    decide_among(container, &Neighbours::new(containers, settings), settings)
+}
+
+/// As [`decide_one`], where the others have been looked at.
+pub(super) fn decide_among(container: &Container, neighbours: &Neighbours<'_>, settings: &Settings) -> Vec<Decision> {
     let vocabulary = Vocabulary::read(container);
     let whole = |skip: Skip| {
-        let warnings = vocabulary.warnings.clone();
+        let mut warnings = vocabulary.warnings.clone();
+        if matches!(skip, Skip::NoPortOfItsOwn(_) | Skip::Restricted { .. }) {
+            warnings.push(skip.to_string());
+        }
         vec![decision(container, None, Outcome::Skip(skip), Vec::new(), warnings)]
     };
     if let Some(filter) = settings.excluded_by(container) {
@@ -50,18 +59,23 @@ pub fn decide_one(container: &Container, containers: &ContainerMap, settings: &S
         State::Paused => return whole(Skip::Paused),
         state => return whole(Skip::Stopped(state)),
     }
-    let found = ports::attachment(container, containers).and_then(|attachment| {
+    let ignored = vocabulary.whole("ignore").filter(|entry| entry.is_yes());
+    if let (None, Some(skip)) = (ignored, routes::restricted(&vocabulary)) {
+        return whole(skip);
+    }
+    let found = ports::attachment(container, neighbours.all).and_then(|attachment| {
         let ports = ports::all(container, attachment, &vocabulary, settings)?;
         Ok((attachment, ports))
     });
     match found {
         Err(skip) => whole(skip),
-        Ok((_, ports)) if ports.is_empty() => whole(match vocabulary.whole("ignore").filter(|e| e.is_yes()) {
-            Some(entry) => Skip::Ignored { by: entry.origin() },
-            None => Skip::NoPort,
+        Ok((attachment, ports)) if ports.is_empty() => whole(match (ignored, attachment) {
+            (Some(entry), _) => Skip::Ignored { by: entry.origin() },
+            (None, Attachment::Own(owner)) if owner.id != container.id => Skip::NoPortOfItsOwn(owner.name.clone()),
+            (None, _) => Skip::NoPort,
         }),
         Ok((attachment, ports)) => {
-            let drafts = Drafts { container, attachment, vocabulary: &vocabulary, settings };
+            let drafts = Drafts { container, attachment, vocabulary: &vocabulary, settings, neighbours };
             let (kept, left_out) = drafts.cap(ports);
             let mut decisions = drafts.decide(&kept);
             decisions.extend(left_out.into_iter().map(|skip| {
@@ -100,6 +114,16 @@ struct Drafts<'a, 'v> {
     attachment: Attachment<'a>,
     vocabulary: &'v Vocabulary<'a>,
     settings: &'a Settings,
+    neighbours: &'v Neighbours<'a>,
+}
+
+/// How a port stands among those of its service.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The service has no other port of this container.
+    alone: bool,
+    /// The service has this port over TCP, too.
+    beside_tcp: bool,
 }
 
 impl<'a, 'v> Drafts<'a, 'v> {
@@ -124,16 +148,28 @@ impl<'a, 'v> Drafts<'a, 'v> {
         let tcp: BTreeSet<Port> =
             eligible().filter(|d| d.port.transport == Transport::Tcp).map(|d| d.port.port).collect();
         let asked = routes::read(self.container, self.vocabulary, &tcp);
+        let over_tcp: BTreeSet<(&ServiceName, Port)> = drafts
+            .iter()
+            .zip(&named)
+            .filter(|(draft, _)| draft.eligible && draft.port.transport == Transport::Tcp)
+            .filter_map(|(draft, (name, _))| Some((name.as_ref().ok()?, draft.port.port)))
+            .collect();
         let mut decisions: Vec<Decision> = Vec::with_capacity(drafts.len());
         for (draft, (name, trail)) in drafts.iter().zip(&named) {
-            let alone = name.as_ref().ok().is_none_or(|service| sharing.get(service).is_none_or(|p| p.len() < 2));
+            let service = name.as_ref().ok();
+            let place = Place {
+                alone: service.is_none_or(|service| sharing.get(service).is_none_or(|p| p.len() < 2)),
+                beside_tcp: draft.port.transport == Transport::Udp
+                    && service.is_some_and(|service| over_tcp.contains(&(service, draft.port.port))),
+            };
             let routes = match draft.port.transport {
                 Transport::Tcp => asked.at(draft.port.port),
                 Transport::Udp => PortRoutes::default(),
             };
-            decisions.push(self.finish(draft, name.clone(), trail.clone(), alone, routes));
+            decisions.push(self.finish(draft, name.clone(), trail.clone(), place, routes));
         }
         if let Some(first) = decisions.first_mut() {
+            first.trail.extend(asked.notes);
             first.warnings.extend(asked.warnings);
             first.warnings.extend(self.vocabulary.warnings.iter().cloned());
         }
@@ -146,10 +182,22 @@ impl<'a, 'v> Drafts<'a, 'v> {
         let address = match ignored {
             Some(entry) => Err(Skip::Ignored { by: entry.origin() }),
             None if port.unlisted => Err(Skip::NotListed),
-            None => address::choose(port, self.attachment, &view, self.settings),
+            None => match self.taken(port) {
+                Some(skip) => Err(skip),
+                None => address::choose(port, self.attachment, &view, self.settings, self.neighbours.reader),
+            },
         };
-        let eligible = matches!(&address, Ok(_) | Err(Skip::BadLabel { .. } | Skip::HostIpMissing));
+        // A port that another container has counts, so that no name depends on what else runs.
+        let eligible = matches!(
+            &address,
+            Ok(_) | Err(Skip::BadLabel { .. } | Skip::HostIpMissing | Skip::OfAnother(_) | Skip::Contested(_))
+        );
         Draft { port, view, address, eligible }
+    }
+
+    fn taken(&self, port: &ports::Candidate) -> Option<Skip> {
+        let Attachment::Own(owner) = self.attachment else { return None };
+        self.neighbours.taken(owner, self.container, (port.port, port.transport))
     }
 
     /// The service's name and the trail of how it came about.
@@ -183,7 +231,7 @@ impl<'a, 'v> Drafts<'a, 'v> {
         draft: &Draft<'_, 'v, 'a>,
         name: Result<ServiceName, Skip>,
         mut trail: Vec<String>,
-        alone: bool,
+        place: Place,
         routes: PortRoutes,
     ) -> Decision {
         let (port, transport) = (draft.port.port, draft.port.transport);
@@ -191,7 +239,7 @@ impl<'a, 'v> Drafts<'a, 'v> {
         let build = || {
             let service = name?;
             let address = draft.address.clone()?;
-            let id = self.id(draft, alone, &mut trail)?;
+            let id = self.id(draft, place, &mut trail)?;
             trail.push(address.why.clone());
             warnings.extend(address.warnings.iter().cloned());
             let subject = Subject {
@@ -212,18 +260,21 @@ impl<'a, 'v> Drafts<'a, 'v> {
     }
 
     /// `<12-hex>[:<port>][:udp]`, or what a label says.
-    fn id(&self, draft: &Draft<'_, 'v, 'a>, alone: bool, trail: &mut Vec<String>) -> Result<BackendId, Skip> {
+    fn id(&self, draft: &Draft<'_, 'v, 'a>, place: Place, trail: &mut Vec<String>) -> Result<BackendId, Skip> {
         if let Some(entry) = draft.view.get("id") {
             let mut text = entry.value.to_owned();
-            if !alone && !entry.is_per_port() {
+            if !place.alone && !entry.is_per_port() {
                 text = format!("{text}:{}", draft.port.port);
+            }
+            if place.beside_tcp && !entry.is_per_transport() {
+                text.push_str(":udp");
             }
             let id = text.parse().map_err(|_| entry.bad("1 to 255 of A-Z a-z 0-9 _ . : @ - and not \"port\""))?;
             trail.push(format!("id: {} → {id}", entry.origin()));
             return Ok(id);
         }
         let mut text = self.container.id.short().to_owned();
-        if !alone {
+        if !place.alone {
             text.push_str(&format!(":{}", draft.port.port));
         }
         if draft.port.transport == Transport::Udp {

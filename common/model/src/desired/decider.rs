@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::container::{Container, ContainerId};
-use super::decide::{decide_one, in_order, settle_clashes};
+use super::container::{Container, ContainerId, Network};
+use super::decide::{decide_among, in_order, settle_clashes};
 use super::decision::Decision;
+use super::neighbours::Neighbours;
 use super::{ContainerMap, Settings};
 
 /// [`decide`](super::decide) that remembers: a container that is the same `Arc` as last time is not decided about again.
@@ -13,12 +14,14 @@ use super::{ContainerMap, Settings};
 pub struct Decider {
     settings: Settings,
     known: BTreeMap<ContainerId, (Arc<Container>, Vec<Arc<Decision>>)>,
+    /// The networks that the reader was on.
+    reader: Option<BTreeMap<String, Network>>,
 }
 
 impl Decider {
     /// A decider that remembers nothing yet.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, known: BTreeMap::new() }
+        Self { settings, ..Self::default() }
     }
 
     /// By what it decides.
@@ -28,19 +31,27 @@ impl Decider {
 
     /// The same decisions as [`decide`](super::decide) makes, in the same order.
     pub fn decide(&mut self, containers: &ContainerMap) -> Vec<Arc<Decision>> {
-        self.known.retain(|id, _| containers.contains_key(id));
+        let neighbours = Neighbours::new(containers, &self.settings);
+        let reader = neighbours.reader.map(|reader| reader.networks.clone());
+        if self.reader != reader {
+            self.known.clear();
+            self.reader = reader;
+        }
+        self.known.retain(|id, container| containers.contains_key(id) && !neighbours.concern(&container.0));
         let mut decisions = Vec::with_capacity(containers.len());
         for container in in_order(containers) {
-            // Another container's network may have changed while this one did not.
-            let borrows = container.network_mode.starts_with("container:");
-            let kept = self.known.get(&container.id).filter(|(known, _)| !borrows && Arc::ptr_eq(known, container));
+            let kept = self.known.get(&container.id).filter(|(known, _)| Arc::ptr_eq(known, container));
             if let Some((_, kept)) = kept {
                 decisions.extend(kept.iter().cloned());
                 continue;
             }
-            let new: Vec<_> = decide_one(container, containers, &self.settings).into_iter().map(Arc::new).collect();
+            let new = decide_among(container, &neighbours, &self.settings);
+            let new: Vec<_> = new.into_iter().map(Arc::new).collect();
             decisions.extend(new.iter().cloned());
-            self.known.insert(container.id.clone(), (container.clone(), new));
+            // Another container on the same network may change while this one does not.
+            if !neighbours.concern(container) {
+                self.known.insert(container.id.clone(), (container.clone(), new));
+            }
         }
         // What is kept is from before the clashes were settled, so the holder's end frees the other.
         settle_clashes(&mut decisions);

@@ -162,6 +162,19 @@ pub enum Skip {
     },
     /// Another container shares its network and is not known.
     NetworkOwnerMissing(String),
+    /// It is on the network of this container, and says of none of its ports that it is its own.
+    NoPortOfItsOwn(String),
+    /// This container, on the same network, has the port.
+    OfAnother(String),
+    /// This container, on the same network, exposes the port as well.
+    Contested(String),
+    /// A label or variable restricts who may reach the container, in a way that cannot be kept here.
+    Restricted {
+        /// Its name.
+        by: String,
+        /// What it asks for.
+        what: &'static str,
+    },
     /// An older container has this name within the service.
     SameId {
         /// The service.
@@ -204,6 +217,10 @@ impl Skip {
             Self::BadLabel { .. } => "bad_label",
             Self::BadName { .. } => "bad_name",
             Self::NetworkOwnerMissing(_) => "network_owner_missing",
+            Self::NoPortOfItsOwn(_) => "no_port_of_its_own",
+            Self::OfAnother(_) => "of_another",
+            Self::Contested(_) => "contested",
+            Self::Restricted { .. } => "restricted",
             Self::SameId { .. } => "same_id",
             Self::SameAddress { .. } => "same_address",
         }
@@ -249,6 +266,24 @@ impl fmt::Display for Skip {
             Self::NetworkOwnerMissing(owner) => {
                 write!(f, "it uses the network of container {owner}, which is not known")
             }
+            Self::NoPortOfItsOwn(owner) => write!(
+                f,
+                "it is on the network of container {owner} and exposes no port itself; the label register.port names the ports that it \
+                 listens on"
+            ),
+            Self::OfAnother(other) => write!(
+                f,
+                "container {other}, on the same network, has this port; the label register.port says which ports a container listens on"
+            ),
+            Self::Contested(other) => write!(
+                f,
+                "container {other}, on the same network, exposes this port as well, and only one of them can listen on it; the label \
+                 register.port says which"
+            ),
+            Self::Restricted { by, what } => write!(
+                f,
+                "{by} lets only {what} reach it, which is not kept here: it would be open to everybody. Remove it to publish the container"
+            ),
             Self::SameId { service, id, holder } => {
                 write!(f, "the older container {holder} is {id} of {service} already")
             }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::container::Container;
 use super::decision::Skip;
 use super::naming::excerpt;
+use super::values;
 use crate::{Port, Transport};
 
 /// Our own prefix.
@@ -70,7 +71,7 @@ const CHECKS: &[&str] =
     &["http", "https", "tcp", "grpc", "cmd", "interval", "timeout", "method", "http_method", "https_method"];
 
 /// Labels with these in their names hold what no message may show.
-const SECRETS: [&str; 2] = ["check.password", "check.header"];
+const SECRETS: [&str; 4] = ["check.password", "check.header", "check.command", "check_cmd"];
 /// Attributes above this many bytes are left out: the registry's values have a limit, and the rest should fit.
 const MAX_ATTRIBUTE: usize = 1024;
 /// And so many bytes of them in all are taken of one container.
@@ -125,9 +126,17 @@ impl Entry<'_> {
         Skip::BadLabel { label: excerpt(self.name), value, accepted: accepted.into() }
     }
 
-    /// True for any value but `false`, `0`, `no`, `off`: Registrator takes any value at all for yes.
+    /// Whether a switch is set, as the vocabulary that it is written in reads it.
     pub fn is_yes(&self) -> bool {
-        !matches!(self.value.to_ascii_lowercase().as_str(), "false" | "0" | "no" | "off")
+        match self.source {
+            LabelSource::Own | LabelSource::Virtual => values::is_set(self.value),
+            LabelSource::Label | LabelSource::Env => values::is_set_for_registrator(self.value),
+        }
+    }
+
+    /// The entry names a transport.
+    pub fn is_per_transport(&self) -> bool {
+        self.transport.is_some()
     }
 
     /// The entry names the port it is about.
@@ -152,7 +161,8 @@ impl Entry<'_> {
         (narrowness, self.source)
     }
 
-    fn covers(&self, port: Port, transport: Transport) -> bool {
+    /// Whether the entry is about this port.
+    pub fn covers(&self, port: Port, transport: Transport) -> bool {
         let ports = match self.ports {
             LabelPorts::All => true,
             LabelPorts::One(one) => one == port.get(),
@@ -268,6 +278,9 @@ impl<'a> Vocabulary<'a> {
             "VIRTUAL_DEST" => "virtual.dest",
             "VIRTUAL_PROTO" => "virtual.proto",
             "VIRTUAL_HOST_MULTIPORTS" => "virtual.host-multiports",
+            "NETWORK_ACCESS" => "virtual.access",
+            "HTTPS_METHOD" => "virtual.https-method",
+            "com.github.nginx-proxy.nginx-proxy.ssl_verify_client" => "virtual.client-certificates",
             "traefik.docker.network" | "caddy_ingress_network" => "proxy.network",
             _ => return,
         };
@@ -286,6 +299,20 @@ impl<'a> Vocabulary<'a> {
     pub fn whole(&self, key: &str) -> Option<&Entry<'a>> {
         let plain = self.entries.iter().filter(|e| e.ports == LabelPorts::All && e.key == key);
         plain.min_by_key(|e| e.rank())
+    }
+
+    /// The ports that `register.port` lists, if it is there; a port without a transport is of either.
+    ///
+    /// # Errors
+    /// [`Skip::BadLabel`] for a list that cannot be read.
+    pub fn listed(&self) -> Result<Option<Vec<(Port, Option<Transport>)>>, Skip> {
+        let list = |entry: &Entry<'_>| values::port_list(entry.value).ok_or_else(|| entry.bad(values::PORT_LIST));
+        self.whole("port").map(list).transpose()
+    }
+
+    /// All entries for a key, whichever ports they are about.
+    pub fn all(&self, key: &str) -> impl Iterator<Item = &Entry<'a>> {
+        self.entries.iter().filter(move |entry| entry.key == key)
     }
 
     /// What counts for one port.

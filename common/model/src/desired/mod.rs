@@ -18,6 +18,7 @@ mod explain;
 mod flood;
 mod labels;
 mod naming;
+mod neighbours;
 mod ports;
 mod reachable;
 mod routes;
@@ -36,7 +37,7 @@ pub use decider::Decider;
 pub use decision::{Candidate, Decision, Drain, Outcome, Skip};
 pub use labels::KEYS as LABEL_KEYS;
 pub use naming::base_name;
-pub use settings::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom, SettingError, Settings};
+pub use settings::{Family, Filter, HealthPolicy, MaxPorts, NetworkChoice, ServiceFrom, SettingError, Settings};
 pub use template::{NameTemplate, TemplateError};
 
 /// Containers by id, shared rather than copied.

@@ -6,10 +6,11 @@ use super::settings::{ServiceFrom, Settings};
 use crate::{Port, ServiceName, Transport};
 
 const COMPOSE_SERVICE: &str = "com.docker.compose.service";
+const COMPOSE_PROJECT: &str = "com.docker.compose.project";
 const SWARM_SERVICE: &str = "com.docker.swarm.service.name";
 
 /// The base name of an image reference: registry, namespace, tag and digest removed. `None` where nothing is left, or
-/// where the image is known by its digest alone (`sha256:…`).
+/// where the image is known by its id or digest alone (`72daf87a5d7f`, `sha256:…`).
 ///
 /// Source of the grammar: distribution/reference. docker-register 's docker-gen 0.3.3 cut at the *first* slash and colon; for the
 /// references that it could register the outcome is the same.
@@ -17,8 +18,20 @@ pub fn base_name(image: &str) -> Option<&str> {
     let without_digest = image.split('@').next().unwrap_or(image);
     let last = without_digest.rsplit('/').next().unwrap_or(without_digest);
     let name = last.split(':').next().unwrap_or(last);
-    let digest_only = name == "sha256" && without_digest.len() > "sha256:".len() + 11;
-    (!name.is_empty() && !digest_only).then_some(name)
+    (!name.is_empty() && !is_id(without_digest)).then_some(name)
+}
+
+/// Whether a reference is an image's id, whole or as `docker images` shows it, or a digest.
+///
+/// Source: the OCI image specification, "Digests"; moby's stringid (12 digits are a short id).
+fn is_id(reference: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    match reference.split_once(':') {
+        None => (12..=64).contains(&reference.len()) && hex(reference),
+        Some((algorithm, digest)) => {
+            matches!(algorithm, "sha256" | "sha384" | "sha512") && digest.len() >= 12 && hex(digest)
+        }
+    }
 }
 
 /// A name before a port is appended to it.
@@ -41,13 +54,24 @@ pub fn from_settings(
     port: Option<(Port, Transport)>,
     settings: &Settings,
 ) -> Result<Given, Skip> {
-    let label = |key: &str| match container.labels.get(key).filter(|value| !value.is_empty()) {
+    let said = |key: &str| container.labels.get(key).filter(|value| !value.is_empty());
+    let lacks = |key: &str| from_image(container, format!("image {} (it has no label {key})", container.image));
+    let label = |key: &str| match said(key) {
         Some(value) => Ok(Given { text: value.clone(), from: format!("label {key}"), exact: false }),
-        None => from_image(container, format!("image {} (it has no label {key})", container.image)),
+        None => lacks(key),
     };
     match &settings.service_from {
         ServiceFrom::Image => from_image(container, format!("image {}", container.image)),
         ServiceFrom::Compose => label(COMPOSE_SERVICE),
+        ServiceFrom::ComposeProject => match (said(COMPOSE_PROJECT), said(COMPOSE_SERVICE)) {
+            (Some(project), Some(service)) => Ok(Given {
+                text: format!("{project}-{service}"),
+                from: format!("labels {COMPOSE_PROJECT} and {COMPOSE_SERVICE}"),
+                exact: false,
+            }),
+            (None, _) => lacks(COMPOSE_PROJECT),
+            (_, None) => lacks(COMPOSE_SERVICE),
+        },
         ServiceFrom::Swarm => label(SWARM_SERVICE),
         ServiceFrom::Label(key) => label(key),
         ServiceFrom::Template(template) => {
@@ -74,7 +98,8 @@ fn from_image(container: &Container, from: String) -> Result<Given, Skip> {
     match base_name(&container.image) {
         Some(name) => Ok(Given { text: name.to_owned(), from, exact: false }),
         None => {
-            Err(Skip::BadName { from, why: "the image is known by its digest only; name the service by label".into() })
+            let why = "an image's id or digest is no name; the label register.service names the service";
+            Err(Skip::BadName { from, why: why.to_owned() })
         }
     }
 }
@@ -117,11 +142,20 @@ mod tests {
             ("nginx@sha256:abcd", "nginx"),
             ("reg:5000/team/api:3@sha256:abcd", "api"),
             ("[::1]:5000/web:2", "web"),
-            ("8b0e7e657b5b", "8b0e7e657b5b"),
+            ("72daf87a5d7f:1", "72daf87a5d7f"),
+            ("acme/72daf87a5d7f", "72daf87a5d7f"),
+            ("deadbeef", "deadbeef"),
+            ("sha256", "sha256"),
+            ("sha256:1", "sha256"),
         ] {
             assert_eq!(base_name(image), Some(name), "{image}");
         }
-        for image in ["", "/", ":1", "a/:1", "@sha256:ab", &format!("sha256:{}", "a".repeat(64))] {
+        let digest = "a1".repeat(32);
+        let ids = [&digest, &format!("sha256:{digest}"), &format!("sha512:{digest}{digest}")];
+        for image in ["", "/", ":1", "a/:1", "@sha256:ab", "8b0e7e657b5b", "sha256:8b0e7e657b5b"]
+            .into_iter()
+            .chain(ids.map(String::as_str))
+        {
             assert_eq!(base_name(image), None, "{image}");
         }
     }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::container::{Binding, Container, State};
 use super::decision::Skip;
 use super::labels::Vocabulary;
-use super::values;
 use super::{ContainerMap, Settings, routes};
 use crate::{Port, Transport};
 
@@ -55,8 +54,9 @@ pub struct Candidate {
     pub unlisted: bool,
 }
 
-/// All ports of a container: exposed, published (its network owner's, where it has one), and listed by `register.port`;
-/// with `--internal` also those that other proxies' labels and `VIRTUAL_PORT` name. Sorted.
+/// All ports of a container: exposed, published, and listed by `register.port`. On another's network its bindings are the owner's, and those
+/// of the owner's ports count that a label names. Those that other proxies' labels and `VIRTUAL_HOST` name count, too, wherever an
+/// unpublished port can be reached. Sorted.
 ///
 /// # Errors
 /// [`Skip::BadLabel`] for a list that cannot be read.
@@ -66,6 +66,10 @@ pub fn all(
     vocabulary: &Vocabulary<'_>,
     settings: &Settings,
 ) -> Result<Vec<Candidate>, Skip> {
+    let listed = vocabulary.listed()?;
+    let of_list = |(port, transport): &(Port, Transport)| {
+        listed.iter().flatten().any(|(one, t)| one == port && t.is_none_or(|t| t == *transport))
+    };
     let mut ports: BTreeMap<(Port, Transport), Candidate> = BTreeMap::new();
     let new = |port, transport| Candidate { port, transport, bindings: Vec::new(), asked_for: false, unlisted: false };
     for known in &container.ports {
@@ -75,18 +79,19 @@ pub fn all(
     if let Attachment::Own(owner) = attachment
         && owner.id != container.id
     {
-        let none_of_its_own = container.ports.is_empty();
+        let named_by_proxies = routes::named_ports(container, vocabulary);
         for theirs in &owner.ports {
             let key = (theirs.port, theirs.transport);
+            let is_tcp = theirs.transport == Transport::Tcp;
+            let named = vocabulary.at(key.0, key.1).is_named() || (is_tcp && named_by_proxies.contains(&key.0));
             if let Some(known) = ports.get_mut(&key) {
                 known.bindings.clone_from(&theirs.published);
-            } else if none_of_its_own {
+            } else if named || of_list(&key) {
                 ports.insert(key, Candidate { bindings: theirs.published.clone(), ..new(key.0, key.1) });
             }
         }
     }
-    if let Some(entry) = vocabulary.whole("port") {
-        let listed = values::port_list(entry.value).ok_or_else(|| entry.bad(values::PORT_LIST))?;
+    if let Some(listed) = listed {
         for candidate in ports.values_mut() {
             candidate.unlisted = true;
         }
@@ -102,7 +107,7 @@ pub fn all(
                 (candidate.asked_for, candidate.unlisted) = (true, false);
             }
         }
-    } else if settings.internal {
+    } else if settings.internal || attachment == Attachment::Host {
         for port in routes::named_ports(container, vocabulary) {
             ports.entry((port, Transport::Tcp)).or_insert_with(|| new(port, Transport::Tcp)).asked_for = true;
         }

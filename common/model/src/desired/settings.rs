@@ -26,7 +26,7 @@ pub struct Settings {
     /// Containers are published at their own addresses, exposed ports included.
     pub internal: bool,
     /// Which of a container's networks gives its own address, unless a label says.
-    pub network: Option<String>,
+    pub networks: NetworkChoice,
     /// Which family is taken where a container or a port has both.
     pub family: Family,
     /// Only what is named by label or variable is registered.
@@ -47,6 +47,16 @@ impl Settings {
         let admitted = |filter: &Filter| self.filters.iter().any(|f| f.same_kind(filter) && f.admits(container));
         self.filters.iter().find(|filter| !admitted(filter))
     }
+}
+
+/// Which of a container's networks gives its own address.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkChoice {
+    /// The one of this name.
+    pub name: Option<String>,
+    /// Ids of containers, whole or from the beginning, that may be the one that this program runs in. A network that it is on comes
+    /// before others.
+    pub own_ids: Arc<[String]>,
 }
 
 /// The most ports of one container that are registered although no label names them (`--max-ports`).
@@ -104,6 +114,8 @@ pub enum ServiceFrom {
     Image,
     /// Compose's label `com.docker.compose.service`.
     Compose,
+    /// Compose's project and service, `<project>-<service>`.
+    ComposeProject,
     /// Swarm's label `com.docker.swarm.service.name`.
     Swarm,
     /// A label of the user's choice.
@@ -151,14 +163,16 @@ impl FromStr for HealthPolicy {
     }
 }
 
-/// `image`, `compose`, `swarm`, `label:KEY`, `template:TEXT`.
+/// `image`, `compose`, `compose-project`, `swarm`, `label:KEY`, `template:TEXT`.
 impl FromStr for ServiceFrom {
     type Err = SettingError;
     fn from_str(text: &str) -> Result<Self, SettingError> {
-        const ACCEPTED: &str = "image, compose, swarm, label:KEY or template:TEXT (TEXT a Tera template)";
+        const ACCEPTED: &str =
+            "image, compose, compose-project, swarm, label:KEY or template:TEXT (TEXT a Tera template)";
         match text.split_once(':') {
             None if text == "image" => Ok(Self::Image),
             None if text == "compose" => Ok(Self::Compose),
+            None if text == "compose-project" => Ok(Self::ComposeProject),
             None if text == "swarm" => Ok(Self::Swarm),
             Some(("label", key)) if !key.is_empty() => Ok(Self::Label(key.to_owned())),
             Some(("template", text)) => match NameTemplate::new(text) {

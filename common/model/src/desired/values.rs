@@ -20,13 +20,39 @@ pub fn duration(text: &str) -> Option<Duration> {
     (Duration::from_millis(1)..=MAX_DURATION).contains(&duration).then_some(duration)
 }
 
-/// `true`, `yes`, `on`, `1`, and their opposites.
+/// A truth value of our own labels: `true`, `yes`, `on`, `1`, and their opposites.
 pub fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Some(true),
         "false" | "no" | "off" | "0" => Some(false),
         _ => None,
     }
+}
+
+/// What [`go_bool`] takes, for messages.
+pub const GO_BOOL: &str = "one of 1, t, T, TRUE, true, True, 0, f, F, FALSE, false and False";
+
+/// A truth value of Traefik's labels.
+///
+/// Source: Go's `strconv.ParseBool`, by which traefik/paerser decodes labels; any other word is an error there.
+pub fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a label of ours that needs no value (`register.ignore`) is set: any text is yes but for the words of no.
+pub fn is_set(text: &str) -> bool {
+    switch(text) != Some(false) && !text.is_empty()
+}
+
+/// Whether a switch of Registrator's is set: it asks for any text at all, so `SERVICE_IGNORE=false` ignores, too.
+///
+/// Source: gliderlabs/registrator, bridge.go (`ignore != ""`), consul.go (`check_tcp`).
+pub fn is_set_for_registrator(text: &str) -> bool {
+    !text.is_empty()
 }
 
 /// What [`port_list`] takes, for messages.
@@ -93,6 +119,24 @@ mod tests {
         assert_eq!(port_list("80, 53/udp,8000-8001").unwrap().len(), 4);
         for bad in ["", "0", "70000", "80-79", "1-65535", "80/icmp", "80,,81"] {
             assert_eq!(port_list(bad), None, "{bad}");
+        }
+        for (word, go, own, set) in [
+            ("true", Some(true), Some(true), true),
+            ("T", Some(true), None, true),
+            ("1", Some(true), Some(true), true),
+            ("TRUE", Some(true), Some(true), true),
+            ("tRUE", None, Some(true), true),
+            ("yes", None, Some(true), true),
+            ("0", Some(false), Some(false), false),
+            ("f", Some(false), None, true),
+            ("False", Some(false), Some(false), false),
+            ("no", None, Some(false), false),
+            ("off", None, Some(false), false),
+            ("x", None, None, true),
+            ("", None, None, false),
+        ] {
+            assert_eq!((go_bool(word), switch(word), is_set(word)), (go, own, set), "{word:?}");
+            assert_eq!(is_set_for_registrator(word), !word.is_empty(), "{word:?}");
         }
         assert_eq!(host_and_port("[::1]:80"), Some(("::1".parse().unwrap(), Port::new(80))));
         assert_eq!(host_and_port("fe80::1"), Some(("fe80::1".parse().unwrap(), None)));

@@ -46,6 +46,7 @@ impl Reader {
                 multi
             }
         };
+        self.respelled(&mut raw, &at);
         self.inner(&mut raw, &at);
         Discovery::of(raw).unwrap_or_else(|e| {
             let at = format!("{at}.{}", e.path());
@@ -56,6 +57,14 @@ impl Reader {
         })
     }
 
+    /// Synapse's README has an older word for a method than Synapse itself.
+    fn respelled(&mut self, discovery: &mut Map<String, Value>, path: &str) {
+        if let Some(method) = discovery.get_mut("method").filter(|method| *method == "awstag") {
+            *method = "ec2tag".into();
+            self.report.notice(&format!("{path}.method"), "awstag is an old spelling of ec2tag");
+        }
+    }
+
     /// The watchers below a multi, at any depth, held against the table.
     fn inner(&mut self, discovery: &mut Map<String, Value>, path: &str) {
         for (name, value) in discovery.get_mut("watchers").and_then(Value::as_object_mut).into_iter().flatten() {
@@ -63,6 +72,7 @@ impl Reader {
             match value.as_object_mut() {
                 Some(map) => {
                     check::object(map, DISCOVERY, &path, &mut self.report);
+                    self.respelled(map, &path);
                     self.inner(map, &path);
                 }
                 None => self.report.error(&path, "is not an object"),

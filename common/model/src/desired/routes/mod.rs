@@ -2,9 +2,14 @@
 //!
 //! For each of its ports the first of these that says anything counts, and the others are named as not used: our labels
 //! ([`own`]), Traefik's ([`traefik`]), caddy-docker-proxy's ([`caddy`]), nginx-proxy's variables ([`nginx`]). What cannot be imported as
-//! it was meant is refused with its reason, never guessed, and that one route alone is left out.
+//! it was meant is refused with its reason, never guessed, and that one route alone is left out; what restricts access and cannot be
+//! kept closes its places to the container's other routes as well ([`guard`]). Each label and variable of these vocabularies is used,
+//! refused, or named with what became of it. No message shows the value of another program's label.
 
+#[cfg(test)]
+mod access_tests;
 mod caddy;
+mod guard;
 mod nginx;
 mod own;
 mod rule;
@@ -19,14 +24,18 @@ mod traefik_tcp;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::guard::Guard;
+use self::traefik_labels::Labels;
 use super::container::Container;
+use super::decision::Skip;
 use super::labels::Vocabulary;
 use super::naming::excerpt;
-use crate::{HostPattern, Mode, Port, Route, Routes, SniNames};
+use crate::{HostPattern, Mode, Port, Route, Routes, SniNames, Transport};
 
 /// Begins a route's line of the trail.
 const ROUTE: &str = "route: ";
-/// Which of the vocabularies is Traefik's.
+/// Which of the vocabularies is our own, and which is Traefik's.
+const OWN: usize = 0;
 const TRAEFIK: usize = 1;
 /// The most refusals told of one container.
 const MOST_TOLD: usize = 32;
@@ -51,6 +60,19 @@ impl<T> Proposal<T> {
     fn map<U>(self, what: impl FnOnce(T) -> U) -> Proposal<U> {
         Proposal { port: self.port, origin: self.origin, route: self.route.map(what) }
     }
+}
+
+/// What one vocabulary says.
+#[derive(Default)]
+struct Reading {
+    routes: Vec<Proposal>,
+    sni: Vec<Proposal<HostPattern>>,
+    /// Restrictions that the edge cannot keep.
+    guards: Vec<Guard>,
+    /// What became of labels that no route and no refusal names.
+    notes: Vec<String>,
+    /// What has no effect although somebody may rely on it.
+    unused: Vec<String>,
 }
 
 /// What a port can ask for.
@@ -104,6 +126,8 @@ pub struct Asked {
     ports: BTreeMap<Port, PortRoutes>,
     /// What is about none of its ports.
     pub warnings: Vec<String>,
+    /// What became of labels that are no routes by themselves.
+    pub notes: Vec<String>,
 }
 
 impl Asked {
@@ -113,33 +137,45 @@ impl Asked {
     }
 }
 
+/// What restricts the container as a whole, and cannot be kept.
+pub fn restricted(vocabulary: &Vocabulary<'_>) -> Option<Skip> {
+    nginx::restricted(vocabulary)
+}
+
 /// Reads what a container with these registered TCP ports asks for.
 pub fn read(container: &Container, vocabulary: &Vocabulary<'_>, tcp: &BTreeSet<Port>) -> Asked {
     const WORDS: [&str; 4] = ["register's own", "Traefik's", "caddy-docker-proxy's", "nginx-proxy's"];
+    let own = Reading { routes: own::read(vocabulary, tcp), sni: sni::read(vocabulary, tcp), ..Reading::default() };
     let said = [
-        wishes(own::read(vocabulary, tcp), sni::read(vocabulary, tcp)),
-        wishes(traefik::read(&container.labels, tcp), traefik_tcp::read(&container.labels, tcp)),
-        wishes(caddy::read(&container.labels, tcp), Vec::new()),
-        wishes(nginx::read(vocabulary, tcp), Vec::new()),
+        own,
+        of_traefik(&container.labels, tcp),
+        caddy::read(&container.labels, tcp),
+        nginx::read(container, vocabulary, tcp),
     ];
     let mut asked = Asked::default();
+    let mut guards = Vec::new();
     let mut counting: BTreeMap<Port, usize> = BTreeMap::new();
     let mut given: BTreeMap<Port, Vec<(Route, String)>> = BTreeMap::new();
     let mut names: BTreeMap<Port, Vec<(HostPattern, String)>> = BTreeMap::new();
-    for (rank, proposal) in said.into_iter().enumerate().flat_map(|(rank, all)| all.into_iter().map(move |p| (rank, p)))
-    {
-        let Proposal { port, origin, route } = proposal;
-        let Some(port) = port else {
-            asked.warnings.extend(route.err().map(|why| format!("{origin}: {why}")));
-            continue;
-        };
-        let found = asked.ports.entry(port).or_default();
-        let first = *counting.entry(port).or_insert(rank);
-        match route {
-            _ if first != rank => found.refused.push(format!("{origin} is not used: {} labels count", WORDS[first])),
-            Ok(Wish::Route(route)) => given.entry(port).or_default().push((route, origin)),
-            Ok(Wish::Sni(name)) => names.entry(port).or_default().push((name, origin)),
-            Err(why) => found.refused.push(format!("{origin}: {why}")),
+    for (rank, reading) in said.into_iter().enumerate() {
+        asked.notes.extend(reading.notes);
+        asked.warnings.extend(reading.unused);
+        guards.extend(reading.guards);
+        for Proposal { port, origin, route } in wishes(reading.routes, reading.sni) {
+            let Some(port) = port else {
+                asked.warnings.extend(route.err().map(|why| format!("{origin}: {why}")));
+                continue;
+            };
+            let found = asked.ports.entry(port).or_default();
+            let first = *counting.entry(port).or_insert(rank);
+            match route {
+                _ if first != rank => {
+                    found.refused.push(format!("{origin} is not used: {} labels count", WORDS[first]))
+                }
+                Ok(Wish::Route(route)) => given.entry(port).or_default().push((route, origin)),
+                Ok(Wish::Sni(name)) => names.entry(port).or_default().push((name, origin)),
+                Err(why) => found.refused.push(format!("{origin}: {why}")),
+            }
         }
     }
     for (port, origin) in traefik::h2(&container.labels, tcp) {
@@ -147,8 +183,17 @@ pub fn read(container: &Container, vocabulary: &Vocabulary<'_>, tcp: &BTreeSet<P
             asked.ports.entry(port).or_default().h2 = Some(origin);
         }
     }
+    // Who writes our own labels knows this edge.
+    let is_own = |port: &Port| counting.get(port) == Some(&OWN);
     for (port, given) in given {
         let found = asked.ports.entry(port).or_default();
+        let view = vocabulary.at(port, Transport::Tcp);
+        let admit = |route: Route| match guards.iter().find_map(|guard| guard.closes(port, &route)) {
+            _ if is_own(&port) => Ok(route),
+            Some(why) => Err(format!("{route} {why}")),
+            None => own::Options::read(&view)?.apply(route),
+        };
+        let given = admitted(given, admit, &mut found.refused);
         let (routes, surplus) = Routes::new(given.iter().map(|(route, _)| route.clone()));
         found.trail = routes.iter().map(|route| format!("{ROUTE}{route}, by {}", origin_of(&given, route))).collect();
         found.refused.extend(surplus.iter().map(ToString::to_string));
@@ -156,15 +201,50 @@ pub fn read(container: &Container, vocabulary: &Vocabulary<'_>, tcp: &BTreeSet<P
     }
     for (port, given) in names {
         let found = asked.ports.entry(port).or_default();
+        let admit = |name: HostPattern| match guards.iter().find_map(|guard| guard.closes_name(port, &name)) {
+            Some(why) if !is_own(&port) => Err(format!("TLS of {name} {why}")),
+            _ => Ok(name),
+        };
+        let given = admitted(given, admit, &mut found.refused);
         let (sni, surplus) = SniNames::new(given.iter().map(|(name, _)| name.clone()));
         let line = |name: &HostPattern| format!("TLS passed through: {name}, by {}", origin_of(&given, name));
         found.trail.extend(sni.iter().map(line));
         found.refused.extend(surplus.iter().map(ToString::to_string));
         found.sni = sni;
     }
+    asked.warnings.extend(own::idle(vocabulary, &counting.keys().copied().collect()));
     asked.ports.values_mut().map(|port| &mut port.refused).for_each(shorten);
     shorten(&mut asked.warnings);
+    shorten(&mut asked.notes);
     asked
+}
+
+fn of_traefik(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Reading {
+    let labels = Labels::read(labels);
+    match labels.disabled {
+        Some(Ok(why)) => return Reading { notes: vec![why], ..Reading::default() },
+        Some(Err(why)) => return Reading { unused: vec![why], ..Reading::default() },
+        None => {}
+    }
+    let mut reading = traefik::read(&labels, tcp);
+    traefik_tcp::read(&labels, tcp, &mut reading);
+    reading
+}
+
+/// What of the given things may be, each with its origin; why others may not is added to `refused`.
+fn admitted<T>(
+    given: Vec<(T, String)>,
+    admit: impl Fn(T) -> Result<T, String>,
+    refused: &mut Vec<String>,
+) -> Vec<(T, String)> {
+    let mut kept = Vec::with_capacity(given.len());
+    for (one, origin) in given {
+        match admit(one) {
+            Ok(one) => kept.push((one, origin)),
+            Err(why) => refused.push(format!("{origin}: {why}")),
+        }
+    }
+    kept
 }
 
 fn wishes(routes: Vec<Proposal>, names: Vec<Proposal<HostPattern>>) -> Vec<Proposal<Wish>> {
@@ -181,7 +261,7 @@ fn origin_of<'a, T: PartialEq>(given: &'a [(T, String)], wanted: &T) -> &'a str 
 pub fn named_ports(container: &Container, vocabulary: &Vocabulary<'_>) -> BTreeSet<Port> {
     let mut ports = traefik::ports(&container.labels);
     ports.extend(caddy::ports(&container.labels));
-    ports.extend(nginx::port(vocabulary).and_then(Result::ok));
+    ports.extend(nginx::port(container, vocabulary));
     ports
 }
 
@@ -198,7 +278,7 @@ fn shorten(told: &mut Vec<String>) {
     told.dedup();
     if told.len() > MOST_TOLD {
         let more = told.split_off(MOST_TOLD).len();
-        told.push(format!("and {more} more about routes"));
+        told.push(format!("and {more} more of the kind"));
     }
 }
 

@@ -38,15 +38,16 @@ pub enum Kind {
 /// # Errors
 /// What is wrong with its grammar, or that it comes to too much.
 pub fn parse(rule: &str, kind: Kind) -> Result<Terms, String> {
-    let mut parser = Parser { rest: bounded(rule)?, depth: 0, kind };
+    let mut parser = Parser { whole: rule.len(), rest: bounded(rule)?, depth: 0, kind };
     let terms = parser.alternatives()?;
     match parser.peek() {
         "" => Ok(terms),
-        rest => Err(format!("the rule goes on where it should end, at {:?}", excerpt(rest))),
+        _ => Err(format!("the rule goes on where it should end, {}", parser.place())),
     }
 }
 
 struct Parser<'a> {
+    whole: usize,
     rest: &'a str,
     depth: usize,
     kind: Kind,
@@ -58,6 +59,11 @@ impl<'a> Parser<'a> {
         self.rest
     }
 
+    /// Where the parser is. A rule may hold secrets, such as a header's value, so it is not quoted.
+    fn place(&self) -> String {
+        format!("at byte {}", self.whole - self.rest.len() + 1)
+    }
+
     fn eat(&mut self, token: &str) -> bool {
         let after = self.peek().strip_prefix(token);
         self.rest = after.unwrap_or(self.rest);
@@ -65,7 +71,7 @@ impl<'a> Parser<'a> {
     }
 
     fn expect(&mut self, token: &str) -> Result<(), String> {
-        if self.eat(token) { Ok(()) } else { Err(format!("{token:?} is missing at {:?}", excerpt(self.rest))) }
+        if self.eat(token) { Ok(()) } else { Err(format!("{token:?} is missing {}", self.place())) }
     }
 
     fn alternatives(&mut self) -> Result<Terms, String> {
@@ -113,7 +119,7 @@ impl<'a> Parser<'a> {
         let end = text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len());
         let (name, rest) = text.split_at(end);
         if name.is_empty() {
-            return Err(format!("a matcher such as Host(`…`) is missing at {:?}", excerpt(text)));
+            return Err(format!("a matcher such as Host(`…`) is missing {}", self.place()));
         }
         self.rest = rest;
         self.expect("(")?;
@@ -139,8 +145,7 @@ impl<'a> Parser<'a> {
         let quote = if self.eat("`") {
             '`'
         } else {
-            self.expect("\"")
-                .map_err(|_| format!("a value between backticks is missing at {:?}", excerpt(self.rest)))?;
+            self.expect("\"").map_err(|_| format!("a value between backticks is missing {}", self.place()))?;
             '"'
         };
         let (value, rest) = self.rest.split_once(quote).ok_or_else(|| format!("the closing {quote} is missing"))?;

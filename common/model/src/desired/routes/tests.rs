@@ -50,7 +50,7 @@ pub(super) fn decisions(ports: &[u16], text: &str) -> Vec<Decision> {
 }
 
 /// `PORT ROUTE` for each route, and the warnings.
-fn routes(ports: &[u16], text: &str) -> (Vec<String>, Vec<String>) {
+pub(super) fn routes(ports: &[u16], text: &str) -> (Vec<String>, Vec<String>) {
     let decisions = decisions(ports, text);
     let mut routes = Vec::new();
     for decision in &decisions {
@@ -101,7 +101,8 @@ fn a_route_that_cannot_be_is_left_out_alone_with_its_reason() {
         ("register.80.path=/../etc", "path \"/../etc\" is not"),
         ("register.80.priority=high", "register.80.priority=\"high\" is not a whole number"),
         ("register.80.sticky=source", "register.80.sticky=\"source\" is not true, false or cookie"),
-        ("register.80.strip-prefix=/other", "register.80.strip-prefix=\"/other\" is not"),
+        ("register.80.strip-prefix=/other", "its path is /, and the label register.strip-prefix says /other"),
+        ("register.80.strip-prefix=other", "register.80.strip-prefix=\"other\" is not"),
         ("register.80.redirect-https=maybe", "register.80.redirect-https=\"maybe\" is not"),
     ] {
         assert_refused(&[80], &format!("register.80.vhost=a.example\n{bad}"), words);
@@ -129,8 +130,8 @@ fn nginx_proxys_variables_make_routes() {
     assert_routes(&[80], path, &["80 a.example/api"]);
     assert_routes(&[80], &format!("{path}\n$VIRTUAL_DEST=/"), &["80 a.example/api (prefix stripped)"]);
     for (text, words) in [
-        ("$VIRTUAL_HOST=a.example\n$VIRTUAL_PORT=91", "VIRTUAL_HOST: no registered port is"),
-        ("$VIRTUAL_HOST=a.example\n$VIRTUAL_PORT=x", "VIRTUAL_HOST: no registered port is"),
+        ("$VIRTUAL_HOST=a.example\n$VIRTUAL_PORT=91", "VIRTUAL_HOST: port 91 is not registered"),
+        ("$VIRTUAL_HOST=a.example\n$VIRTUAL_PORT=x", "VIRTUAL_HOST: VIRTUAL_PORT is not a port"),
         ("$VIRTUAL_HOST=~^www\\.", "is a regular expression"),
         ("$VIRTUAL_HOST=a.example:8080", "without a port"),
         ("$VIRTUAL_HOST=www.example.*", "is not a host name"),
@@ -194,13 +195,10 @@ fn what_of_traefiks_has_no_route_is_refused_never_guessed() {
         (with("R.service=other"), "service \"other\" is not this container's"),
         (with("R.middlewares=auth@file"), "\"auth@file\" is not this container's"),
         (with("R.middlewares=auth"), "middleware \"auth\" is not this container's"),
-        (
-            with("R.middlewares=m; traefik.http.middlewares.m.basicauth.users=a:b"),
-            "basicauth.users=\"a:b\" cannot be imported",
-        ),
+        (with("R.middlewares=m; traefik.http.middlewares.m.basicauth.users=a:b"), "basicauth.users cannot be imported"),
         (with("R.middlewares=m; traefik.http.middlewares.m.redirectscheme.scheme=http"), "cannot be imported"),
         (with("R.middlewares=m; traefik.http.middlewares.m.stripprefix.prefixes=/x"), "stripping /x from a.example/"),
-        (with("R.priority=high"), "priority=\"high\" cannot be imported"),
+        (with("R.priority=high"), "priority cannot be imported"),
         (with("traefik.http.services.s.loadbalancer.server.port=81"), "port 81 is not registered"),
         (with("traefik.http.services.s.loadbalancer.server.port=x"), "is not a port"),
         (with("traefik.http.services.s.loadbalancer.server.scheme=https"), "cannot be imported"),

@@ -1,39 +1,46 @@
 //! Traefik's labels (v2, v3) as routes: a router's rule, its service's port and cookie, and of the middlewares `stripprefix` and
-//! `redirectscheme`. A router that asks for more (authentication above all) is left out, as it would otherwise be open.
+//! `redirectscheme`. A router that asks for more is left out; if it restricts access, its places are closed to other routers, too.
 //!
 //! `entrypoints` and `tls` change nothing: each route is served on both of the edge's ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::guard::{Closed, Guard};
 use super::rule::{self, Kind, Term};
 use super::traefik_labels::{Elements, Keys, Labels, Said};
-use super::{Proposal, bounded, label};
-use crate::desired::naming::excerpt;
+use super::{Proposal, Reading, bounded, label};
 use crate::desired::values;
 use crate::{PathPrefix, Port, Route, RouteError};
 
 pub(super) const PORT: &str = "loadbalancer.server.port";
 const SCHEME: &str = "loadbalancer.server.scheme";
 
-pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Proposal> {
-    let labels = Labels::read(labels);
-    if labels.disabled {
-        return Vec::new();
-    }
+pub fn read(labels: &Labels<'_>, tcp: &BTreeSet<Port>) -> Reading {
+    let mut reading = Reading::default();
     let mut proposals = Vec::new();
     for (name, keys) in &labels.http.routers {
         let port = port_of(&labels.http.services, keys, tcp);
         let known = port.as_ref().ok().copied();
-        let Some(rule) = keys.get("rule") else {
+        let rule = keys.get("rule");
+        let terms = rule.map(|rule| rule::parse(rule.value, Kind::Requests));
+        let restriction = restriction(labels, keys);
+        if let Some(by) = &restriction {
+            reading.guards.extend(guards(by, known, terms.as_ref().and_then(|terms| terms.as_ref().ok())));
+        }
+        let (Some(rule), Some(terms)) = (rule, terms) else {
             let why =
                 "a router without a rule is not imported: Traefik's default rule is the agent's, not the container's";
             proposals.push(Proposal::refused(known, label(&format!("traefik.http.routers.{name}")), why));
             continue;
         };
         let refused = |why: String| vec![Proposal::refused(known, label(rule.name), why)];
-        let routes = port.and_then(|_| Options::of(&labels, keys)).and_then(|options| {
+        let options = port.and_then(|_| Options::of(labels, keys)).and_then(|options| match &restriction {
+            Some(by) => Err(format!("{by} restricts who may reach it, which the edge cannot keep")),
+            None => Ok(options),
+        });
+        let routes = options.and_then(|options| {
             let route = |term: Result<Term, String>| options.route(term?);
-            Ok(rule::parse(rule.value, Kind::Requests)?.into_iter().map(route).collect::<Vec<_>>())
+            Ok(terms?.into_iter().map(route).collect::<Vec<_>>())
         });
         proposals.extend(routes.map_or_else(refused, |routes| {
             routes.into_iter().map(|route| Proposal { port: known, origin: label(rule.name), route }).collect()
@@ -42,9 +49,100 @@ pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Prop
         proposals.extend(unused.map(|(_, said)| Proposal::refused(known, label(said.name), "is not imported")));
     }
     let unused = labels.strange.iter().map(|name| Proposal::refused(None, label(name), "is not imported"));
-    let mut proposals = joined(proposals);
-    proposals.extend(unused);
-    proposals
+    reading.routes = joined(proposals);
+    reading.routes.extend(unused);
+    account(labels, &mut reading);
+    reading
+}
+
+/// The label by which a router restricts access in a way that the edge cannot keep: TLS options, which may ask for client certificates, or a
+/// middleware that may refuse a client. One of another provider may do anything.
+fn restriction(labels: &Labels<'_>, router: &Keys<'_>) -> Option<String> {
+    let options = router.get("tls.options").filter(|said| !matches!(said.value, "" | "default"));
+    let middleware = || {
+        let said = router.get("middlewares")?;
+        let restricts = |name: &str| match referred(name).ok().and_then(|name| labels.http.middlewares.get(&name)) {
+            Some(keys) => keys.iter().find(|(key, _)| may_refuse(key)).map(|(_, said)| said.name),
+            None => Some(said.name),
+        };
+        said.value.split(',').map(str::trim).filter(|name| !name.is_empty()).find_map(restricts)
+    };
+    options.map(|said| said.name).or_else(middleware).map(label)
+}
+
+/// Whether a middleware with this key may turn a client away. The others change a request or an answer.
+///
+/// Source: Traefik's reference, "HTTP Middlewares".
+fn may_refuse(key: &str) -> bool {
+    const OPEN: [&str; 16] = [
+        "addprefix",
+        "buffering",
+        "circuitbreaker",
+        "compress",
+        "contenttype",
+        "errors",
+        "grpcweb",
+        "headers",
+        "passtlsclientcert",
+        "redirectregex",
+        "redirectscheme",
+        "replacepath",
+        "replacepathregex",
+        "retry",
+        "stripprefix",
+        "stripprefixregex",
+    ];
+    !OPEN.contains(&key.split('.').next().unwrap_or_default())
+}
+
+/// What a restricted router closes.
+pub(super) fn guards(by: &str, port: Option<Port>, terms: Option<&Vec<Result<Term, String>>>) -> Vec<Guard> {
+    let guard = |closed| Guard { port, by: by.to_owned(), closed };
+    let closed = |term: &Result<Term, String>| match term {
+        Ok(Term { host, path }) => Closed::At(host.clone(), path.clone().unwrap_or_else(PathPrefix::root)),
+        Err(_) => Closed::All,
+    };
+    terms.map_or_else(|| vec![guard(Closed::All)], |terms| terms.iter().map(closed).map(guard).collect())
+}
+
+/// Names what became of each label that no route and no refusal names.
+fn account(labels: &Labels<'_>, reading: &mut Reading) {
+    let mut tell = |said: &Said<'_>, (told, is_used): (&str, bool)| {
+        let line = format!("{} {told}", label(said.name));
+        if is_used { reading.notes.push(line) } else { reading.unused.push(line) }
+    };
+    let (http, tcp) = (&labels.http, &labels.tcp);
+    for (key, said) in http.routers.values().chain(tcp.routers.values()).flatten() {
+        match key.as_str() {
+            "service" | "priority" | "middlewares" => tell(said, ("is part of the route", true)),
+            "entrypoints" | "rulesyntax" => {
+                tell(said, ("has no effect: a route is served on all ports of the edge", true))
+            }
+            "tls.options" if said.value != "default" => {}
+            "tls.passthrough" => tell(said, ("is part of the route", true)),
+            key if key == "tls" || key.starts_with("tls.") => {
+                tell(said, ("has no effect: certificates come from files (--edge-certs)", true));
+            }
+            key if key.starts_with("observability.") => tell(said, ("has no effect", true)),
+            _ => {}
+        }
+    }
+    for (key, said) in http.services.values().chain(tcp.services.values()).flatten() {
+        match key.as_str() {
+            key if key.starts_with("loadbalancer.healthcheck.") => {
+                tell(said, ("is not used: the checks here are the labels register.check…", false));
+            }
+            key if key.starts_with("loadbalancer.responseforwarding.") => tell(said, ("has no effect", true)),
+            _ => tell(said, ("is read where a router means its service", true)),
+        }
+    }
+    for said in http.middlewares.values().chain(tcp.middlewares.values()).flat_map(Keys::values) {
+        tell(said, ("is read where a router names its middleware", true));
+    }
+    reading.notes.extend(labels.about_docker.iter().map(|name| {
+        let told = if name.to_ascii_lowercase().ends_with(".network") { "gives the network" } else { "has no effect" };
+        format!("{} {told}", label(name))
+    }));
 }
 
 /// What of a router is either imported or changes nothing here.
@@ -58,7 +156,7 @@ pub fn ports(labels: &BTreeMap<String, String>) -> BTreeSet<Port> {
     let labels = Labels::read(labels);
     let services = labels.http.services.values().chain(labels.tcp.services.values());
     let named = services.filter_map(|keys| keys.get(PORT)?.value.parse().ok());
-    if labels.disabled { BTreeSet::new() } else { named.collect() }
+    if labels.disabled.is_some() { BTreeSet::new() } else { named.collect() }
 }
 
 /// The ports whose services are said to speak HTTP/2 without TLS, and by which label.
@@ -95,7 +193,7 @@ fn joined(proposals: Vec<Proposal>) -> Vec<Proposal> {
 pub(super) fn referred(reference: &str) -> Result<String, String> {
     match reference.trim().to_ascii_lowercase().rsplit_once('@') {
         Some((name, "docker" | "swarm")) => Ok(name.to_owned()),
-        Some(_) => Err(format!("{:?} is not this container's", excerpt(reference))),
+        Some(_) => Err(format!("{} is not this container's", shown(reference))),
         None => Ok(reference.trim().to_ascii_lowercase()),
     }
 }
@@ -108,7 +206,7 @@ pub(super) fn service_of<'l, 'a>(
     match router.get("service") {
         Some(said) => {
             let found = services.get(&referred(said.value)?);
-            found.map(Some).ok_or_else(|| format!("service {:?} is not this container's", excerpt(said.value)))
+            found.map(Some).ok_or_else(|| format!("service {} is not this container's", shown(said.value)))
         }
         None if services.len() > 1 => Err("there are several services, and it names none".to_owned()),
         None => Ok(services.values().next()),
@@ -146,7 +244,7 @@ impl Options {
         let names = router.get("middlewares").map_or("", |said| said.value);
         for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let found = labels.http.middlewares.get(&referred(name).map_err(|why| format!("middleware {why}"))?);
-            let keys = found.ok_or_else(|| format!("middleware {:?} is not this container's", excerpt(name)))?;
+            let keys = found.ok_or_else(|| format!("middleware {} is not this container's", shown(name)))?;
             keys.iter().try_for_each(|(key, said)| options.middleware(key, said))?;
         }
         Ok(options)
@@ -158,9 +256,9 @@ impl Options {
         match key {
             PORT => {}
             SCHEME if ["http", "h2c"].iter().any(|scheme| said.value.eq_ignore_ascii_case(scheme)) => {}
-            "loadbalancer.passhostheader" if values::switch(said.value) == Some(true) => {}
+            "loadbalancer.passhostheader" if values::go_bool(said.value) == Some(true) => {}
             "loadbalancer.sticky" | "loadbalancer.sticky.cookie" => {
-                self.sticky |= values::switch(said.value).ok_or_else(|| bad(said))?;
+                self.sticky |= values::go_bool(said.value).ok_or_else(|| bad(said))?;
             }
             key if key.starts_with("loadbalancer.sticky.cookie.") => self.sticky = true,
             key if PASSED_OVER.iter().any(|prefix| key.starts_with(prefix)) => {}
@@ -202,6 +300,14 @@ impl Options {
     }
 }
 
+/// The refusal of a label. Its value may be a secret and is not shown.
 pub(super) fn bad(said: &Said<'_>) -> String {
-    format!("{}={:?} cannot be imported", label(said.name), excerpt(said.value))
+    format!("{} cannot be imported", label(said.name))
+}
+
+/// A reference where it is a name; anything else may be a secret.
+fn shown(reference: &str) -> String {
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-_.@".contains(&b);
+    let reference = reference.trim();
+    if reference.len() <= 64 && reference.bytes().all(is_name) { format!("{reference:?}") } else { "it".to_owned() }
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::label;
+use crate::desired::values;
+
 /// A label of one element: its whole name, and its value.
 #[derive(Debug, Clone, Copy)]
 pub struct Said<'a> {
@@ -41,12 +44,14 @@ impl<'a> Sorted<'a> {
 /// All that a container says to Traefik.
 #[derive(Debug, Default)]
 pub struct Labels<'a> {
-    /// `traefik.enable=false`.
-    pub disabled: bool,
+    /// Why none of it counts, if `traefik.enable` says so: `Ok` as it asks, `Err` as it cannot be read.
+    pub disabled: Option<Result<String, String>>,
     /// `traefik.http.…`.
     pub http: Sorted<'a>,
     /// `traefik.tcp.…`.
     pub tcp: Sorted<'a>,
+    /// `traefik.docker.…`, `traefik.swarm.…`.
+    pub about_docker: Vec<&'a str>,
     /// What is about nothing that is imported.
     pub strange: Vec<&'a str>,
 }
@@ -61,11 +66,23 @@ impl<'a> Labels<'a> {
             let value = value.trim();
             let elements = match rest.splitn(3, '.').collect::<Vec<_>>()[..] {
                 ["enable"] => {
-                    found.disabled = value.eq_ignore_ascii_case("false");
+                    found.disabled = match values::go_bool(value) {
+                        _ if value.is_empty() => None,
+                        Some(true) => None,
+                        Some(false) => Some(Ok(format!("Traefik's labels are not used, as {} asks", label(name)))),
+                        None => Some(Err(format!(
+                            "Traefik's labels are not used: {} is not {}, and Traefik leaves such a container out",
+                            label(name),
+                            values::GO_BOOL
+                        ))),
+                    };
                     continue;
                 }
                 // Which network, which balancer: no routes.
-                ["docker" | "swarm", ..] => continue,
+                ["docker" | "swarm", ..] => {
+                    found.about_docker.push(name);
+                    continue;
+                }
                 ["http", kind, rest] => found.http.of(kind).map(|elements| (elements, rest)),
                 ["tcp", kind, rest] => found.tcp.of(kind).map(|elements| (elements, rest)),
                 _ => None,

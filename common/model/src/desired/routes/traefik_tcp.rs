@@ -2,21 +2,17 @@
 //!
 //! A router that would end TLS, takes any name, or asks for a middleware or the PROXY protocol is refused: it would be something else here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::rule::{self, Kind, Term};
-use super::traefik::{PORT, bad, port_of, service_of};
+use super::traefik::{PORT, bad, guards, port_of, service_of};
 use super::traefik_labels::{Elements, Keys, Labels};
-use super::{Proposal, label};
+use super::{Proposal, Reading, label};
+use crate::Port;
 use crate::desired::values;
-use crate::{HostPattern, Port};
 
-pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Proposal<HostPattern>> {
-    let labels = Labels::read(labels);
-    if labels.disabled {
-        return Vec::new();
-    }
-    let mut proposals = Vec::new();
+pub fn read(labels: &Labels<'_>, tcp: &BTreeSet<Port>, reading: &mut Reading) {
+    let Reading { sni: proposals, guards: closed, .. } = reading;
     for (name, keys) in &labels.tcp.routers {
         let port = port_of(&labels.tcp.services, keys, tcp);
         let known = port.as_ref().ok().copied();
@@ -25,8 +21,12 @@ pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Prop
             proposals.push(Proposal::refused(known, label(&format!("traefik.tcp.routers.{name}")), why));
             continue;
         };
+        let terms = rule::parse(rule.value, Kind::Connections);
+        if let Some(said) = keys.get("middlewares").filter(|said| !said.value.is_empty()) {
+            closed.extend(guards(&label(said.name), known, terms.as_ref().ok()));
+        }
         let names = port.and_then(|_| passes_through(keys)).and_then(|()| plain(&labels.tcp.services, keys));
-        match names.and_then(|()| rule::parse(rule.value, Kind::Connections)) {
+        match names.and(terms) {
             Ok(terms) => proposals.extend(terms.into_iter().map(|term| {
                 let route = term.and_then(|Term { host, .. }| host.ok_or_else(|| "it names no host".to_owned()));
                 Proposal { port: known, origin: label(rule.name), route }
@@ -36,7 +36,6 @@ pub fn read(labels: &BTreeMap<String, String>, tcp: &BTreeSet<Port>) -> Vec<Prop
         let unused = keys.iter().filter(|(key, _)| !is_known(key));
         proposals.extend(unused.map(|(_, said)| Proposal::refused(known, label(said.name), "is not imported")));
     }
-    proposals
 }
 
 /// What of a router is either imported or changes nothing here.
@@ -49,7 +48,7 @@ fn passes_through(router: &Keys<'_>) -> Result<(), String> {
     if let Some(said) = router.get("middlewares").filter(|said| !said.value.is_empty()) {
         return Err(bad(said));
     }
-    match router.get("tls.passthrough").map(|said| values::switch(said.value).ok_or_else(|| bad(said))) {
+    match router.get("tls.passthrough").map(|said| values::go_bool(said.value).ok_or_else(|| bad(said))) {
         Some(Ok(true)) => Ok(()),
         Some(Err(why)) => Err(why),
         _ => Err("only TLS that is passed through can be imported: tls.passthrough=true".to_owned()),
@@ -59,7 +58,7 @@ fn passes_through(router: &Keys<'_>) -> Result<(), String> {
 /// Whether the service is one that gets connections just as they come.
 fn plain(services: &Elements<'_>, router: &Keys<'_>) -> Result<(), String> {
     for (key, said) in service_of(services, router)?.into_iter().flatten() {
-        let is_off = || values::switch(said.value) == Some(false);
+        let is_off = || values::go_bool(said.value) == Some(false);
         match key.as_str() {
             // How long half of a connection may stay open is HAProxy's own to say.
             PORT | "loadbalancer.terminationdelay" => {}

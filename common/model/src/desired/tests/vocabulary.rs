@@ -7,10 +7,12 @@ use crate::{Mode, Port};
 fn names_come_from_where_the_agent_was_told_to_look() {
     let web = || container(0xabc, "acme/web").ports(&["80=0.0.0.0:1"]);
     let from = |text: &str| Settings { service_from: text.parse().unwrap(), ..settings() };
-    let compose = web().label("com.docker.compose.service=front").label("app=shop");
+    let project = "com.docker.compose.project=site";
+    let compose = web().label("com.docker.compose.service=front").label("app=shop").label(project);
     for (setting, expected) in [
         ("image", "web"),
         ("compose", "front"),
+        ("compose-project", "site-front"),
         ("swarm", "web"),
         ("label:app", "shop"),
         ("template:{{ labels.app }}-{{ base_name }}", "shop-web"),
@@ -19,6 +21,13 @@ fn names_come_from_where_the_agent_was_told_to_look() {
         assert_eq!(one(compose.clone(), &from(setting)), [format!("{expected}/abc 10.0.0.5:1")], "{setting}");
     }
     assert_eq!(one(web(), &from("template:{{ labels.app }}")), ["80 bad_name"]);
+    assert_eq!(one(web(), &from("compose-project")), ["web/abc 10.0.0.5:1"]);
+    for image in ["72daf87a5d7f", "sha256:72daf87a5d7f", &"72daf87a5d7f0123".repeat(4)] {
+        let decision = &decide(&map([container(0xabc, image).ports(&["80=0.0.0.0:1"])]), &settings())[0];
+        assert!(decision.to_string().contains("the label register.service names the service"), "{decision}");
+        let named = container(0xabc, image).ports(&["80=0.0.0.0:1"]).label("register.service=web");
+        assert_eq!(one(named, &settings()), ["web/abc 10.0.0.5:1"]);
+    }
     assert_eq!(one(compose.clone().label("register.service=own"), &from("compose")), ["own/abc 10.0.0.5:1"]);
     let two = compose.ports(&["80=0.0.0.0:1", "81=0.0.0.0:2"]);
     assert_eq!(
@@ -42,10 +51,23 @@ fn registrators_vocabulary_with_its_precedence() {
     assert_eq!(names(dns().label("register.53.udp.service=u").env("SERVICE_53_NAME=t")), ["t", "u"]);
     assert_eq!(names(dns().env("SERVICE_50-60_NAME=range").env("SERVICE_NAME=plain")), ["range", "range"]);
     assert_eq!(names(dns().label("register.service=own").label("SERVICE_NAME=theirs")), ["own", "own"]);
-    for (value, ignored) in [("true", true), ("x", true), ("false", false), ("0", false), ("no", false), ("", false)] {
+    for (value, theirs, ours) in
+        [("true", true, true), ("x", true, true), ("false", true, false), ("0", true, false), ("", false, false)]
+    {
         let lines = one(dns().env(&format!("SERVICE_IGNORE={value}")), &settings());
-        assert_eq!(lines[0] == "53 ignored", ignored, "{value:?}");
+        assert_eq!(lines[0] == "53 ignored", theirs, "{value:?}: Registrator takes any value for yes");
+        let lines = one(dns().label(&format!("register.ignore={value}")), &settings());
+        assert_eq!(lines[0] == "53 ignored", ours, "{value:?}");
     }
+    for (id, tcp, udp) in [
+        ("SERVICE_ID=a", "dns/a 10.0.0.5:1", "dns/a:udp 10.0.0.5:2"),
+        ("SERVICE_53_ID=a", "dns/a 10.0.0.5:1", "dns/a:udp 10.0.0.5:2"),
+        ("SERVICE_53_UDP_ID=a", "dns/abc 10.0.0.5:1", "dns/a 10.0.0.5:2"),
+    ] {
+        assert_eq!(one(dns().env(id), &settings()), [tcp, udp], "{id}");
+    }
+    let udp = container(0xabc, "dns").ports(&["53/udp=0.0.0.0:2"]).env("SERVICE_ID=a");
+    assert_eq!(one(udp, &settings()), ["dns/a 10.0.0.5:2"]);
     let web = || container(0xabc, "web").ports(&[PUBLISHED]);
     let full = only(
         web()
@@ -134,6 +156,17 @@ fn with_internal_what_other_proxies_dial_is_registered() {
     let internal = Settings { internal: true, ..settings() };
     let bare = container(0xabc, "app").env("VIRTUAL_HOST=a.example").env("VIRTUAL_PORT=3000");
     assert_eq!(one(bare, &internal), ["app/abc 172.17.0.2:3000"]);
+    // nginx-proxy's rule: VIRTUAL_PORT, else the only port that is exposed, else 80.
+    for (ports, routed) in
+        [(&[][..], 80), (&["81"], 81), (&["81", "53/udp"], 81), (&["81", "82"], 80), (&["81", "80"], 80)]
+    {
+        let app = container(0xabc, "app").env("VIRTUAL_HOST=a.example").ports(ports);
+        let decisions = decide(&map([app]), &internal);
+        let candidates = decisions.iter().filter_map(|decision| decision.candidate());
+        let found: Vec<u16> =
+            candidates.filter(|c| !c.backend.routes.is_empty()).map(|c| c.backend.port.get()).collect();
+        assert_eq!(found, [routed], "{ports:?}");
+    }
     let traefik = container(0xabc, "app").label("traefik.http.services.a.loadbalancer.server.port=3001");
     assert_eq!(one(traefik, &internal), ["app/abc 172.17.0.2:3001"]);
     let mut caddy =
