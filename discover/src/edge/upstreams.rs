@@ -26,10 +26,13 @@ impl Upstream {
     }
 }
 
+/// A service, and the number of a part of its pool.
+type Part<'a> = (&'a ServiceName, usize);
+
 /// The upstreams of these rules, in order of their first places. A place whose services have no backend that could serve has none.
 /// `asks` tells what a service asks for.
 pub fn upstreams<'a>(routing: &Routing, asks: impl Fn(&ServiceName) -> Option<&'a Asks>) -> Vec<Upstream> {
-    let mut known: BTreeMap<(Way, Vec<(&ServiceName, usize)>), usize> = BTreeMap::new();
+    let mut known: BTreeMap<(Way, Vec<Part<'_>>), usize> = BTreeMap::new();
     let mut found: Vec<Upstream> = Vec::new();
     for (place, rule) in &routing.rules {
         let serves = |service: &'_ ServiceName| {

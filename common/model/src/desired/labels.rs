@@ -94,6 +94,9 @@ enum LabelSource {
     Virtual,
 }
 
+/// A port that a label lists, and its transport where the label says one.
+pub type ListedPort = (Port, Option<Transport>);
+
 /// One label or variable of the vocabulary.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
@@ -305,7 +308,7 @@ impl<'a> Vocabulary<'a> {
     ///
     /// # Errors
     /// [`Skip::BadLabel`] for a list that cannot be read.
-    pub fn listed(&self) -> Result<Option<Vec<(Port, Option<Transport>)>>, Skip> {
+    pub fn listed(&self) -> Result<Option<Vec<ListedPort>>, Skip> {
         let list = |entry: &Entry<'_>| values::port_list(entry.value).ok_or_else(|| entry.bad(values::PORT_LIST));
         self.whole("port").map(list).transpose()
     }

@@ -63,6 +63,8 @@ pub struct EdgeComposer {
     last: Option<Last>,
 }
 
+/// The sections that services have a part in.
+pub type SectionsOf = BTreeMap<ServiceName, BTreeSet<String>>;
 /// The sections of each way.
 type ByWay = BTreeMap<Way, Slots>;
 
@@ -136,9 +138,9 @@ impl EdgeComposer {
 
     /// The sections that each service has a part in, of those that are reached this way; how many are spare, and how many are plain.
     /// `None`: nobody is reached so. `refilled`: as of the [`refilled`](Self::refilled) layout.
-    pub fn sections(&self, way: Way, refilled: bool) -> Option<(BTreeMap<ServiceName, BTreeSet<String>>, [usize; 2])> {
+    pub fn sections(&self, way: Way, refilled: bool) -> Option<(SectionsOf, [usize; 2])> {
         let slots = if refilled { &self.refilled } else { &self.slots }.get(&way)?;
-        let mut of: BTreeMap<ServiceName, BTreeSet<String>> = BTreeMap::new();
+        let mut of = SectionsOf::new();
         for upstream in self.asking.upstreams().iter().filter(|upstream| upstream.way() == Some(way)) {
             let numbers = upstream.places.iter().filter_map(|place| slots.of.get(place));
             let names: BTreeSet<String> = numbers.map(|number| section_name(way, *number)).collect();
