@@ -136,7 +136,7 @@ pub async fn hold<S: Store>(
         let error = match lease(store, ttl, held).await {
             Ok((lease, left)) => tokio::select! {
                 biased;
-                gone = beats(store, lease, left, &report) => gone,
+                gone = beats(store, lease, left, &report, || true) => gone,
                 error = write(store, key, &mut wanted, lease, (&report, &mut served), &mut told) => error,
             },
             Err(e) => e,
@@ -301,8 +301,9 @@ impl<'a, S: Store, T: FnMut(Option<&str>)> Place<'a, S, T> {
 
     /// What is to be listened to, if that is not done yet.
     fn listens(&self, ears: &impl KeyWatch) -> Option<(Key, Position)> {
-        let (key, revision) = self.ledger.watched().next().filter(|(key, _)| !ears.has(key))?;
-        Some((key.clone(), Position { cluster: self.cluster, revision }))
+        let key = Key::clone(&self.key);
+        let revision = self.ledger.watched(&key).filter(|_| !ears.has(&key))?;
+        Some((key, Position { cluster: self.cluster, revision }))
     }
 
     fn hear(&mut self, batch: &Batch) {

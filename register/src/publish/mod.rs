@@ -4,12 +4,13 @@
 //! |---|---|---|
 //! | `keys` | keys with their values; which kind a key is | no |
 //! | `plan` | registrations → keys → the writes that are missing | no |
+//! | `goal` | what is to be there, and which of it may not be | no |
 //! | `numbers` | which key each service without Docker has | no |
 //! | `ledger` | which keys are ours, and which are somebody else's | no |
 //! | `fights` | pauses before a key is written once more that somebody goes on changing | no |
 //! | `holders` | names for those to whom other keys belong | store |
 //! | `registrar` | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
-//! | `beats` | renews a lease | store |
+//! | `beats`, `pulse` | renews a lease; the thread on which that is done | store |
 //! | `publisher` | the task that owns the lease | store |
 //! | `writer` | the writes under it; looks after what was written | store |
 //! | `teller` | what others do to our keys, for people | store |
@@ -21,6 +22,7 @@
 
 pub(crate) mod beats;
 pub mod fights;
+mod goal;
 pub mod holders;
 mod keys;
 pub mod ledger;
@@ -28,6 +30,7 @@ pub mod metadata;
 pub mod numbers;
 mod plan;
 pub mod publisher;
+pub mod pulse;
 pub mod registrar;
 pub mod report;
 pub mod slots;

@@ -3,6 +3,7 @@
 //! Only a handful of requests are needed, and their answers are read loosely, field by field: typed clients end an event stream
 //! at a word they do not know, and daemons from 20.10 to Podman disagree about words.
 
+mod backlog;
 mod client;
 mod context;
 mod endpoint;
