@@ -94,7 +94,8 @@ mod tests {
         let all = |first: &[EventKind]| [first, &[kill, EventKind::Die, EventKind::Start, kill]].concat();
         for (container, kinds) in seen {
             let at_once = container <= id(3);
-            assert_eq!(kinds, all(if at_once { &[kill] } else { &[] }), "{container:?}");
+            let first = if at_once { vec![kill] } else { Vec::new() };
+            assert_eq!(kinds, all(&first), "{container:?}");
         }
         let event = Event { kind: kill, container: id(0), time_nanos: 0 };
         (0..100).for_each(|n| {
