@@ -11,6 +11,7 @@ mod error;
 mod event;
 mod events;
 mod inspections;
+mod learning;
 mod list;
 mod own;
 mod parse;
