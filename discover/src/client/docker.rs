@@ -97,7 +97,7 @@ struct Pools {
 /// There is no registry in between.
 struct NoRegistry;
 
-impl standings::Registry for NoRegistry {
+impl standings::RegistryView for NoRegistry {
     fn is_so(&self, _: &Row) -> bool {
         true
     }

@@ -23,7 +23,7 @@ pub type Place = (ServiceName, BackendId);
 pub type Rows = SharedMap<(Arc<str>, ContainerId, usize), Arc<Row>>;
 
 /// One port of a container: what was decided, what became of it, and its checks.
-pub type Port = (Arc<Decision>, Judged, Vec<CheckState>);
+pub type PortResult = (Arc<Decision>, Judged, Vec<CheckState>);
 
 /// One container.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Board {
         &mut self,
         container: &ContainerId,
         started_at: &str,
-        ports: Vec<Port>,
+        ports: Vec<PortResult>,
         published: Option<&Registrations>,
         metrics: &Metrics,
     ) -> BTreeSet<ContainerId> {

@@ -321,7 +321,7 @@ struct Holding<'a> {
     board: &'a Board,
 }
 
-impl standings::Registry for Holding<'_> {
+impl standings::RegistryView for Holding<'_> {
     fn is_so(&self, row: &Row) -> bool {
         let Some(published) = self.published else { return false };
         let status = place(row).and_then(|place| published.get(&place)).map(|backend| backend.status);

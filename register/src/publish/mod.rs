@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `keys` | keys with their values; which kind a key is | no |
 //! | `plan` | registrations → keys → the writes that are missing | no |
-//! | `goal` | what is to be there, and which of it may not be | no |
+//! | `outstanding` | what is to be there, and which of it may not be | no |
 //! | `numbers` | which key each service without Docker has | no |
 //! | `ledger` | which keys are ours, and which are somebody else's | no |
 //! | `fights` | pauses before a key is written once more that somebody goes on changing | no |
@@ -22,12 +22,12 @@
 
 pub(crate) mod beats;
 pub mod fights;
-mod goal;
 pub mod holders;
 mod keys;
 pub mod ledger;
 pub mod metadata;
 pub mod numbers;
+mod outstanding;
 mod plan;
 pub mod publisher;
 pub mod pulse;

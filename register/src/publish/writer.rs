@@ -19,10 +19,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use tracing::{debug, info, warn};
 
 use super::fights::Fights;
-use super::goal::Goal;
 use super::keys::{Keys, is_numbered, is_shared};
 use super::ledger::{Finding, Ledger, unknown};
 use super::numbers::Numbers;
+use super::outstanding::Outstanding;
 use super::plan::{Form, Registrations, plan, withdrawals};
 use super::registrar::{Claim, End};
 use super::report::{Phase, Reporter};
@@ -48,7 +48,7 @@ pub(super) struct Writer<'a, S: Store> {
     /// The store's cluster.
     cluster: u64,
     ledger: Ledger,
-    goal: Goal,
+    outstanding: Outstanding,
     /// Which numbered key stands for which service.
     numbers: Numbers,
     /// Most operations that the store takes in one transaction.
@@ -82,7 +82,7 @@ impl<'a, S: Store> Writer<'a, S> {
             registrar: claim.key,
             cluster: claim.at.cluster,
             ledger: Ledger::new(claim.lease, claim.entries, claim.at.revision),
-            goal: Goal::default(),
+            outstanding: Outstanding::default(),
             numbers: Numbers::default(),
             most: MAX_TXN_OPS,
             ears,
@@ -138,7 +138,7 @@ impl<'a, S: Store> Writer<'a, S> {
 
     async fn turn(&mut self, wanted: Option<&Arc<Registrations>>, services: &Slots) -> Result<bool, StoreError> {
         if self.ears.unsure {
-            self.goal.doubt_all();
+            self.outstanding.doubt_all();
             self.look().await?;
             self.ears.unsure = false;
         }
@@ -156,7 +156,7 @@ impl<'a, S: Store> Writer<'a, S> {
     /// that may be.
     async fn bring_to(&mut self, wanted: Option<&Arc<Registrations>>, services: &Slots) -> Result<bool, StoreError> {
         let mut complete = false;
-        self.goal.want(self.form, wanted);
+        self.outstanding.want(self.form, wanted);
         for _ in 0..PLANS {
             let now = Instant::now();
             let (mut keys, mut published) = self.differing(services);
@@ -173,7 +173,7 @@ impl<'a, S: Store> Writer<'a, S> {
                 self.report.back();
             }
             if complete {
-                self.goal.reached(left.into_iter().filter(|key| self.fights.until(key, now).is_some()));
+                self.outstanding.reached(left.into_iter().filter(|key| self.fights.until(key, now).is_some()));
                 break;
             }
         }
@@ -186,7 +186,7 @@ impl<'a, S: Store> Writer<'a, S> {
     /// The keys that may not be as they should be: as they are wanted, and as they are.
     fn differing(&mut self, services: &Slots) -> (Keys, Keys) {
         let with_services = !services.is_empty() || !self.numbers.is_empty();
-        if let (Some(all), Some(open), false) = (self.goal.keys(), self.goal.open(), with_services) {
+        if let (Some(all), Some(open), false) = (self.outstanding.keys(), self.outstanding.open(), with_services) {
             self.ledger.want(|key| all.contains_key(key));
             let of = |key: &Key, value: Option<&Value>| Some((key.clone(), value?.clone()));
             let wanted = open.iter().filter_map(|key| of(key, all.get(key))).collect();
@@ -194,7 +194,7 @@ impl<'a, S: Store> Writer<'a, S> {
         }
         let published = self.ledger.published();
         let as_they_are = || published.iter().filter(|(k, _)| !is_numbered(k)).map(|(k, v)| (k.clone(), v.clone()));
-        let mut keys = self.goal.keys().cloned().unwrap_or_else(|| as_they_are().collect());
+        let mut keys = self.outstanding.keys().cloned().unwrap_or_else(|| as_they_are().collect());
         keys.extend(self.numbers.keys(services, &published, self.report.newest.get()));
         self.ledger.want(|key| keys.contains_key(key));
         (keys, published)
@@ -307,7 +307,7 @@ impl<'a, S: Store> Writer<'a, S> {
     /// Returns whether there is something to write.
     fn note(&mut self, key: &Key, finding: Finding, lease: Option<LeaseId>) -> bool {
         if finding != Finding::Same {
-            self.goal.doubt(key);
+            self.outstanding.doubt(key);
         }
         match finding {
             Finding::Same => return false,

@@ -53,7 +53,7 @@ pub struct Standings {
 }
 
 /// What [`Standings`] is told by.
-pub trait Registry {
+pub trait RegistryView {
     /// Whether the registry has it as this row says.
     fn is_so(&self, row: &Row) -> bool;
     /// Whether another container has the place of this row by now.
@@ -99,7 +99,7 @@ impl Standings {
         mut changed: BTreeSet<ContainerId>,
         rows: impl Fn(&ContainerId) -> &'a [Arc<Row>],
         now: Instant,
-        registry: &impl Registry,
+        registry: &impl RegistryView,
     ) {
         changed.extend(self.clock.take_due(now));
         for container in changed {
@@ -112,7 +112,7 @@ impl Standings {
         container: &ContainerId,
         rows: &[Arc<Row>],
         now: Instant,
-        registry: &impl Registry,
+        registry: &impl RegistryView,
     ) -> Vec<(Word, Arc<Row>)> {
         let mut said = self.said.remove(container).unwrap_or_default();
         let (mut changes, mut present) = (Vec::new(), Vec::new());
@@ -148,7 +148,13 @@ impl Standings {
 }
 
 /// What is to be said of `row`, if anything is.
-fn look(all: &mut Vec<Said>, row: &Arc<Row>, number: usize, now: Instant, registry: &impl Registry) -> Option<Word> {
+fn look(
+    all: &mut Vec<Said>,
+    row: &Arc<Row>,
+    number: usize,
+    now: Instant,
+    registry: &impl RegistryView,
+) -> Option<Word> {
     let place = all.iter().position(|said| said.is_of(row, number));
     let before = place.and_then(|place| all.get(place));
     let waits_since = before.and_then(|said| said.since);
@@ -238,7 +244,7 @@ mod tests {
     /// Whether the registry has all so.
     struct All(bool);
 
-    impl Registry for All {
+    impl RegistryView for All {
         fn is_so(&self, _: &Row) -> bool {
             self.0
         }
@@ -344,7 +350,7 @@ mod tests {
     #[test]
     fn a_place_that_another_container_took_over_is_said_of_both() {
         struct Other;
-        impl Registry for Other {
+        impl RegistryView for Other {
             fn is_so(&self, row: &Row) -> bool {
                 row.state == RowState::Up
             }

@@ -10,7 +10,7 @@ use super::plan::{Form, Registrations};
 
 /// The keys of containers as they are wanted.
 #[derive(Debug, Default)]
-pub(super) struct Goal {
+pub(super) struct Outstanding {
     wanted: Option<Arc<Registrations>>,
     keys: Keys,
     /// Keys that are not known to be as they should be.
@@ -19,7 +19,7 @@ pub(super) struct Goal {
     only: bool,
 }
 
-impl Goal {
+impl Outstanding {
     /// What is wanted now; `None`: that is not known yet.
     pub fn want(&mut self, form: &Form, wanted: Option<&Arc<Registrations>>) {
         let (none, Some(wanted)) = (Registrations::new(), wanted) else { return };
