@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use agent::lifecycle::Exit;
 use agent::telemetry::init_logging;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use containers::docker::Endpoint;
 use register::cli::{Cli, Command, RunArgs};
 use register::commands::{Failure, check, exec, look, ls, operate, put, run};
@@ -54,7 +54,7 @@ async fn command(command: Command) -> Result<u8, Failure> {
         Command::Status(args) => operate::status(&args).await,
         Command::Check(args) => check::check(&args),
         Command::Put(args) => Box::pin(put::put(*args)).await,
-        Command::Completions { shell } => operate::completions(shell),
+        Command::Pages(pages) => pages.make(Cli::command(), &mut std::io::stdout()).map_err(Failure::runtime),
     };
     done.map(|()| Exit::Ok.code())
 }

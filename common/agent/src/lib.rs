@@ -12,7 +12,7 @@
 //! | [`files`] | atomic replacement of a file | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
 //! | [`tls`] | the process's TLS implementation; keys and certificates in PEM | reads files |
-//! | [`console`] | a command's output | writes it |
+//! | [`console`], [`pages`] | a command's output; completion scripts and manual pages | writes it |
 //! | [`clock`], [`sync`] | the wall clock since 1970; a mutex without poison | the clock |
 
 pub mod admin;
@@ -24,6 +24,7 @@ pub mod environment;
 pub mod files;
 pub mod hostip;
 pub mod lifecycle;
+pub mod pages;
 pub mod program;
 pub mod sync;
 pub mod telemetry;

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use agent::admin::client::{StatusArgs, on_this_host, status};
 use agent::lifecycle::{Exit, Lifecycle};
+use agent::pages::Pages;
 use agent::telemetry::{Chain, LogFormat, init_logging};
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -83,11 +84,9 @@ enum Command {
     Release(release::ReleaseArgs),
     /// Show what the running agent does
     Status(StatusArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
+    /// What is made from this description
+    #[command(flatten)]
+    Pages(Pages),
 }
 
 /// How a command failed.
@@ -145,10 +144,7 @@ pub async fn main(cli: Cli) -> u8 {
             let default = on_this_host("DISCOVER_ADMIN", DEFAULT_ADMIN);
             status(&args, default, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)
         }
-        Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "discover", &mut std::io::stdout());
-            Ok(())
-        }
+        Some(Command::Pages(pages)) => pages.make(Cli::command(), &mut std::io::stdout()).map_err(Failure::runtime),
     };
     let exit = match outcome {
         Ok(()) => Exit::Ok,

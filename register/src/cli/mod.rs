@@ -15,6 +15,7 @@ use std::time::Duration;
 use agent::admin::Listen;
 use agent::admin::access::AccessArgs;
 use agent::admin::client::StatusArgs;
+use agent::pages::Pages;
 use agent::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::desired::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom};
@@ -71,11 +72,9 @@ pub enum Command {
     Exec(Box<ExecArgs>),
     /// Check Nerve's config: exit 0, or every problem with its key path
     Check(NerveArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
+    /// What is made from this description
+    #[command(flatten)]
+    Pages(Pages),
 }
 
 /// Flags with a value that may stand before a command.

@@ -1,12 +1,11 @@
-//! `register drain`, `undrain`, `status`, `completions`: what speaks to the running agent, or to nobody.
+//! `register drain`, `undrain`, `status`: what speaks to the running agent.
 
 use agent::admin::client::{self, StatusArgs, StatusError};
 use agent::admin::control;
-use clap::CommandFactory as _;
 
 use super::{Failure, print};
 use crate::agent::control::{Whom, encode};
-use crate::cli::{ADMIN, Cli, DrainArgs};
+use crate::cli::{ADMIN, DrainArgs};
 
 /// Asks the running agent to drain containers, or to end that.
 ///
@@ -29,14 +28,4 @@ pub async fn status(args: &StatusArgs) -> Result<(), Failure> {
         StatusError::Url { .. } | StatusError::Access(_) => Failure::usage(e),
         _ => Failure::runtime(e),
     })
-}
-
-/// Prints a completion script.
-///
-/// # Errors
-/// None worth speaking of: stdout.
-pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "register", &mut script);
-    print(&String::from_utf8_lossy(&script))
 }
