@@ -236,7 +236,7 @@ async fn observe(State(daemon): Shared, request: Request, next: Next) -> Respons
 
 async fn version(State(daemon): Shared) -> Json<Value> {
     let name = if daemon.lock().unwrap().podman { "Podman Engine" } else { "Engine" };
-    Json(json!({"Components": [{"Name": name}]}))
+    Json(json!({"Components": [{"Name": name, "Version": "1"}]}))
 }
 
 async fn info(State(daemon): Shared) -> Json<Value> {
