@@ -10,7 +10,9 @@ use super::*;
 use agent::watch::{self, Inlet, Observation, Watcher};
 use testing::docker_api::{DockerApi, Manner, event, id, running};
 
+mod connections;
 mod neighbours;
+mod replies;
 
 /// A client of this crate for a scripted daemon, with little patience.
 pub(super) fn client_of(api: &DockerApi) -> Docker {
