@@ -56,7 +56,7 @@ fn is_as_it_was_described(daemon: &str, container: &Container, podman: bool) {
     assert_eq!(container.state, if running { State::Running } else { State::Other }, "{daemon}");
     assert_eq!(container.health, (!podman).then_some(Health::Healthy), "{daemon}");
     assert_eq!(container.labels["register.80.service"], "web", "{daemon}");
-    assert_eq!(container.env[1], ("MODE".to_owned(), "a=b".to_owned()), "{daemon}");
+    assert_eq!(container.env["MODE"], "a=b", "{daemon}");
     let ports: Vec<_> = container.ports.iter().map(|p| (p.port.get(), p.published.len())).collect();
     assert_eq!(ports, [(53, 0), (80, 1)], "{daemon}");
     let address = if podman { "10.88.0.2" } else { "172.17.0.2" };
