@@ -166,6 +166,7 @@ impl Parts<'_> {
     ) -> mpsc::Sender<control::Request> {
         let (args, frame, cancel) = (self.args, Arc::clone(&self.frame), self.lifecycle.token());
         let DockerSide { endpoint, docker, about, address } = side;
+        let docker = docker.with_odd_words(self.metrics.odd_words.clone());
         let host_ip = address.address;
         info!(docker = %endpoint, docker_version = %about.version, host_ip = host_ip.map(tracing::field::display),
             "Watching Docker.");

@@ -20,6 +20,7 @@ mod local;
 mod machine;
 mod memory;
 mod memory_haproxy;
+mod neighbour;
 mod nerve;
 mod ops;
 mod plain;
@@ -88,6 +89,11 @@ const ROWS: &[Row] = &[
         name: "stop",
         about: "from Docker's event to etcd",
         measure: |lab, terminal| Box::pin(stop::measure(lab, terminal)),
+    },
+    Row {
+        name: "neighbour",
+        about: "what one container that Docker cannot describe costs the others",
+        measure: |lab, terminal| Box::pin(neighbour::measure(lab, terminal)),
     },
     Row {
         name: "checks",
