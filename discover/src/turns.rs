@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent::sync::lock;
 use agent::telemetry::Chain;
+use agent::trouble::{News, Trouble};
 use agent::watch::Observation;
 use futures_util::future::BoxFuture;
 use registry::Snapshot;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
@@ -114,6 +115,22 @@ pub fn start(
     tasks
 }
 
+/// Says each reason of a trouble once, and its end.
+fn say(trouble: &mut Trouble, outcome: &Result<(), String>) {
+    match outcome {
+        Ok(()) => {
+            if let Some(lasted) = trouble.end() {
+                info!(after_s = lasted.as_secs(), "A turn has succeeded again.");
+            }
+        }
+        Err(error) => match trouble.fail(error) {
+            News::Begins => error!(error, "A turn failed; it is tried again each second."),
+            News::OtherReason => error!(error, "The turns still fail, for another reason."),
+            News::None => {}
+        },
+    }
+}
+
 async fn take_turns(
     nth: usize,
     mut generator: Box<dyn TakesTurns>,
@@ -122,7 +139,7 @@ async fn take_turns(
     cancel: CancellationToken,
 ) {
     generator.resume().await;
-    let mut due = None;
+    let (mut due, mut trouble) = (None, Trouble::default());
     loop {
         tokio::select! {
             biased; // shutdown wins over work
@@ -137,11 +154,10 @@ async fn take_turns(
         due = match &outcome {
             Ok(Outcome::Done) => None,
             Ok(Outcome::Again(at)) => Some(*at),
-            Err(error) => {
-                error!(error = %Chain(&**error), "Turn failed; what runs stays as it is.");
-                Some(Instant::now() + RETRY)
-            }
+            Err(_) => Some(Instant::now() + RETRY),
         };
-        recorder.ended(nth, &now, began.elapsed(), outcome.map(drop).map_err(|error| Chain(&*error).to_string()));
+        let outcome = outcome.map(drop).map_err(|error| Chain(&*error).to_string());
+        say(&mut trouble, &outcome);
+        recorder.ended(nth, &now, began.elapsed(), outcome);
     }
 }

@@ -55,6 +55,7 @@ async fn command(command: Command) -> Result<u8, Failure> {
         Command::Check(args) => check::check(&args),
         Command::Put(args) => Box::pin(put::put(*args)).await,
         Command::Completions { shell } => operate::completions(shell),
+        Command::Version => operate::version(),
     };
     done.map(|()| Exit::Ok.code())
 }

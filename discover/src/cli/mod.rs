@@ -30,7 +30,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use agent::admin::client::{StatusArgs, on_this_host, status};
+use agent::console;
 use agent::lifecycle::{Exit, Lifecycle};
+use agent::say;
 use agent::telemetry::{Chain, LogFormat, init_logging};
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -38,7 +40,7 @@ use crate::supervise::{self, SuperviseArgs};
 
 /// Keeps HAProxy at the state of the registry: watches services in etcd (or the local Docker), and routes to the live ones.
 #[derive(Debug, Parser)]
-#[command(name = "discover", version, max_term_width = 120)]
+#[command(name = "discover", version = crate::VERSION, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -88,6 +90,8 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
+    /// Print the version, with the commit that was built and its day
+    Version,
 }
 
 /// How a command failed.
@@ -146,7 +150,12 @@ pub async fn main(cli: Cli) -> u8 {
             status(&args, default, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)
         }
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "discover", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "discover", &mut script);
+            console::write(&mut std::io::stdout(), &String::from_utf8_lossy(&script)).map_err(Failure::runtime)
+        }
+        Some(Command::Version) => {
+            say!("discover {}", crate::VERSION);
             Ok(())
         }
     };

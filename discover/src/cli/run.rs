@@ -40,6 +40,7 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut lifecycle = Lifecycle::new();
     lifecycle.listen().map_err(Failure::runtime)?;
     let (cancel, reloads) = (lifecycle.token(), lifecycle.reloads());
+    description.introduce();
     let mut registry = Registry::default();
     let assembly = Assembly::new(description, &mut registry);
     match loaded {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use agent::backoff::Backoff;
 use agent::files::{self, FileError, Replace};
 use agent::telemetry::Chain;
+use agent::trouble::{News, Trouble};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -63,7 +64,7 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
     if let Some(kept) = &kept {
         info!(master = kept.running.master, "Adopted a running HAProxy.");
     }
-    let mut failed = false;
+    let (mut failed, mut trouble) = (false, Trouble::default());
     loop {
         let serving = match kept.take() {
             Some(kept) => kept,
@@ -77,7 +78,14 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
                     Err(e) => {
                         failed = true;
                         let delay = backoff.next_delay();
-                        error!(error = %Chain(&e), retry_in_ms = delay.as_millis(), "HAProxy does not start.");
+                        let chain = Chain(&e).to_string();
+                        match trouble.fail(&chain) {
+                            News::Begins => error!(error = %chain, "HAProxy does not start; it is tried again."),
+                            News::OtherReason => {
+                                error!(error = %chain, "HAProxy still does not start, for another reason.")
+                            }
+                            News::None => {}
+                        }
                         stop.run_until_cancelled(sleep(delay)).await;
                         continue;
                     }
@@ -85,6 +93,7 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
             }
         };
         failed = false;
+        trouble.end();
         match keeper.serve(serving, stop).await {
             Some(serving) => return serving.running.stop(options.grace).await.map_err(SuperviseError::Stop),
             None => {

@@ -33,7 +33,7 @@ pub const CONTROL: &str = "/run/register/control.sock";
 
 /// Registers the published ports of healthy Docker containers in etcd, for as long as they live.
 #[derive(Debug, Parser)]
-#[command(name = "register", version, about, disable_help_subcommand = true)]
+#[command(name = "register", version = crate::VERSION, about)]
 #[command(after_help = "Without a command, `run` is meant: `register --ttl 5s` is `register run --ttl 5s`.\n\
     Exit status: 0 ok, 1 runtime error, 64 wrong usage.")]
 pub struct Cli {
@@ -76,6 +76,8 @@ pub enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
+    /// Print the version, with the commit that was built and its day
+    Version,
 }
 
 /// Flags with a value that may stand before a command.

@@ -1,4 +1,4 @@
-//! `register drain`, `undrain`, `status`, `completions`: what speaks to the running agent, or to nobody.
+//! `register drain`, `undrain`, `status`, `completions`, `version`: what speaks to the running agent, or to nobody.
 
 use agent::admin::client::{self, StatusArgs, StatusError};
 use agent::admin::control;
@@ -39,4 +39,12 @@ pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "register", &mut script);
     print(&String::from_utf8_lossy(&script))
+}
+
+/// Prints what `--version` prints.
+///
+/// # Errors
+/// None worth speaking of: stdout.
+pub fn version() -> Result<(), Failure> {
+    print(&format!("register {}\n", crate::VERSION))
 }

@@ -21,3 +21,25 @@ pub(super) fn log_since(log: &Path, from: u64) -> String {
     };
     read().unwrap_or_default()
 }
+
+/// The same, with the remedy for what HAProxy cannot name one for.
+pub(super) fn with_hint(said: String) -> String {
+    match said.contains("FD limit") {
+        true => format!(
+            "{said} (lower --maxconn, or raise the limit of open files: `ulimit -n`, LimitNOFILE, --ulimit nofile)"
+        ),
+        false => said,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_open_files_comes_with_its_remedy() {
+        let limit = "[ALERT] (1) : [haproxy.main()] Cannot raise FD limit to 200038, limit is 1024.";
+        assert!(with_hint(limit.to_owned()).contains("--maxconn"));
+        assert_eq!(with_hint("[ALERT] other".to_owned()), "[ALERT] other");
+    }
+}

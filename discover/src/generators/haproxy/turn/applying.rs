@@ -124,12 +124,7 @@ impl Haproxy {
 
     /// HAProxy refused some of `live`.
     async fn refused(&mut self, live: Live, errors: &[StepError]) -> Result<(), HaproxyError> {
-        for error in errors.iter().take(MOST_TOLD) {
-            warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
-        }
-        if let Some(more @ 1..) = errors.len().checked_sub(MOST_TOLD) {
-            warn!(more, "HAProxy refused further runtime operations; a reload will do them.");
-        }
+        say_refused(errors);
         if errors.iter().any(StepError::no_sections) {
             self.refusals.sections_by = self.connection.version().cloned();
         }
@@ -158,6 +153,28 @@ impl Haproxy {
         {
             warn!(error = %Chain(&error), "The state file could not be written.");
         }
+    }
+}
+
+/// Says what HAProxy refused: of each section the first refusal, which those behind it follow from.
+fn say_refused(errors: &[StepError]) {
+    let mut sections = BTreeSet::new();
+    let firsts: Vec<&StepError> = errors.iter().filter(|error| sections.insert(error.section())).collect();
+    for error in firsts.iter().take(MOST_TOLD) {
+        let refused = errors.iter().filter(|other| other.section() == error.section()).count();
+        let error = Chain(*error).to_string();
+        if error.contains("Permission denied") {
+            warn!(
+                error,
+                refused,
+                "HAProxy's runtime socket allows no changes, so each costs a reload: give its line `stats socket` the words `level admin`."
+            );
+            return;
+        }
+        warn!(error, refused, "HAProxy refused a runtime operation; a reload will do it.");
+    }
+    if let Some(more @ 1..) = firsts.len().checked_sub(MOST_TOLD) {
+        warn!(more, "HAProxy refused operations in further sections; a reload will do them.");
     }
 }
 

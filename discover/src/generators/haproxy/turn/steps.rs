@@ -55,7 +55,7 @@ pub enum StepError {
 }
 
 impl StepError {
-    fn section(&self) -> Option<&Arc<str>> {
+    pub(super) fn section(&self) -> Option<&Arc<str>> {
         match self {
             Self::Command { section, .. } | Self::Runtime { section, .. } | Self::Section { section, .. } => {
                 Some(section)
