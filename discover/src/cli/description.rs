@@ -122,7 +122,7 @@ impl Description<'_> {
         };
         sockets
             .iter()
-            .filter_map(|socket| advice::of_socket(header, socket))
+            .filter_map(|socket| advice::of_socket(header, socket, self.config.is_none()))
             .chain(advice::of_descriptors(header))
             .collect()
     }

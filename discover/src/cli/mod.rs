@@ -26,6 +26,7 @@ mod wait;
 mod watch;
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ use agent::console;
 use agent::lifecycle::{Exit, Lifecycle};
 use agent::say;
 use agent::telemetry::{Chain, LogFormat, init_logging};
-use clap::{CommandFactory, Parser, Subcommand};
+use agent::usage::grouped;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::supervise::{self, SuperviseArgs};
 
@@ -47,14 +49,29 @@ pub struct Cli {
     #[command(flatten)]
     run: args::RunArgs,
     /// How log lines look
-    #[arg(long, env = "DISCOVER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_enum, global = true)]
+    #[arg(
+        long,
+        env = "DISCOVER_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto",
+        value_enum,
+        global = true,
+        help_heading = "Log and environment"
+    )]
     log_format: LogFormat,
     /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins [default: info; warn for watch and exec, error for one-time commands]
-    #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", global = true)]
+    #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", global = true, help_heading = "Log and environment")]
     log: Option<String>,
     /// A variable of our environment that HAProxy and the commands of the config get, too, with commas or several times; they
     /// get PATH, HOME, the language, the time zone and little more
-    #[arg(long, env = "DISCOVER_PASS_ENV", value_name = "NAME", value_delimiter = ',', global = true)]
+    #[arg(
+        long,
+        env = "DISCOVER_PASS_ENV",
+        value_name = "NAME",
+        value_delimiter = ',',
+        global = true,
+        help_heading = "Log and environment"
+    )]
     pass_env: Vec<String>,
 }
 
@@ -92,6 +109,23 @@ enum Command {
     },
     /// Print the version, with the commit that was built and its day
     Version,
+}
+
+/// What most people need of the many flags of `run`.
+const MOST_USED: [&str; 10] =
+    ["etcd_host", "docker", "config", "listen", "stats_port", "edge_listen", "mode", "check", "dir", "admin"];
+
+/// Reads the command line.
+///
+/// # Errors
+/// What is wrong with it; help and version are errors to clap.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = grouped(Cli::command(), &MOST_USED);
+    for name in ["run", "check", "diff"] {
+        command = command.mut_subcommand(name, |command| grouped(command, &MOST_USED));
+    }
+    let matches = command.try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 
 /// How a command failed.
@@ -182,4 +216,29 @@ async fn supervise(args: SuperviseArgs) -> Result<(), Failure> {
     lifecycle.listen().map_err(Failure::runtime)?;
     lifecycle.spawn("supervise", supervise::run(options, cancel));
     lifecycle.supervise().await.map_err(Failure::runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_begins_with_what_is_used_most_and_every_command_has_one() {
+        let run = Cli::command().find_subcommand("run").cloned().unwrap();
+        for id in MOST_USED {
+            assert!(run.get_arguments().any(|arg| arg.get_id() == id), "{id}");
+        }
+        for line in [&["discover", "--help"][..], &["discover", "run", "--help"], &["discover", "check", "--help"]] {
+            let help = parse(line.iter().map(OsString::from)).unwrap_err().to_string();
+            let at = |word: &str| help.find(word).unwrap_or_else(|| panic!("{word}: {help}"));
+            assert!(at("--etcd-host") < at("--docker ") && at("--docker ") < at("--admin "), "{help}");
+            assert!(at("--admin ") < at("\nHAProxy's config:") && at("--etcd-ca") > at("\netcd:"), "{help}");
+            assert!(at("--log ") > at("\nLog and environment:"), "{help}");
+        }
+        for command in Cli::command().get_subcommands() {
+            let asked = ["discover", command.get_name(), "--help"].map(OsString::from);
+            assert_eq!(parse(asked).unwrap_err().kind(), clap::error::ErrorKind::DisplayHelp);
+        }
+        Cli::command().debug_assert();
+    }
 }

@@ -20,6 +20,8 @@ use super::assembly::{AgentParts, AgentTasks, Assembly};
 use super::description::{Description, named, read};
 use super::lock::lock;
 use super::serve::serve;
+use crate::generators::haproxy::turn::connection::ProcessMode;
+use crate::haproxy::process::output::HaproxyOutput;
 use crate::synapse::{Config, LoadedConfig};
 
 /// How often to look for changes of the config's files.
@@ -47,6 +49,9 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
         None => {
             let parts = parts_of_flags(&assembly, description, &mut lifecycle).await?;
             serve(&assembly, registry, &mut lifecycle).await?;
+            if let Some(log) = args.process.launch().log().filter(|_| args.process.mode() == ProcessMode::Spawn) {
+                lifecycle.spawn("HAProxy's words", HaproxyOutput::new(log.to_owned()).follow(cancel.clone()));
+            }
             own(assembly.tasks(description, parts, &cancel), args.source.name(), &mut lifecycle);
         }
         Some(loaded) => {

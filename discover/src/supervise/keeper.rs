@@ -17,6 +17,7 @@ use super::children::{Children, Claim};
 use super::error::SuperviseError;
 use super::file::{FileWatch, POLL, Sight};
 use super::spared::Sparing;
+use super::tried::Tried;
 use crate::haproxy::process::check::{CheckError, check_by, deadline};
 use crate::haproxy::process::launch::{ProcessError, Running, adopt, alive};
 use crate::haproxy::process::master::{MasterError, ReloadOutcome};
@@ -72,6 +73,7 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
                 if stop.run_until_cancelled(keeper.wait_for_config(failed)).await.is_none() {
                     return Ok(());
                 }
+                let tried = Tried::with(&options.launch);
                 // Not to be cut off: a HAProxy half started would be left behind. It has a deadline of its own.
                 match keeper.start().await {
                     Ok(started) => started,
@@ -86,7 +88,9 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
                             }
                             News::None => {}
                         }
-                        stop.run_until_cancelled(sleep(delay)).await;
+                        if stop.run_until_cancelled(tried.wait(delay)).await == Some(true) {
+                            backoff.succeeded(); // it may be mended
+                        }
                         continue;
                     }
                 }

@@ -35,6 +35,8 @@ pub enum Output {
     Inherit,
     /// Appended to a file.
     File(PathBuf),
+    /// What it says of itself is appended to a file; what it logs to its standard output goes to ours.
+    Errors(PathBuf),
 }
 
 /// How to start HAProxy in master-worker mode.
@@ -129,10 +131,11 @@ impl Launch {
         MasterCli::new(&self.master_socket).with_log(self.log().map(Path::to_owned))
     }
 
-    fn log(&self) -> Option<&Path> {
+    /// The file that its output goes to.
+    pub(crate) fn log(&self) -> Option<&Path> {
         match &self.output {
             Output::Inherit => None,
-            Output::File(path) => Some(path),
+            Output::File(path) | Output::Errors(path) => Some(path),
         }
     }
 
@@ -185,9 +188,16 @@ impl Launch {
 /// Gives a long-lived program a process group of its own and an output that outlives us.
 pub(crate) fn detach(command: &mut Command, output: &Output) -> io::Result<()> {
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(false);
-    if let Output::File(path) = output {
-        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
-        command.stdout(file.try_clone()?).stderr(file);
+    let open = |path: &Path| OpenOptions::new().create(true).append(true).mode(0o640).open(path);
+    match output {
+        Output::Inherit => {}
+        Output::Errors(path) => {
+            command.stderr(open(path)?);
+        }
+        Output::File(path) => {
+            let file = open(path)?;
+            command.stdout(file.try_clone()?).stderr(file);
+        }
     }
     Ok(())
 }

@@ -64,6 +64,14 @@ impl StepError {
         }
     }
 
+    /// Whether the socket's level allows no changes.
+    pub(super) fn is_denied(&self) -> bool {
+        match self {
+            Self::Runtime { source, .. } | Self::Section { source, .. } | Self::Rules(source) => source.is_denied(),
+            Self::Command { .. } => false,
+        }
+    }
+
     /// Whether HAProxy would refuse every other section, too: not for this one's name.
     pub fn no_sections(&self) -> bool {
         matches!(self, Self::Section { source, .. } if source.refusal() != Some(RefusalKind::Exists))
