@@ -44,7 +44,7 @@ fn words_between(path: &str, from: &str, to: &str) -> Vec<String> {
 #[test]
 fn each_reason_is_in_the_operators_page() {
     let page = page();
-    let of_standings = containers::life::Reason::ALL.map(|reason| reason.as_str().to_owned());
+    let of_standings = words_between("common/containers/src/life/reason.rs", "pub fn as_str", "\n    }\n");
     // Such a container has no row, and no line.
     let left_out = words_between("common/model/src/desired/decision.rs", "pub fn as_str", "impl fmt::Display");
     let left_out = left_out.into_iter().filter(|word| word != "stopped");

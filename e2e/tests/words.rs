@@ -79,6 +79,7 @@ fn a_runtime_socket_without_rights_costs_one_warning_and_no_reload() -> Result<(
         let (one, two) = (Server::start("one").await?, Server::start("two").await?);
         put(&etcd, "/backends/web/one", &one, port).await?;
         routed(loopback(port), "one").await?;
+        agent.quiet().await?;
         let reloads = agent.metric("discover_reloads_total").await?;
         for round in 1..=3 {
             put(&etcd, "/backends/web/two", &two, port).await?;
@@ -118,7 +119,8 @@ fn a_pipe_that_nobody_reads_ends_every_command_quietly() -> Result<()> {
         let nerve = format!("{dir}/nerve.json");
         std::fs::write(&nerve, r#"{"instance_id": "i", "services": {}}"#).during("writing a config")?;
         let backends = format!("{dir}/backends.json");
-        std::fs::write(&backends, r#"{"web": [{"host": "127.0.0.1", "port": 1}]}"#).during("writing backends")?;
+        std::fs::write(&backends, r#"{"web": [{"host": "127.0.0.1", "port": 1, "service_port": 2}]}"#)
+            .during("writing backends")?;
         let both: [&[&str]; 8] = [
             &["--help"],
             &["help"],

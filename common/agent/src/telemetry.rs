@@ -226,6 +226,18 @@ mod tests {
         Link(texts[0], (texts.len() > 1).then(|| Box::new(chain(&texts[1..]))))
     }
 
+    #[test]
+    fn words_of_tls_that_name_no_remedy_come_with_one() {
+        let said = Chain(&chain(&["connecting", "invalid peer certificate: Other(CaUsedAsEndEntity)"])).to_string();
+        assert!(
+            said.ends_with(
+                " (the server's certificate is an authority's own: it needs one that the authority made for the server)"
+            ),
+            "{said}"
+        );
+        assert!(!Chain(&chain(&["connecting", "refused"])).to_string().contains('('));
+    }
+
     #[tokio::test]
     async fn the_tasks_of_the_runtime_are_counted() {
         let mut registry = prometheus_client::registry::Registry::with_prefix("x");

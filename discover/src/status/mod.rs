@@ -147,6 +147,11 @@ impl StatusBoard {
         state.sources = sources.iter().cloned().zip(observations.iter().cloned()).collect();
     }
 
+    /// Whether a HAProxy is to run what is desired, and does not.
+    pub fn lacks_haproxy(&self) -> bool {
+        self.lock().haproxy.as_ref().is_some_and(|haproxy| lock(&haproxy.status).error.is_some())
+    }
+
     /// Notes a turn; tells whether anything that people watch has changed.
     pub fn turned(
         &self,

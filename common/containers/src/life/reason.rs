@@ -129,23 +129,3 @@ impl EncodeLabelValue for Reason {
         self.as_str().encode(encoder)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_reason_is_in_the_operators_page() {
-        let page = include_str!("../../../../docs/operations.md");
-        // What is left out has the words of `Skip::as_str`.
-        let source = include_str!("../../../model/src/desired/decision.rs");
-        let words =
-            source.split("pub fn as_str").nth(1).and_then(|rest| rest.split("impl fmt::Display").next()).unwrap();
-        let skips: Vec<&str> = words.split('"').skip(1).step_by(2).collect();
-        assert!(skips.contains(&"bad_label") && skips.contains(&"stopped"), "{skips:?}");
-        let shown = skips.into_iter().filter(|word| *word != "stopped"); // such a container has no row
-        for word in Reason::ALL.map(Reason::as_str).into_iter().chain(shown) {
-            assert!(page.contains(&format!("`{word}`")), "{word} is not in docs/operations.md");
-        }
-    }
-}

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::log::{log_since, with_hint};
+use super::log::{essence, log_since};
 use super::master::{MasterCli, MasterError};
 use super::procs::Procs;
 use super::shortage::is_shortage;
@@ -157,7 +157,7 @@ impl Launch {
     ) -> Result<Running, ProcessError> {
         let failed = |source| ProcessError::Run { program: self.program.clone(), source };
         let from = self.log().map_or(0, |log| std::fs::metadata(log).map_or(0, |m| m.len()));
-        let log = || self.log().map_or_else(String::new, |l| with_hint(log_since(l, from)));
+        let log = || self.log().map_or_else(String::new, |l| essence(&log_since(l, from)));
         let mut child = self.command().and_then(|mut c| spawner(&mut c)).map_err(failed)?;
         let deadline = Instant::now() + CONFIG_DEADLINE;
         let master = self.master();

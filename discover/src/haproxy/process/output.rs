@@ -2,7 +2,7 @@
 //!
 //! It says it to a file, see [`launch`](super::launch); this reads along. The many lines that a worker ends with, one for each proxy, become one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -31,6 +31,8 @@ enum Level {
     Warn,
     /// NOTICE, DIAG, and what has no word.
     Info,
+    /// What discover has just asked for, and what is the same at each start.
+    Debug,
 }
 
 /// A line of HAProxy's, for the log.
@@ -48,6 +50,8 @@ struct Digest {
     all: bool,
     /// Proxies that a worker has stopped, and whether one of them since the last [`rest`](Self::rest).
     stopped: BTreeMap<Option<i32>, (usize, bool)>,
+    /// Said of a start: once is enough, for each further start would say it again.
+    of_starts: BTreeSet<String>,
     passed: usize,
     left_out: usize,
 }
@@ -61,6 +65,7 @@ impl Digest {
                 (*count, *fresh) = (*count + 1, true);
                 return None;
             }
+            Some(said) if said.is_of_a_start() && !self.is_new(&said.text) => return None,
             Some(said) => said,
             None if self.all && !line.trim().is_empty() => {
                 Said { level: Level::Info, pid: None, text: line.trim().to_owned() }
@@ -73,6 +78,10 @@ impl Digest {
         }
         self.passed += 1;
         Some(said)
+    }
+
+    fn is_new(&mut self, text: &str) -> bool {
+        self.of_starts.len() < MOST && self.of_starts.insert(text.to_owned())
     }
 
     /// What is left to be said at the end of a look.
@@ -107,16 +116,32 @@ fn parse(line: &str) -> Option<Said> {
     };
     let (before, text) = rest.split_once(" : ")?;
     let pid = before.split_once('(').and_then(|(_, pid)| pid.trim_end().trim_end_matches(')').parse().ok());
-    Some(Said { level, pid, text: text.trim().to_owned() })
+    let text = text.trim();
+    let level = if is_answer(text) { Level::Debug } else { level };
+    Some(Said { level, pid, text: text.to_owned() })
+}
+
+/// Whether it only repeats what was asked of it over the runtime API, or who it is.
+fn is_answer(text: &str) -> bool {
+    let begins = ["CLI : ", "haproxy version is ", "path to executable is "].iter().any(|word| text.starts_with(word));
+    let of_maintenance = text.starts_with("Server ")
+        && ["(leaving forced maintenance)", "is going DOWN for maintenance"].iter().any(|words| text.contains(words));
+    begins || of_maintenance || text == "Server deleted."
 }
 
 impl Said {
+    /// Such as `[haproxy.main()] …` and `config : …`.
+    fn is_of_a_start(&self) -> bool {
+        self.text.starts_with('[') || self.text.starts_with("config : ")
+    }
+
     fn say(self) {
         let Self { level, pid, text } = self;
         match level {
             Level::Error => error!(source = "haproxy", pid, "{text}"),
             Level::Warn => warn!(source = "haproxy", pid, "{text}"),
             Level::Info => info!(source = "haproxy", pid, "{text}"),
+            Level::Debug => debug!(source = "haproxy", pid, "{text}"),
         }
     }
 }
@@ -212,6 +237,15 @@ mod tests {
             ),
             ("[WARNING] 332/080314 (12042) : Exiting", said(Level::Warn, 12042, "Exiting")),
             ("[DIAG]     (7) : x", said(Level::Info, 7, "x")),
+            ("[NOTICE]   (7) : Server deleted.", said(Level::Debug, 7, "Server deleted.")),
+            (
+                "[WARNING]  (7) : Server web/two is going DOWN for maintenance. 1 active",
+                said(Level::Debug, 7, "Server web/two is going DOWN for maintenance. 1 active"),
+            ),
+            (
+                "[WARNING]  (7) : Server web/a is DOWN, reason: Layer4 connection problem",
+                said(Level::Warn, 7, "Server web/a is DOWN, reason: Layer4 connection problem"),
+            ),
         ] {
             assert_eq!(parse(line), Some(wanted), "{line}");
         }
@@ -239,6 +273,15 @@ mod tests {
         assert!(told[0].1.contains("1000 proxies") && told[1].1.contains("1 proxies"), "{told:?}");
         assert_eq!(told.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [Some(5), Some(6)]);
         assert_eq!(digest.rest(), []);
+    }
+
+    #[test]
+    fn what_each_start_says_again_is_said_once_and_what_happens_each_time() {
+        let mut digest = Digest::default();
+        let mut said = |text: &str| digest.line(&format!("[WARNING]  (1) : {text}")).is_some();
+        let (limit, down) = ("[haproxy.main()] Cannot raise FD limit to 9.", "Server web/a is DOWN, reason: timeout");
+        assert_eq!([limit, down, limit, down].map(&mut said), [true, true, false, true]);
+        assert!(said("[haproxy.main()] Cannot raise FD limit to 8."));
     }
 
     #[test]
