@@ -22,12 +22,17 @@ pub fn write(out: &mut impl Write, text: &str) -> io::Result<()> {
     }
 }
 
-/// Prints a line. The program ends with 1 where it cannot be written.
-pub fn line(text: Arguments<'_>) {
-    if let Err(e) = write(&mut io::stdout().lock(), &format!("{text}\n")) {
+/// Prints `text` as it stands. The program ends with 1 where it cannot be written.
+pub fn text(text: &str) {
+    if let Err(e) = write(&mut io::stdout().lock(), text) {
         eprintln!("writing to standard output: {e}");
         exit(1);
     }
+}
+
+/// Prints a line. The program ends with 1 where it cannot be written.
+pub fn line(text: Arguments<'_>) {
+    self::text(&format!("{text}\n"));
 }
 
 /// Clears the screen.

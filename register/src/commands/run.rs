@@ -10,6 +10,7 @@ use agent::admin::{AdminServer, Listen, StatusSource};
 use agent::lifecycle::Lifecycle;
 use agent::telemetry::Chain;
 use agent::watch::{Watcher, channel};
+use clap::ValueEnum as _;
 use containers::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use model::NodeName;
 use registry::store::etcd::{EtcdConfig, EtcdStore};
@@ -91,8 +92,8 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         config = args.nerve.config.as_deref().map(|path| tracing::field::display(path.display())),
         registry,
         prefix = %args.etcd.etcd_prefix,
-        layout = ?args.form.layout,
-        value = ?args.form.value,
+        layout = args.form.layout.to_possible_value().map(|word| word.get_name().to_owned()),
+        value = args.form.value.to_possible_value().map(|word| word.get_name().to_owned()),
         ttl_s = args.form.ttl.as_secs(),
         "Starting."
     );
