@@ -68,10 +68,33 @@ impl Machines {
         let shared = format!("{}:/etc/docker-register", shared.display());
         let full = self.full(machine);
         docker(&[
-            "run", "-d", "--name", &full, "--hostname", machine, "--network", &self.name, "--cap-add", "SYS_ADMIN",
-            "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined", "--tmpfs", "/run",
-            "--tmpfs", "/tmp", "-v", "/sys/fs/cgroup:/sys/fs/cgroup", "-v", "/var/run/docker.sock:/var/run/docker.sock",
-            "-v", &dist, "-v", &shared, IMAGE,
+            "run",
+            "-d",
+            "--name",
+            &full,
+            "--hostname",
+            machine,
+            "--network",
+            &self.name,
+            "--cap-add",
+            "SYS_ADMIN",
+            "--security-opt",
+            "seccomp=unconfined",
+            "--security-opt",
+            "apparmor=unconfined",
+            "--tmpfs",
+            "/run",
+            "--tmpfs",
+            "/tmp",
+            "-v",
+            "/sys/fs/cgroup:/sys/fs/cgroup",
+            "-v",
+            "/var/run/docker.sock:/var/run/docker.sock",
+            "-v",
+            &dist,
+            "-v",
+            &shared,
+            IMAGE,
         ]);
         self.until("systemd", machine, || {
             let state = self.try_on(machine, "systemctl is-system-running");
@@ -92,7 +115,12 @@ impl Machines {
     fn on(&self, machine: &str, command: &str) -> String {
         let output = self.try_on(machine, command);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{machine}: {command}: {}\n{out}\n{err}\n{}", output.status, self.journal(machine));
+        assert!(
+            output.status.success(),
+            "{machine}: {command}: {}\n{out}\n{err}\n{}",
+            output.status,
+            self.journal(machine)
+        );
         out.trim().to_owned()
     }
 
@@ -116,7 +144,11 @@ impl Machines {
 impl Drop for Machines {
     fn drop(&mut self) {
         // A machine is asked first, so that systemd removes its control groups.
-        for filter in [format!("name=^{}-10", self.name), format!("name=^{}-", self.name), format!("label=e2e.packages={}", self.name)] {
+        for filter in [
+            format!("name=^{}-10", self.name),
+            format!("name=^{}-", self.name),
+            format!("label=e2e.packages={}", self.name),
+        ] {
             let mine = run(Command::new("docker").args(["ps", "-aq", "--filter", &filter]));
             for id in String::from_utf8_lossy(&mine.stdout).split_whitespace() {
                 run(Command::new("docker").args(["stop", "--time", "10", id]));
@@ -174,7 +206,9 @@ fn the_packages_install_upgrade_and_leave_nothing() {
     assert!(machines.on("one", "cat /etc/default/discover").contains("ETCD_HOST=127.0.0.1"), "settings are kept");
 
     machines.on("one", "apt-get purge -y docker-register docker-discover && systemctl stop etcd");
-    machines.until("the end of HAProxy", "one", || (!machines.try_on("one", "pgrep -x haproxy").status.success()).then_some(()));
+    machines.until("the end of HAProxy", "one", || {
+        (!machines.try_on("one", "pgrep -x haproxy").status.success()).then_some(())
+    });
     let left = machines.on("one", "find / -xdev -path /proc -prune -o -path /var/log -prune -o -path /var/lib/dpkg -prune -o -path /var/cache -prune -o -path /root -prune -o -path /var/lib/apt -prune -o -print | sort | comm -13 /root/before - | grep -v -e /var/lib/etcd -e /var/lib/systemd -e ^/tmp -e ^/run || true");
     assert_eq!(left, "", "purged");
 }

@@ -158,7 +158,7 @@ impl StatusSource for Status {
         let mut status = Map::new();
         let mut put = |key: &str, value: Value| drop(status.insert(key.to_owned(), value));
         put("program", "register".into());
-        put("version", env!("CARGO_PKG_VERSION").into());
+        put("version", crate::VERSION.into());
         put("node", self.node.as_str().into());
         put("started_unix_ms", unix_ms(self.started).into());
         put("ready", self.ready().err().map_or_else(|| "yes".to_owned(), |unready| unready.detail).into());

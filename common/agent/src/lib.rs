@@ -30,4 +30,5 @@ pub mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod trouble;
+pub mod usage;
 pub mod watch;

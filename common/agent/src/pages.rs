@@ -42,9 +42,8 @@ impl Pages {
                 clap_complete::generate(*shell, &mut program, name, &mut script);
                 out.write_all(&script).map_err(|cause| PagesError { to: "the completion script".to_owned(), cause })
             }
-            Self::Man { directory } => {
-                manual(program, directory).map_err(|cause| PagesError { to: format!("the manual pages to {}", directory.display()), cause })
-            }
+            Self::Man { directory } => manual(program, directory)
+                .map_err(|cause| PagesError { to: format!("the manual pages to {}", directory.display()), cause }),
         }
     }
 }

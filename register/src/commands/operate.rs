@@ -1,4 +1,4 @@
-//! `register drain`, `undrain`, `status`: what speaks to the running agent.
+//! `register drain`, `undrain`, `status`, `version`: what speaks to the running agent, or to nobody.
 
 use agent::admin::client::{self, StatusArgs, StatusError};
 use agent::admin::control;
@@ -28,4 +28,12 @@ pub async fn status(args: &StatusArgs) -> Result<(), Failure> {
         StatusError::Url { .. } | StatusError::Access(_) => Failure::usage(e),
         _ => Failure::runtime(e),
     })
+}
+
+/// Prints what `--version` prints.
+///
+/// # Errors
+/// None worth speaking of: stdout.
+pub fn version() -> Result<(), Failure> {
+    print(&format!("register {}\n", crate::VERSION))
 }

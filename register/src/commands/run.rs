@@ -10,6 +10,7 @@ use agent::admin::{AdminServer, Listen, StatusSource};
 use agent::lifecycle::Lifecycle;
 use agent::telemetry::Chain;
 use agent::watch::{Watcher, channel};
+use clap::ValueEnum as _;
 use containers::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use model::NodeName;
 use registry::store::etcd::{EtcdConfig, EtcdStore};
@@ -81,7 +82,21 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         }
     };
     let registry = etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    info!(%node, instance = instance.as_deref(), registry, prefix = %args.etcd.etcd_prefix, "Starting.");
+    info!(
+        version = crate::VERSION,
+        %node,
+        instance = instance.as_deref(),
+        docker = side.as_ref().map(|side| tracing::field::display(&side.endpoint)),
+        docker_version = side.as_ref().map(|side| tracing::field::display(&side.about.version)),
+        host_ip = side.as_ref().and_then(|side| side.address.address).map(tracing::field::display),
+        config = args.nerve.config.as_deref().map(|path| tracing::field::display(path.display())),
+        registry,
+        prefix = %args.etcd.etcd_prefix,
+        layout = args.form.layout.to_possible_value().map(|word| word.get_name().to_owned()),
+        value = args.form.value.to_possible_value().map(|word| word.get_name().to_owned()),
+        ttl_s = args.form.ttl.as_secs(),
+        "Starting."
+    );
 
     let form = Form {
         prefix: args.etcd.etcd_prefix.clone(),
@@ -165,11 +180,9 @@ impl Parts<'_> {
         status: &mut Status,
     ) -> mpsc::Sender<control::Request> {
         let (args, frame, cancel) = (self.args, Arc::clone(&self.frame), self.lifecycle.token());
-        let DockerSide { endpoint, docker, about, address } = side;
+        let DockerSide { docker, address, .. } = side;
         let docker = docker.with_odd_words(self.metrics.odd_words.clone());
         let host_ip = address.address;
-        info!(docker = %endpoint, docker_version = %about.version, host_ip = host_ip.map(tracing::field::display),
-            "Watching Docker.");
         let (event_in, events) = mpsc::channel(1024);
         let options = Options { resync: args.resync, ..Options::default() };
         let source = DockerSource::new(docker.clone(), options).with_events(event_in);

@@ -269,7 +269,7 @@ impl<'a, S: Store, T: FnMut(Option<&str>)> Place<'a, S, T> {
                 self.ledger.done(&op, outcome.at.revision);
                 match &value {
                     Some(value) => info!(key = %self.key, %value, lease = %self.lease, "Registered."),
-                    None => info!(key = %self.key, "Withdrawn."),
+                    None => info!(key = %self.key, reason = "check_fails", "Withdrawn."),
                 }
             } else {
                 self.see(outcome.found.first(), outcome.at.revision, false);

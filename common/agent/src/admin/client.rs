@@ -25,13 +25,16 @@ use super::{
     access::{AccessError, Token},
     render,
 };
+use crate::telemetry::{Chain, Masked};
+use crate::tls;
 use crate::{clock, console};
-use crate::{telemetry::Masked, tls};
 
 /// For the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries of `--wait`.
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// Between two looks of `--watch`.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Bytes of an answer: some 10 000 services stay well below it.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -47,6 +50,9 @@ pub struct StatusArgs {
     /// Print the JSON instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Show it anew every 2 seconds, until interrupted
+    #[arg(long, conflicts_with_all = ["ready", "json"])]
+    pub watch: bool,
     /// Who is asked.
     #[command(flatten)]
     pub agent: AgentArgs,
@@ -164,13 +170,40 @@ pub async fn status(
     if args.ready {
         return ready_within(args.wait.unwrap_or_default(), &args.agent, default, program).await;
     }
+    if args.watch {
+        return watch(&args.agent, default, program, out).await;
+    }
     let status = fetch(&args.agent, default, program).await?;
-    let text = if args.json {
-        format!("{status:#}\n")
-    } else {
-        render::text(&status, clock::millis(clock::now()), io::stdout().is_terminal())
-    };
+    let text = if args.json { format!("{status:#}\n") } else { shown(&status) };
     console::write(out, &text).map_err(StatusError::Print)
+}
+
+/// As text for standard output.
+fn shown(status: &Value) -> String {
+    let text = render::text(status, clock::millis(clock::now()), io::stdout().is_terminal());
+    if console::has_colours() { console::painted(&text) } else { text }
+}
+
+/// Prints the status, or why there is none, again and again, until nobody reads it.
+async fn watch(
+    args: &AgentArgs,
+    default: SocketAddr,
+    program: &'static str,
+    out: &mut impl Write,
+) -> Result<(), StatusError> {
+    let begin = if io::stdout().is_terminal() { console::CLEAR } else { "" };
+    loop {
+        let text = match fetch(args, default, program).await {
+            Ok(status) => shown(&status),
+            Err(error @ (StatusError::Url { .. } | StatusError::Access(_))) => return Err(error),
+            Err(error) => format!("{}\n", Chain(&error)),
+        };
+        match out.write_all(format!("{begin}{text}\n").as_bytes()).and_then(|()| out.flush()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(StatusError::Print)?,
+        }
+        sleep(AGAIN).await;
+    }
 }
 
 /// The status of the agent that the arguments name.
