@@ -20,4 +20,5 @@ pub mod types;
 pub use agent::config::{ConfigError, Note, Report, check};
 pub use load::{LoadedConfig, load};
 pub use reader::{edge, with_registry_sections};
+pub(crate) use reader::spelled;
 pub use types::Config;
