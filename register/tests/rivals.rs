@@ -52,7 +52,8 @@ impl Host {
 
     /// An agent, whose log goes on with the one of the agent before it under this `name`.
     fn run(&self, name: &str, args: &[&str]) -> Agent {
-        let (log, control) = (self.dir.path().join(format!("{name}.log")), self.dir.path().join(format!("{name}.sock")));
+        let (log, control) =
+            (self.dir.path().join(format!("{name}.log")), self.dir.path().join(format!("{name}.sock")));
         let filter = format!("label={}=1", self.name);
         let mut command = self.command(&control);
         command.args(["run", "--filter", &filter, "--admin", "off", "--ttl", "5s", "--log-format", "text"]).args(args);

@@ -2,10 +2,10 @@
 
 use model::Backend;
 
+use super::created;
 use super::support::traffic::{HttpBackend, Load};
 use super::support::world::{World, each};
 use super::support::{free_port, get};
-use super::created;
 
 /// What the services are told of their ports.
 fn disputed(world: &World, service: &str) -> Option<String> {
@@ -79,13 +79,20 @@ async fn containers_of_one_image_with_service_ports_of_their_own_are_apart_and_s
         let file = std::fs::read_to_string(&world.settings.config_file).unwrap();
         assert!(file.contains(&section), "{file}");
         for round in 0..2 {
-            assert_eq!((all_of(of_a).await, all_of(of_b).await), (vec!["a".to_owned()], vec!["b".to_owned()]), "{round}");
+            assert_eq!(
+                (all_of(of_a).await, all_of(of_b).await),
+                (vec!["a".to_owned()], vec!["b".to_owned()]),
+                "{round}"
+            );
             restarted(&mut world).await;
         }
         // A second one comes to the port of its own kind, and goes: no reload.
         world.want("web", pool().into_iter().chain([created(7, "b2", &b2, of_b)]).collect());
         world.settle().await;
-        assert_eq!((all_of(of_a).await, all_of(of_b).await), (vec!["a".to_owned()], vec!["b".to_owned(), "b2".to_owned()]));
+        assert_eq!(
+            (all_of(of_a).await, all_of(of_b).await),
+            (vec!["a".to_owned()], vec!["b".to_owned(), "b2".to_owned()])
+        );
         world.want("web", pool());
         world.settle().await;
         assert_eq!(all_of(of_b).await, ["b"], "HAProxy {}", world.version());

@@ -193,14 +193,22 @@ fn two_services_at_one_place_are_an_error_and_in_synapses_own_file_the_first_one
     let ours = json!({"backend_networks": ["10.0.0.0/8"]});
     let at = |port: u16, address: &str| json!({"port": port, "bind_address": address});
     for (a, b, words) in [
-        (at(81, "localhost"), at(81, "127.0.0.1"), ["b.haproxy.port: 127.0.0.1:81 is where services.a.haproxy.port listens"]),
+        (
+            at(81, "localhost"),
+            at(81, "127.0.0.1"),
+            ["b.haproxy.port: 127.0.0.1:81 is where services.a.haproxy.port listens"],
+        ),
         (json!({"port": 81}), at(81, "*"), ["b.haproxy.port: *:81 is where services.a.haproxy.port listens"]),
         (
             json!({"port": 81, "frontend": ["bind 10.0.0.1:82 ssl crt /x"]}),
             json!({"port": 83, "listen": ["mode http", "bind 10.0.0.1:82,:84"]}),
             ["b.haproxy.listen[1]: 10.0.0.1:82 is where services.a.haproxy.frontend[0] listens"],
         ),
-        (json!({"port": "8000-8010"}), json!({"port": 8010}), ["b.haproxy.port: *:8010 is where services.a.haproxy.port listens"]),
+        (
+            json!({"port": "8000-8010"}),
+            json!({"port": 8010}),
+            ["b.haproxy.port: *:8010 is where services.a.haproxy.port listens"],
+        ),
     ] {
         let said = errors(two_places(&a, &b, ours.clone()));
         assert!(said.len() == words.len() && said.iter().zip(words).all(|(s, w)| s.contains(w)), "{said:?}");

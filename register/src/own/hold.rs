@@ -208,6 +208,7 @@ mod tests {
         let until = async |expected: &[&str]| {
             let changed = async {
                 while there() != *expected {
+                    eprintln!("{:?} {:?}", tokio::time::Instant::now(), there());
                     sleep(Duration::from_millis(50)).await;
                 }
             };

@@ -79,4 +79,3 @@ pub enum End {
     /// Another agent has it now.
     Replaced(ClaimError),
 }
-

@@ -3,9 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use agent::telemetry::Chain;
-use registry::store::{
-    Change, Compare, Fault, Op, Operation, Position, Revision, Store, StoreError, WatchStream,
-};
+use registry::store::{Change, Compare, Fault, Op, Operation, Position, Revision, Store, StoreError, WatchStream};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
@@ -62,7 +60,9 @@ impl<S: Store> Registrar<S> {
     fn judge(&self, change: &Change) -> Option<End> {
         match change {
             // No agent writes such a value, or none without a lease.
-            Change::Put(entry) if entry.key == self.key && (entry.lease.is_none() || Record::read(&entry.value).is_none()) => {
+            Change::Put(entry)
+                if entry.key == self.key && (entry.lease.is_none() || Record::read(&entry.value).is_none()) =>
+            {
                 Some(End::Touched("the registrar key was changed by hand"))
             }
             Change::Put(entry) if entry.key == self.key && !self.is_mine(entry) => {
@@ -78,7 +78,9 @@ impl<S: Store> Registrar<S> {
     /// gone. Nothing depends on its success.
     pub async fn leave_mark(&self) {
         match timeout(MARKING, self.mark()).await {
-            Ok(Err(error)) => warn!(error = %Chain(&error), key = %self.key, "The other agent could not be told of this one."),
+            Ok(Err(error)) => {
+                warn!(error = %Chain(&error), key = %self.key, "The other agent could not be told of this one.")
+            }
             Ok(Ok(())) | Err(_) => {}
         }
     }

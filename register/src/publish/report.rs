@@ -236,10 +236,13 @@ impl Reporter {
 
     /// No other agent has the claim.
     pub(super) fn alone(&self) {
-        self.update_if(|p| p.rival.is_some(), |p| {
-            info!("The other agent of this name is gone; publishing.");
-            p.rival = None;
-        });
+        self.update_if(
+            |p| p.rival.is_some(),
+            |p| {
+                info!("The other agent of this name is gone; publishing.");
+                p.rival = None;
+            },
+        );
     }
 
     /// Whether the store had no room the last time.

@@ -30,15 +30,17 @@ mod tests {
     /// The rival after it was seen with these seconds left.
     fn gone(seen: &[(&str, u64)]) -> bool {
         let left = |&(token, left): &(&str, u64)| (token.to_owned(), Duration::from_secs(left));
-        let (rival, last) = seen.iter().map(left).fold((None, Duration::ZERO), |(before, _), (token, left)| {
-            (Some(Rival::seen(before, &token, left)), left)
-        });
+        let (rival, last) = seen
+            .iter()
+            .map(left)
+            .fold((None, Duration::ZERO), |(before, _), (token, left)| (Some(Rival::seen(before, &token, left)), left));
         rival.is_some_and(|rival| rival.is_gone(last))
     }
 
     #[test]
     fn who_renews_is_there_and_who_let_two_beats_pass_is_not() {
-        for seen in [&[("a", 30), ("a", 21), ("a", 30), ("a", 20)][..], &[("a", 20), ("a", 30), ("a", 11)], &[("a", 1)]] {
+        for seen in [&[("a", 30), ("a", 21), ("a", 30), ("a", 20)][..], &[("a", 20), ("a", 30), ("a", 11)], &[("a", 1)]]
+        {
             assert!(!gone(seen), "{seen:?}");
         }
         assert!(gone(&[("a", 30), ("a", 20), ("a", 10)]) && gone(&[("a", 2), ("a", 0)]));

@@ -53,7 +53,9 @@ impl Reader {
                             true => self.report.error(&path, format!("{taken}; give each service a port of its own")),
                             false => self.report.warn(
                                 &path,
-                                format!("{taken}: that service alone serves there; give each service a port of its own"),
+                                format!(
+                                    "{taken}: that service alone serves there; give each service a port of its own"
+                                ),
                             ),
                         }
                         lost.push(words);
@@ -102,7 +104,8 @@ pub(crate) fn spelled(bind: &str) -> Vec<String> {
     let mut words = bind.split_whitespace();
     let addresses = words.next().unwrap_or_default();
     // One address may be there on several interfaces.
-    let interface = words.skip_while(|word| *word != "interface").nth(1).map(|name| format!("%{name}")).unwrap_or_default();
+    let interface =
+        words.skip_while(|word| *word != "interface").nth(1).map(|name| format!("%{name}")).unwrap_or_default();
     let mut all = Vec::new();
     for address in addresses.split(',') {
         let address = address.strip_prefix("ipv4@").unwrap_or(address);

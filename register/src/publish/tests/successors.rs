@@ -143,9 +143,11 @@ async fn a_quarrel_of_long_ago_holds_nobody_up() {
 #[tokio::test(start_paused = true)]
 async fn agents_of_one_host_with_prefixes_of_their_own_do_not_meet() {
     let store = FakeStore::new();
-    let with = |prefix: &'static str| move |s: &mut PublisherSettings| {
-        s.form.prefix = prefix.parse().unwrap();
-        s.metadata = Some(Duration::from_secs(1));
+    let with = |prefix: &'static str| {
+        move |s: &mut PublisherSettings| {
+            s.form.prefix = prefix.parse().unwrap();
+            s.metadata = Some(Duration::from_secs(1));
+        }
     };
     let mut agents = Vec::new();
     for prefix in ["/backends", "/ext", "/int"] {
@@ -179,7 +181,11 @@ async fn the_key_of_an_older_version_is_adopted_by_the_agent_of_its_prefix_alone
         let claimed = timeout(TTL, agent.state.wait_for(|p| p.found.is_some())).await.unwrap().unwrap().clone();
         assert_eq!((claimed.lease == Some(lease), claimed.found.unwrap().len()), (adopted, usize::from(adopted)));
         let token = |key: &str| record(&store, key)["token"].clone();
-        assert_eq!(token("/registrars/n1") == token("/registrars/ext/n1"), adopted, "an old agent that lives hears of it");
+        assert_eq!(
+            token("/registrars/n1") == token("/registrars/ext/n1"),
+            adopted,
+            "an old agent that lives hears of it"
+        );
         agent.publish(registrations([2])).await;
         sleep(TTL * 3).await;
         assert!(!agent.task.is_finished());
