@@ -95,7 +95,8 @@ impl DockerStatus {
             let others = publication.refused.iter().map(|(key, refusal)| (key.to_string(), json!(refusal.holder)));
             registry.insert("refused".into(), others.collect::<Map<_, _>>().into());
         }
-        if let Some(rival) = &publication.rival {
+        if let Some((rival, since)) = &publication.rival {
+            registry.insert("waits_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
             registry.insert("waits_for".into(), rival.as_str().into());
         }
         if let Some((error, since)) = &publication.away {
@@ -119,7 +120,7 @@ impl DockerStatus {
             return Err(Unready::new("docker", format!("Docker: {why}")));
         }
         let publication = self.publication.borrow();
-        if let Some(rival) = &publication.rival {
+        if let Some((rival, _)) = &publication.rival {
             return Err(Unready::new("second_agent", format!("registry: {rival}")));
         }
         match (publication.away.as_ref().or(publication.full.as_ref()), publication.phase) {

@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,13 +26,17 @@ struct Host {
     store: EtcdStore,
     dir: TempDir,
     name: String,
+    /// Where the admin server of each agent is.
+    admin: BTreeMap<&'static str, SocketAddr>,
 }
+
+/// The names of agents.
+const AGENTS: [&str; 5] = ["a", "b", "backends", "ext", "int"];
 
 /// A running agent; dropping it kills it.
 struct Agent {
     child: Child,
     log: PathBuf,
-    control: PathBuf,
 }
 
 impl Host {
@@ -38,28 +44,31 @@ impl Host {
         agent::tls::install_provider();
         let etcd = Etcd::start();
         let (store, name) = (etcd.store(), format!("register-test-{test}-{}", std::process::id()));
-        Self { etcd, store, dir: TempDir::new().unwrap(), name }
-    }
-
-    fn command(&self, control: &PathBuf) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_register"));
-        command.env_remove("RUST_LOG").env_remove("ETCD_PREFIX").stdin(Stdio::null());
-        command.env("HOST_IP", "127.0.0.1").env("REGISTER_ALLOW_LOOPBACK", "true");
-        command.env("ETCD_HOST", self.etcd.endpoint().to_string()).env("NODE_NAME", &self.name);
-        command.env("REGISTER_CONTROL", control);
-        command
+        let free = AGENTS.map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let admin = AGENTS.into_iter().zip(free.iter().map(|socket| socket.local_addr().unwrap())).collect();
+        Self { etcd, store, dir: TempDir::new().unwrap(), name, admin }
     }
 
     /// An agent, whose log goes on with the one of the agent before it under this `name`.
     fn run(&self, name: &str, args: &[&str]) -> Agent {
-        let (log, control) =
-            (self.dir.path().join(format!("{name}.log")), self.dir.path().join(format!("{name}.sock")));
-        let filter = format!("label={}=1", self.name);
-        let mut command = self.command(&control);
-        command.args(["run", "--filter", &filter, "--admin", "off", "--ttl", "5s", "--log-format", "text"]).args(args);
+        let log = self.dir.path().join(format!("{name}.log"));
+        let (filter, admin) = (format!("label={}=1", self.name), self.admin[name].to_string());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_register"));
+        command.args(["run", "--filter", &filter, "--admin", &admin, "--ttl", "5s", "--log-format", "text"]).args(args);
+        command.env_remove("RUST_LOG").env_remove("ETCD_PREFIX").env("NODE_NAME", &self.name);
+        command.env("HOST_IP", "127.0.0.1").env("REGISTER_ALLOW_LOOPBACK", "true");
+        command.env("ETCD_HOST", self.etcd.endpoint().to_string());
+        command.env("REGISTER_CONTROL", self.dir.path().join(format!("{name}.sock")));
         let out = File::options().create(true).append(true).open(&log).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(out).spawn().unwrap();
-        Agent { child, log, control }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out).spawn().unwrap();
+        Agent { child, log }
+    }
+
+    fn status(&self, name: &str) -> String {
+        let at = format!("http://{}", self.admin[name]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_register"));
+        let out = command.args(["status", "--json", "--admin", &at]).output().unwrap();
+        String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
     }
 
     async fn now(&self) -> Position {
@@ -72,7 +81,9 @@ impl Host {
         let now = self.now().await.revision;
         let (mut tokens, mut seen) = (Vec::new(), start.revision);
         while seen < now {
-            let batch = timeout(DEADLINE, stream.next()).await.unwrap().unwrap();
+            // Nothing more comes where the newest change is another key's.
+            let Ok(batch) = timeout(Duration::from_secs(2), stream.next()).await else { break };
+            let batch = batch.unwrap();
             seen = batch.at.revision;
             for change in batch.changes {
                 if let Change::Put(entry) = change {
@@ -146,8 +157,7 @@ async fn two_agents_of_one_name_in_restart_loops_take_over_once_and_one_waits() 
     assert_eq!(logs.matches("second_agent").count(), 1, "said once: {logs}");
     assert!(logs.contains("--node-name"), "{logs}");
     let waiting = usize::from(!agents[0].log().contains("second_agent"));
-    let status = host.command(&agents[waiting].control).arg("status").arg("--json").output().unwrap();
-    let status = String::from_utf8(status.stdout).unwrap();
+    let status = host.status(["a", "b"][waiting]);
     assert!(status.contains("waits_for") && status.contains(&key), "{status}");
 
     // The one that serves goes for good: the other one follows while its lease lives yet.

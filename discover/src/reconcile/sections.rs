@@ -76,7 +76,8 @@ impl Sections {
             if other.haproxy_section() == section || other.name.as_str() == section {
                 return Err(format!("section {section} is service {}'s already", other.name));
             }
-            if let Some(place) = places(other).iter().find(|place| own.contains(place)) {
+            if places(other).iter().any(|place| own.contains(place)) {
+                let place = new.haproxy.bind_place(top).unwrap_or_default();
                 return Err(format!("{place} is where service {} listens already", other.name));
             }
         }

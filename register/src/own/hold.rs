@@ -203,22 +203,23 @@ mod tests {
         });
         let there = || {
             let shown = |e: &Entry| String::from_utf8_lossy(&e.value).into_owned();
-            store.entries("/backends/web/").iter().map(shown).collect::<Vec<_>>()
+            let mut values: Vec<_> = store.entries("/backends/web/").iter().map(shown).collect();
+            values.sort();
+            values
         };
         let until = async |expected: &[&str]| {
             let changed = async {
                 while there() != *expected {
-                    eprintln!("{:?} {:?}", tokio::time::Instant::now(), there());
                     sleep(Duration::from_millis(50)).await;
                 }
             };
             timeout(Duration::from_secs(60), changed).await.unwrap_or_else(|_| panic!("{:?}", there()));
         };
-        until(&["h:1", "80"]).await;
+        until(&["80", "h:1"]).await;
         sleep(Duration::from_secs(7)).await;
-        until(&["h:1", "81"]).await; // the other one's lease ran out
+        until(&["81", "h:1"]).await; // the other one's lease ran out
         store.txn(Vec::new(), vec![Op::delete("/backends/web/port")]).await.unwrap();
-        until(&["h:1", "81"]).await;
+        until(&["81", "h:1"]).await;
         want.send_replace(None);
         until(&[]).await;
         task.abort();

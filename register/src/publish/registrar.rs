@@ -98,7 +98,7 @@ impl<S: Store> Registrar<S> {
             return Err(ClaimError::Replaced { key: self.key.to_string(), started: other.started.clone() });
         }
         let Some(former) = record else { return self.adopt(lease, Vec::new(), None).await };
-        if self.rival.is_some() || former.is_contested(SystemTime::now()) {
+        if !self.held && (self.rival.is_some() || former.is_contested(SystemTime::now())) {
             self.look_at(&former, lease).await?;
         }
         if former.prefix != self.prefix.as_str() {
