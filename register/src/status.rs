@@ -95,6 +95,10 @@ impl DockerStatus {
             let others = publication.refused.iter().map(|(key, refusal)| (key.to_string(), json!(refusal.holder)));
             registry.insert("refused".into(), others.collect::<Map<_, _>>().into());
         }
+        if let Some((rival, since)) = &publication.rival {
+            registry.insert("waits_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
+            registry.insert("waits_for".into(), rival.as_str().into());
+        }
         if let Some((error, since)) = &publication.away {
             registry.insert("away_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
             registry.insert("error".into(), error.as_str().into());
@@ -116,6 +120,9 @@ impl DockerStatus {
             return Err(Unready::new("docker", format!("Docker: {why}")));
         }
         let publication = self.publication.borrow();
+        if let Some((rival, _)) = &publication.rival {
+            return Err(Unready::new("second_agent", format!("registry: {rival}")));
+        }
         match (publication.away.as_ref().or(publication.full.as_ref()), publication.phase) {
             (Some((why, since)), _) if since.elapsed() > Duration::from_secs(1) => {
                 Err(Unready::new("registry", format!("registry: {why}")))

@@ -244,7 +244,15 @@ impl EdgeComposer {
         let passes = self.settings.sni_port.is_some();
         let stays = |place: &Place, target: Target<'_>| (passes || place.way != Way::Sni) && !withdrawn(target);
         let until = now + self.frame.linger;
-        let mut kept = running.missing_from(self.asking.routing(), stays);
+        let routing = self.asking.routing();
+        let mut kept = match self.last.as_ref().filter(|last| Arc::ptr_eq(&last.rules, running)) {
+            // Of what this map was made of is known: its ten thousand lines need not be read for the one that is missing.
+            Some(last) => {
+                let before = gone(&last.routing.rules, &routing.rules).chain(last.kept.iter().map(|kept| &kept.place));
+                running.missing_of(before, routing, stays)
+            }
+            None => running.missing_from(routing, stays),
+        };
         let ends = kept.iter().map(|rule| {
             let end = self.lingering.get(&rule.place).copied().unwrap_or(until);
             (rule.place.clone(), end)
@@ -256,8 +264,8 @@ impl EdgeComposer {
 
     /// Which section serves each place; where HAProxy `adds` sections, plain ones are among them.
     fn assign(&self, way: Way, kept: &[Kept], given: &Given<'_>, adds: bool, idle: Idle) -> Slots {
-        static NONE: BTreeMap<Place, u32> = BTreeMap::new();
-        let held = self.slots.get(&way).map_or(&NONE, |slots| &slots.of);
+        let none = HashMap::new();
+        let held = self.slots.get(&way).map_or(&none, |slots| &slots.of);
         let upstreams: Vec<&Upstream> = self.asking.upstreams().iter().filter(|u| u.way() == Some(way)).collect();
         let kind = |sticky| if sticky { Kind::Whole } else { Kind::Plain };
         let needs: Vec<Need<'_>> = upstreams.iter().map(|u| Need { places: &u.places, kind: kind(u.sticky) }).collect();
@@ -349,4 +357,13 @@ impl EdgeComposer {
         self.last = Some(Last { rules: rules.clone(), slots, routing, kept, until });
         rules
     }
+}
+
+/// The places that `old` has and `new` has not. Both are sorted.
+fn gone<'a, T>(old: &'a BTreeMap<Place, T>, new: &'a BTreeMap<Place, T>) -> impl Iterator<Item = &'a Place> {
+    let mut new = new.keys().peekable();
+    old.keys().filter(move |place| {
+        while new.next_if(|other| other < place).is_some() {}
+        new.peek() != Some(place)
+    })
 }
