@@ -7,7 +7,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build dist images lab lab-hosts demo demo-edge demo-hosts demo-down demo-edge-down test lint docs bench fuzz soak mixed
+.PHONY: help setup build dist images lab lab-hosts demo demo-edge demo-hosts demo-down demo-edge-down test lint docs bench bench-scale fuzz soak mixed
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ docs: setup ## build the API documentation
 
 bench: setup lab images ## measure speed and cost; prints a table
 	cargo run --release --locked -q -p e2e --bin bench
+
+bench-scale: setup lab ## measure what large sizes cost, each beside a tenth of it; takes up to 20 minutes
+	cargo build --release --locked -p register -p discover
+	cargo run --release --locked -q -p e2e --bin bench -- --scale
 
 fuzz: setup ## feed the readers of labels, values and replies with rubbish, 60 s each
 	@deploy/fuzz.sh

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::address::HostAddress;
+use crate::agent::board::Rows;
 use crate::nerve::services::source::Reading;
 use crate::nerve::services::{ReporterRow, ServiceRow};
 use crate::publish::{Phase, Publication};
@@ -40,7 +41,7 @@ pub struct DockerStatus {
     /// How the publisher does.
     pub publication: watch::Receiver<Publication>,
     /// Every port that was looked at.
-    pub rows: watch::Receiver<Arc<[Row]>>,
+    pub rows: watch::Receiver<Rows>,
 }
 
 /// The channels of services without Docker.
@@ -172,7 +173,7 @@ impl StatusSource for Status {
         if let Some(docker) = &self.docker {
             let rows = docker.rows.borrow().clone();
             let (skipped, registrations): (Vec<&Row>, Vec<&Row>) =
-                rows.iter().partition(|row| row.state == RowState::Skipped);
+                rows.values().map(|row| &**row).partition(|row| row.state == RowState::Skipped);
             put("docker", docker.docker());
             put("host_ip", docker.host_ip());
             put("registry", docker.registry());

@@ -20,6 +20,7 @@ mod render;
 mod run;
 mod serve;
 mod settings;
+mod size;
 mod source;
 mod variables;
 mod wait;
@@ -100,6 +101,8 @@ enum Command {
     Exec(exec::ExecArgs),
     /// End a hold of the guard: its backends go now
     Release(release::ReleaseArgs),
+    /// Show what a fleet of a given size asks of its parts, and which flags it wants
+    Size(size::SizeArgs),
     /// Show what the running agent does
     Status(StatusArgs),
     /// What is made from this description
@@ -180,6 +183,7 @@ pub async fn main(cli: Cli) -> u8 {
             Err(failure) => Err(failure),
         },
         Some(Command::Release(args)) => release::release(&args).await,
+        Some(Command::Size(args)) => size::size(&args),
         Some(Command::Status(args)) => {
             let default = on_this_host("DISCOVER_ADMIN", DEFAULT_ADMIN);
             status(&args, default, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)

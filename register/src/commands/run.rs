@@ -13,13 +13,14 @@ use agent::watch::{Watcher, channel};
 use clap::ValueEnum as _;
 use containers::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use model::NodeName;
-use registry::store::etcd::{EtcdConfig, EtcdStore};
+use registry::store::etcd::EtcdConfig;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Failure, check, host, look};
 use crate::address::{self, HostAddress};
+use crate::agent::board::Rows;
 use crate::agent::{Agent, AgentSettings, Wires, control};
 use crate::cli::{Compat, OnExit, RunArgs};
 use crate::metrics::Metrics;
@@ -28,7 +29,8 @@ use crate::nerve::reporters::etcd::{EtcdFrame, Relay};
 use crate::nerve::services::source::Source;
 use crate::nerve::services::{self, Services};
 use crate::nerve::statsd::Statsd;
-use crate::publish::{Form, Publication, Publisher, PublisherSettings};
+use crate::publish::pulse::Pulse;
+use crate::publish::{Form, Publication, PublisherSettings};
 use crate::status::{DockerStatus, ServicesStatus, Status};
 
 /// How much longer than `--drain-wait` the end may take.
@@ -113,6 +115,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         audit: args.resync,
         metrics: metrics.publish.clone(),
         claims: Mutex::new(BTreeSet::new()),
+        pulse: Some(Pulse::start().map_err(Failure::runtime)?),
     });
     let mut status = Status { node: node.to_string(), started: SystemTime::now(), docker: None, services: None };
     let mut parts = Parts { args, frame, node, registry, metrics, changes, lifecycle };
@@ -189,7 +192,7 @@ impl Parts<'_> {
         let (pictures, containers) = channel();
         let (desired, wanted) = watch::channel(None);
         let (out, publication) = watch::channel(Publication::default());
-        let (rows, shown) = watch::channel(Arc::default());
+        let (rows, shown) = watch::channel(Rows::default());
         let (ask_agent, requests) = mpsc::channel(8);
         let (known, address) = watch::channel(address);
         let settings = AgentSettings {
@@ -214,9 +217,8 @@ impl Parts<'_> {
 
         let destination = frame.own_destination();
         let settings = PublisherSettings { metadata: args.metadata_interval, ..frame.settings(&destination) };
-        let store = EtcdStore::new(frame.config.clone());
         let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
-        let mut publisher = Publisher::new(store, settings, wanted, out, self.metrics.publish.clone());
+        let mut publisher = frame.publisher(&frame.config, settings, wanted, out);
         if let Some(services) = services {
             let (wanted, told) = services.own_etcd(&destination);
             let (relay, slots) = Relay::new(wanted, publication, told);

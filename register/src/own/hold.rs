@@ -32,7 +32,7 @@ pub async fn hold<S: Store>(
         let error = match lease(store, own.ttl, held).await {
             Ok((lease, left)) => tokio::select! {
                 biased;
-                gone = beats(store, lease, left, &report) => gone,
+                gone = beats(store, lease, left, &report, || true) => gone,
                 error = write(store, own, &mut wanted, lease, (&report, &mut served), &mut told) => error,
             },
             Err(e) => e,

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `keys` | keys with their values; which kind a key is | no |
 //! | `plan` | registrations → keys → the writes that are missing | no |
+//! | `goal` | what is to be there, and which of it may not be | no |
 //! | `numbers` | which key each service without Docker has | no |
 //! | `ledger` | which keys are ours, and which are somebody else's | no |
 //! | `fights` | pauses before a key is written once more that somebody goes on changing | no |
@@ -13,7 +14,7 @@
 //! | `rival` | whether another agent of the same name lives | no |
 //! | `registrar` | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
 //! | `guard` | watches that key while it is held | store |
-//! | `beats` | renews a lease | store |
+//! | `beats`, `pulse` | renews a lease; the thread on which that is done | store |
 //! | `publisher` | the task that owns the lease | store |
 //! | `writer` | the writes under it; looks after what was written | store |
 //! | `teller` | what others do to our keys, for people | store |
@@ -27,6 +28,7 @@ pub(crate) mod beats;
 mod claim;
 pub mod fights;
 mod guard;
+mod goal;
 pub mod holders;
 mod identity;
 pub(crate) mod keys;
@@ -35,6 +37,7 @@ pub mod metadata;
 pub mod numbers;
 mod plan;
 pub mod publisher;
+pub mod pulse;
 mod registrar;
 pub mod report;
 mod rival;

@@ -17,6 +17,7 @@ use super::claim::{Claim, ClaimError, End};
 use super::identity::Identity;
 use super::metadata;
 use super::plan::{Form, Registrations};
+use super::pulse::Pulse;
 use super::registrar::Registrar;
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
 use super::slots::Slots;
@@ -61,7 +62,9 @@ pub struct Publisher<S> {
     registrar: Registrar<S>,
     desired: watch::Receiver<Option<Arc<Registrations>>>,
     slots: watch::Receiver<Arc<Slots>>,
-    report: Reporter,
+    report: Arc<Reporter>,
+    /// Where the lease is renewed, and by what; `None`: beside all the rest.
+    pulse: Option<(Pulse, S)>,
 }
 
 impl<S: Store> Publisher<S> {
@@ -75,9 +78,16 @@ impl<S: Store> Publisher<S> {
     ) -> Self {
         let PublisherSettings { form, identity, ttl, audit, metadata } = settings;
         let registrar = Registrar::new(store.clone(), identity, form.prefix.clone(), ttl);
-        let report = Reporter::new(out, metrics, ttl / 3);
+        let report = Arc::new(Reporter::new(out, metrics, ttl / 3));
         let slots = watch::channel(Arc::default()).1;
-        Self { store, form, audit, metadata, registrar, desired, slots, report }
+        Self { store, form, audit, metadata, registrar, desired, slots, report, pulse: None }
+    }
+
+    /// The same, whose lease is renewed on a thread of its own by `store`, which nobody else uses.
+    #[must_use]
+    pub fn with_pulse(mut self, pulse: Pulse, store: S) -> Self {
+        self.pulse = Some((pulse, store));
+        self
     }
 
     /// The same, which also publishes `slots`: services without Docker.
@@ -157,7 +167,7 @@ impl<S: Store> Publisher<S> {
     }
 
     async fn hold(&mut self, claim: Claim) -> End {
-        let Self { store, form, audit, metadata, registrar, desired, slots, report } = self;
+        let Self { store, form, audit, metadata, registrar, desired, slots, report, pulse } = self;
         let (lease, about_host) = (claim.lease, Key::from(form.prefix.metadata(&form.node)));
         let metadata = async {
             match metadata {
@@ -166,11 +176,17 @@ impl<S: Store> Publisher<S> {
             }
         };
         let (at, ttl) = (claim.at, claim.ttl);
+        let renewal = async {
+            match pulse {
+                Some((pulse, store)) => pulse.beats(store.clone(), lease, ttl, Arc::clone(report)).await,
+                None => beats(store, lease, ttl, report, || true).await,
+            }
+        };
         let writer = Writer::new(store, form, report, claim);
         tokio::select! {
             biased; // a claim that is found void ends before anything more is written
             end = registrar.guard(at, || report.newest.get(), |e| report.away(e)) => end,
-            _ = beats(store, lease, ttl, report) => End::Lost("the registry does not know it any more"),
+            _ = renewal => End::Lost("the registry does not know it any more"),
             end = writer.run(desired, slots, *audit) => end,
             never = metadata => match never {},
         }
