@@ -38,6 +38,8 @@ pub(super) struct Assembly {
     pub(super) metrics: Metrics,
     pub(super) of_haproxy: HaproxyMetrics,
     state_file: Option<PathBuf>,
+    /// Where the history outlives a restart.
+    pub(super) history_file: Option<PathBuf>,
     /// What was routed before the start.
     routed: ServiceMap,
 }
@@ -73,7 +75,7 @@ impl Assembly {
         Admission::new(description.addresses()).admit(&mut routed);
         routed.extend(memory.kept.clone());
         let board = StatusBoard::default();
-        series::register(board.clone(), registry);
+        series::register(board.clone(), args.metrics_services, registry);
         Self {
             guard: Arc::new(Mutex::new(Guard::new(args.pace.guard(), memory, Instant::now()))),
             wake: Arc::default(),
@@ -83,6 +85,7 @@ impl Assembly {
             of_haproxy: HaproxyMetrics::new(registry),
             args,
             state_file,
+            history_file: description.history_file(),
             routed,
         }
     }

@@ -5,7 +5,13 @@
 //! | `rows` | its tables, a row of each |
 //! | [`services`] | each service with the states of its backends, as HAProxy sees them where it is asked |
 //! | [`series`] | the same as metrics |
+//! | `page` | what the page shows of it |
+//! | [`feeds`] | what the page asks for beside that |
+//! | `chronicle` | what has changed, for the history |
 
+mod chronicle;
+pub mod feeds;
+mod page;
 mod rows;
 pub mod series;
 pub mod services;
@@ -16,6 +22,7 @@ use std::time::Duration;
 
 use agent::admin::{StatusSource, Unready};
 use agent::clock::{self, millis};
+use agent::history::History;
 use agent::sync::lock;
 use agent::watch::Observation;
 use futures_util::future::BoxFuture;
@@ -25,6 +32,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::chronicle::{Chronicle, TurnEnd};
 use self::rows::{backends, certificates, quarantined, source};
 use self::services::{HaproxyPart, View};
 use crate::certificates::LoadedCertificates;
@@ -32,7 +40,7 @@ use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
 
-/// How often who watches the page is shown what HAProxy sees.
+/// How often who watches the page is shown what HAProxy sees, at the least.
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// What the admin server shows, empty at first and kept by the agent; clones share it.
@@ -54,6 +62,9 @@ struct Shown {
     inner: Vec<Source>,
     /// The edge's certificates.
     certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>,
+    chronicle: Chronicle,
+    /// The port of HAProxy's stats page.
+    stats_port: Option<u16>,
 }
 
 /// What is routed at one moment.
@@ -115,6 +126,52 @@ impl StatusBoard {
     /// Shows HAProxy's part.
     pub fn set_haproxy(&self, haproxy: Option<HaproxyPart>) {
         self.lock().haproxy = haproxy;
+    }
+
+    /// Links to HAProxy's stats page on this port.
+    pub fn set_stats_port(&self, port: Option<u16>) {
+        self.lock().stats_port = port;
+    }
+
+    /// What has changed.
+    pub fn history(&self) -> History {
+        self.lock().chronicle.history.clone()
+    }
+
+    /// Notes what a turn has changed. `since`: the first news that it was for; `ok`: it brought about what is desired.
+    pub fn chronicle(
+        &self,
+        desired: &Desired,
+        observations: &[Observation<Snapshot>],
+        since: Option<Instant>,
+        ok: bool,
+        metrics: &Metrics,
+    ) {
+        let mut state = self.lock();
+        let haproxy = state.haproxy.as_ref().map(|haproxy| lock(&haproxy.status).clone());
+        let left_out = quarantined(observations, desired);
+        let took = since.map(|since| since.elapsed());
+        let end = TurnEnd { desired, observations, ok, haproxy: haproxy.as_ref(), left_out: &left_out, took };
+        if state.chronicle.turned(&end)
+            && let Some(took) = took
+        {
+            metrics.routed.observe(took.as_secs_f64());
+        }
+    }
+
+    /// HAProxy's part, where there is one.
+    pub fn haproxy(&self) -> Option<HaproxyPart> {
+        self.lock().haproxy.clone()
+    }
+
+    /// Asks HAProxy for the states of servers where some have changed, and notes them; tells whether there was anything to note.
+    pub async fn look_for_changes(&self) -> bool {
+        let traffic = self.lock().haproxy.as_ref().map(|haproxy| haproxy.traffic.clone());
+        let Some(traffic) = traffic.filter(|traffic| traffic.samples().has_moved()) else { return false };
+        traffic.look_now().await;
+        let mut state = self.lock();
+        let (view, services) = (View::of(state.haproxy.as_ref()), state.services.clone());
+        view.is_seen() && state.chronicle.looked(&services, &view)
     }
 
     /// Shows the edge's certificates.
@@ -238,12 +295,29 @@ impl StatusSource for StatusBoard {
         })
     }
 
+    fn page(&self) -> Value {
+        let status = self.status();
+        let state = self.lock();
+        let about = page::About {
+            services: &state.services,
+            held: &state.held,
+            view: View::of(state.haproxy.as_ref()),
+            stats_port: state.stats_port,
+            noted: state.chronicle.history.count(),
+        };
+        page::of(status, &about)
+    }
+
+    fn script(&self) -> &'static str {
+        include_str!("page.js")
+    }
+
     fn refresh(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.look())
     }
 
     fn period(&self) -> Option<Duration> {
-        self.lock().haproxy.is_some().then_some(PERIOD)
+        self.lock().haproxy.as_ref().map(|haproxy| haproxy.traffic.pause().max(PERIOD))
     }
 
     fn live(&self) -> bool {

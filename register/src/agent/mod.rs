@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::history::History;
 use agent::watch::{Inlet, Observation, replace};
 use containers::docker::{Containers, Docker, Event};
 use containers::life::keeper::{Keeper, News};
@@ -98,6 +99,9 @@ pub struct Agent {
     kept: Registrations,
     started: bool,
     standings: Standings,
+    history: History,
+    /// The first news that is not told yet.
+    news: Option<Instant>,
 }
 
 impl Agent {
@@ -120,7 +124,15 @@ impl Agent {
             kept: Registrations::new(),
             started: false,
             standings: Standings::default(),
+            history: History::default(),
+            news: None,
         }
+    }
+
+    /// Each change of a port's standing goes there.
+    #[must_use]
+    pub fn with_history(self, history: History) -> Self {
+        Self { history, ..self }
     }
 
     /// Runs until cancelled, and with `--on-exit drain` until everything has drained. `at_end` is cancelled then;
@@ -158,6 +170,7 @@ impl Agent {
         self.metrics.events.inc_by(news.events);
         self.metrics.drains_reverted.inc_by(news.reverted);
         if news.looked {
+            self.news.get_or_insert_with(Instant::now);
             self.look();
         }
     }
@@ -275,6 +288,9 @@ impl Agent {
         if shown || self.standings.has_pending() || self.standings.due().is_some() {
             self.tell();
         }
+        if !self.standings.has_pending() && self.standings.due().is_none() {
+            self.news = None; // it led to nothing more
+        }
         self.metrics.turn_duration.observe(began.elapsed().as_secs_f64());
     }
 
@@ -284,7 +300,9 @@ impl Agent {
         let rows = self.wires.rows.borrow();
         let published = publication.published.as_deref();
         let is_so = |row: &Row| published.is_some_and(|published| is_published_so(published, row));
-        self.standings.tell(&rows, Instant::now(), is_so);
+        let took = self.news.map(|since| since.elapsed());
+        let changes = self.standings.tell(&rows, Instant::now(), is_so);
+        changes.into_iter().for_each(|change| self.history.note(change.took(took)));
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use agent::history::Change;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -75,9 +76,11 @@ impl Standings {
         self.said.values().filter_map(|said| said.since).map(|since| since + PATIENCE).min()
     }
 
-    /// Says what is new. `is_so`: whether the registry has it as this row says.
-    pub fn tell(&mut self, rows: &[Row], now: Instant, is_so: impl Fn(&Row) -> bool) {
-        self.changes(rows, now, is_so).iter().for_each(|(word, row)| say(*word, row));
+    /// Says what is new, and gives it for the history. `is_so`: whether the registry has it as this row says.
+    pub fn tell(&mut self, rows: &[Row], now: Instant, is_so: impl Fn(&Row) -> bool) -> Vec<Change> {
+        let changes = self.changes(rows, now, is_so);
+        changes.iter().for_each(|(word, row)| say(*word, row));
+        changes.iter().map(|(word, row)| change(*word, row)).collect()
     }
 
     fn changes(&mut self, rows: &[Row], now: Instant, is_so: impl Fn(&Row) -> bool) -> Vec<(Word, Row)> {
@@ -159,6 +162,22 @@ fn is_same(was: &Row, is: &Row) -> bool {
 /// Where it is registered, if it is.
 fn place(row: &Row) -> Option<(&str, &str)> {
     Some((row.service.as_deref()?, row.id.as_deref()?))
+}
+
+/// The same for the history: `what` is the state, or how it was left.
+fn change(word: Word, row: &Row) -> Change {
+    let what = match word {
+        Word::Registered => "registered",
+        Word::RegisteredDown => "down",
+        Word::Resumed => "resumed",
+        Word::Draining => "draining",
+        Word::Withdrawn => "withdrawn",
+        Word::LeftOut => "left_out",
+        Word::Waiting => "waiting",
+    };
+    let change = Change::new(what).with("service", row.service.as_deref()).with("backend", row.id.as_deref());
+    let change = change.with("name", &*row.container).with("address", row.address.as_deref());
+    change.with("port", row.port.as_deref()).with("reason", row.cause.as_str()).with("why", &*row.reason)
 }
 
 fn say(word: Word, row: &Row) {
