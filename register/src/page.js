@@ -88,7 +88,7 @@
     services.section.hidden = !status.services;
     services.set(status.services ?? []);
     [containers, skipped, services].forEach((g) => g.refill());
-    part("rest", "Everything else", pairs({ docker: status.docker, registry: status.registry, "host address": status.host_ip, config: status.config }), true);
+    part("rest", "Everything else", { docker: status.docker, registry: status.registry, "host address": status.host_ip, config: status.config }, pairs, true);
     if (status.changes_noted !== noted) past(status.changes_noted);
   }
 

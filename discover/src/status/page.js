@@ -139,13 +139,14 @@
       haproxy.version ? ["HAProxy", haproxy.version] : null, haproxy.edge ? ["edge rules", spaced(haproxy.edge.rules)] : null, ["discover", status.version], ["seen by", status.backends_seen_by]]);
     services.set(rows);
     services.refill();
-    part("sources", "Sources", table(status.sources));
-    const reloads = (haproxy.reloads ?? []).map((r) => ({ when: moment(r.at_unix_ms), reasons: r.reasons, outcome: word(r.error ? "failed" : "ok"), error: r.error ?? "" }));
-    part("reloads", "Reloads", reloads.length ? table(reloads) : null);
+    part("sources", "Sources", status.sources, (rows) => table(rows));
+    const reload = (r) => ({ when: moment(r.at_unix_ms), reasons: r.reasons, outcome: word(r.error ? "failed" : "ok"), error: r.error ?? "" });
+    const some = (rows) => (rows?.length ? rows : null);
+    part("reloads", "Reloads", some(haproxy.reloads), (rows) => table(rows.map(reload)));
     const left = [...status.quarantined, ...Object.entries(haproxy.quarantined ?? {}).map(([key, reason]) => ({ key, reason }))];
-    part("left-out", "Left out", left.length ? table(left) : null);
-    part("certificates", "Certificates", status.certificates?.served?.length ? table(status.certificates.served) : null);
-    part("rest", "Everything else", pairs({ "last turn": status.last_turn, ...haproxy, reloads: undefined, quarantined: undefined, edge: haproxy.edge && { ...haproxy.edge, sections: undefined, lost: undefined } }), true);
+    part("left-out", "Left out", some(left), (rows) => table(rows));
+    part("certificates", "Certificates", some(status.certificates?.served), (rows) => table(rows));
+    part("rest", "Everything else", { "last turn": status.last_turn, ...haproxy, reloads: undefined, quarantined: undefined, edge: haproxy.edge && { ...haproxy.edge, sections: undefined, lost: undefined } }, pairs, true);
     if (status.changes_noted !== noted) past(status.changes_noted);
     if (!before || before !== haproxy.edge?.rules) rules(haproxy.edge);
     before = haproxy.edge?.rules;
@@ -174,10 +175,10 @@
     if (!told?.nodes) return;
     told.nodes.forEach((n) => n.addresses.forEach((address) => { nodes[address] = n.node; }));
     const keys = (title, list, n) => (n ? make("div", "", make("b", "", `${many(n, "registration")} ${title}`), table(list.map((key) => ({ key })))) : null);
-    const inside = make("div", "", told.nodes.length ? table(told.nodes.map((n) => ({ ...n, agent: word(n.agent === "there" ? "up" : "lost") }))) : make("p", "line dim", "No agent is registered."),
+    const inside = (told) => make("div", "", told.nodes.length ? table(told.nodes.map((n) => ({ ...n, agent: word(n.agent === "there" ? "up" : "lost") }))) : make("p", "line dim", "No agent is registered."),
       told.discoverers.length ? make("div", "", make("b", "", "Discoverers that announce themselves"), table(told.discoverers)) : null,
       keys("without a port and without a route", told.without_port, told.counts.without_port), keys("whose agent is not there", told.without_agent, told.counts.without_agent));
-    part("fleet", "Fleet", inside, true);
+    part("fleet", "Fleet", { ...told, revision: 0 }, inside, true);
   }
 
   async function traffic() {

@@ -15,6 +15,7 @@ let own = null; // the agent's part: { draw(status) }
 const byId = (id) => document.getElementById(id);
 const isObject = (v) => v !== null && typeof v === "object" && !Array.isArray(v);
 const isRows = (v) => Array.isArray(v) && v.length > 0 && v.every(isObject);
+const collator = new Intl.Collator("en", { numeric: true });
 const label = (key) => key.replace(UNITS, "").replaceAll("_", " ").replace("haproxy", "HAProxy");
 const spaced = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
 const many = (n, word) => `${spaced(n)} ${word}${n === 1 ? "" : "s"}`;
@@ -192,7 +193,7 @@ class Grid {
     const by = this.sort && this.columns.find((c) => c.key === this.sort.key);
     if (by) {
       const value = by.value ?? ((r) => r[by.key] ?? "");
-      const order = (a, b) => { const [x, y] = [value(a), value(b)]; return typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true }); };
+      const order = (a, b) => { const [x, y] = [value(a), value(b)]; return typeof x === "number" && typeof y === "number" ? x - y : collator.compare(x, y); };
       this.view.sort(this.sort.down ? (a, b) => order(b, a) : order);
     }
     const hits = this.view.length;
@@ -217,7 +218,8 @@ class Grid {
   window() {
     const top = -this.body.getBoundingClientRect().top - BEYOND, bottom = top + innerHeight + 2 * BEYOND;
     let [from, above, to] = [0, 0, 0];
-    while (from < this.view.length && above + this.height(this.view[from]) < top) above += this.height(this.view[from++]);
+    const last = Math.max(0, this.view.length - 30); // the window may be below a table that has just become short
+    while (from < last && above + this.height(this.view[from]) < top) above += this.height(this.view[from++]);
     let end = above;
     for (to = from; to < this.view.length && end < bottom; to += 1) end += this.height(this.view[to]);
     let below = 0;
@@ -227,7 +229,12 @@ class Grid {
     this.gaps[0].hidden = above === 0;
     this.gaps[1].hidden = below === 0;
     const wanted = [this.gaps[0]], there = new Map();
-    for (let n = from; n < to; n += 1) {
+    // The row that has the focus stays, however far away it is.
+    const held = document.activeElement?.closest?.(".row"), holder = this.body.contains(held) ? this.view.findIndex((r) => this.at.get(this.key(r))?.tr === held) : -1;
+    const rows = [...Array(to - from).keys()].map((n) => n + from);
+    if (holder >= 0 && holder < from) rows.unshift(holder);
+    if (holder >= to) rows.push(holder);
+    for (const n of rows) {
       const key = this.key(this.view[n]), was = this.at.get(key);
       const line = this.line(was, this.view[n], key);
       line.tr.setAttribute("aria-rowindex", n + 2);
@@ -295,9 +302,11 @@ class Grid {
   refill() { [...this.open.keys()].forEach((key) => this.fill(key)); }
 }
 
-// A part of the page that is a table or two, folded or not.
-function part(id, title, content, folded) {
+// A part of the page that is a table or two, folded or not. It is built again where its data is another one; without data it is hidden.
+function part(id, title, data, build, folded) {
   let e = byId(id);
+  const text = JSON.stringify(data ?? null);
+  if (e?.text === text) return;
   if (!e) {
     const inside = make("div");
     e = folded ? make("section", "", make("details", "", make("summary", "", title), inside)) : make("section", "", make("div", "head", make("h2", "", title)), inside);
@@ -305,9 +314,9 @@ function part(id, title, content, folded) {
     e.inside = inside;
     byId("parts").append(e);
   }
-  e.hidden = !content;
-  if (content) e.inside.replaceChildren(content);
-  return e;
+  e.text = text;
+  e.hidden = text === "null";
+  if (!e.hidden) e.inside.replaceChildren(build(data));
 }
 
 const grids = [];
@@ -345,11 +354,11 @@ function facts(all) {
 function generic(status) {
   const rest = {};
   for (const [key, value] of Object.entries(status)) {
-    if (isRows(value)) part(`part-${key}`, label(key), table(value));
-    else if (isObject(value) && Object.keys(value).length) part(`part-${key}`, label(key), pairs(value));
+    if (isRows(value)) part(`part-${key}`, label(key), value, (rows) => table(rows));
+    else if (isObject(value) && Object.keys(value).length) part(`part-${key}`, label(key), value, pairs);
     else rest[key] = value;
   }
-  part("part-rest", "overview", pairs(rest));
+  part("part-rest", "overview", rest, pairs);
 }
 
 function show(text) {

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tracing::warn;
 
-use super::MOST;
 use crate::files::beside;
 
+/// How many changes are kept.
+pub const MOST: usize = 10_000;
 /// The most bytes of one of the two files.
 const FULL: u64 = 8 << 20;
 

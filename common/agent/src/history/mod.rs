@@ -28,12 +28,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::file::HistoryFile;
+pub use self::file::MOST;
 use crate::clock;
 use crate::sync::lock;
 use crate::trouble::{News, Trouble};
 
-/// How many changes are kept.
-pub const MOST: usize = 10_000;
 /// Changes are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_secs(1);
 /// The most characters of one text within a change.
