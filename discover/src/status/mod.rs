@@ -148,10 +148,11 @@ impl StatusBoard {
         metrics: &Metrics,
     ) {
         let mut state = self.lock();
-        let haproxy = state.haproxy.as_ref().map(|haproxy| lock(&haproxy.status).clone());
+        let haproxy = state.haproxy.as_ref().map(|haproxy| haproxy.status.clone());
+        let haproxy = haproxy.as_deref().map(lock);
         let left_out = quarantined(observations, desired);
         let took = since.map(|since| since.elapsed());
-        let end = TurnEnd { desired, observations, ok, haproxy: haproxy.as_ref(), left_out: &left_out, took };
+        let end = TurnEnd { desired, observations, ok, haproxy: haproxy.as_deref(), left_out: &left_out, took };
         if state.chronicle.turned(&end)
             && let Some(took) = took
         {
@@ -167,7 +168,7 @@ impl StatusBoard {
     /// Asks HAProxy for the states of servers where some have changed, and notes them; tells whether there was anything to note.
     pub async fn look_for_changes(&self) -> bool {
         let traffic = self.lock().haproxy.as_ref().map(|haproxy| haproxy.traffic.clone());
-        let Some(traffic) = traffic.filter(|traffic| traffic.samples().has_moved()) else { return false };
+        let Some(traffic) = traffic.filter(|traffic| traffic.is_rested() && traffic.samples().has_moved()) else { return false };
         traffic.look_now().await;
         let mut state = self.lock();
         let (view, services) = (View::of(state.haproxy.as_ref()), state.services.clone());

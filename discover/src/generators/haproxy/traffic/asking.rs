@@ -17,9 +17,9 @@ use crate::haproxy::api::stats::StatRow;
 
 /// The least time between two questions.
 const LEAST: Duration = Duration::from_secs(1);
-/// The question takes at most this part of the time, however many servers there are.
+/// For who only watches, the question takes at most this part of the time.
 const SHARE: u32 = 50;
-/// Who looks sees nothing that is older than this.
+/// Who watches sees nothing that is older than this.
 const MOST: Duration = Duration::from_secs(30);
 /// Who looks does not wait for long.
 const PATIENCE: Deadlines = Deadlines { connect: Duration::from_secs(1), reply: Duration::from_secs(2) };
@@ -35,7 +35,7 @@ struct Shared {
     /// When it was asked last. Locked while it is asked: who comes meanwhile waits for that answer.
     asked: tokio::sync::Mutex<Option<Instant>>,
     answer: Mutex<Answer>,
-    /// How long the next question is not asked.
+    /// How long who only watches does without the next answer.
     pause: Mutex<Duration>,
     /// What the sections counted in the last minutes.
     samples: Mutex<Samples>,
@@ -69,7 +69,7 @@ impl Traffic {
             None => Answer::NotAsked,
         };
         let (asked, answer) = (tokio::sync::Mutex::default(), Mutex::new(answer));
-        let (pause, samples) = (Mutex::new(LEAST), Mutex::default());
+        let (pause, samples) = (Mutex::default(), Mutex::default());
         Self(Arc::new(Shared { socket, places, asked, answer, pause, samples }))
     }
 
@@ -93,26 +93,30 @@ impl Traffic {
         lock(&self.0.samples)
     }
 
-    /// How long an answer counts: a second, and longer where there are so many servers that the question takes its time.
+    /// How long who only watches does without a new answer, so that the question takes a small part of the time, however many servers there are.
     pub fn pause(&self) -> Duration {
         *lock(&self.0.pause)
     }
 
-    /// Asks it, unless it was asked a moment ago ([`pause`](Self::pause)).
+    /// Whether it may be asked by who only watches.
+    pub fn is_rested(&self) -> bool {
+        self.0.asked.try_lock().is_ok_and(|asked| asked.is_none_or(|at| at.elapsed() >= self.pause()))
+    }
+
+    /// Asks it, unless it was asked within the last second.
     pub async fn look(&self) {
-        self.ask(self.pause()).await;
+        self.ask(LEAST).await;
     }
 
-    /// Asks it, even if it was asked a moment ago: something is known to have changed since. Only of many servers the pause counts.
+    /// Asks it, even if it was asked a moment ago: something is known to have changed since.
     pub async fn look_now(&self) {
-        let pause = self.pause();
-        self.ask(if pause > LEAST { pause } else { Duration::ZERO }).await;
+        self.ask(Duration::ZERO).await;
     }
 
-    async fn ask(&self, pause: Duration) {
+    async fn ask(&self, least: Duration) {
         let Some(socket) = &self.0.socket else { return };
         let mut asked = self.0.asked.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < pause) {
+        if asked.is_some_and(|at| at.elapsed() < least) {
             return;
         }
         let began = Instant::now();
@@ -127,7 +131,7 @@ impl Traffic {
             Err(error) => Answer::Silent(Chain(&error).to_string()),
         };
         *lock(&self.0.answer) = answer;
-        *lock(&self.0.pause) = (began.elapsed() * SHARE).clamp(LEAST, MOST);
+        *lock(&self.0.pause) = (began.elapsed() * SHARE).min(MOST);
         *asked = Some(Instant::now());
     }
 }
