@@ -26,6 +26,7 @@ images: setup ## build the images docker-register and docker-discover, and the d
 
 lab: setup ## fetch the HAProxy and etcd versions that the tests use
 	@deploy/lab-binaries.sh
+	@deploy/promtool.sh
 
 demo demo-edge: export PROFILE = demo
 test: export PROFILE = dev

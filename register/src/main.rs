@@ -51,6 +51,7 @@ async fn command(command: Command) -> Result<u8, Failure> {
         Command::Drain(args) => operate::drain(&args, true).await,
         Command::Undrain(args) => operate::drain(&args, false).await,
         Command::Status(args) => operate::status(&args).await,
+        Command::History(args) => operate::history(&args).await,
         Command::Check(args) => check::check(&args),
         Command::Put(args) => Box::pin(put::put(*args)).await,
         Command::Pages(pages) => pages.make(Cli::described(), &mut std::io::stdout()).map_err(Failure::runtime),

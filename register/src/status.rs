@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use agent::admin::{StatusSource, Unready};
 use agent::clock::unix_ms;
+use agent::history::History;
 use agent::watch::{Inlet, Observation};
 use containers::docker::Containers;
 use containers::life::row::Row;
@@ -28,6 +29,8 @@ pub struct Status {
     pub docker: Option<DockerStatus>,
     /// Services without Docker, where there is a config.
     pub services: Option<ServicesStatus>,
+    /// What has changed.
+    pub history: Option<History>,
 }
 
 /// The channels of containers.
@@ -185,6 +188,20 @@ impl StatusSource for Status {
             put("services", json!(**services.rows.borrow()));
         }
         status.into()
+    }
+
+    fn page(&self) -> Value {
+        let mut page = self.status();
+        page["changes_noted"] = self.history.as_ref().map_or(0, History::count).into();
+        page
+    }
+
+    fn script(&self) -> &'static str {
+        include_str!("page.js")
+    }
+
+    fn host(&self) -> String {
+        self.node.clone()
     }
 
     fn live(&self) -> bool {

@@ -10,6 +10,7 @@
 //! | [`backoff`] | when to try again | time only |
 //! | [`environment`], [`program`] | the environment of child programs, their signals and status | yes |
 //! | [`files`] | atomic replacement of a file | yes |
+//! | [`history`] | the last changes, on disk too; `/history` and its command | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
 //! | [`tls`] | the process's TLS implementation; keys and certificates in PEM | reads files |
 //! | [`console`], [`pages`] | a command's output; completion scripts and manual pages | writes it |
@@ -22,6 +23,7 @@ pub mod config;
 pub mod console;
 pub mod environment;
 pub mod files;
+pub mod history;
 pub mod hostip;
 pub mod lifecycle;
 pub mod pages;

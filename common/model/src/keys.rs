@@ -71,6 +71,17 @@ impl Prefix {
         (parent, if name == USUAL { String::new() } else { format!("{name}/") })
     }
 
+    /// What the keys of discoverers that announce themselves begin with: `/discoverers/`.
+    pub fn discoverers(&self) -> String {
+        let parent = self.0.rfind('/').map_or("", |end| &self.0[..end]);
+        format!("{parent}/discoverers/")
+    }
+
+    /// The key under which the discover of `node` announces itself.
+    pub fn discoverer(&self, node: &NodeName) -> String {
+        format!("{}{node}", self.discoverers())
+    }
+
     /// The key of one backend. `node` is used by [`Layout::Host`] only.
     pub fn backend(&self, layout: Layout, node: &NodeName, service: &ServiceName, id: &BackendId) -> String {
         format!("{}{id}", self.service(layout, node, service))

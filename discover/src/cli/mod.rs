@@ -2,6 +2,7 @@
 
 mod advice;
 mod agent_view;
+mod announce;
 mod args;
 mod assembly;
 mod check;
@@ -11,7 +12,9 @@ mod docker_ports;
 mod edge;
 mod exec;
 mod first;
+mod fleet;
 mod haproxy;
+mod history;
 mod lock;
 mod ls;
 mod offline;
@@ -105,6 +108,10 @@ enum Command {
     Size(size::SizeArgs),
     /// Show what the running agent does
     Status(StatusArgs),
+    /// Show what changed, when and why
+    History(Box<history::HistoryArgs>),
+    /// Show the whole installation, from the registry alone: hosts, their agents, services, and what is amiss
+    Fleet(fleet::FleetArgs),
     /// What is made from this description
     #[command(flatten)]
     Pages(Pages),
@@ -176,6 +183,8 @@ pub async fn main(cli: Cli) -> u8 {
         Some(Command::Check(args)) => check::check(&args).await,
         Some(Command::Diff(args)) => diff::diff(*args).await,
         Some(Command::Ls(args)) => ls::ls(args).await,
+        Some(Command::History(args)) => Box::pin(history::history(*args)).await,
+        Some(Command::Fleet(args)) => Box::pin(fleet::fleet(args)).await,
         Some(Command::Watch(args)) => Box::pin(watch::watch(args)).await,
         Some(Command::Wait(args)) => wait::wait(args).await,
         Some(Command::Exec(args)) => match Box::pin(exec::exec(args)).await {

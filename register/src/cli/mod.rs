@@ -6,6 +6,7 @@
     reason = "these comments are help texts, for a terminal"
 )]
 
+mod history;
 mod own;
 mod seeds;
 
@@ -25,6 +26,7 @@ use registry::store::etcd::EtcdArgs;
 
 use containers::readiness::{CheckTarget, ReadyMode};
 
+pub use history::HistoryArgs;
 use own::pause;
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 
@@ -32,6 +34,8 @@ pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 pub const ADMIN: &str = "127.0.0.1:9180";
 /// Where the control socket is unless told otherwise.
 pub const CONTROL: &str = "/run/register/control.sock";
+/// Where the history is, unless said otherwise.
+const HISTORY: &str = "/var/lib/register/history.jsonl";
 
 /// Registers the published ports of healthy Docker containers in etcd, for as long as they live.
 #[derive(Debug, Parser)]
@@ -81,6 +85,8 @@ pub enum Command {
     Undrain(DrainArgs),
     /// Print the running agent's state
     Status(StatusArgs),
+    /// Print what changed, when and why
+    History(HistoryArgs),
     /// Register one address for as long as this command runs; no Docker is needed
     Put(Box<PutArgs>),
     /// Start a program and register it while it is healthy; no Docker is needed
@@ -253,6 +259,9 @@ pub struct RunArgs {
     /// Who may read there
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Where the history outlives a restart; where the directory is not there, it is in memory alone
+    #[arg(long, env = "REGISTER_HISTORY_FILE", value_name = "FILE", default_value = HISTORY)]
+    pub history_file: PathBuf,
     /// Socket for `drain` and `undrain`
     #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,

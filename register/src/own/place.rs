@@ -91,8 +91,9 @@ impl<'a, S: Store, T: FnMut(Option<&str>)> Place<'a, S, T> {
 
     /// What is to be listened to, if that is not done yet.
     pub fn unheard(&self, ears: &impl KeyWatch) -> Option<(Key, Position)> {
-        let (key, revision) = self.ledger.watched().next().filter(|(key, _)| !ears.has(key))?;
-        Some((key.clone(), Position { cluster: self.cluster, revision }))
+        let key = Key::clone(&self.key);
+        let revision = self.ledger.watched(&key).filter(|_| !ears.has(&key))?;
+        Some((key, Position { cluster: self.cluster, revision }))
     }
 
     pub fn hear(&mut self, batch: &Batch) {

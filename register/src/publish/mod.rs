@@ -27,8 +27,8 @@
 pub(crate) mod beats;
 mod claim;
 pub mod fights;
-mod guard;
 mod goal;
+mod guard;
 pub mod holders;
 mod identity;
 pub(crate) mod keys;
