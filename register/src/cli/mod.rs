@@ -8,6 +8,7 @@
 
 mod own;
 mod seeds;
+mod stop;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use registry::store::etcd::EtcdArgs;
 use containers::readiness::{CheckTarget, ReadyMode};
 
 use own::pause;
+pub use stop::StopArgs;
+
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 
 /// Where the admin server listens unless told otherwise.
@@ -63,6 +66,8 @@ pub enum Command {
     Drain(DrainArgs),
     /// Let a container take clients again
     Undrain(DrainArgs),
+    /// Stop containers without losing a request: drain, wait until everybody knows, `docker stop`
+    Stop(StopArgs),
     /// Print the running agent's state
     Status(StatusArgs),
     /// Register one address for as long as this command runs; no Docker is needed
