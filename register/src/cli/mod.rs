@@ -9,6 +9,7 @@
 mod history;
 mod own;
 mod seeds;
+mod stop;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,8 @@ use containers::readiness::{CheckTarget, ReadyMode};
 
 pub use history::HistoryArgs;
 use own::pause;
+pub use stop::StopArgs;
+
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 
 /// Where the admin server listens unless told otherwise.
@@ -83,6 +86,8 @@ pub enum Command {
     Drain(DrainArgs),
     /// Let a container take clients again
     Undrain(DrainArgs),
+    /// Stop containers without losing a request: drain, wait until everybody knows, `docker stop`
+    Stop(StopArgs),
     /// Print the running agent's state
     Status(StatusArgs),
     /// Print what changed, when and why

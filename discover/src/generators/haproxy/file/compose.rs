@@ -16,6 +16,7 @@ use super::names::{self, owner_of, server_name, server_name_in};
 use super::ports::{PortPool, Ports, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
+use super::silence::Silence;
 use super::stats::StatsUser;
 use super::synapse::Quarantined;
 use crate::haproxy::api::version::Capabilities;
@@ -171,7 +172,12 @@ impl Composer {
         context.insert("listener_maxconn", &self.settings.listener_maxconn);
         context.insert("binds", &self.settings.listen.binds(port));
         context.insert("mode", mode.as_str());
+        context.insert("silence", &self.settings.silence.of_mode(mode));
         self.render("section.tera", &context)
+    }
+
+    fn params(&self, mode: Mode, can: &Capabilities) -> Arc<str> {
+        params(&self.settings.check, self.settings.slow_start, self.settings.silence.of_mode(mode), can)
     }
 
     /// The layout of these services. A section whose template fails keeps its last form and is reported.
@@ -244,7 +250,7 @@ impl Composer {
             name.push('_');
         }
         let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
-        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let params = self.params(self.settings.default_mode, can);
         let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
         let server = Server { name: "sample".into(), address, params, weight: 1, maint: false, line: None, own };
         let (name, inherited, text) = (name.into(), "".into(), Default::default());
@@ -263,7 +269,7 @@ impl Composer {
         let key = (service.clone(), pool.apart.then_some(port));
         let pool = pool.behind(port);
         let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
-        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let params = self.params(mode, can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
         let place = Place { http_checks, ..Place::of_mode(mode) };
@@ -285,7 +291,7 @@ fn mode_of(skeleton: &str) -> Option<Mode> {
 }
 
 /// What stands on every server's line.
-pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabilities) -> Arc<str> {
+pub(super) fn params(check: &str, slow_start: Option<Duration>, silence: Silence, can: &Capabilities) -> Arc<str> {
     let mut params = check.to_owned();
     if let Some(slow_start) = slow_start {
         let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
@@ -293,6 +299,7 @@ pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabiliti
     if can.needs_pool_settings {
         params.push_str(" pool-purge-delay 5s pool-max-conn 100");
     }
+    params.push_str(&silence.words());
     params.trim().into()
 }
 

@@ -16,6 +16,7 @@
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg, written and read back | no |
 //! | [`names`], [`places`] | names of sections and servers, made from the registry's | no |
+//! | [`silence`] | how long a host may be silent before its connections end | no |
 //! | [`loops`] | servers that would be HAProxy itself | own addresses only |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 
@@ -34,6 +35,7 @@ pub mod ports;
 pub mod published;
 pub mod server;
 pub mod settings;
+pub mod silence;
 pub mod stats;
 pub mod synapse;
 pub mod tenants;

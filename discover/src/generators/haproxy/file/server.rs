@@ -1,11 +1,15 @@
 //! One server: its line in haproxy.cfg and its parameters at run time, which are the same.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::silence::without_file_only;
+
 /// One server of a section. Its line in the file and what `add server` is given hold the same parameters, so that a
-/// reload changes nothing (`add server` inherits nothing from `default-server`: docs/haproxy.md).
+/// reload changes nothing (`add server` inherits nothing from `default-server`: docs/haproxy.md). One word is the exception: see
+/// [`super::silence`].
 #[derive(Debug, Clone)]
 pub struct Server {
     /// HAProxy's name for it, `[A-Za-z0-9_.:-]+`, unique in its section and the same at every start.
@@ -139,12 +143,21 @@ impl Server {
                 _ => words.push(word),
             }
         }
-        words.extend(self.params.split_ascii_whitespace());
+        let params = self.params_at_run_time();
+        words.extend(params.split_ascii_whitespace());
         let weight = self.weight.to_string();
         if self.weight != 1 {
             words.extend(["weight", &weight]);
         }
         words.join(" ")
+    }
+
+    /// Its parameters as far as they can be had at run time; of two servers with the same ones, none need be made anew.
+    pub fn params_at_run_time(&self) -> Cow<'_, str> {
+        match &self.line {
+            Some(_) => Cow::Borrowed(&*self.params), // somebody else's words: nothing is left out
+            None => without_file_only(&self.params, self.own_words().map(|own| &**own)),
+        }
     }
 
     /// Whether it has a cookie.

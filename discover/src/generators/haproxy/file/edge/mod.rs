@@ -318,8 +318,9 @@ impl EdgeComposer {
             return cached.section.clone();
         }
         let before = self.sections.remove(&at);
-        let params = params(&self.frame.check, self.frame.slow_start, &given.can);
-        let place = options::Place::of_mode(if at.0 == Way::Http { Mode::Http } else { Mode::Tcp });
+        let mode = if at.0 == Way::Http { Mode::Http } else { Mode::Tcp };
+        let params = params(&self.frame.check, self.frame.slow_start, self.frame.silence.of_mode(mode), &given.can);
+        let place = options::Place::of_mode(mode);
         let (servers, quarantined) = servers(members, &params, given.names, &place);
         // The template was tried out when the composer was made.
         let skeleton = match &before {
