@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(ledger.saw(&key(), Some(&entry(2, 5, 5, "v")), Revision(6), true), Finding::Taken);
         assert_eq!(ledger.saw(&key(), None, Revision(5), true), Finding::Same, "that is of the past");
         assert_eq!(ledger.saw(&key(), None, Revision(8), true), Finding::Freed);
-        assert!(ledger.foreign().is_empty() && ledger.watched().next().is_none());
+        assert!(ledger.foreign().is_empty() && ledger.watched(&key()).is_none());
     }
 
     #[test]

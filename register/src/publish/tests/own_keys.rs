@@ -269,12 +269,9 @@ async fn a_lost_answer_leaves_nothing_behind_and_takes_nobody_elses() {
 #[tokio::test(start_paused = true)]
 async fn a_shared_port_key_is_written_by_the_first_and_by_the_next_when_that_one_goes() {
     let store = FakeStore::new();
-    let port = |registrations: Registrations, port: u16| -> Registrations {
-        let with = |(id, mut b): (_, Backend)| {
-            b.service_port = Port::new(port);
-            (id, b)
-        };
-        registrations.into_iter().map(with).collect()
+    let port = |mut registrations: Registrations, port: u16| -> Registrations {
+        registrations.values_mut().for_each(|backend| backend.service_port = Port::new(port));
+        registrations
     };
     let shared = || store.entries("/backends/web/port").first().map(|e| String::from_utf8_lossy(&e.value).into_owned());
     let mut a = Agent::start_as(&store, "m1", |s| s.form.service_ports = true);
