@@ -63,6 +63,8 @@ pub struct Goal {
     pub desired: Desired,
     /// What the sources had said.
     pub observations: Vec<Observation<Snapshot>>,
+    /// When the first of the news came that made it; none where there was none.
+    pub since: Option<Instant>,
 }
 
 /// Says what came of each turn.
@@ -97,6 +99,10 @@ impl Recorder {
         last[nth] = Some(outcome.clone());
         if last.iter().any(Option::is_none) {
             return outcome;
+        }
+        if nth == 0 {
+            let ok = matches!(last[nth], Some(Ok(())));
+            self.board.chronicle(&goal.desired, &goal.observations, goal.since, ok, &self.metrics);
         }
         let failure = last.iter().flatten().find_map(|outcome| outcome.as_ref().err()).cloned();
         let record = TurnRecord::new(took, failure);

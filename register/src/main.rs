@@ -6,7 +6,7 @@ use agent::lifecycle::Exit;
 use agent::telemetry::init_logging;
 use containers::docker::Endpoint;
 use register::cli::{Cli, Command, RunArgs};
-use register::commands::{Failure, check, exec, look, ls, operate, put, run};
+use register::commands::{Failure, check, exec, look, ls, operate, put, run, stop};
 use register::privileges;
 
 fn main() -> ExitCode {
@@ -50,10 +50,12 @@ async fn command(command: Command) -> Result<u8, Failure> {
         Command::Ls(args) => ls::ls(&args).await,
         Command::Drain(args) => operate::drain(&args, true).await,
         Command::Undrain(args) => operate::drain(&args, false).await,
+        Command::Stop(args) => stop::stop(&args).await,
         Command::Status(args) => operate::status(&args).await,
+        Command::History(args) => operate::history(&args).await,
         Command::Check(args) => check::check(&args),
         Command::Put(args) => Box::pin(put::put(*args)).await,
-        Command::Completions { shell } => operate::completions(shell),
+        Command::Pages(pages) => pages.make(Cli::described(), &mut std::io::stdout()).map_err(Failure::runtime),
         Command::Version => operate::version(),
     };
     done.map(|()| Exit::Ok.code())

@@ -46,6 +46,12 @@ pub struct RunArgs {
     /// Where the admin server listens (GET only: status page, metrics, health), or off
     #[arg(long, env = "DISCOVER_ADMIN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9181")]
     pub(super) admin: Listen,
+    /// The most services that have metrics of their own: of more, those with the most requests
+    #[arg(long, env = "DISCOVER_METRICS_SERVICES", value_name = "N", default_value_t = 1000)]
+    pub(super) metrics_services: usize,
+    /// Tell the registry that this discover is there (/discoverers/NODE, under a lease), for `discover fleet`
+    #[arg(long, env = "DISCOVER_ANNOUNCE")]
+    pub(super) announce: bool,
     #[command(flatten)]
     pub(super) access: AccessArgs,
     /// The Unix socket for `discover release`

@@ -38,6 +38,8 @@ pub(super) struct Assembly {
     pub(super) metrics: Metrics,
     pub(super) of_haproxy: HaproxyMetrics,
     pub(super) state_file: Option<PathBuf>,
+    /// Where the history outlives a restart.
+    pub(super) history_file: Option<PathBuf>,
     /// What was routed before the start.
     routed: ServiceMap,
 }
@@ -71,7 +73,7 @@ impl Assembly {
         let memory = state_file.clone().map(|path| StateFile::new(path).load()).unwrap_or_default();
         let (guard, routed) = remembered(description, memory);
         let board = StatusBoard::default();
-        series::register(board.clone(), registry);
+        series::register(board.clone(), args.metrics_services, registry);
         Self {
             guard: Arc::new(Mutex::new(guard)),
             wake: Arc::default(),
@@ -81,6 +83,7 @@ impl Assembly {
             of_haproxy: HaproxyMetrics::new(registry),
             args,
             state_file,
+            history_file: description.history_file(),
             routed,
         }
     }

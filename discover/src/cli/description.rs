@@ -144,6 +144,14 @@ impl Description<'_> {
         }
     }
 
+    /// The file of what has changed, if there is a directory for it.
+    pub(super) fn history_file(&self) -> Option<PathBuf> {
+        match self.config {
+            None => Some(self.args.process.dir.join("history.jsonl")),
+            Some(config) => Some(beside(config.haproxy.as_ref()?.config_file_path.as_deref()?, ".history")),
+        }
+    }
+
     /// Which addresses backends may have.
     pub(super) fn addresses(&self) -> AddressPolicy {
         match self.config {

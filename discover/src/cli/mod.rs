@@ -2,6 +2,7 @@
 
 mod advice;
 mod agent_view;
+mod announce;
 mod args;
 mod assembly;
 mod check;
@@ -11,7 +12,9 @@ mod docker_ports;
 mod edge;
 mod exec;
 mod first;
+mod fleet;
 mod haproxy;
+mod history;
 mod lock;
 mod ls;
 mod offline;
@@ -20,6 +23,7 @@ mod render;
 mod run;
 mod serve;
 mod settings;
+mod size;
 mod source;
 mod variables;
 mod wait;
@@ -31,8 +35,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use agent::admin::client::{StatusArgs, on_this_host, status};
-use agent::console;
 use agent::lifecycle::{Exit, Lifecycle};
+use agent::pages::Pages;
 use agent::say;
 use agent::telemetry::{Chain, LogFormat, init_logging};
 use agent::usage::grouped;
@@ -100,13 +104,17 @@ enum Command {
     Exec(exec::ExecArgs),
     /// End a hold of the guard: its backends go now
     Release(release::ReleaseArgs),
+    /// Show what a fleet of a given size asks of its parts, and which flags it wants
+    Size(size::SizeArgs),
     /// Show what the running agent does
     Status(StatusArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
+    /// Show what changed, when and why
+    History(Box<history::HistoryArgs>),
+    /// Show the whole installation, from the registry alone: hosts, their agents, services, and what is amiss
+    Fleet(fleet::FleetArgs),
+    /// What is made from this description
+    #[command(flatten)]
+    Pages(Pages),
     /// Print the version, with the commit that was built and its day
     Version,
 }
@@ -115,16 +123,19 @@ enum Command {
 const MOST_USED: [&str; 10] =
     ["etcd_host", "docker", "config", "listen", "stats_port", "edge_listen", "mode", "check", "dir", "admin"];
 
+/// The command line's description, its flags under headings.
+fn command_line() -> clap::Command {
+    ["run", "check", "diff"].into_iter().fold(grouped(Cli::command(), &MOST_USED), |program, name| {
+        program.mut_subcommand(name, |command| grouped(command, &MOST_USED))
+    })
+}
+
 /// Reads the command line.
 ///
 /// # Errors
 /// What is wrong with it; help and version are errors to clap.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let mut command = grouped(Cli::command(), &MOST_USED);
-    for name in ["run", "check", "diff"] {
-        command = command.mut_subcommand(name, |command| grouped(command, &MOST_USED));
-    }
-    let matches = command.try_get_matches_from(args)?;
+    let matches = command_line().try_get_matches_from(args)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 
@@ -172,6 +183,8 @@ pub async fn main(cli: Cli) -> u8 {
         Some(Command::Check(args)) => check::check(&args).await,
         Some(Command::Diff(args)) => diff::diff(*args).await,
         Some(Command::Ls(args)) => ls::ls(args).await,
+        Some(Command::History(args)) => Box::pin(history::history(*args)).await,
+        Some(Command::Fleet(args)) => Box::pin(fleet::fleet(args)).await,
         Some(Command::Watch(args)) => Box::pin(watch::watch(args)).await,
         Some(Command::Wait(args)) => wait::wait(args).await,
         Some(Command::Exec(args)) => match Box::pin(exec::exec(args)).await {
@@ -179,15 +192,12 @@ pub async fn main(cli: Cli) -> u8 {
             Err(failure) => Err(failure),
         },
         Some(Command::Release(args)) => release::release(&args).await,
+        Some(Command::Size(args)) => size::size(&args),
         Some(Command::Status(args)) => {
             let default = on_this_host("DISCOVER_ADMIN", DEFAULT_ADMIN);
             status(&args, default, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)
         }
-        Some(Command::Completions { shell }) => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "discover", &mut script);
-            console::write(&mut std::io::stdout(), &String::from_utf8_lossy(&script)).map_err(Failure::runtime)
-        }
+        Some(Command::Pages(pages)) => pages.make(command_line(), &mut std::io::stdout()).map_err(Failure::runtime),
         Some(Command::Version) => {
             say!("discover {}", crate::VERSION);
             Ok(())

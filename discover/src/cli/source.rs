@@ -10,8 +10,8 @@ use agent::hostip;
 use clap::Args;
 use containers::docker::{Docker, Endpoint, Options, own_ids};
 use containers::readiness::ReadyMode;
-use model::ServiceName;
 use model::desired::{Filter, HealthPolicy, NetworkChoice, ServiceFrom, Settings};
+use model::{Prefix, ServiceName};
 use registry::store::etcd::{EtcdArgs, EtcdStore};
 use registry::{Owned, Owners, RegistryWatcher};
 
@@ -169,6 +169,17 @@ impl SourceArgs {
     /// [`Failure::Usage`] naming the variable.
     pub fn docker_endpoint(&self) -> Result<Endpoint, Failure> {
         self.docker.endpoint()
+    }
+
+    /// The registry itself, and where backends lie in it.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the flag; without a registry there is nothing to ask for `what`.
+    pub(super) fn registry(&self, what: &str) -> Result<(EtcdStore, Prefix), Failure> {
+        if self.is_docker() {
+            return Err(Failure::Usage(format!("{what} reads the registry, and --docker has none")));
+        }
+        Ok((self.store()?, self.etcd.etcd_prefix.clone()))
     }
 
     fn store(&self) -> Result<EtcdStore, Failure> {

@@ -6,8 +6,10 @@
     reason = "these comments are help texts, for a terminal"
 )]
 
+mod history;
 mod own;
 mod seeds;
+mod stop;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use agent::admin::Listen;
 use agent::admin::access::AccessArgs;
 use agent::admin::client::StatusArgs;
+use agent::pages::Pages;
 use agent::telemetry::LogFormat;
 use agent::usage::grouped;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -24,13 +27,18 @@ use registry::store::etcd::EtcdArgs;
 
 use containers::readiness::{CheckTarget, ReadyMode};
 
+pub use history::HistoryArgs;
 use own::pause;
+pub use stop::StopArgs;
+
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 
 /// Where the admin server listens unless told otherwise.
 pub const ADMIN: &str = "127.0.0.1:9180";
 /// Where the control socket is unless told otherwise.
 pub const CONTROL: &str = "/run/register/control.sock";
+/// Where the history is, unless said otherwise.
+const HISTORY: &str = "/var/lib/register/history.jsonl";
 
 /// Registers the published ports of healthy Docker containers in etcd, for as long as they live.
 #[derive(Debug, Parser)]
@@ -78,19 +86,21 @@ pub enum Command {
     Drain(DrainArgs),
     /// Let a container take clients again
     Undrain(DrainArgs),
+    /// Stop containers without losing a request: drain, wait until everybody knows, `docker stop`
+    Stop(StopArgs),
     /// Print the running agent's state
     Status(StatusArgs),
+    /// Print what changed, when and why
+    History(HistoryArgs),
     /// Register one address for as long as this command runs; no Docker is needed
     Put(Box<PutArgs>),
     /// Start a program and register it while it is healthy; no Docker is needed
     Exec(Box<ExecArgs>),
     /// Check Nerve's config: exit 0, or every problem with its key path
     Check(NerveArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
+    /// What is made from this description
+    #[command(flatten)]
+    Pages(Pages),
     /// Print the version, with the commit that was built and its day
     Version,
 }
@@ -113,13 +123,17 @@ const MOST_USED: [&str; 10] = [
 ];
 
 impl Cli {
+    /// The command line's description, its flags under headings.
+    pub fn described() -> clap::Command {
+        Self::command().mut_subcommand("run", |command| grouped(command, &MOST_USED))
+    }
+
     /// Reads the command line.
     ///
     /// # Errors
     /// What is wrong with it; help and version are errors to clap.
     pub fn read(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
-        let command = Self::command().mut_subcommand("run", |command| grouped(command, &MOST_USED));
-        let matches = command.try_get_matches_from(args)?;
+        let matches = Self::described().try_get_matches_from(args)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))
     }
 
@@ -256,6 +270,9 @@ pub struct RunArgs {
     /// Who may read there
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Where the history outlives a restart; where the directory is not there, it is in memory alone
+    #[arg(long, env = "REGISTER_HISTORY_FILE", value_name = "FILE", default_value = HISTORY)]
+    pub history_file: PathBuf,
     /// Socket for `drain` and `undrain`
     #[arg(long, help_heading = "The agent", env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,

@@ -16,7 +16,7 @@ use model::desired::{
 use model::{NodeName, Port, Transport};
 use serde_json::{Map, Value, json};
 
-use super::{Failure, print};
+use super::{Failure, host, print};
 use crate::cli::{DockerArgs, ExplainArgs};
 
 /// How long `explain` waits for a container's port.
@@ -79,7 +79,7 @@ struct Seen {
 /// Looks once.
 async fn look(args: &DockerArgs) -> Result<Seen, Failure> {
     let (_, docker) = docker(args)?;
-    let info = docker.info().await.map_err(Failure::runtime)?;
+    let info = host::about(&docker, args.node_name.is_some()).await.map_err(Failure::runtime)?;
     let node = node_name(args.node_name.as_ref(), &info.name)?;
     let given = args.host_ip.as_deref().map(|text| hostip::validate(text, args.allow_loopback));
     let settings = settings(args, given.transpose().map_err(Failure::usage)?, &node);

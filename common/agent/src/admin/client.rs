@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 
@@ -31,6 +31,8 @@ use crate::{clock, console};
 
 /// For the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries of `--wait`.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// Between two looks of `--watch`.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Bytes of an answer: some 10 000 services stay well below it.
@@ -42,6 +44,9 @@ pub struct StatusArgs {
     /// Print nothing, and end with 1 and the reason if the agent is not ready: a health check
     #[arg(long, conflicts_with = "json")]
     pub ready: bool,
+    /// With --ready: try again for so long, such as 30s
+    #[arg(long, value_name = "DURATION", requires = "ready", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
     /// Print the JSON instead of tables
     #[arg(long)]
     pub json: bool,
@@ -163,7 +168,7 @@ pub async fn status(
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
     if args.ready {
-        return ready(&args.agent, default, program).await;
+        return ready_within(args.wait.unwrap_or_default(), &args.agent, default, program).await;
     }
     if args.watch {
         return watch(&args.agent, default, program, out).await;
@@ -210,6 +215,26 @@ pub async fn fetch(args: &AgentArgs, default: SocketAddr, program: &'static str)
     match answer.code {
         StatusCode::OK => Ok(answer.body),
         code => Err(StatusError::Refused { address: answer.address, program, code }),
+    }
+}
+
+/// Whether the agent is ready, or becomes so within `patience`. Only what time may mend is tried again.
+async fn ready_within(
+    patience: Duration,
+    args: &AgentArgs,
+    default: SocketAddr,
+    program: &'static str,
+) -> Result<(), StatusError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match ready(args, default, program).await {
+            Err(StatusError::Connect { .. } | StatusError::Timeout { .. } | StatusError::NotReady { .. })
+                if Instant::now() < deadline =>
+            {
+                sleep(BETWEEN_TRIES).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod networks;
 mod rubbish;
 mod vocabulary;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,12 @@ fn settings() -> Settings {
 
 fn map(containers: impl IntoIterator<Item = Container>) -> ContainerMap {
     containers.into_iter().map(|c| (c.id.clone(), Arc::new(c))).collect()
+}
+
+/// What a decider that remembers makes of `containers`, in the order of [`decide`].
+fn remembered(decider: &mut Decider, containers: &ContainerMap) -> Vec<Decision> {
+    decider.decide(containers);
+    decide::in_order(containers).into_iter().flat_map(|c| decider.of(&c.id)).map(|d| (**d).clone()).collect()
 }
 
 fn all(containers: &[Container], settings: &Settings) -> Vec<String> {

@@ -205,7 +205,6 @@ impl Connection {
                 }
             }
         }
-        self.ids.give(&mut ops);
         let mut results = self.runtime.apply(&ops).await;
         for other in &mut self.others {
             for (result, of_other) in results.iter_mut().zip(other.apply(&ops).await) {
