@@ -1,5 +1,7 @@
 //! The commit that `--version` names: the build script itself, in a checkout, in an archive of one, and where there is neither.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -55,7 +55,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub(super) access: AccessArgs,
     /// The Unix socket for `discover release`
-    #[arg(long, env = "DISCOVER_CONTROL", value_name = "SOCKET", default_value = CONTROL_SOCKET)]
+    #[arg(long, help_heading = "The agent", env = "DISCOVER_CONTROL", value_name = "SOCKET", default_value = CONTROL_SOCKET)]
     pub(super) control: PathBuf,
 }
 

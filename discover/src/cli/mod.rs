@@ -241,7 +241,7 @@ mod tests {
         for line in [&["discover", "--help"][..], &["discover", "run", "--help"], &["discover", "check", "--help"]] {
             let help = parse(line.iter().map(OsString::from)).unwrap_err().to_string();
             let at = |word: &str| help.find(word).unwrap_or_else(|| panic!("{word}: {help}"));
-            assert!(at("--etcd-host") < at("--docker ") && at("--docker ") < at("--admin "), "{help}");
+            assert!(at("--etcd-host") < at("--docker\n") && at("--docker\n") < at("--admin "), "{help}");
             assert!(at("--admin ") < at("\nHAProxy's config:") && at("--etcd-ca") > at("\netcd:"), "{help}");
             assert!(at("--log ") > at("\nLog and environment:"), "{help}");
         }

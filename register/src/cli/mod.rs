@@ -229,7 +229,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub nerve: NerveArgs,
     /// With --config: watch Docker as well; without one Docker is always watched
-    #[arg(id = "docker_too", long = "docker", env = "REGISTER_DOCKER", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    #[arg(id = "docker_too", long = "docker", help_heading = "Docker and containers", env = "REGISTER_DOCKER", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub docker_too: bool,
     /// Docker
     #[command(flatten)]
@@ -241,22 +241,28 @@ pub struct RunArgs {
     #[command(flatten)]
     pub etcd: EtcdArgs,
     /// How often everything is read again, although nothing seems to have changed
-    #[arg(long, env = "REGISTER_RESYNC", value_name = "TIME", default_value = "30s", value_parser = period)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_RESYNC", value_name = "TIME", default_value = "30s", value_parser = period)]
     pub resync: Duration,
     /// When a container without any check is published: tcp (once its port accepts) or none (at once)
-    #[arg(long, env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
     pub ready: ReadyMode,
     /// Write load and pressure of this host under /metadata/<node> this often [default: never]
-    #[arg(long, env = "REGISTER_METADATA_INTERVAL", value_name = "TIME", value_parser = rare)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_METADATA_INTERVAL", value_name = "TIME", value_parser = rare)]
     pub metadata_interval: Option<Duration>,
     /// What checks dial: own (the container's own address) or published (where that cannot be reached from here)
-    #[arg(long, env = "REGISTER_CHECK_TARGET", value_name = "WHICH", default_value = "own")]
+    #[arg(
+        long,
+        help_heading = "The agent",
+        env = "REGISTER_CHECK_TARGET",
+        value_name = "WHICH",
+        default_value = "own"
+    )]
     pub check_target: CheckTarget,
     /// At the end of this program: keep (registrations live for --ttl, a successor adopts them) or drain
-    #[arg(long, env = "REGISTER_ON_EXIT", value_name = "WHAT", default_value = "keep")]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_ON_EXIT", value_name = "WHAT", default_value = "keep")]
     pub on_exit: OnExit,
     /// With --on-exit drain: how long everything drains before it is deleted
-    #[arg(long, env = "REGISTER_DRAIN_WAIT", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_DRAIN_WAIT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub drain_wait: Duration,
     /// Where the admin server listens: ADDRESS:PORT or off
     #[arg(long, env = "REGISTER_ADMIN", value_name = "ADDRESS", default_value = ADMIN)]
@@ -268,10 +274,10 @@ pub struct RunArgs {
     #[arg(long, env = "REGISTER_HISTORY_FILE", value_name = "FILE", default_value = HISTORY)]
     pub history_file: PathBuf,
     /// Socket for `drain` and `undrain`
-    #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,
     /// When started as root: go on as this user, with the group of Docker's socket [default or empty: stay root]
-    #[arg(long, env = "REGISTER_USER", value_name = "NAME")]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_USER", value_name = "NAME")]
     pub user: Option<String>,
 }
 
