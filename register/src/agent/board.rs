@@ -80,12 +80,13 @@ impl Board {
         }
     }
 
-    /// Puts in what became of the ports of `container`. Returns the containers whose places it took over.
+    /// Puts in what became of the ports of `container`; the registry has `published`. Returns the containers whose places it took over.
     pub fn put(
         &mut self,
         container: &ContainerId,
         started_at: &str,
         ports: Vec<Port>,
+        published: Option<&Registrations>,
         metrics: &Metrics,
     ) -> BTreeSet<ContainerId> {
         let mut former = self.held.remove(container).unwrap_or_default();
@@ -109,8 +110,13 @@ impl Board {
             }
             rows.push(Arc::new(row));
         }
-        for place in former.places.iter().filter(|place| self.owners.get(*place) == Some(container)) {
-            self.registrations.remove(place);
+        for place in std::mem::take(&mut former.places) {
+            if self.owners.get(&place) == Some(container) {
+                self.registrations.remove(&place);
+                if published.is_none_or(|published| !published.contains_key(&place)) {
+                    self.owners.remove(&place);
+                }
+            }
         }
         self.put_rows(container, &former, &mut rows, started_at, metrics);
         if !rows.is_empty() {

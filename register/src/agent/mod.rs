@@ -292,7 +292,7 @@ impl Agent {
             };
             let ports = ports.into_iter().map(with_checks).collect();
             let started_at = keeper.started_at(&id).unwrap_or_default();
-            said.changed.extend(board.put(&id, started_at, ports, metrics));
+            said.changed.extend(board.put(&id, started_at, ports, published, metrics));
             said.changed.insert(id);
         }
     }

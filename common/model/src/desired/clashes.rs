@@ -3,11 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::container::ContainerId;
+use super::container::{Container, ContainerId};
 use super::decide::settle_clashes;
-use super::decider::Known;
 use super::decision::Decision;
 use crate::{BackendId, Host, Port, ServiceName, Transport};
+
+/// One container.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub container: Arc<Container>,
+    /// What was decided about it alone.
+    pub alone: Vec<Arc<Decision>>,
+    /// The same among the others: one that claims what an older one has is left out.
+    pub settled: Vec<Arc<Decision>>,
+}
 
 /// What only one backend of a service can have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::clashes::Clashes;
-use super::container::{Container, ContainerId, Network};
+use super::clashes::{Clashes, Known};
+use super::container::{ContainerId, Network};
 use super::decide::decide_among;
 use super::decision::Decision;
 use super::neighbours::{Joined, Neighbours, reader};
@@ -24,16 +24,6 @@ pub struct Decider {
     afresh: bool,
     /// The networks that the reader was on.
     reader: Option<BTreeMap<String, Network>>,
-}
-
-/// One container.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub container: Arc<Container>,
-    /// What was decided about it alone.
-    pub alone: Vec<Arc<Decision>>,
-    /// The same among the others: one that claims what an older one has is left out.
-    pub settled: Vec<Arc<Decision>>,
 }
 
 impl Decider {

@@ -1,4 +1,5 @@
-//! A large host: what a burst costs is counted, not timed. Containers are those of a scripted Docker API; the registry is in memory.
+//! A large host: what a burst costs is counted, not timed. Containers are those of a scripted Docker API; the registry is in memory; the
+//! channel of events has room for 16 of them.
 
 use agent::watch::Watcher;
 use containers::docker::{Docker, DockerSource, Endpoint, Options};
@@ -102,7 +103,7 @@ async fn a_burst_of_a_thousand_beside_two_thousand_costs_what_it_changes() {
         })
         .await;
     assert_eq!((kills.inspections, kills.store.puts, kills.store.deletes), (0, BURST as u64, 0));
-    assert!(kills.turns <= 100 && kills.store.txns <= 50, "{} turns, {:?}", kills.turns, kills.store);
+    assert!(kills.turns <= 200 && kills.store.txns <= 100, "{} turns, {:?}", kills.turns, kills.store);
 
     let ends = host
         .cost(async |host| {
@@ -112,7 +113,7 @@ async fn a_burst_of_a_thousand_beside_two_thousand_costs_what_it_changes() {
         })
         .await;
     assert_eq!((ends.store.puts, ends.store.deletes), (0, BURST as u64));
-    assert!(ends.turns <= 400 && ends.store.txns <= 50, "{} turns, {:?}", ends.turns, ends.store);
+    assert!(ends.turns <= 400 && ends.store.txns <= 200, "{} turns, {:?}", ends.turns, ends.store);
     for (what, Cost { turns, inspections, store }) in [("starts", starts), ("kills", kills), ("ends", ends)] {
         println!(
             "{BURST} {what} beside {LIVING}: {turns} turns, {inspections} inspections, {} transactions",
