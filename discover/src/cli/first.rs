@@ -63,7 +63,7 @@ async fn first_answers(asked: Vec<Unstarted>, patience: Duration) -> Result<Answ
         .map(|(s, o)| o.error().map_or_else(|| s.name.to_string(), |why| format!("{} ({why})", s.name)))
         .collect();
     if !silent.is_empty() {
-        let silent = silent.join("; ");
+        let silent = silent.join(", ");
         return Err(Failure::Runtime(format!("no answer within {patience:?} from {silent}").into()));
     }
     let merged = merge(sources.iter().zip(observations.iter().cloned()));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::console::{has_colours, painted};
 use agent::hostip;
 use agent::telemetry::Chain;
 use containers::checks::{AnyCheck, Check, Outcome, TcpCheck};
@@ -170,7 +171,7 @@ pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
             text.push_str(&format!("    ready: {}\n", plain(&ready)));
         }
     }
-    print(&text)
+    print(&if has_colours() { painted(&text) } else { text })
 }
 
 /// Whether the candidate would be published now, as a running agent with `--ready tcp` finds it.

@@ -192,6 +192,21 @@ impl Docker {
         }
     }
 
+    /// Stops a container as `docker stop` does, with its own signal and patience, and waits until it has ended. One that has ended already,
+    /// or is gone, is no fault.
+    ///
+    /// # Errors
+    /// Any [`DockerError`]; [`DockerError::Refused`] where whoever answers lets nobody stop anything.
+    pub async fn stop(&self, name: &str) -> Result<(), DockerError> {
+        let Some(container) = self.inspect_named(name).await? else { return Ok(()) };
+        let request = format!("POST /containers/{}/stop", segment(name)?);
+        let patient = Self { patience: self.patience + container.stop_timeout, ..self.clone() };
+        match patient.ask(&request, self.api.stop_container(name, None)).await {
+            Err(DockerError::Refused { status: 404, .. }) => Ok(()),
+            answer => answer,
+        }
+    }
+
     /// Events from now on. When this returns, nothing that happens later is missed for as long as the stream lasts.
     ///
     /// # Errors

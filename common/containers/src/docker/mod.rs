@@ -5,6 +5,7 @@
 //! bollard's own stream fails at an unknown type, drops the events behind it, hides half an event, and has no limit.
 
 mod answers;
+mod backlog;
 mod client;
 mod connection;
 mod context;

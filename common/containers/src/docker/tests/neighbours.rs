@@ -8,7 +8,7 @@ fn patient(api: &DockerApi) -> Docker {
 }
 
 fn is_refused(observation: &Observation<Containers>, number: usize, words: &str) -> bool {
-    let reason = |s: &std::sync::Arc<Containers>| s.refused.get(&id(number).parse().unwrap()).cloned();
+    let reason = |s: &std::sync::Arc<Containers>| s.refused.get(id(number).as_str()).cloned();
     observation.snapshot().and_then(reason).is_some_and(|reason| reason.contains(words))
 }
 
