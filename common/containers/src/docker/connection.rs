@@ -135,7 +135,8 @@ impl Connector {
     /// A connection whose last answer was read to its end.
     fn idle(&self) -> Option<Link> {
         let mut links = lock(&self.links);
-        links.retain(|link| !link.sender.is_closed() && !(link.sender.is_ready() && link.used.elapsed() > IDLE));
+        let is_old = |link: &Link| link.sender.is_ready() && link.used.elapsed() > IDLE;
+        links.retain(|link| !link.sender.is_closed() && !is_old(link));
         let free = links.iter().position(|link| link.sender.is_ready())?;
         Some(links.swap_remove(free))
     }

@@ -82,6 +82,12 @@ pub enum DockerError {
     EventTooLong,
 }
 
+impl DockerError {
+    pub(super) fn unreadable(request: &str, source: Unreadable) -> Self {
+        Self::Answer { request: request.to_owned(), source }
+    }
+}
+
 /// Docker itself never answers 403: what guards its socket does.
 fn remedy(status: u16, request: &str) -> String {
     match status {

@@ -4,6 +4,7 @@
 //! one that bollard does not know is read without it ([`lenient`]). The event stream is read line by line ([`events`]), because
 //! bollard's own stream fails at an unknown type, drops the events behind it, hides half an event, and has no limit.
 
+mod answers;
 mod backlog;
 mod client;
 mod connection;
