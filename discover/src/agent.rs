@@ -67,7 +67,13 @@ impl Agent {
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
         let news = News::default();
         for source in &self.sources {
-            tokio::spawn(forward(source.clone(), self.wake.clone(), self.metrics.clone(), cancel.clone(), news.clone()));
+            tokio::spawn(forward(
+                source.clone(),
+                self.wake.clone(),
+                self.metrics.clone(),
+                cancel.clone(),
+                news.clone(),
+            ));
         }
         let generators = std::mem::take(&mut self.generators);
         let recorder = Recorder::new(self.board.clone(), self.changes.clone(), self.metrics.clone(), generators.len());

@@ -35,12 +35,16 @@ async fn noted(agent: &Agent, service: &str, what: &str, backend: &str) -> Resul
 fn an_incident_is_told_with_time_and_reason_over_a_restart_and_by_etcd_itself() -> Result<()> {
     in_lab(async |lab| {
         let (etcd, port) = (Etcd::start(), free_port()?);
-        let mut discover = Discover::new("discover", &haproxy::newest()?).args(&["--announce"]).start(lab, &etcd).await?;
+        let mut discover =
+            Discover::new("discover", &haproxy::newest()?).args(&["--announce"]).start(lab, &etcd).await?;
         let (stopped, failing) = (Server::start("stopped").await?, Server::start("failing").await?);
         let mut operator = etcd.operator().await;
         for (id, server) in [("stopped", &stopped), ("failing", &failing)] {
             let value = json!({"host": server.address.ip(), "port": server.address.port(), "service_port": port, "mode": "http"});
-            operator.put(format!("/backends/checkout/{id}"), value.to_string(), None).await.during("putting a backend")?;
+            operator
+                .put(format!("/backends/checkout/{id}"), value.to_string(), None)
+                .await
+                .during("putting a backend")?;
         }
         let came = noted(&discover, "checkout", "registered", "failing").await?;
         assert!(came["took_ms"].as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)), "{came}");
@@ -60,7 +64,8 @@ fn an_incident_is_told_with_time_and_reason_over_a_restart_and_by_etcd_itself() 
 
         let endpoint = etcd.endpoint().authority();
         let known = lines(&["history", "--registry", "checkout", "--json", "--etcd-host", &endpoint])?;
-        let told: Vec<_> = known.iter().map(|c| (c["what"].as_str().unwrap_or(""), c["backend"].as_str().unwrap_or(""))).collect();
+        let told: Vec<_> =
+            known.iter().map(|c| (c["what"].as_str().unwrap_or(""), c["backend"].as_str().unwrap_or(""))).collect();
         assert_eq!(told, [("registered", "stopped"), ("registered", "failing"), ("gone", "stopped")]);
         let revision = known[1]["revision"].as_i64().during("a revision")?;
         operator.compact(revision, None).await.during("compacting")?;

@@ -26,7 +26,8 @@ fn named(text: &str) -> BTreeSet<String> {
 
 /// Every text in double quotes in the sources that register metrics.
 fn literals() -> BTreeSet<String> {
-    let (mut all, mut rooms) = (BTreeSet::new(), ["common", "discover/src", "register/src"].map(|room| root().join(room)).to_vec());
+    let (mut all, mut rooms) =
+        (BTreeSet::new(), ["common", "discover/src", "register/src"].map(|room| root().join(room)).to_vec());
     while let Some(room) = rooms.pop() {
         for entry in fs::read_dir(room).expect("a room").map(|entry| entry.expect("an entry").path()) {
             match entry.extension().and_then(|e| e.to_str()) {
@@ -67,7 +68,9 @@ fn every_metric_of_the_rules_and_the_dashboard_is_one_of_ours() {
 #[test]
 fn the_dashboard_has_the_form_that_grafana_loads() {
     let dashboard: Value = serde_json::from_str(&read("dashboard.json")).expect("JSON");
-    assert!(dashboard["schemaVersion"].as_u64() >= Some(36) && dashboard["title"].is_string() && dashboard["id"].is_null());
+    assert!(
+        dashboard["schemaVersion"].as_u64() >= Some(36) && dashboard["title"].is_string() && dashboard["id"].is_null()
+    );
     let variables = dashboard["templating"]["list"].as_array().expect("variables");
     let names: Vec<&str> = variables.iter().filter_map(|variable| variable["name"].as_str()).collect();
     assert_eq!(names, ["source", "instance", "service"]);

@@ -22,7 +22,10 @@ use crate::publish::Publication;
 ///
 /// # Errors
 /// None; the form fits `Lifecycle::spawn`.
-pub async fn follow_registry(mut publication: watch::Receiver<Publication>, history: History) -> Result<(), Infallible> {
+pub async fn follow_registry(
+    mut publication: watch::Receiver<Publication>,
+    history: History,
+) -> Result<(), Infallible> {
     let (mut away, mut full, mut lease) = (false, false, None::<LeaseId>);
     loop {
         {
@@ -76,7 +79,8 @@ fn changes(known: &mut BTreeMap<Arc<str>, ServiceState>, rows: &[ServiceRow]) ->
             changes.push(change.with("why", &*row.reason));
         }
     }
-    let gone: Vec<Arc<str>> = known.keys().filter(|name| !rows.iter().any(|row| row.service == **name)).cloned().collect();
+    let gone: Vec<Arc<str>> =
+        known.keys().filter(|name| !rows.iter().any(|row| row.service == **name)).cloned().collect();
     for name in gone {
         known.remove(&name);
         changes.push(Change::new("service_gone").with("service", &*name));

@@ -46,8 +46,9 @@ pub struct FleetArgs {
 /// [`Failure`] when it does not answer in time.
 pub async fn fleet(args: FleetArgs) -> Result<(), Failure> {
     let (store, prefix) = args.source.registry("fleet")?;
-    let read = timeout(args.timeout, read(&store, &prefix)).await;
-    let late = |_| Failure::Runtime(format!("the registry did not answer within {:?} (--timeout)", args.timeout).into());
+    let read = timeout(args.timeout, Box::pin(read(&store, &prefix))).await;
+    let late =
+        |_| Failure::Runtime(format!("the registry did not answer within {:?} (--timeout)", args.timeout).into());
     let fleet = read.map_err(late)?.map_err(Failure::runtime)?;
     match args.json {
         true => say!("{fleet}"),
@@ -154,7 +155,9 @@ fn add(node: &mut Node, service: &str, backend: Option<&Backend>) {
 /// What an agent says of itself. Its token is none of anybody's business.
 fn said_by(entry: &Entry) -> Value {
     let said: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
-    let text = |key: &str| said[key].as_str().map(|text| text.chars().filter(|c| !c.is_control()).take(80).collect::<String>());
+    let text = |key: &str| {
+        said[key].as_str().map(|text| text.chars().filter(|c| !c.is_control()).take(80).collect::<String>())
+    };
     json!({"version": text("version"), "started": text("started"), "haproxy": text("haproxy")})
 }
 
@@ -163,14 +166,17 @@ fn print(fleet: &Value) {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(all) if all.is_empty() => "-".to_owned(),
-        Value::Array(all) => all.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(" "),
+        Value::Array(all) => {
+            all.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned)).collect::<Vec<_>>().join(" ")
+        }
         other => other.to_string(),
     };
     let table = |rows: &Value, keys: &[&str]| {
         let head = keys.iter().map(|key| key.to_uppercase()).collect::<Vec<_>>();
         let cells = rows.as_array().into_iter().flatten().map(|row| keys.iter().map(|key| text(&row[*key])).collect());
         let all: Vec<Vec<String>> = std::iter::once(head).chain(cells).collect();
-        let widths: Vec<usize> = (0..keys.len()).map(|n| all.iter().map(|row| row[n].len()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> =
+            (0..keys.len()).map(|n| all.iter().map(|row| row[n].len()).max().unwrap_or(0)).collect();
         for row in &all {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             say!("{}", cells.join("  ").trim_end());
@@ -192,7 +198,11 @@ fn print(fleet: &Value) {
         if count > 0 {
             say!("");
             say!("{count} registrations {what}:");
-            fleet[key].as_array().into_iter().flatten().for_each(|key| say!("  {:?}", key.as_str().unwrap_or_default()));
+            fleet[key]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(|key| say!("  {:?}", key.as_str().unwrap_or_default()));
         }
     }
 }
@@ -214,12 +224,14 @@ async fn answer(State(fleet): State<Arc<Fleet>>) -> Response {
     if let Some((_, known)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
         return Json(known).into_response();
     }
-    match read(&fleet.store, &fleet.prefix).await {
+    match Box::pin(read(&fleet.store, &fleet.prefix)).await {
         Ok(now) => {
             *last = Some((Instant::now(), now.clone()));
             Json(now).into_response()
         }
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": Chain(&error).to_string()}))).into_response(),
+        Err(error) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": Chain(&error).to_string()}))).into_response()
+        }
     }
 }
 
@@ -237,7 +249,8 @@ mod tests {
 
     #[test]
     fn registrations_belong_to_the_node_whose_lease_they_have() {
-        let agent = json!({"version": "0.1.0", "started": "2026-11-29T14:05:00Z", "token": "s3cret", "machine_id": "m"});
+        let agent =
+            json!({"version": "0.1.0", "started": "2026-11-29T14:05:00Z", "token": "s3cret", "machine_id": "m"});
         let registrars = [entry("/registrars/n1", &agent, 1), entry("/registrars/n2", &agent, 2)];
         let discoverers = [entry("/discoverers/n1", &json!({"version": "0.1.0", "haproxy": "3.0"}), 9)];
         let at = |port: u16, more: Value| {
@@ -256,8 +269,12 @@ mod tests {
             entry("/backends/bad", &json!(1), 1),
         ];
         let fleet = of(&Prefix::default(), &registrars, &discoverers, &backends);
-        let row = |name: &str| fleet["nodes"].as_array().unwrap().iter().find(|row| row["node"] == name).unwrap().clone();
-        assert_eq!((&row("n1")["backends"], &row("n1")["services"], &row("n2")["draining"]), (&json!(3), &json!(3), &json!(1)));
+        let row =
+            |name: &str| fleet["nodes"].as_array().unwrap().iter().find(|row| row["node"] == name).unwrap().clone();
+        assert_eq!(
+            (&row("n1")["backends"], &row("n1")["services"], &row("n2")["draining"]),
+            (&json!(3), &json!(3), &json!(1))
+        );
         assert_eq!((&row("n3")["agent"], &row("n1")["agent"]), (&json!("gone"), &json!("there")));
         assert_eq!(fleet["services"].as_array().unwrap().last().unwrap()["nodes"], json!(["n1", "n2", "n3"]));
         assert_eq!(fleet["without_agent"], json!(["/backends/lost/x"]));

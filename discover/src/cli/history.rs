@@ -130,7 +130,12 @@ fn place(prefix: &Prefix, key: &str) -> Option<(ServiceName, BackendId)> {
 }
 
 /// A change of one key, in words.
-fn tell(prefix: &Prefix, change: &Change, known: &mut HashMap<Key, Backend>, only: Option<&ServiceName>) -> Option<Value> {
+fn tell(
+    prefix: &Prefix,
+    change: &Change,
+    known: &mut HashMap<Key, Backend>,
+    only: Option<&ServiceName>,
+) -> Option<Value> {
     let (service, id) = place(prefix, change.key())?;
     if only.is_some_and(|only| *only != service) {
         return None;
@@ -174,7 +179,8 @@ fn table(changes: &[Value]) -> String {
     };
     let rows = changes.iter().map(|change| keys.map(|key| text(&change[key])));
     let all: Vec<[String; 7]> = std::iter::once(keys.map(str::to_uppercase)).chain(rows).collect();
-    let widths: Vec<usize> = (0..keys.len()).map(|n| all.iter().map(|row| row[n].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..keys.len()).map(|n| all.iter().map(|row| row[n].chars().count()).max().unwrap_or(0)).collect();
     let line = |row: &[String; 7]| {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())

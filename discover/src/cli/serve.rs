@@ -16,8 +16,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::announce;
-use super::{Failure, fleet};
 use super::assembly::Assembly;
+use super::{Failure, fleet};
 use crate::api;
 use crate::reconcile::Guard;
 use crate::status::{StatusBoard, feeds};

@@ -9,8 +9,8 @@ use agent::hostip;
 use clap::Args;
 use containers::docker::{Docker, Endpoint, Options, own_ids};
 use containers::readiness::ReadyMode;
-use model::{Prefix, ServiceName};
 use model::desired::{Filter, HealthPolicy, NetworkChoice, ServiceFrom, Settings};
+use model::{Prefix, ServiceName};
 use registry::store::etcd::{EtcdArgs, EtcdStore};
 use registry::{Owned, Owners, RegistryWatcher};
 

@@ -15,14 +15,21 @@ fn desired(pools: &[(&str, &[Backend])]) -> Desired {
 }
 
 /// What a turn noted: `what backend reason`, the newest last.
-fn turn(chronicle: &mut Chronicle, desired: &Desired, ok: bool, haproxy: &HaproxyStatus, left_out: &[Value]) -> Vec<String> {
+fn turn(
+    chronicle: &mut Chronicle,
+    desired: &Desired,
+    ok: bool,
+    haproxy: &HaproxyStatus,
+    left_out: &[Value],
+) -> Vec<String> {
     let before = chronicle.history.count();
     let since = Some(Instant::now());
     chronicle.turned(&TurnEnd { desired, observations: &[], ok, haproxy: Some(haproxy), left_out, since });
     let most = usize::try_from(chronicle.history.count() - before).unwrap();
     let noted = chronicle.history.read(&Query { most: Some(most), ..Query::default() });
     let text = |change: &Value| {
-        let words = ["what", "service", "backend", "reason", "why"].map(|key| change[key].as_str().unwrap_or_default().to_owned());
+        let words = ["what", "service", "backend", "reason", "why"]
+            .map(|key| change[key].as_str().unwrap_or_default().to_owned());
         words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
     };
     noted.iter().rev().map(text).collect()
@@ -82,7 +89,14 @@ fn what_waits_for_a_reload_is_routed_when_that_is_done() {
     let (mut chronicle, mut haproxy) = (Chronicle::default(), HaproxyStatus::default());
     let since = Instant::now();
     let mut end = |pools: &Desired, haproxy: &HaproxyStatus, since| {
-        chronicle.turned(&TurnEnd { desired: pools, observations: &[], ok: true, haproxy: Some(haproxy), left_out: &[], since })
+        chronicle.turned(&TurnEnd {
+            desired: pools,
+            observations: &[],
+            ok: true,
+            haproxy: Some(haproxy),
+            left_out: &[],
+            since,
+        })
     };
     assert_eq!(end(&desired(&[]), &haproxy, None), None);
     let web = desired(&[("web", &[backend("a", 1)])]);
@@ -100,7 +114,10 @@ fn a_registry_that_comes_back_whole_is_a_bounded_number_of_changes() {
     turn(&mut chronicle, &desired(&[]), true, &haproxy, &[]);
     let many: Vec<Backend> = (0..2_000).map(|n| backend(&format!("b{n}"), 1 + n)).collect();
     let noted = turn(&mut chronicle, &desired(&[("web", &many)]), true, &haproxy, &[]);
-    assert_eq!((noted.len(), noted.last().unwrap().as_str()), (MOST_OF_A_TURN + 1, "more 1500 further changes of this turn"));
+    assert_eq!(
+        (noted.len(), noted.last().unwrap().as_str()),
+        (MOST_OF_A_TURN + 1, "more 1500 further changes of this turn")
+    );
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub(super) fn of(mut status: Value, about: &About<'_>) -> Value {
         let Some((name, pool)) = row["service"].as_str().and_then(|name| about.services.get_key_value(name)) else {
             continue;
         };
-        let ports: BTreeSet<u16> = pool.backends().iter().filter_map(|b| b.service_port).map(|port| port.get()).collect();
+        let ports: BTreeSet<u16> =
+            pool.backends().iter().filter_map(|b| b.service_port).map(|port| port.get()).collect();
         let hosts = pool.backends().iter().flat_map(|b| b.routes.iter().map(|route| route.host.to_string()));
         let hosts: BTreeSet<String> = hosts.take(200).collect();
         let serving = row["up"].as_u64().unwrap_or(0) + row["draining"].as_u64().unwrap_or(0);

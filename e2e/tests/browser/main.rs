@@ -204,8 +204,7 @@ impl Visit {
     async fn status_pages(&mut self, lab: &Lab) -> Result<()> {
         let docker = lab.docker().await?;
         let register = Register::new("register").start(lab, &self.etcd).await?;
-        let pages =
-            [("discover", self.discover.address(), "services"), ("register", register.address(), "containers")];
+        let pages = [("discover", self.discover.address(), "services"), ("register", register.address(), "containers")];
         for (name, address, rows) in pages {
             self.browser.complaints(); // about pages before it
             self.browser.goto(&format!("http://{address}/")).await?;

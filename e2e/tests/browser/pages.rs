@@ -60,11 +60,17 @@ impl Visit {
         // By keyboard: to the filter, and from there to the row.
         self.browser.evaluate("dispatchEvent(new KeyboardEvent('keydown', {key: '/', bubbles: true}))").await?;
         assert_eq!(self.browser.text("document.activeElement.id").await?, "filter");
-        self.browser.evaluate("document.querySelector('#services .fold').focus(), document.activeElement.click()").await?;
+        self.browser
+            .evaluate("document.querySelector('#services .fold').focus(), document.activeElement.click()")
+            .await?;
         self.browser.until("document.querySelector('#services .inner')?.innerText.includes('HAProxy: down')").await?;
         let row = self.browser.text("document.querySelector('#services .inner').innerText").await?;
         assert!(row.contains("DOWN") && row.contains("L4CON: Connection refused") && row.contains("came"), "{row}");
-        assert_eq!(self.browser.text("document.activeElement.getAttribute('aria-expanded')").await?, "true", "the focus stays");
+        assert_eq!(
+            self.browser.text("document.activeElement.getAttribute('aria-expanded')").await?,
+            "true",
+            "the focus stays"
+        );
         self.browser.until("document.querySelector('#timeline').innerText.includes('HAProxy: down')").await?;
         self.shot("degraded.png").await?;
         for (dark, width) in [(false, 1200), (true, 1200), (true, 390), (false, 390)] {
@@ -115,11 +121,15 @@ async fn fill(etcd: &Etcd) -> Result<()> {
     let mut operator = etcd.operator().await;
     let lease = operator.lease_grant(3600, None).await.during("granting a lease")?.id();
     let one = |service: usize, backend: usize| {
-        let (key, at) = (format!("/backends/s{service:04}/b{backend}"), format!("10.{}.{}.{backend}", service / 250, service % 250));
+        let (key, at) = (
+            format!("/backends/s{service:04}/b{backend}"),
+            format!("10.{}.{}.{backend}", service / 250, service % 250),
+        );
         let value = json!({"host": at, "port": 8080, "service_port": 10_000 + service, "name": format!("s{service}-{backend}")});
         TxnOp::put(key, value.to_string(), Some(PutOptions::new().with_lease(lease)))
     };
-    let all: Vec<TxnOp> = (0..LARGE.0).flat_map(|service| (0..LARGE.1).map(move |backend| one(service, backend))).collect();
+    let all: Vec<TxnOp> =
+        (0..LARGE.0).flat_map(|service| (0..LARGE.1).map(move |backend| one(service, backend))).collect();
     for some in all.chunks(100) {
         operator.txn(Txn::new().and_then(some.to_vec())).await.during("putting registrations")?;
     }

@@ -209,7 +209,10 @@ impl Parts<'_> {
             prefix: frame.form.prefix.clone(),
             drain_at_exit: self.drain_at_exit(),
         };
-        self.lifecycle.spawn("registry's history", stop_with(&cancel, follow_registry(publication.clone(), self.history.clone())));
+        self.lifecycle.spawn(
+            "registry's history",
+            stop_with(&cancel, follow_registry(publication.clone(), self.history.clone())),
+        );
         status.docker = Some(DockerStatus {
             address: address.clone(),
             registry: self.registry.clone(),

@@ -36,7 +36,8 @@ fn read(proc: &Path) -> Registry {
     let booted = text("stat").lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<f64>().ok());
     let most = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let most = most.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    let open = fs::read_dir(proc.join("self/fd")).ok().map(|all| f64::from(u32::try_from(all.count()).unwrap_or(u32::MAX)));
+    let open =
+        fs::read_dir(proc.join("self/fd")).ok().map(|all| f64::from(u32::try_from(all.count()).unwrap_or(u32::MAX)));
     if let (Some(user), Some(system)) = (field(14), field(15)) {
         let seconds = Counter::<f64, AtomicU64>::default();
         seconds.inc_by((user + system) / TICKS);
@@ -76,8 +77,11 @@ mod tests {
     fn the_numbers_of_this_process_are_told_under_prometheus_names() {
         let shown = text(&vitals("x", "1.2.3"));
         assert!(shown.contains("x_build_info{version=\"1.2.3\"} 1\n"), "{shown}");
-        for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_open_fds ", "process_max_fds "] {
-            let value = shown.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {shown}"));
+        for name in
+            ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_open_fds ", "process_max_fds "]
+        {
+            let value =
+                shown.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {shown}"));
             assert!(value.parse::<f64>().unwrap() > 0.0 || name.contains("cpu"), "{name}{value}");
         }
     }

@@ -25,7 +25,11 @@ pub struct Question<'a> {
 ///
 /// # Errors
 /// [`StatusError`].
-pub async fn history(question: &Question<'_>, default: SocketAddr, program: &'static str) -> Result<String, StatusError> {
+pub async fn history(
+    question: &Question<'_>,
+    default: SocketAddr,
+    program: &'static str,
+) -> Result<String, StatusError> {
     // A service's name has no character that a query must escape.
     let mut path = "/history?".to_owned();
     question.service.iter().for_each(|service| path.push_str(&format!("service={service}&")));
@@ -152,6 +156,9 @@ mod tests {
         ] {
             assert_eq!(utc(at * 1000), shown);
         }
-        assert_eq!(["5s", "1m05s", "1h01m", "2d03h"], [5, 65, 3660, 183_600].map(|s| ago(s * 1000)).each_ref().map(|s| &**s));
+        assert_eq!(
+            ["5s", "1m05s", "1h01m", "2d03h"],
+            [5, 65, 3660, 183_600].map(|s| ago(s * 1000)).each_ref().map(|s| &**s)
+        );
     }
 }

@@ -103,7 +103,8 @@ fn read(path: &Path) -> Result<Lines, String> {
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     let text = std::str::from_utf8(&bytes[..whole]).map_err(|e| e.to_string())?;
     let is_change = |line: &str| {
-        serde_json::from_str::<Value>(line).is_ok_and(|change| change["at_unix_ms"].is_u64() && change["what"].is_string())
+        serde_json::from_str::<Value>(line)
+            .is_ok_and(|change| change["at_unix_ms"].is_u64() && change["what"].is_string())
     };
     match text.lines().position(|line| !is_change(line)) {
         Some(n) => Err(format!("line {} is no change", n + 1)),

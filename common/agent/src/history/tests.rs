@@ -5,7 +5,9 @@ use tempfile::TempDir;
 use super::*;
 
 fn numbered(history: &History, numbers: impl IntoIterator<Item = usize>) {
-    numbers.into_iter().for_each(|n| history.note(Change::at("registered", n as u64).with("service", format!("s{}", n % 2))));
+    numbers
+        .into_iter()
+        .for_each(|n| history.note(Change::at("registered", n as u64).with("service", format!("s{}", n % 2))));
 }
 
 fn times(changes: &[Value]) -> Vec<u64> {
@@ -78,7 +80,9 @@ async fn a_line_that_a_crash_cut_off_is_dropped_and_the_next_is_whole() {
 
 #[tokio::test]
 async fn a_file_of_anything_else_begins_anew() {
-    for rubbish in [&b"not json\n"[..], b"{}\n", b"{\"at_unix_ms\":1,\"what\":\"x\"}\n\0\0\0\n", b"\xff\xfe\n", b"[1]\n\n"] {
+    for rubbish in
+        [&b"not json\n"[..], b"{}\n", b"{\"at_unix_ms\":1,\"what\":\"x\"}\n\0\0\0\n", b"\xff\xfe\n", b"[1]\n\n"]
+    {
         for name in ["history.jsonl", "history.jsonl.1"] {
             let dir = TempDir::new().unwrap();
             fs::write(dir.path().join(name), rubbish).unwrap();

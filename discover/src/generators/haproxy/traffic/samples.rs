@@ -50,7 +50,10 @@ impl Section {
         let wrong = |counts: &Counts| counts.errors + counts.responses_5xx;
         let news = [since(self.last.requests, now.requests), since(wrong(&self.last), wrong(&now))];
         if let Some(point) = self.points.back_mut() {
-            point.iter_mut().zip(news).for_each(|(n, more)| *n = n.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)));
+            point
+                .iter_mut()
+                .zip(news)
+                .for_each(|(n, more)| *n = n.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)));
         }
         self.last = now;
     }
@@ -136,6 +139,9 @@ mod tests {
             samples.take(&rows(1, 0, usable), 1);
             [samples.has_moved(), samples.has_moved()]
         };
-        assert_eq!([1, 1, 0, 0, 1].map(&mut after), [[true, false], [false; 2], [true, false], [false; 2], [true, false]]);
+        assert_eq!(
+            [1, 1, 0, 0, 1].map(&mut after),
+            [[true, false], [false; 2], [true, false], [false; 2], [true, false]]
+        );
     }
 }

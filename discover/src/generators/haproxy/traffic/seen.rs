@@ -133,7 +133,9 @@ impl Seen {
             let section = row.section;
             match (row.kind, server) {
                 (StatKind::Section, _) => sections.entry(section).or_default().counts = row.counts,
-                (_, Some(server)) => _ = sections.entry(section).or_default().servers.insert(row.name, Arc::new(server)),
+                (_, Some(server)) => {
+                    _ = sections.entry(section).or_default().servers.insert(row.name, Arc::new(server))
+                }
                 _ => {}
             }
         }
@@ -183,7 +185,8 @@ impl Seen {
         places: &Places,
         edge: &EdgePlaces<'_>,
     ) -> Vec<Arc<SeenServer>> {
-        let own = places.sections(service, Some(pool)).into_iter().filter_map(|own| self.0.get(&*own)).collect::<Vec<_>>();
+        let own =
+            places.sections(service, Some(pool)).into_iter().filter_map(|own| self.0.get(&*own)).collect::<Vec<_>>();
         let edge: Vec<_> = edge.sections(service).filter_map(|section| self.0.get(section)).collect();
         let mut all: Vec<_> = servers(service, backend, places, &own, &edge).cloned().collect();
         all.sort_by_key(|server| std::cmp::Reverse(server.state));
