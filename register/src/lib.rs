@@ -27,3 +27,6 @@ pub mod own;
 pub mod privileges;
 pub mod publish;
 pub mod status;
+
+/// The package's version, with the commit and its date.
+pub const VERSION: &str = env!("BUILD_VERSION");

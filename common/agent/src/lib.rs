@@ -13,7 +13,7 @@
 //! | [`history`] | the last changes, on disk too; `/history` and its command | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
 //! | [`tls`] | the process's TLS implementation; keys and certificates in PEM | reads files |
-//! | [`console`] | a command's output | writes it |
+//! | [`console`], [`pages`] | a command's output; completion scripts and manual pages | writes it |
 //! | [`clock`], [`sync`] | the wall clock since 1970; a mutex without poison | the clock |
 
 pub mod admin;
@@ -26,9 +26,11 @@ pub mod files;
 pub mod history;
 pub mod hostip;
 pub mod lifecycle;
+pub mod pages;
 pub mod program;
 pub mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod trouble;
+pub mod usage;
 pub mod watch;

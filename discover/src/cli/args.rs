@@ -138,16 +138,18 @@ impl ProcessArgs {
     pub(super) fn launch(&self) -> Launch {
         Launch {
             program: self.haproxy_bin.clone(),
-            config: self.haproxy_config.clone().unwrap_or_else(|| self.dir.join("haproxy.cfg")),
-            master_socket: self.haproxy_master.clone().unwrap_or_else(|| self.run_dir.join("haproxy-master.sock")),
+            config: absolute(self.haproxy_config.clone().unwrap_or_else(|| self.dir.join("haproxy.cfg"))),
+            master_socket: absolute(
+                self.haproxy_master.clone().unwrap_or_else(|| self.run_dir.join("haproxy-master.sock")),
+            ),
             args: Vec::new(),
-            output: Output::File(self.run_dir.join("haproxy.log")),
+            output: Output::File(absolute(self.run_dir.join("haproxy.log"))),
         }
     }
 
     /// HAProxy's runtime API.
     pub(super) fn socket(&self) -> PathBuf {
-        self.run_dir.join("haproxy.sock")
+        absolute(self.run_dir.join("haproxy.sock"))
     }
 
     /// Makes the directories of HAProxy's files.
@@ -164,6 +166,11 @@ impl ProcessArgs {
         }
         Ok(())
     }
+}
+
+/// HAProxy has a working directory of its own, and takes a socket's path by its slash.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 impl PaceArgs {

@@ -25,6 +25,9 @@ use crate::status::{StatusBoard, feeds};
 /// How often it is looked whether HAProxy has another number of servers that can take a request.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Asks a running agent over its control socket where it writes what it remembers and holds.
+pub(super) const STATE_ASKED: &str = "state_file";
+
 /// Begins to serve both, where the flags say, until the end of `lifecycle`.
 ///
 /// # Errors
@@ -54,10 +57,16 @@ pub(super) async fn serve(assembly: &Assembly, registry: Registry, lifecycle: &m
         let node = board.host().parse().map_err(|e: model::NameError| Failure::usage(&e))?;
         lifecycle.spawn("announce", announce(store, prefix, node, cancel.clone()));
     }
-    let (guard, wake) = (assembly.guard.clone(), assembly.wake.clone());
+    let (guard, wake, state) = (assembly.guard.clone(), assembly.wake.clone(), assembly.state_file.clone());
     let control = ControlServer::new(&args.control, move |request| {
-        let answer = release(&guard, &request);
-        wake.notify_one();
+        let answer = match request.get(STATE_ASKED) {
+            Some(_) => Ok(json!({ STATE_ASKED: state })),
+            None => {
+                let answer = release(&guard, &request);
+                wake.notify_one();
+                answer
+            }
+        };
         async move { answer }
     });
     let control = control.bind().map_err(Failure::runtime)?;
@@ -81,7 +90,7 @@ async fn look_for_changes(
 
 /// Answers a request over the control socket.
 fn release(guard: &Mutex<Guard>, request: &Value) -> Result<Value, String> {
-    let service = request["release"].as_str().ok_or("unknown request: release is the only one")?;
+    let service = request["release"].as_str().ok_or("unknown request: release and state_file are known")?;
     let service: ServiceName = service.parse().map_err(|e: model::NameError| e.to_string())?;
     let released = lock(guard).release(&service);
     if released == 0 {

@@ -1,5 +1,6 @@
 //! Flags that say where backends come from: etcd, or the local Docker.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -86,6 +87,15 @@ impl SourceArgs {
     /// The source's name in status and metrics.
     pub fn name(&self) -> &'static str {
         if self.is_docker() { "docker" } else { "etcd" }
+    }
+
+    /// Where backends are read, for a person.
+    pub(super) fn places(&self) -> BTreeSet<String> {
+        if self.is_docker() {
+            return self.docker.endpoint().iter().map(ToString::to_string).collect();
+        }
+        let endpoints = self.etcd.config().map(|config| config.endpoints).unwrap_or_default();
+        endpoints.iter().map(|endpoint| format!("{endpoint}{}", self.etcd.etcd_prefix)).collect()
     }
 
     /// Whether backends are this host's containers.

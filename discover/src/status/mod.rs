@@ -158,6 +158,11 @@ impl StatusBoard {
         state.sources = sources.iter().cloned().zip(observations.iter().cloned()).collect();
     }
 
+    /// Whether a HAProxy is to run what is desired, and does not.
+    pub fn lacks_haproxy(&self) -> bool {
+        self.lock().haproxy.as_ref().is_some_and(|haproxy| lock(&haproxy.status).error.is_some())
+    }
+
     /// Notes a turn; tells whether anything that people watch has changed.
     pub fn turned(
         &self,
@@ -235,7 +240,7 @@ impl StatusSource for StatusBoard {
         let sources = state.sources.iter().map(|(s, o)| source(s, o));
         let sources = sources.chain(state.inner.iter().map(|s| source(s, &s.inlet.borrow())));
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": crate::VERSION,
             "ready": self_ready(&state).err().map_or_else(|| "yes".into(), |unready| unready.detail),
             "last_turn": state.turn.as_ref().map(|t| json!({
                 "ended_unix_ms": t.ended_unix_ms, "took_ms": t.took.as_secs_f64() * 1000.0, "error": t.error,

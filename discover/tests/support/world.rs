@@ -76,6 +76,7 @@ impl World {
             maxconn: 2000,
             listener_maxconn: 1000,
             timeouts: [Duration::from_millis(500), Duration::from_secs(20), Duration::from_secs(20)],
+            silence: Default::default(),
             user: None,
             templates: None,
             section_linger: Duration::from_secs(600),

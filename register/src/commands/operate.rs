@@ -1,14 +1,13 @@
-//! `register drain`, `undrain`, `status`, `history`, `completions`: what speaks to the running agent, or to nobody.
+//! `register drain`, `undrain`, `status`, `history`, `version`: what speaks to the running agent, or to nobody.
 
 use agent::admin::client::{self, StatusArgs, StatusError};
 use agent::admin::control;
 use agent::history::client::Question;
-use clap::CommandFactory as _;
 use model::ServiceName;
 
 use super::{Failure, print};
 use crate::agent::control::{Whom, encode};
-use crate::cli::{ADMIN, Cli, DrainArgs, HistoryArgs};
+use crate::cli::{ADMIN, DrainArgs, HistoryArgs};
 
 /// Asks the running agent to drain containers, or to end that.
 ///
@@ -48,12 +47,10 @@ pub async fn history(args: &HistoryArgs) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Prints a completion script.
+/// Prints what `--version` prints.
 ///
 /// # Errors
 /// None worth speaking of: stdout.
-pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "register", &mut script);
-    print(&String::from_utf8_lossy(&script))
+pub fn version() -> Result<(), Failure> {
+    print(&format!("register {}\n", crate::VERSION))
 }

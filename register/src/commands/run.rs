@@ -12,15 +12,17 @@ use agent::history::History;
 use agent::lifecycle::Lifecycle;
 use agent::telemetry::Chain;
 use agent::watch::{Watcher, channel};
+use clap::ValueEnum as _;
 use containers::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use model::NodeName;
-use registry::store::etcd::{EtcdConfig, EtcdStore};
+use registry::store::etcd::EtcdConfig;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Failure, check, host, look};
 use crate::address::{self, HostAddress};
+use crate::agent::board::Rows;
 use crate::agent::{Agent, AgentSettings, Wires, control};
 use crate::cli::{Compat, OnExit, RunArgs};
 use crate::history::{follow_registry, follow_services};
@@ -30,7 +32,8 @@ use crate::nerve::reporters::etcd::{EtcdFrame, Relay};
 use crate::nerve::services::source::Source;
 use crate::nerve::services::{self, Services};
 use crate::nerve::statsd::Statsd;
-use crate::publish::{Form, Publication, Publisher, PublisherSettings};
+use crate::publish::pulse::Pulse;
+use crate::publish::{Form, Publication, PublisherSettings};
 use crate::status::{DockerStatus, ServicesStatus, Status};
 
 /// How much longer than `--drain-wait` the end may take.
@@ -84,7 +87,21 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         }
     };
     let registry = etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    info!(%node, instance = instance.as_deref(), registry, prefix = %args.etcd.etcd_prefix, "Starting.");
+    info!(
+        version = crate::VERSION,
+        %node,
+        instance = instance.as_deref(),
+        docker = side.as_ref().map(|side| tracing::field::display(&side.endpoint)),
+        docker_version = side.as_ref().map(|side| tracing::field::display(&side.about.version)),
+        host_ip = side.as_ref().and_then(|side| side.address.address).map(tracing::field::display),
+        config = args.nerve.config.as_deref().map(|path| tracing::field::display(path.display())),
+        registry,
+        prefix = %args.etcd.etcd_prefix,
+        layout = args.form.layout.to_possible_value().map(|word| word.get_name().to_owned()),
+        value = args.form.value.to_possible_value().map(|word| word.get_name().to_owned()),
+        ttl_s = args.form.ttl.as_secs(),
+        "Starting."
+    );
 
     let form = Form {
         prefix: args.etcd.etcd_prefix.clone(),
@@ -101,6 +118,7 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         audit: args.resync,
         metrics: metrics.publish.clone(),
         claims: Mutex::new(BTreeSet::new()),
+        pulse: Some(Pulse::start().map_err(Failure::runtime)?),
     });
     let started = SystemTime::now();
     let mut status = Status { node: node.to_string(), started, docker: None, services: None, history: None };
@@ -188,17 +206,16 @@ impl Parts<'_> {
         status: &mut Status,
     ) -> mpsc::Sender<control::Request> {
         let (args, frame, cancel) = (self.args, Arc::clone(&self.frame), self.lifecycle.token());
-        let DockerSide { endpoint, docker, about, address } = side;
+        let DockerSide { docker, address, .. } = side;
+        let docker = docker.with_odd_words(self.metrics.odd_words.clone());
         let host_ip = address.address;
-        info!(docker = %endpoint, docker_version = %about.version, host_ip = host_ip.map(tracing::field::display),
-            "Watching Docker.");
         let (event_in, events) = mpsc::channel(1024);
         let options = Options { resync: args.resync, ..Options::default() };
         let source = DockerSource::new(docker.clone(), options).with_events(event_in);
         let (pictures, containers) = channel();
         let (desired, wanted) = watch::channel(None);
         let (out, publication) = watch::channel(Publication::default());
-        let (rows, shown) = watch::channel(Arc::default());
+        let (rows, shown) = watch::channel(Rows::default());
         let (ask_agent, requests) = mpsc::channel(8);
         let (known, address) = watch::channel(address);
         let settings = AgentSettings {
@@ -227,9 +244,8 @@ impl Parts<'_> {
 
         let destination = frame.own_destination();
         let settings = PublisherSettings { metadata: args.metadata_interval, ..frame.settings(&destination) };
-        let store = EtcdStore::new(frame.config.clone());
         let (stop, revoke) = (CancellationToken::new(), CancellationToken::new());
-        let mut publisher = Publisher::new(store, settings, wanted, out, self.metrics.publish.clone());
+        let mut publisher = frame.publisher(&frame.config, settings, wanted, out);
         if let Some(services) = services {
             let (wanted, told) = services.own_etcd(&destination);
             let (relay, slots) = Relay::new(wanted, publication, told);

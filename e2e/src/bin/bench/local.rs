@@ -69,6 +69,7 @@ impl Local {
             maxconn: 4096,
             listener_maxconn: 2048,
             timeouts: [Duration::from_secs(2), Duration::from_mins(1), Duration::from_mins(1)],
+            silence: Default::default(),
             user: None,
             templates: None,
             section_linger: Duration::from_mins(10),

@@ -11,11 +11,14 @@ use std::time::Duration;
 use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
 use tera::{Context, Tera};
 
+use super::ids::is_given_here;
+use super::known::Given;
 use super::layout::{Layout, Section};
 use super::names::{self, owner_of, server_name, server_name_in};
-use super::ports::{PortPool, Ports, ServicePort, Share};
+use super::ports::{PortPool, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
+use super::silence::Silence;
 use super::stats::StatsUser;
 use super::synapse::Quarantined;
 use crate::haproxy::api::version::Capabilities;
@@ -171,17 +174,21 @@ impl Composer {
         context.insert("listener_maxconn", &self.settings.listener_maxconn);
         context.insert("binds", &self.settings.listen.binds(port));
         context.insert("mode", mode.as_str());
+        context.insert("silence", &self.settings.silence.of_mode(mode));
         self.render("section.tera", &context)
+    }
+
+    fn params(&self, mode: Mode, can: &Capabilities) -> Arc<str> {
+        params(&self.settings.check, self.settings.slow_start, self.settings.silence.of_mode(mode), can)
     }
 
     /// The layout of these services. A section whose template fails keeps its last form and is reported.
     pub fn compose(
         &mut self,
         services: &ServiceMap,
-        ports: &Ports,
-        names: &Resolved,
-        can: &Capabilities,
+        given: &Given<'_>,
     ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
+        let Given { ports, names, can, known, .. } = given;
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
         let mut clashes = Vec::new();
@@ -205,10 +212,7 @@ impl Composer {
             self.renders += 1;
             match self.section(name, at, pool, names, can) {
                 Ok((section, quarantined)) => {
-                    let section = match self.cache.remove(&key) {
-                        Some(cached) if *cached.section == section => cached.section,
-                        _ => Arc::new(section),
-                    };
+                    let section = known.settle(section, self.cache.remove(&key).map(|cached| cached.section));
                     let cached = Cached {
                         pool: pool.all.clone(),
                         share: pool.share.clone(),
@@ -244,9 +248,10 @@ impl Composer {
             name.push('_');
         }
         let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
-        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let params = self.params(self.settings.default_mode, can);
         let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
-        let server = Server { name: "sample".into(), address, params, weight: 1, maint: false, line: None, own };
+        let server =
+            Server { name: "sample".into(), address, params, id: None, weight: 1, maint: false, line: None, own };
         let (name, inherited, text) = (name.into(), "".into(), Default::default());
         Some(Arc::new(Section { name, skeleton, servers: vec![server], inherited, text }))
     }
@@ -263,7 +268,7 @@ impl Composer {
         let key = (service.clone(), pool.apart.then_some(port));
         let pool = pool.behind(port);
         let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
-        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let params = self.params(mode, can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
         let place = Place { http_checks, ..Place::of_mode(mode) };
@@ -285,7 +290,7 @@ fn mode_of(skeleton: &str) -> Option<Mode> {
 }
 
 /// What stands on every server's line.
-pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabilities) -> Arc<str> {
+pub(super) fn params(check: &str, slow_start: Option<Duration>, silence: Silence, can: &Capabilities) -> Arc<str> {
     let mut params = check.to_owned();
     if let Some(slow_start) = slow_start {
         let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
@@ -293,6 +298,7 @@ pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabiliti
     if can.needs_pool_settings {
         params.push_str(" pool-purge-delay 5s pool-max-conn 100");
     }
+    params.push_str(&silence.words());
     params.trim().into()
 }
 
@@ -369,14 +375,20 @@ fn server(
     let address = SocketAddr::new(ip, backend.port.get());
     let mut server = match &backend.haproxy_server_options {
         None => {
-            Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }
+            let (params, own) = (params.clone(), Own::default());
+            Server { name, address, id: None, params, weight: 1, maint: false, line: None, own }
         }
         Some(options) => {
             let own = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
                 .and_then(|words| parse(&words, place))
                 .map_err(|why| format!("haproxy_server_options: {why}"))?;
-            if let Some(id) = own.id().filter(|id| !ids.insert(*id)) {
-                return Err(format!("haproxy_server_options: id {id} belongs to another registration"));
+            if let Some(id) = own.id().filter(|id| is_given_here(*id) || !ids.insert(*id)) {
+                let whose = if is_given_here(id) {
+                    "is one of those that discover gives"
+                } else {
+                    "belongs to another registration"
+                };
+                return Err(format!("haproxy_server_options: id {id} {whose}"));
             }
             let words = own.to_string();
             let line = format!("server {name} {address} {params} {words}").into();

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::edge::map::RuleMap;
 use super::server::{Server, checksum_of_text};
+use super::silence::without_file_only;
 
 /// The file's first line: says whose it is, and carries its checksum so that a hand's edits are noticed.
 const MARK: &str = "# Written by discover; edits are undone. checksum=";
@@ -83,7 +84,7 @@ pub fn inherited(header: &str, skeleton: &str) -> Arc<str> {
         }
     }
     words.extend(skeleton.lines().flat_map(default_server));
-    words.join(" ").into()
+    without_file_only(&words.join(" "), None).into()
 }
 
 fn default_server(line: &str) -> impl Iterator<Item = &str> {

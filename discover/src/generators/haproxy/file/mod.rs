@@ -12,10 +12,12 @@
 //! | [`desk`] | everything that a file is composed with | look-ups, test-binds |
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
+//! | [`ids`], [`known`] | ids of servers, and who has them in HAProxy | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg, written and read back | no |
 //! | [`names`], [`places`] | names of sections and servers, made from the registry's | no |
+//! | [`silence`] | how long a host may be silent before its connections end | no |
 //! | [`loops`] | servers that would be HAProxy itself | own addresses only |
 //! | [`lingering`] | sections that outlive their service for a while | no |
 
@@ -25,6 +27,8 @@ pub mod compose;
 pub mod composing;
 pub mod desk;
 pub mod edge;
+pub mod ids;
+pub mod known;
 pub mod layout;
 pub mod lingering;
 pub mod loops;
@@ -34,6 +38,7 @@ pub mod ports;
 pub mod published;
 pub mod server;
 pub mod settings;
+pub mod silence;
 pub mod stats;
 pub mod synapse;
 pub mod tenants;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use model::{Mode, Port};
 
 use super::edge::frontend::Frame;
+use super::silence::Silence;
 use super::stats::Stats;
 use crate::edge::EdgeSettings;
 use crate::haproxy::words::bind::ListenOn;
@@ -43,6 +44,8 @@ pub struct HaproxySettings {
     pub listener_maxconn: u32,
     /// `timeout connect`, `client` and `server`.
     pub timeouts: [Duration; 3],
+    /// For how long a backend's host may be silent.
+    pub silence: Silence,
     /// The user and group that HAProxy drops to, when it starts as root.
     pub user: Option<(String, String)>,
     /// A directory with `header.tera` or `section.tera` in place of ours.
@@ -65,6 +68,7 @@ impl HaproxySettings {
         Frame {
             listen: self.listen.clone(),
             timeouts: self.timeouts,
+            silence: self.silence,
             check: self.check.clone(),
             slow_start: self.slow_start,
             default_mode: self.default_mode,
@@ -190,6 +194,7 @@ pub(super) mod tests_support {
             maxconn: 100,
             listener_maxconn: 50,
             timeouts: [Duration::from_secs(1); 3],
+            silence: Silence::default(),
             user: None,
             templates: None,
             section_linger: Duration::ZERO,
