@@ -46,7 +46,7 @@ pub struct FleetArgs {
 /// [`Failure`] when it does not answer in time.
 pub async fn fleet(args: FleetArgs) -> Result<(), Failure> {
     let (store, prefix) = args.source.registry("fleet")?;
-    let read = timeout(args.timeout, read(&store, &prefix)).await;
+    let read = timeout(args.timeout, Box::pin(read(&store, &prefix))).await;
     let late =
         |_| Failure::Runtime(format!("the registry did not answer within {:?} (--timeout)", args.timeout).into());
     let fleet = read.map_err(late)?.map_err(Failure::runtime)?;
@@ -224,7 +224,7 @@ async fn answer(State(fleet): State<Arc<Fleet>>) -> Response {
     if let Some((_, known)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
         return Json(known).into_response();
     }
-    match read(&fleet.store, &fleet.prefix).await {
+    match Box::pin(read(&fleet.store, &fleet.prefix)).await {
         Ok(now) => {
             *last = Some((Instant::now(), now.clone()));
             Json(now).into_response()

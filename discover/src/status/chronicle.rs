@@ -24,10 +24,11 @@ use agent::watch::Observation;
 use model::{Backend, BackendId, Pool, ServiceMap, ServiceName, Status};
 use registry::{DepartureCause, Snapshot};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::services::View;
 use crate::generators::haproxy::traffic::seen::{BackendState, SeenServer};
-use crate::generators::haproxy::turn::status::HaproxyStatus;
+use crate::generators::haproxy::turn::status::{HaproxyStatus, ReloadRecord};
 use crate::reconcile::Desired;
 
 /// The most changes of one turn that are named: a registry that comes back whole is not to push out all that was before.
@@ -40,6 +41,10 @@ pub(super) struct Chronicle {
     last: Option<Last>,
     /// What HAProxy said of each backend, and what its registration said then.
     seen: HashMap<(ServiceName, BackendId), (BackendState, Status)>,
+    /// Since when HAProxy has another number of servers that can take a request than was last looked at.
+    pub(super) moved: Option<Instant>,
+    /// The first news of what is not routed yet: a reload waits, or was refused.
+    unrouted: Option<Instant>,
 }
 
 /// What was so after the last turn.
@@ -62,26 +67,28 @@ pub(super) struct TurnEnd<'a> {
     pub(super) haproxy: Option<&'a HaproxyStatus>,
     /// Registrations that are left out: key and reason.
     pub(super) left_out: &'a [Value],
-    /// Since the first news that this turn was for.
-    pub(super) took: Option<Duration>,
+    /// The first news that this turn was for.
+    pub(super) since: Option<Instant>,
 }
 
 impl Chronicle {
-    /// Notes what this turn has changed; tells whether backends came, went or changed.
-    pub(super) fn turned(&mut self, end: &TurnEnd<'_>) -> bool {
+    /// Notes what this turn has changed. If backends came, went or changed, and that is routed now, tells when the first news of it came.
+    pub(super) fn turned(&mut self, end: &TurnEnd<'_>) -> Option<Instant> {
         if self.last.is_none() && !end.ok {
-            return false; // nothing is routed yet
+            return None; // nothing is routed yet
         }
         let now = end.now(self.last.as_ref());
         let Some(last) = self.last.replace(now) else {
             let services = end.desired.services.len();
             let backends: usize = end.desired.services.values().map(|pool| pool.len()).sum();
             self.history.note(Change::new("started").with("why", format!("{services} services, {backends} backends")));
-            return false;
+            return None;
         };
-        let Some(now) = &self.last else { return false };
+        let now = self.last.as_ref()?;
         let mut changes = if end.ok { end.of_pools(&last.services) } else { Vec::new() };
-        let routed = !changes.is_empty();
+        if !changes.is_empty() && self.unrouted.is_none() {
+            self.unrouted = end.since;
+        }
         changes.extend(of_holds(&last.held, &now.held));
         changes.extend(of_left_out(&last.left_out, &now.left_out));
         let service = |what, service: &ServiceName| Change::new(what).with("service", service.as_str());
@@ -93,7 +100,7 @@ impl Chronicle {
         if more > 0 {
             self.history.note(Change::new("more").with("why", format!("{more} further changes of this turn")));
         }
-        routed
+        if end.is_routed() { self.unrouted.take() } else { None }
     }
 
     /// Notes what HAProxy says otherwise than before, where that is not its registration's doing; tells whether there was anything.
@@ -121,6 +128,15 @@ impl Chronicle {
 }
 
 impl TurnEnd<'_> {
+    /// Whether HAProxy has what is desired: no reload waits, and none was refused.
+    fn is_routed(&self) -> bool {
+        self.ok && self.haproxy.is_none_or(|haproxy| haproxy.error.is_none() && haproxy.waiting.is_none())
+    }
+
+    fn took(&self) -> Option<Duration> {
+        self.since.filter(|_| self.is_routed()).map(|since| since.elapsed())
+    }
+
     fn now(&self, last: Option<&Last>) -> Last {
         let reloaded = last.map_or(0, |last| last.reloaded);
         let texts = |row: &Value| Some((row["key"].as_str()?.to_owned(), row["reason"].as_str()?.to_owned()));
@@ -165,7 +181,7 @@ impl TurnEnd<'_> {
                 }
                 Some(old) => of_change(name, old, backend),
             };
-            changes.extend(change.map(|change| change.took(self.took)));
+            changes.extend(change.map(|change| change.took(self.took())));
         }
         for (id, backend) in was.iter().filter(|(id, _)| !is.contains_key(*id)) {
             let departed = self.observations.iter().filter_map(Observation::snapshot);
@@ -174,16 +190,28 @@ impl TurnEnd<'_> {
                 DepartureCause::Orderly => "orderly",
                 DepartureCause::Expiry => "expired",
             });
-            changes.push(of_backend("gone", name, backend).with("reason", reason).took(self.took));
+            changes.push(of_backend("gone", name, backend).with("reason", reason).took(self.took()));
         }
     }
 
     fn reloads(&self, noted: u64) -> impl Iterator<Item = Change> {
         let reloads = self.haproxy.into_iter().flat_map(|haproxy| haproxy.reloads.iter());
-        reloads.filter(move |reload| reload.at_unix_ms > noted).map(|reload| {
+        let reloads: Vec<_> = reloads.collect();
+        // The newest stands first. One that is refused again in the same words, but for numbers, is no news.
+        let news = |n: usize| !reloads.get(n + 1).is_some_and(|before| is_refused_again(before, reloads[n]));
+        let new: Vec<_> = (0..reloads.len()).filter(|n| reloads[*n].at_unix_ms > noted && news(*n)).collect();
+        new.into_iter().rev().map(move |n| reloads[n]).map(|reload| {
             let what = if reload.error.is_some() { "reload_failed" } else { "reload" };
             Change::at(what, reload.at_unix_ms).with("reason", &*reload.reasons).with("why", reload.error.clone())
         })
+    }
+}
+
+fn is_refused_again(before: &ReloadRecord, now: &ReloadRecord) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+    match (&before.error, &now.error) {
+        (Some(a), Some(b)) => before.reasons == now.reasons && words(a) == words(b),
+        _ => false,
     }
 }
 

@@ -3,7 +3,6 @@ use model::Weight;
 use serde_json::json;
 
 use super::*;
-use crate::generators::haproxy::turn::status::ReloadRecord;
 
 fn backend(id: &str, port: u16) -> Backend {
     Backend::new(id.parse().unwrap(), "10.0.0.1".parse().unwrap(), port.try_into().unwrap())
@@ -24,8 +23,8 @@ fn turn(
     left_out: &[Value],
 ) -> Vec<String> {
     let before = chronicle.history.count();
-    let took = Some(Duration::from_millis(3));
-    chronicle.turned(&TurnEnd { desired, observations: &[], ok, haproxy: Some(haproxy), left_out, took });
+    let since = Some(Instant::now());
+    chronicle.turned(&TurnEnd { desired, observations: &[], ok, haproxy: Some(haproxy), left_out, since });
     let most = usize::try_from(chronicle.history.count() - before).unwrap();
     let noted = chronicle.history.read(&Query { most: Some(most), ..Query::default() });
     let text = |change: &Value| {
@@ -67,6 +66,46 @@ fn reloads_services_without_backends_and_what_is_left_out_are_noted_once() {
     assert!(turn(&mut chronicle, &nothing, true, &haproxy, &bad).is_empty());
     haproxy.out_of_service.clear();
     assert_eq!(turn(&mut chronicle, &nothing, true, &haproxy, &[]), ["taken_in /backends/x/y", "in_service web"]);
+}
+
+#[test]
+fn a_reload_that_is_refused_again_in_the_same_words_is_noted_once() {
+    let (mut chronicle, mut haproxy, nothing) = (Chronicle::default(), HaproxyStatus::default(), desired(&[]));
+    turn(&mut chronicle, &nothing, true, &haproxy, &[]);
+    let mut reload = |at: u64, error: Option<&str>| {
+        let record = ReloadRecord::new(&BTreeSet::new(), error.map(str::to_owned));
+        haproxy.reloaded(ReloadRecord { at_unix_ms: u64::MAX - 10 + at, ..record });
+        turn(&mut chronicle, &nothing, true, &haproxy, &[])
+    };
+    assert_eq!(reload(1, Some("(17) no")), ["reload_failed (17) no"]);
+    assert!(reload(2, Some("(18) no")).is_empty());
+    assert_eq!(reload(3, Some("other")), ["reload_failed other"]);
+    assert_eq!(reload(4, None), ["reload"]);
+    assert_eq!(reload(5, Some("other")), ["reload_failed other"]);
+}
+
+#[test]
+fn what_waits_for_a_reload_is_routed_when_that_is_done() {
+    let (mut chronicle, mut haproxy) = (Chronicle::default(), HaproxyStatus::default());
+    let since = Instant::now();
+    let mut end = |pools: &Desired, haproxy: &HaproxyStatus, since| {
+        chronicle.turned(&TurnEnd {
+            desired: pools,
+            observations: &[],
+            ok: true,
+            haproxy: Some(haproxy),
+            left_out: &[],
+            since,
+        })
+    };
+    assert_eq!(end(&desired(&[]), &haproxy, None), None);
+    let web = desired(&[("web", &[backend("a", 1)])]);
+    haproxy.waiting = Some(vec!["section_added".into()]);
+    assert_eq!(end(&web, &haproxy, Some(since)), None);
+    haproxy.waiting = None;
+    assert_eq!(end(&web, &haproxy, None), Some(since));
+    assert_eq!(end(&web, &haproxy, None), None);
+    assert_eq!(end(&desired(&[]), &haproxy, Some(since)), Some(since));
 }
 
 #[test]

@@ -37,12 +37,9 @@ impl StatusBoard {
         let haproxy = state.haproxy.as_ref().map(|haproxy| haproxy.status.clone());
         let haproxy = haproxy.as_deref().map(lock);
         let left_out = quarantined(observations, desired);
-        let took = since.map(|since| since.elapsed());
-        let end = TurnEnd { desired, observations, ok, haproxy: haproxy.as_deref(), left_out: &left_out, took };
-        if state.chronicle.turned(&end)
-            && let Some(took) = took
-        {
-            metrics.routed.observe(took.as_secs_f64());
+        let end = TurnEnd { desired, observations, ok, haproxy: haproxy.as_deref(), left_out: &left_out, since };
+        if let Some(since) = state.chronicle.turned(&end) {
+            metrics.routed.observe(since.elapsed().as_secs_f64());
         }
     }
 
@@ -51,14 +48,26 @@ impl StatusBoard {
         self.lock().haproxy.clone()
     }
 
-    /// Asks HAProxy for the states of servers where some have changed, and notes them; tells whether there was anything to note.
+    /// Notes what HAProxy itself has found of its servers, where it has another number that can take a request. It is asked, unless it was asked since; tells
+    /// whether there was anything to note.
     pub async fn look_for_changes(&self) -> bool {
-        let traffic = self.lock().haproxy.as_ref().map(|haproxy| haproxy.traffic.clone());
-        let Some(traffic) = traffic.filter(|traffic| traffic.is_rested() && traffic.samples().has_moved()) else {
-            return false;
+        let Some(HaproxyPart { traffic, .. }) = self.haproxy() else { return false };
+        let moved = {
+            let mut state = self.lock();
+            if traffic.samples().has_moved() {
+                state.chronicle.moved = Some(Instant::now());
+            }
+            state.chronicle.moved
         };
-        traffic.look_now().await;
+        let Some(moved) = moved else { return false };
+        if traffic.is_older_than(moved) {
+            if !traffic.is_rested() {
+                return false; // a later look
+            }
+            traffic.look_now().await;
+        }
         let mut state = self.lock();
+        state.chronicle.moved = None;
         let (view, services) = (View::of(state.haproxy.as_ref()), state.services.clone());
         view.is_seen() && state.chronicle.looked(&services, &view)
     }

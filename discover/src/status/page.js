@@ -35,7 +35,7 @@
       { key: "state", title: "backends", width: "15rem", value: (r) => rank(r) * 1e6 + (r.down + r.maint) * 100 + r.all / 1e5, show: (r) => bar(Object.fromEntries(STATES.map((s) => [s, r[s] ?? 0]))) },
       { key: "places", title: "port and places", cls: "less", width: "12rem", value: (r) => r.ports?.[0] ?? 1e6, show: places },
       { key: "traffic", title: "15 minutes", cls: "least", width: "9rem", value: (r) => sum(r.service, 0), show: picture },
-      { key: "sessions", title: "sessions", cls: "number less", width: "5.5rem", show: (r) => (r.sessions === null ? "–" : spaced(r.sessions)) },
+      { key: "sessions", title: "sessions", cls: "number less wide", width: "5.5rem", show: (r) => (r.sessions === null ? "–" : spaced(r.sessions)) },
       { key: "requests", title: "requests", cls: "number less", width: "6.5rem", show: (r) => (r.requests === null ? "–" : spaced(r.requests)) },
       { key: "errors", title: "errors, 5xx", cls: "number least", width: "6rem", value: (r) => (r.errors ?? 0) + (r.responses_5xx ?? 0), show: (r) => (r.errors === null ? "–" : spaced(r.errors + r.responses_5xx)) },
       { key: "note", title: "note", cls: "less", show: (r) => r.note ?? "" },

@@ -313,8 +313,8 @@ impl Agent {
             self.wires.changes.send_modify(|n| *n += 1);
         }
         self.said.tell(&self.board);
-        if self.said.changed.is_empty() && self.said.standings.due().is_none() {
-            self.said.news = None; // it led to nothing more
+        if !changed && !shown && self.said.standings.due().is_none() {
+            self.said.news = None; // all that it led to is said
         }
         self.metrics.turn_duration.observe(began.elapsed().as_secs_f64());
     }

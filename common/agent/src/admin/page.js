@@ -170,7 +170,7 @@ class Grid {
   set(rows) { this.rows = rows; this.draw(); }
 
   turn(column) {
-    this.sort = { key: column.key, down: this.sort?.key === column.key ? !this.sort.down : column.cls === "number" };
+    this.sort = { key: column.key, down: this.sort?.key === column.key ? !this.sort.down : column.cls?.startsWith("number") };
     this.arrow();
     this.draw();
   }

@@ -53,16 +53,13 @@ impl Change {
         Self([("at_unix_ms".to_owned(), unix_ms.into()), ("what".to_owned(), what.into())].into_iter().collect())
     }
 
-    /// With one more fact. Nothing and the empty text are left out, and long texts are cut.
+    /// With one more fact. Nothing and the empty text are left out; a text becomes one line, and is cut where it is long.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         let value = match value.into() {
             Value::Null => return self,
             Value::String(text) if text.is_empty() => return self,
-            Value::String(text) if text.len() > LONGEST_TEXT => {
-                let cut: String = text.chars().take(LONGEST_TEXT).collect();
-                format!("{cut}…").into()
-            }
+            Value::String(text) => one_line(&text).into(),
             value => value,
         };
         self.0.insert(key.to_owned(), value);
@@ -74,6 +71,16 @@ impl Change {
     pub fn took(self, took: Option<Duration>) -> Self {
         // Tenths of a millisecond are as fine as anybody reads.
         self.with("took_ms", took.map(|took| (took.as_secs_f64() * 10_000.0).round() / 10.0))
+    }
+}
+
+/// A text on one line, cut where it is too long.
+fn one_line(text: &str) -> String {
+    let mut line: String = text.split_whitespace().flat_map(|word| [word, " "]).collect();
+    line.pop();
+    match line.char_indices().nth(LONGEST_TEXT) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 

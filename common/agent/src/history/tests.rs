@@ -48,6 +48,8 @@ fn memory_is_bounded_in_lines_and_in_their_length() {
     history.note(Change::at("gone", 1).with("why", "ü".repeat(100_000)).with("reason", "").with("name", Value::Null));
     let newest = history.read(&Query { most: Some(1), ..Query::default() }).remove(0);
     assert_eq!(newest["why"].as_str().map(|why| why.chars().count()), Some(LONGEST_TEXT + 1));
+    history.note(Change::at("gone", 1).with("why", "two\n lines\t"));
+    assert_eq!(history.read(&Query { most: Some(1), ..Query::default() })[0]["why"], "two lines");
     assert_eq!(newest.as_object().unwrap().keys().collect::<Vec<_>>(), ["at_unix_ms", "what", "why"]);
 }
 

@@ -103,6 +103,11 @@ impl Traffic {
         self.0.asked.try_lock().is_ok_and(|asked| asked.is_none_or(|at| at.elapsed() >= self.pause()))
     }
 
+    /// Whether its last answer is from before then.
+    pub fn is_older_than(&self, then: Instant) -> bool {
+        self.0.asked.try_lock().is_ok_and(|asked| asked.is_none_or(|at| at <= then))
+    }
+
     /// Asks it, unless it was asked within the last second.
     pub async fn look(&self) {
         self.ask(LEAST).await;
