@@ -1,7 +1,5 @@
 //! What `/metrics` shows.
 
-use std::collections::BTreeMap;
-
 use agent::telemetry::Tasks;
 use containers::life::reason::Reason;
 use containers::life::row::Row;
@@ -32,12 +30,14 @@ pub struct Metrics {
     pub checks: CheckMetrics,
     /// The part of services without Docker.
     pub services: ServiceMetrics,
-    /// Turns: everything that is known was judged again.
+    /// Turns: what had changed was judged again.
     pub turns: Counter,
     /// Turns that changed what is to be published.
     pub changes: Counter,
     /// Events of containers that Docker sent.
     pub events: Counter,
+    /// Odd words in Docker's answers.
+    pub odd_words: Counter,
     /// Drains that ended at their deadline with the container alive.
     pub drains_reverted: Counter,
     /// What one turn takes.
@@ -56,6 +56,7 @@ impl Default for Metrics {
             turns: Counter::default(),
             changes: Counter::default(),
             events: Counter::default(),
+            odd_words: Counter::default(),
             drains_reverted: Counter::default(),
             turn_duration: Histogram::new(exponential_buckets(0.000_025, 4.0, 8)),
             docker_up: Gauge::default(),
@@ -71,9 +72,11 @@ impl Metrics {
         self.publish.register(&mut registry);
         self.checks.register(&mut registry);
         self.services.register(&mut registry);
-        registry.register("turns", "Times that everything known was judged again", self.turns.clone());
+        registry.register("turns", "Times that what had changed was judged again", self.turns.clone());
         registry.register("changes", "Turns that changed what is to be published", self.changes.clone());
         registry.register("docker_events", "Events of containers that Docker sent", self.events.clone());
+        let help = "Words in Docker's answers that are not known, and were passed over";
+        registry.register("docker_odd_words", help, self.odd_words.clone());
         let help = "Drains that ended at their deadline with the container alive";
         registry.register("drains_reverted", help, self.drains_reverted.clone());
         let duration = self.turn_duration.clone();
@@ -84,13 +87,13 @@ impl Metrics {
         registry
     }
 
-    /// Counts `rows` by state and reason; what `before` had and `rows` has not is 0.
-    pub fn count(&self, rows: &[Row], before: &[Row]) {
-        let of = |row: &Row| StandingLabel { state: row.state, reason: row.cause };
-        let mut counts: BTreeMap<StandingLabel, i64> = before.iter().map(|row| (of(row), 0)).collect();
-        rows.iter().for_each(|row| *counts.entry(of(row)).or_default() += 1);
-        for (label, number) in counts {
-            self.ports.get_or_create(&label).set(number);
-        }
+    /// One row more.
+    pub fn came(&self, row: &Row) {
+        self.ports.get_or_create(&StandingLabel { state: row.state, reason: row.cause }).inc();
+    }
+
+    /// One row less.
+    pub fn gone(&self, row: &Row) {
+        self.ports.get_or_create(&StandingLabel { state: row.state, reason: row.cause }).dec();
     }
 }

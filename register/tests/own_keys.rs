@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use model::{Backend, Layout, NodeName, Port, Prefix, Status, ValueFormat};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use register::publish::pulse::Pulse;
 use register::publish::report::PublishMetrics;
 use register::publish::{Form, Identity, Publication, PublishError, Publisher, PublisherSettings, Registrations};
 use registry::store::etcd::EtcdStore;
@@ -238,4 +239,52 @@ async fn put_waits_for_anothers_key_and_takes_its_own_back_in_order() {
         assert!(seen[0].contains("10.0.0.1") && seen[0].contains(r#""status":"draining""#), "{seen:?}");
         assert!(seen[1] == "deleted" && seen[2].contains("10.6.6.6"), "the next one has it: {seen:?}");
     }
+}
+
+/// An agent whose lease is renewed on a thread, and what it says of itself.
+async fn with_pulse(etcd: &Etcd, patience: Duration) -> (Agent, PublishMetrics) {
+    let node: NodeName = "busy".parse().unwrap();
+    let form = Form {
+        prefix: Prefix::default(),
+        layout: Layout::Service,
+        node: node.clone(),
+        values: ValueFormat::Json,
+        service_ports: false,
+    };
+    let (ttl, audit) = (Duration::from_secs(2), Duration::from_secs(30));
+    let settings = PublisherSettings { form, identity: Identity::new(node, "m1".into()), ttl, audit, metadata: None };
+    let ((desired, wanted), (out, state)) = (watch::channel(None), watch::channel(Publication::default()));
+    let metrics = PublishMetrics::default();
+    let publisher = Publisher::new(etcd.store(), settings, wanted, out, metrics.clone());
+    let publisher = publisher.with_pulse(Pulse::with_patience(patience).unwrap(), etcd.store());
+    let task = tokio::spawn(publisher.run(CancellationToken::new(), CancellationToken::new()));
+    let agent = Agent { desired, state, task };
+    agent.want(registrations("10.0.0.1", 1..=100));
+    until(&etcd.store(), 100, "10.0.0.1").await;
+    (agent, metrics)
+}
+
+#[tokio::test]
+async fn a_turn_that_blocks_for_ten_seconds_loses_no_lease_and_no_registration() {
+    let etcd = Etcd::start();
+    let (agent, metrics) = with_pulse(&etcd, Duration::from_secs(60)).await;
+    let before = entries(&etcd.store()).await;
+    std::thread::sleep(Duration::from_secs(10)); // this runtime has one thread: the agent's
+    assert_eq!(entries(&etcd.store()).await, before);
+    agent.want(registrations("10.0.0.2", 1..=100));
+    until(&etcd.store(), 100, "10.0.0.2").await;
+    assert_eq!(metrics.lost.get(), 0);
+    assert!(metrics.beats.get() >= 10, "{}", metrics.beats.get());
+    agent.kill().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_for_longer_than_is_borne_loses_its_lease_and_comes_back() {
+    let etcd = Etcd::start();
+    let (agent, metrics) = with_pulse(&etcd, Duration::from_secs(1)).await;
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(entries(&etcd.store()).await.is_empty(), "what nobody watches is not kept alive");
+    until(&etcd.store(), 100, "10.0.0.1").await;
+    assert_eq!(metrics.lost.get(), 1);
+    agent.kill().await;
 }

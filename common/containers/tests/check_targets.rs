@@ -57,7 +57,7 @@ async fn checks_dial_no_address_but_the_containers_own() {
             id: candidate.backend.id.clone(),
         };
         let mut readiness = Readiness::new(ReadyMode::Tcp);
-        readiness.update([(key.clone(), candidate, "1")].into_iter(), &BTreeSet::new());
+        readiness.update(&container.id, [candidate].into_iter(), "1", &BTreeSet::new());
         let serve = async {
             loop {
                 let (mut stream, _) = own.accept().await.unwrap();

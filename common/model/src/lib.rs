@@ -11,6 +11,7 @@ mod names;
 mod pattern;
 mod pool;
 mod route;
+mod shared_map;
 mod sni;
 
 pub use backend::{Backend, Mode, Status, Transport, Weight, WeightError};
@@ -20,4 +21,5 @@ pub use names::{BackendId, Host, HostError, NameError, NodeName, Port, ServiceNa
 pub use pattern::Pattern;
 pub use pool::{Change, InOrder, Pool, ServiceMap, diff, replay};
 pub use route::{HostPattern, MAX_ROUTES, PathPrefix, Route, RouteError, Routes};
+pub use shared_map::SharedMap;
 pub use sni::{SniError, SniNames};

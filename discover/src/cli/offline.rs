@@ -1,7 +1,7 @@
 //! haproxy.cfg without a HAProxy: what `discover render` shows and `discover check` tries.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use agent::telemetry::Chain;
@@ -15,9 +15,9 @@ use crate::certificates::load;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::file::assign::assign_anew;
 use crate::generators::haproxy::file::compose::Composer;
-use crate::generators::haproxy::file::composing::Given;
 use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::edge::{EdgeComposer, Idle};
+use crate::generators::haproxy::file::known::{Given, Known};
 use crate::generators::haproxy::file::layout::{Layout, Retired};
 use crate::generators::haproxy::file::loops::Loops;
 use crate::generators::haproxy::file::ports::Ports;
@@ -66,8 +66,7 @@ impl Native {
     /// [`Failure::Usage`] naming the service whose section cannot be rendered.
     pub fn layout(&mut self, services: &ServiceMap) -> Result<Layout, Failure> {
         let ports = assign_anew(services, &self.settings);
-        let can = Capabilities::of(&Version::OLDEST);
-        let (mut layout, failed) = self.composer.compose(services, &ports, &Resolved::default(), &can);
+        let (mut layout, failed) = self.composer.compose(services, &given(&ports, &Layout::default()));
         for (service, reason) in &ports.unlisted {
             eprintln!("discover: service {service}: {}", ports.why_unlisted(service, reason));
         }
@@ -84,6 +83,14 @@ impl Native {
         without_loops(&mut layout);
         Ok(layout)
     }
+}
+
+/// What a file is made of where there is no HAProxy, as if `running` ran.
+fn given<'a>(ports: &'a Ports, running: &'a Layout) -> Given<'a> {
+    static NAMES: LazyLock<Resolved> = LazyLock::new(Resolved::default);
+    static RETIRED: Retired = Retired::new();
+    let (can, known) = (Capabilities::of(&Version::OLDEST), Known::new(running, &RETIRED));
+    Given { ports, names: &NAMES, can, known, now: Instant::now(), unix_now: 0 }
 }
 
 /// The edge beside a haproxy.cfg that nobody runs.
@@ -113,11 +120,7 @@ impl OfflineEdge {
     /// Adds the edge to a layout; what came to nothing is told on standard error.
     pub fn add_to(&mut self, layout: &mut Layout, services: &ServiceMap) {
         let desired = Desired { services: services.clone(), ..Desired::default() };
-        let (ports, names) = (Ports::default(), Resolved::default());
-        let can = Capabilities::of(&Version::OLDEST);
-        let (running, retired) = (&self.last, &Retired::new());
-        let given = Given { ports: &ports, names: &names, can, running, retired, now: Instant::now(), unix_now: 0 };
-        self.composer.compose(layout, &desired, &given, Idle::Stay);
+        self.composer.compose(layout, &desired, &given(&Ports::default(), &self.last), Idle::Stay);
         *layout = self.composer.refilled(layout);
         self.last = layout.clone();
         for lost in &self.composer.routing().lost {

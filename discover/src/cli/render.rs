@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent::clock;
+use agent::console;
+use agent::say;
 use clap::{Args, ValueEnum};
 use model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use registry::GeneratorConfigs;
@@ -80,7 +82,7 @@ pub async fn render(args: &RenderArgs) -> Result<(), Failure> {
             let services = services(round).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
             text = shown(&native.layout(&services)?, native.edge.as_ref());
         }
-        print!("{text}");
+        console::text(&text);
         return Ok(());
     };
     let loaded = loaded(path)?;
@@ -190,7 +192,7 @@ impl<'a> Offline<'a> {
             }
         }
         if let Some(path) = &args.template {
-            print!("{}", template::render_once(path, &self.desired).map_err(|e| Failure::usage(&e))?);
+            console::text(&template::render_once(path, &self.desired).map_err(|e| Failure::usage(&e))?);
             return Ok(());
         }
         let missing = |what: &str| Failure::Usage(format!("the config has no {what} section"));
@@ -199,7 +201,7 @@ impl<'a> Offline<'a> {
         match args.generator {
             GeneratorName::Haproxy => {
                 self.composer.as_ref().ok_or_else(|| missing("haproxy"))?;
-                print!("{}", self.shown);
+                console::text(&self.shown);
                 self.write_output_directory(args).await?;
                 return Ok(());
             }
@@ -230,13 +232,13 @@ impl<'a> Offline<'a> {
         match &args.out {
             Some(dir) => write_files(dir, &files),
             None if files.len() == 1 => {
-                files.values().for_each(|text| print!("{text}"));
+                files.values().for_each(|text| console::text(text));
                 Ok(())
             }
             None => {
                 let all: Map<String, Value> =
                     files.into_iter().map(|(path, text)| (path.display().to_string(), json!(text))).collect();
-                println!("{:#}", Value::Object(all));
+                say!("{:#}", Value::Object(all));
                 Ok(())
             }
         }

@@ -10,6 +10,7 @@ use containers::readiness::{CheckTarget, ReadyMode};
 use model::desired::{Binding, Container, ContainerId, Health, Settings, State};
 use model::{Layout, NodeName, Prefix, ValueFormat};
 use register::address::HostAddress;
+use register::agent::board::Rows;
 use register::agent::control::{Request, Whom};
 use register::agent::{Agent, AgentSettings, Wires};
 use register::metrics::Metrics;
@@ -115,7 +116,7 @@ impl Register {
             publication,
             requests: request_out,
             desired,
-            rows: watch::channel(Arc::default()).0,
+            rows: watch::channel(Rows::default()).0,
             changes: watch::channel(0).0,
         };
         let settings = AgentSettings {

@@ -2,28 +2,29 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | this one | the loop: whatever happens, everything that is known is judged again |
-//! | `turn` | what comes of that judgement, pure |
+//! | this one | the loop: whatever happens, what it may have changed is judged again |
+//! | `board` | what everything came to |
 //! | `found` | what the former self left in the registry |
 //! | `control` | what an operator may ask |
 
+pub mod board;
 pub mod control;
 pub mod found;
-pub mod turn;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::history::History;
 use agent::watch::{Inlet, Observation, replace};
 use containers::docker::{Containers, Docker, Event};
 use containers::life::keeper::{Keeper, News};
 use containers::life::row::Row;
-use containers::life::standings::Standings;
+use containers::life::standings::{self, Standings};
 use containers::life::verdict::RowState;
 use containers::readiness::{CheckTarget, Readiness, ReadyMode};
-use model::desired::{Candidate, ContainerId, Settings};
-use model::{BackendId, Prefix, ServiceName, Status};
+use model::desired::{Candidate, ContainerId, Decision, Settings};
+use model::{Prefix, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -32,9 +33,12 @@ use tracing::{debug, info};
 use crate::address::HostAddress;
 use crate::metrics::Metrics;
 use crate::publish::{Publication, Registrations};
+use board::{Board, Place, Rows};
 use control::{Request, resolve};
 use found::Found;
-use turn::Turn;
+
+/// The shortest time from one turn to the next, for what comes together is to be judged together.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// The agent's inputs and outputs.
 pub struct Wires {
@@ -51,7 +55,7 @@ pub struct Wires {
     /// What to publish.
     pub desired: watch::Sender<Option<Arc<Registrations>>>,
     /// What is shown.
-    pub rows: watch::Sender<Arc<[Row]>>,
+    pub rows: watch::Sender<Rows>,
     /// Counts whatever changed, for those who look at the status.
     pub changes: watch::Sender<u64>,
 }
@@ -79,7 +83,7 @@ struct Outside {
     publication: watch::Receiver<Publication>,
     requests: mpsc::Receiver<Request>,
     desired: watch::Sender<Option<Arc<Registrations>>>,
-    rows: watch::Sender<Arc<[Row]>>,
+    rows: watch::Sender<Rows>,
     changes: watch::Sender<u64>,
 }
 
@@ -91,13 +95,26 @@ pub struct Agent {
     drain_at_exit: Option<Duration>,
     metrics: Metrics,
     /// What the former self left as up, until this one has written.
-    former: BTreeSet<(ServiceName, BackendId)>,
+    former: BTreeSet<Place>,
     /// What the former self left; known once the publisher has a claim, of use until the first turn after that.
     found: Option<Found>,
-    /// What is published of containers that Docker lists and cannot describe: nothing may be concluded about them.
-    kept: Registrations,
     started: bool,
+    board: Board,
+    /// Containers that Docker lists and cannot describe: nothing may be concluded about them, and what is published of them stays.
+    undescribed: BTreeSet<ContainerId>,
+    said: Said,
+}
+
+/// What was taken in of the publisher's word, and what was said to the log.
+#[derive(Default)]
+struct Said {
+    published: Option<Arc<Registrations>>,
     standings: Standings,
+    /// Containers about which there may be something to say.
+    changed: BTreeSet<ContainerId>,
+    history: History,
+    /// The first news that is not told yet.
+    news: Option<Instant>,
 }
 
 impl Agent {
@@ -117,10 +134,17 @@ impl Agent {
             metrics,
             former: BTreeSet::new(),
             found: None,
-            kept: Registrations::new(),
             started: false,
-            standings: Standings::default(),
+            board: Board::default(),
+            undescribed: BTreeSet::new(),
+            said: Said::default(),
         }
+    }
+
+    /// Each change of a port's standing goes there.
+    #[must_use]
+    pub fn with_history(self, history: History) -> Self {
+        Self { said: Said { history, ..self.said }, ..self }
     }
 
     /// Runs until cancelled, and with `--on-exit drain` until everything has drained. `at_end` is cancelled then;
@@ -128,8 +152,10 @@ impl Agent {
     pub async fn run(mut self, cancel: CancellationToken, at_end: CancellationToken, revoke: CancellationToken) {
         let _stop_publishing = at_end.drop_guard();
         let mut end: Option<Instant> = None;
+        let mut next = Instant::now();
         loop {
-            let due = self.standings.due();
+            sleep_until(next).await;
+            let due = self.said.standings.due();
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if end.is_none() => {
@@ -151,6 +177,7 @@ impl Agent {
                 self.keeper.drain_all(end);
             }
             self.turn();
+            next = Instant::now() + GATHER;
         }
     }
 
@@ -158,6 +185,7 @@ impl Agent {
         self.metrics.events.inc_by(news.events);
         self.metrics.drains_reverted.inc_by(news.reverted);
         if news.looked {
+            self.said.news.get_or_insert_with(Instant::now);
             self.look();
         }
     }
@@ -170,7 +198,6 @@ impl Agent {
         if observation.snapshot().is_none() {
             return;
         }
-        self.keeper.warn_once();
         self.open_gates();
     }
 
@@ -183,15 +210,25 @@ impl Agent {
     /// The publisher got further.
     fn learn(&mut self) {
         self.wires.changes.send_modify(|n| *n += 1);
-        let found = self.wires.publication.borrow_and_update().found.clone();
+        let Publication { found, published, refused, .. } = self.wires.publication.borrow_and_update().clone();
         if let (Some(entries), false) = (found, self.started) {
             let found = Found::read(&self.prefix, &entries);
             self.former = found.registered.iter().filter(|key| !found.draining.contains_key(key)).cloned().collect();
-            self.kept = found.left.clone();
             self.found = Some(found);
             self.started = true;
             self.open_gates();
         }
+        let none = Registrations::new();
+        let former = self.said.published.take();
+        let (older, newer) = (former.as_deref().unwrap_or(&none), published.as_deref().unwrap_or(&none));
+        for place in older.differences(newer) {
+            self.said.changed.extend(self.board.owner(place).cloned());
+            if !newer.contains_key(place) {
+                self.board.forget(place);
+            }
+        }
+        self.said.published = published;
+        self.board.refuse(&refused).iter().for_each(|container| self.keeper.touch(container));
     }
 
     /// Makes gates for what was decided, once it is known what the former self left.
@@ -200,58 +237,64 @@ impl Agent {
             return;
         }
         let mut found = self.found.take().unwrap_or_default();
+        self.keep_what_was_left(std::mem::take(&mut found.left));
         // One that can be described again need not prove itself from nothing.
-        found.registered.extend(self.kept.iter().filter(|(_, b)| b.status != Status::Down).map(|(key, _)| key.clone()));
+        let described = self.keeper.ungated().filter(|id| self.undescribed.contains(*id));
+        let published = described.flat_map(|id| self.board.published_of(id));
+        found.registered.extend(published.filter(|(_, b)| b.status != Status::Down).map(|(place, _)| place.clone()));
         self.keeper.open_gates(&found.registered, &found.draining);
     }
 
+    /// What the former self published of containers that cannot be described stays as it is.
+    fn keep_what_was_left(&mut self, left: Registrations) {
+        let observation = self.keeper.containers();
+        let Some(containers) = observation.snapshot().filter(|_| !left.is_empty()) else { return };
+        for id in containers.refused.keys().filter(|id| self.keeper.is_undescribed(id)) {
+            let is_its = |place: &Place| place.1.as_str().split(':').next() == Some(id.short());
+            let its: Vec<_> =
+                left.iter().filter(|(place, _)| is_its(place)).map(|(p, b)| (p.clone(), b.clone())).collect();
+            self.board.keep(id, its);
+        }
+    }
+
     fn serve(&mut self, request: Request) {
-        let found = resolve(&request.whom, self.keeper.decisions());
-        if let Ok(containers) = &found {
-            let drains = &mut self.keeper.drains;
-            for (id, name) in containers {
-                let changed = if request.drain { drains.request(id.clone()) } else { drains.release(id) };
-                if changed {
-                    debug!(container = %name, %id, drain = request.drain, "An operator's request.");
-                }
+        let decisions: Vec<_> = self.keeper.decisions().cloned().collect();
+        let found = resolve(&request.whom, &decisions);
+        for (id, name) in found.iter().flatten() {
+            if self.keeper.operate(id, request.drain) {
+                debug!(container = %name, %id, drain = request.drain, "An operator's request.");
             }
         }
         // An operator who did not wait for the answer does not need it.
         let _ = request.reply.send(found.map(|all| all.into_iter().map(|(_, name)| name).collect()));
     }
 
-    /// What was published of containers that cannot be described: by the turn before, or by the former self.
-    fn keep_refused(&mut self) {
-        let observation = self.keeper.containers();
-        let Some(containers) = observation.snapshot() else { return };
-        let unknown = containers.refused.keys().filter(|id| !containers.running.contains_key(*id));
-        let refused: BTreeSet<&str> = unknown.map(ContainerId::short).collect();
-        let is_refused = |id: &BackendId| id.as_str().split(':').next().is_some_and(|id| refused.contains(id));
-        if let Some(published) = &*self.wires.desired.borrow() {
-            self.kept =
-                published.iter().filter(|((_, id), _)| is_refused(id)).map(|(k, b)| (k.clone(), b.clone())).collect();
-        } else {
-            self.kept.retain(|(_, id), _| is_refused(id));
-        }
-    }
-
-    /// Judges all that is known. A candidate counts as published once the registry holds it.
-    fn judge(&mut self) -> Turn {
-        let publication = self.wires.publication.borrow();
-        let former = &self.former;
+    /// Judges what may have changed. A candidate counts as published once the registry holds it.
+    fn judge(&mut self) {
+        let Self { keeper, board, undescribed, said, former, metrics, .. } = self;
+        let published = said.published.as_deref();
         let is_published = |candidate: &Candidate| {
-            let key = (candidate.service.clone(), candidate.backend.id.clone());
-            match &publication.published {
-                Some(published) => published.get(&key).is_some_and(|b| b.status != Status::Down),
-                None => former.contains(&key),
+            let place = (candidate.service.clone(), candidate.backend.id.clone());
+            match published {
+                Some(published) => published.get(&place).is_some_and(|b| b.status != Status::Down),
+                None => former.contains(&place),
             }
         };
-        let mut turn = Turn::default();
-        for (decision, judged) in self.keeper.judge(is_published, false) {
-            turn.add(&decision, judged, self.keeper.checks(&decision));
+        for (id, ports) in keeper.judge(is_published, false) {
+            if ports.is_empty() && keeper.is_undescribed(&id) {
+                undescribed.insert(id);
+                continue;
+            }
+            undescribed.remove(&id);
+            let with_checks = |(decision, judged): (Arc<Decision>, _)| {
+                let checks = keeper.checks(&decision);
+                (decision, judged, checks)
+            };
+            let ports = ports.into_iter().map(with_checks).collect();
+            let started_at = keeper.started_at(&id).unwrap_or_default();
+            said.changed.extend(board.put(&id, started_at, ports, metrics));
+            said.changed.insert(id);
         }
-        turn.refuse(&publication.refused);
-        turn
     }
 
     fn turn(&mut self) {
@@ -259,45 +302,61 @@ impl Agent {
             return;
         }
         let began = Instant::now();
-        let mut turn = self.judge();
-        self.keep_refused();
-        turn.registrations.extend(self.kept.clone());
+        self.judge();
         self.metrics.turns.inc();
-        self.metrics.count(&turn.rows, &self.wires.rows.borrow());
-        let changed = replace(&self.wires.desired, Some(Arc::new(turn.registrations)));
+        let changed = replace(&self.wires.desired, Some(Arc::new(self.board.registrations().clone())));
         if changed {
             self.metrics.changes.inc();
         }
-        let shown = replace(&self.wires.rows, turn.rows.into());
+        let shown = replace(&self.wires.rows, self.board.rows().clone());
         if changed || shown {
             self.wires.changes.send_modify(|n| *n += 1);
         }
-        if shown || self.standings.has_pending() || self.standings.due().is_some() {
-            self.tell();
+        self.said.tell(&self.board);
+        if self.said.changed.is_empty() && self.said.standings.due().is_none() {
+            self.said.news = None; // it led to nothing more
         }
         self.metrics.turn_duration.observe(began.elapsed().as_secs_f64());
     }
+}
 
+impl Said {
     /// Says each change of standing, once the registry has it so.
-    fn tell(&mut self) {
-        let publication = self.wires.publication.borrow();
-        let rows = self.wires.rows.borrow();
-        let published = publication.published.as_deref();
-        let is_so = |row: &Row| published.is_some_and(|published| is_published_so(published, row));
-        self.standings.tell(&rows, Instant::now(), is_so);
+    fn tell(&mut self, board: &Board) {
+        let registry = Holding { published: self.published.as_deref(), board };
+        let changed = std::mem::take(&mut self.changed);
+        let took = self.news.map(|since| since.elapsed());
+        let changes = self.standings.tell(changed, |id| board.rows_of(id), Instant::now(), &registry);
+        changes.into_iter().for_each(|change| self.history.note(change.took(took)));
     }
 }
 
-/// Whether the registry, which holds `published`, has it as `row` says.
-fn is_published_so(published: &Registrations, row: &Row) -> bool {
-    let key = || Some((row.service.as_deref()?.parse().ok()?, row.id.as_deref()?.parse().ok()?));
-    let status = key().and_then(|key| published.get(&key)).map(|backend| backend.status);
-    match row.state {
-        RowState::Up => status == Some(Status::Up),
-        RowState::Down => status == Some(Status::Down),
-        RowState::Draining => status != Some(Status::Up), // it may be withdrawn at once
-        RowState::Waiting | RowState::Failing | RowState::Refused | RowState::Skipped => status.is_none(),
+/// What the registry has, as the publisher last said, beside what it is to have.
+struct Holding<'a> {
+    published: Option<&'a Registrations>,
+    board: &'a Board,
+}
+
+impl standings::Registry for Holding<'_> {
+    fn is_so(&self, row: &Row) -> bool {
+        let Some(published) = self.published else { return false };
+        let status = place(row).and_then(|place| published.get(&place)).map(|backend| backend.status);
+        match row.state {
+            RowState::Up => status == Some(Status::Up),
+            RowState::Down => status == Some(Status::Down),
+            RowState::Draining => status != Some(Status::Up), // it may be withdrawn at once
+            RowState::Waiting | RowState::Failing | RowState::Refused | RowState::Skipped => status.is_none(),
+        }
     }
+
+    fn is_taken_over(&self, row: &Row) -> bool {
+        let owner = place(row).and_then(|place| self.board.owner(&place).cloned());
+        owner.is_some_and(|owner| owner.short() != row.container_id)
+    }
+}
+
+fn place(row: &Row) -> Option<Place> {
+    Some((row.service.as_deref()?.parse().ok()?, row.id.as_deref()?.parse().ok()?))
 }
 
 #[cfg(test)]

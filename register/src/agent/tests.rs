@@ -1,5 +1,6 @@
 //! The agent and its publisher against the registry in memory; containers and events are made up, ports are real.
 
+mod crowd;
 mod policies;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ struct Lab {
     events: mpsc::Sender<Event>,
     address: watch::Sender<HostAddress>,
     requests: mpsc::Sender<Request>,
-    rows: watch::Receiver<Arc<[Row]>>,
+    rows: watch::Receiver<Rows>,
     cancel: CancellationToken,
     agent: JoinHandle<()>,
     publisher: JoinHandle<Result<(), crate::publish::PublishError>>,
@@ -37,15 +38,33 @@ struct Lab {
 
 impl Lab {
     fn start(store: &FakeStore, drain_at_exit: Option<Duration>) -> Self {
-        let node: NodeName = "n1".parse().unwrap();
-        let prefix = Prefix::default();
         let (containers, inlet) = channel();
+        let settings = AgentSettings {
+            settings: Settings { allow_loopback: true, ..Settings::default() },
+            ready: ReadyMode::Tcp,
+            check_target: CheckTarget::Own,
+            docker: None,
+            prefix: Prefix::default(),
+            drain_at_exit,
+        };
+        Self::of(store, settings, Metrics::default(), inlet, containers, None)
+    }
+
+    fn of(
+        store: &FakeStore,
+        settings: AgentSettings,
+        metrics: Metrics,
+        inlet: agent::watch::Inlet<Containers>,
+        containers: Outlet<Containers>,
+        host_ip: Option<std::net::IpAddr>,
+    ) -> Self {
+        let (node, prefix): (NodeName, _) = ("n1".parse().unwrap(), Prefix::default());
         let (events, event_out) = mpsc::channel(16);
         let (requests, request_out) = mpsc::channel(16);
         let (desired, wanted) = watch::channel(None);
         let (out, publication) = watch::channel(Publication::default());
-        let (row_in, rows) = watch::channel(Arc::default());
-        let (address, host_address) = watch::channel(HostAddress::found(None));
+        let (row_in, rows) = watch::channel(Rows::default());
+        let (address, host_address) = watch::channel(HostAddress::found(host_ip));
         let wires = Wires {
             containers: inlet,
             events: event_out,
@@ -56,14 +75,6 @@ impl Lab {
             rows: row_in,
             changes: watch::channel(0).0,
         };
-        let settings = AgentSettings {
-            settings: Settings { allow_loopback: true, ..Settings::default() },
-            ready: ReadyMode::Tcp,
-            check_target: CheckTarget::Own,
-            docker: None,
-            prefix: prefix.clone(),
-            drain_at_exit,
-        };
         let (layout, values) = (Layout::Service, ValueFormat::Json);
         let publisher = PublisherSettings {
             form: Form { prefix, layout, node: node.clone(), values, service_ports: false },
@@ -72,7 +83,6 @@ impl Lab {
             audit: Duration::from_secs(30),
             metadata: None,
         };
-        let metrics = Metrics::default();
         let publisher = Publisher::new(store.clone(), publisher, wanted, out, metrics.publish.clone());
         let (cancel, stop, revoke) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let publisher = tokio::spawn(publisher.run(stop.clone(), revoke.clone()));
@@ -140,7 +150,7 @@ async fn a_container_is_published_when_its_port_accepts_drains_when_asked_to_sto
     let web = container(1, socket.local_addr().unwrap().port());
     let mut lab = Lab::start(&FakeStore::new(), None);
     lab.run(std::slice::from_ref(&web));
-    let waiting = |rows: &Arc<[Row]>| rows.iter().any(|row| row.state == RowState::Waiting);
+    let waiting = |rows: &Rows| rows.values().any(|row| row.state == RowState::Waiting);
     timeout(DEADLINE, lab.rows.wait_for(waiting)).await.unwrap().unwrap();
     lab.expect(&[]).await;
 

@@ -6,6 +6,7 @@
     reason = "these comments are help texts, for a terminal"
 )]
 
+mod history;
 mod own;
 mod seeds;
 mod stop;
@@ -16,14 +17,17 @@ use std::time::Duration;
 use agent::admin::Listen;
 use agent::admin::access::AccessArgs;
 use agent::admin::client::StatusArgs;
+use agent::pages::Pages;
 use agent::telemetry::LogFormat;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use agent::usage::grouped;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use model::desired::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom};
 use model::{Layout, NodeName, ValueFormat};
 use registry::store::etcd::EtcdArgs;
 
 use containers::readiness::{CheckTarget, ReadyMode};
 
+pub use history::HistoryArgs;
 use own::pause;
 pub use stop::StopArgs;
 
@@ -33,18 +37,34 @@ pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 pub const ADMIN: &str = "127.0.0.1:9180";
 /// Where the control socket is unless told otherwise.
 pub const CONTROL: &str = "/run/register/control.sock";
+/// Where the history is, unless said otherwise.
+const HISTORY: &str = "/var/lib/register/history.jsonl";
 
 /// Registers the published ports of healthy Docker containers in etcd, for as long as they live.
 #[derive(Debug, Parser)]
-#[command(name = "register", version, about, disable_help_subcommand = true)]
+#[command(name = "register", version = crate::VERSION, about)]
 #[command(after_help = "Without a command, `run` is meant: `register --ttl 5s` is `register run --ttl 5s`.\n\
     Exit status: 0 ok, 1 runtime error, 64 wrong usage.")]
 pub struct Cli {
     /// How log lines look
-    #[arg(long, global = true, env = "REGISTER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        env = "REGISTER_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto",
+        help_heading = "Log"
+    )]
     pub log_format: LogFormat,
     /// What is logged, such as debug or warn,register=debug (RUST_LOG wins)
-    #[arg(long, global = true, env = "REGISTER_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        env = "REGISTER_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        help_heading = "Log"
+    )]
     pub log: String,
     /// What to do
     #[command(subcommand)]
@@ -70,23 +90,53 @@ pub enum Command {
     Stop(StopArgs),
     /// Print the running agent's state
     Status(StatusArgs),
+    /// Print what changed, when and why
+    History(HistoryArgs),
     /// Register one address for as long as this command runs; no Docker is needed
     Put(Box<PutArgs>),
     /// Start a program and register it while it is healthy; no Docker is needed
     Exec(Box<ExecArgs>),
     /// Check Nerve's config: exit 0, or every problem with its key path
     Check(NerveArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
+    /// What is made from this description
+    #[command(flatten)]
+    Pages(Pages),
+    /// Print the version, with the commit that was built and its day
+    Version,
 }
 
 /// Flags with a value that may stand before a command.
 const GLOBAL: [&str; 2] = ["--log", "--log-format"];
 
+/// What most people need of the many flags of `run`.
+const MOST_USED: [&str; 10] = [
+    "etcd_host",
+    "host_ip",
+    "node_name",
+    "etcd_prefix",
+    "ttl",
+    "explicit",
+    "service_from",
+    "filter",
+    "config",
+    "admin",
+];
+
 impl Cli {
+    /// The command line's description, its flags under headings.
+    pub fn described() -> clap::Command {
+        Self::command().mut_subcommand("run", |command| grouped(command, &MOST_USED))
+    }
+
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it; help and version are errors to clap.
+    pub fn read(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::described().try_get_matches_from(args)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))
+    }
+
     /// Puts `run` in front of arguments that name no command.
     pub fn with_default_command(args: impl IntoIterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
         let mut args: Vec<_> = args.into_iter().collect();
@@ -114,6 +164,7 @@ impl Cli {
 
 /// How Docker is looked at, and what is made of what is seen.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Docker and containers")]
 pub struct DockerArgs {
     /// The address at which other hosts reach this one [default: worked out, where this is the host's own network]
     #[arg(long, env = "HOST_IP", value_name = "ADDRESS")]
@@ -213,6 +264,9 @@ pub struct RunArgs {
     /// Who may read there
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Where the history outlives a restart; where the directory is not there, it is in memory alone
+    #[arg(long, env = "REGISTER_HISTORY_FILE", value_name = "FILE", default_value = HISTORY)]
+    pub history_file: PathBuf,
     /// Socket for `drain` and `undrain`
     #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,
@@ -230,6 +284,7 @@ impl RunArgs {
 
 /// How keys and values look, and how long they live.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Keys and values")]
 pub struct FormArgs {
     /// How long registrations outlive this program when it dies
     #[arg(long, env = "REGISTER_TTL", value_name = "TIME", default_value = "10s", value_parser = ttl)]

@@ -44,6 +44,11 @@ impl Fights {
         Some(pause)
     }
 
+    /// When the first of those that are left as they are may be written again.
+    pub fn next(&self, now: Instant) -> Option<Instant> {
+        self.0.values().map(|fight| fight.until).filter(|until| *until > now).min()
+    }
+
     /// Until when `key` is left as it is, if it is.
     pub fn until(&self, key: &Key, now: Instant) -> Option<Instant> {
         self.0.get(key).map(|fight| fight.until).filter(|until| *until > now)

@@ -4,7 +4,7 @@
 //! write carries the condition that makes this so in the store ([`Ledger::guard`]); what the store says instead is taken in
 //! by [`Ledger::saw`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use registry::store::{Compare, Entry, Key, LeaseId, Op, Revision, Value};
 
@@ -66,6 +66,8 @@ pub struct Ledger {
     lease: LeaseId,
     keys: BTreeMap<Key, Known>,
     foreign: BTreeMap<Key, Foreign>,
+    /// Keys of which another thing is known than when they were last taken.
+    touched: BTreeSet<Key>,
 }
 
 impl Ledger {
@@ -75,7 +77,9 @@ impl Ledger {
             let Entry { key, value, created, modified, .. } = e;
             (key, Known { title: Title::Held, value, created, modified, seen: at })
         };
-        Self { lease, keys: entries.into_iter().map(known).collect(), foreign: BTreeMap::new() }
+        let keys: BTreeMap<_, _> = entries.into_iter().map(known).collect();
+        let touched = keys.keys().cloned().collect();
+        Self { lease, keys, foreign: BTreeMap::new(), touched }
     }
 
     /// The lease of ours.
@@ -86,6 +90,11 @@ impl Ledger {
     /// What is in the registry of ours; [`unknown`] where it must be written again.
     pub fn published(&self) -> Keys {
         self.keys.iter().map(|(key, known)| (key.clone(), known.value.clone())).collect()
+    }
+
+    /// What [`Self::published`] has of `key`.
+    pub fn value(&self, key: &Key) -> Option<&Value> {
+        self.keys.get(key).map(|known| &known.value)
     }
 
     /// Wanted keys that belong to somebody else.
@@ -100,18 +109,30 @@ impl Ledger {
 
     /// Forgets keys of others that are not wanted any more.
     pub fn want(&mut self, wanted: impl Fn(&Key) -> bool) {
-        self.foreign.retain(|key, _| wanted(key));
+        let Self { foreign, touched, .. } = self;
+        foreign.retain(|key, _| {
+            let kept = wanted(key);
+            if !kept {
+                touched.insert(key.clone());
+            }
+            kept
+        });
     }
 
-    /// Every key that is worth hearing of, and the revision up to which it is known.
-    pub fn watched(&self) -> impl Iterator<Item = (&Key, Revision)> {
-        let own = self.keys.iter().filter(|(_, known)| known.title != Title::Open);
-        own.map(|(key, known)| (key, known.seen)).chain(self.foreign.iter().map(|(key, f)| (key, f.seen)))
+    /// Keys that may be [`watched`](Self::watched) from now on, or not any more. Each is given once.
+    pub fn take_touched(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.touched)
     }
 
-    /// Whether [`Self::watched`] has it.
-    pub fn watches(&self, key: &Key) -> bool {
-        self.foreign.contains_key(key) || self.keys.get(key).is_some_and(|known| known.title != Title::Open)
+    /// Nobody hears of any key any more.
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.keys.keys().chain(self.foreign.keys()).cloned());
+    }
+
+    /// The revision up to which `key` is known, if it is worth hearing of.
+    pub fn watched(&self, key: &Key) -> Option<Revision> {
+        let own = self.keys.get(key).filter(|known| known.title != Title::Open).map(|known| known.seen);
+        own.or_else(|| self.foreign.get(key).map(|foreign| foreign.seen))
     }
 
     /// The condition under which `op` touches nothing but our own.
@@ -137,6 +158,7 @@ impl Ledger {
 
     /// `op` happened at `at`.
     pub fn done(&mut self, op: &Op, at: Revision) {
+        self.touched.insert(op.key().clone());
         match op {
             Op::Put { key, value, .. } => {
                 let old = self.keys.get(key).filter(|known| known.title != Title::Open);
@@ -168,6 +190,7 @@ impl Ledger {
 
     /// `key` was `entry` at `at`; the value counts only if it is `whole`.
     pub fn saw(&mut self, key: &Key, entry: Option<&Entry>, at: Revision, whole: bool) -> Finding {
+        self.touched.insert(key.clone());
         let lease = self.lease;
         let Some(known) = self.keys.get_mut(key) else { return self.saw_other(key, entry, at) };
         if known.seen >= at {

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use registry::store::{Key, Revision};
-use serde_json::{Map, Value};
+use registry::store::{Key, Revision, Value};
+use serde_json::Map;
 
 use super::keys::{Keys, is_numbered};
 use super::slots::{Payload, Slot, Slots, Want};
@@ -72,10 +72,19 @@ impl Numbers {
         self.keys.retain(|_, own| own != key);
     }
 
-    /// What `published` holds of `wanted`.
-    pub fn published(&self, wanted: &Slots, published: &Keys) -> BTreeMap<Slot, Payload> {
+    /// Whether any slot has a key.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// What is `published` of `wanted`.
+    pub fn published<'a>(
+        &self,
+        wanted: &Slots,
+        published: impl Fn(&Key) -> Option<&'a Value>,
+    ) -> BTreeMap<Slot, Payload> {
         let of = |(slot, key): (&Slot, &Key)| {
-            let payload = std::str::from_utf8(published.get(key).filter(|value| !value.is_empty())?).ok()?;
+            let payload = std::str::from_utf8(published(key).filter(|value| !value.is_empty())?).ok()?;
             wanted.contains_key(slot).then(|| (slot.clone(), Payload::from(payload)))
         };
         self.keys.iter().filter_map(of).collect()
@@ -83,7 +92,7 @@ impl Numbers {
 }
 
 fn address(value: &[u8]) -> Option<(String, String)> {
-    let object: Map<String, Value> = serde_json::from_slice(value).ok()?;
+    let object: Map<String, serde_json::Value> = serde_json::from_slice(value).ok()?;
     let text = |field: &str| object.get(field).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
     Some((text("host")?, text("port")?))
 }

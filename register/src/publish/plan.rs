@@ -1,15 +1,15 @@
 //! From desired registrations and what is published to the writes in between. No I/O, no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::{Backend, BackendId, Layout, NodeName, Prefix, ServiceName, Status, ValueFormat, encode};
+use model::{Backend, BackendId, Layout, NodeName, Prefix, ServiceName, SharedMap, Status, ValueFormat, encode};
 use registry::store::{Key, LeaseId, Op, Value};
 
 use super::keys::{Keys, draining, is_numbered};
 
 /// All backends that this agent answers for.
-pub type Registrations = BTreeMap<(ServiceName, BackendId), Backend>;
+pub type Registrations = SharedMap<(ServiceName, BackendId), Backend>;
 
 /// How registrations are written.
 #[derive(Debug, Clone)]
@@ -32,17 +32,26 @@ impl Form {
     /// A plain value has no room for a status, so a backend that is not up has no key then. Where backends of one
     /// service differ in their service port, the one with the lowest id gives it.
     pub fn keys(&self, registrations: &Registrations) -> Keys {
-        let mut keys = Keys::new();
-        let written = registrations.iter().filter(|(_, b)| self.values == ValueFormat::Json || b.status == Status::Up);
-        for ((service, id), backend) in written {
-            let key = self.prefix.backend(self.layout, &self.node, service, id);
-            keys.insert(key.into(), bytes(encode(backend, self.values)));
-            if let (true, Some(port)) = (self.service_ports, backend.service_port) {
-                let key = self.prefix.service_port(self.layout, &self.node, service);
-                keys.entry(key.into()).or_insert_with(|| bytes(port.to_string()));
-            }
+        let all = self.changes(&Registrations::new(), registrations);
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    /// The keys that stand for something else in `newer` than in `older`, with their new values; `None`: it is to go.
+    pub fn changes(&self, older: &Registrations, newer: &Registrations) -> BTreeMap<Key, Option<Value>> {
+        let is_written = |b: &&Backend| self.values == ValueFormat::Json || b.status == Status::Up;
+        let (mut changes, mut services) = (BTreeMap::new(), BTreeSet::new());
+        for place @ (service, id) in older.differences(newer) {
+            let value = newer.get(place).filter(is_written).map(|backend| bytes(encode(backend, self.values)));
+            changes.insert(self.prefix.backend(self.layout, &self.node, service, id).into(), value);
+            services.insert(service);
         }
-        keys
+        for service in services.into_iter().filter(|_| self.service_ports) {
+            let its = newer.seek(|(other, _)| other < service).take_while(|((other, _), _)| other == service);
+            let port = its.map(|(_, backend)| backend).filter(is_written).find_map(|backend| backend.service_port);
+            let key = self.prefix.service_port(self.layout, &self.node, service);
+            changes.insert(key.into(), port.map(|port| bytes(port.to_string())));
+        }
+        changes
     }
 }
 

@@ -13,12 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::beats::beats;
+use super::claim::{Claim, ClaimError, End};
+use super::identity::Identity;
 use super::metadata;
 use super::plan::{Form, Registrations};
-use super::registrar::{Claim, ClaimError, End, Identity, Registrar};
+use super::pulse::Pulse;
+use super::registrar::Registrar;
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
 use super::slots::Slots;
 use super::writer::Writer;
+
+/// How often another agent that has the claim is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why the publisher gave up.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +62,9 @@ pub struct Publisher<S> {
     registrar: Registrar<S>,
     desired: watch::Receiver<Option<Arc<Registrations>>>,
     slots: watch::Receiver<Arc<Slots>>,
-    report: Reporter,
+    report: Arc<Reporter>,
+    /// Where the lease is renewed, and by what; `None`: beside all the rest.
+    pulse: Option<(Pulse, S)>,
 }
 
 impl<S: Store> Publisher<S> {
@@ -70,9 +78,16 @@ impl<S: Store> Publisher<S> {
     ) -> Self {
         let PublisherSettings { form, identity, ttl, audit, metadata } = settings;
         let registrar = Registrar::new(store.clone(), identity, form.prefix.clone(), ttl);
-        let report = Reporter::new(out, metrics, ttl / 3);
+        let report = Arc::new(Reporter::new(out, metrics, ttl / 3));
         let slots = watch::channel(Arc::default()).1;
-        Self { store, form, audit, metadata, registrar, desired, slots, report }
+        Self { store, form, audit, metadata, registrar, desired, slots, report, pulse: None }
+    }
+
+    /// The same, whose lease is renewed on a thread of its own by `store`, which nobody else uses.
+    #[must_use]
+    pub fn with_pulse(mut self, pulse: Pulse, store: S) -> Self {
+        self.pulse = Some((pulse, store));
+        self
     }
 
     /// The same, which also publishes `slots`: services without Docker.
@@ -105,7 +120,10 @@ impl<S: Store> Publisher<S> {
                     return self.store.revoke(lease).await.map_err(PublishError::Revoke);
                 }
                 None => return Ok(()),
-                Some(End::Replaced(error)) => return Err(error.into()),
+                Some(End::Replaced(error)) => {
+                    self.registrar.leave_mark().await;
+                    return Err(error.into());
+                }
                 Some(End::Touched(why)) => warn!(%lease, why, "Claiming this host again."),
                 Some(End::Lost(why)) => {
                     self.report.metrics.lost.inc();
@@ -127,18 +145,29 @@ impl<S: Store> Publisher<S> {
                         (p.phase, p.lease, p.ttl, p.beat) = (Phase::Granted, Some(lease), ttl, Some(SystemTime::now()));
                         p.found.get_or_insert(found);
                     });
+                    self.report.alone();
                     return Ok(claim);
+                }
+                Err(rival @ ClaimError::Contested { .. }) => {
+                    self.report.back();
+                    self.report.wait_for(rival.to_string());
+                    sleep(LOOK).await;
                 }
                 Err(ClaimError::Store { source, .. }) if self.registrar.held() || !source.is_fatal() => {
                     sleep(self.report.away(&source)).await;
                 }
-                Err(final_error) => return Err(final_error),
+                Err(final_error) => {
+                    if matches!(final_error, ClaimError::Replaced { .. }) {
+                        self.registrar.leave_mark().await;
+                    }
+                    return Err(final_error);
+                }
             }
         }
     }
 
     async fn hold(&mut self, claim: Claim) -> End {
-        let Self { store, form, audit, metadata, registrar, desired, slots, report } = self;
+        let Self { store, form, audit, metadata, registrar, desired, slots, report, pulse } = self;
         let (lease, about_host) = (claim.lease, Key::from(form.prefix.metadata(&form.node)));
         let metadata = async {
             match metadata {
@@ -147,11 +176,17 @@ impl<S: Store> Publisher<S> {
             }
         };
         let (at, ttl) = (claim.at, claim.ttl);
+        let renewal = async {
+            match pulse {
+                Some((pulse, store)) => pulse.beats(store.clone(), lease, ttl, Arc::clone(report)).await,
+                None => beats(store, lease, ttl, report, || true).await,
+            }
+        };
         let writer = Writer::new(store, form, report, claim);
         tokio::select! {
             biased; // a claim that is found void ends before anything more is written
             end = registrar.guard(at, || report.newest.get(), |e| report.away(e)) => end,
-            _ = beats(store, lease, ttl, report) => End::Lost("the registry does not know it any more"),
+            _ = renewal => End::Lost("the registry does not know it any more"),
             end = writer.run(desired, slots, *audit) => end,
             never = metadata => match never {},
         }

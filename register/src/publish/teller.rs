@@ -1,6 +1,6 @@
 //! Tells the log and the rest of the agent what others do to its keys, and which keys are theirs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,9 +110,9 @@ fn show(report: &Reporter, refused: &BTreeMap<Key, Refusal>, written: Option<&Ar
     let there = |written: &Arc<Registrations>| match refused.is_empty() {
         true => Arc::clone(written),
         false => {
-            let out: BTreeSet<_> = refused.values().filter_map(|r| r.registration.as_ref()).collect();
-            let there = written.iter().filter(|(id, _)| !out.contains(id));
-            Arc::new(there.map(|(id, backend)| (id.clone(), backend.clone())).collect())
+            let mut there = Registrations::clone(written);
+            refused.values().filter_map(|r| r.registration.as_ref()).for_each(|place| drop(there.remove(place)));
+            Arc::new(there)
         }
     };
     let published = written.map(there);

@@ -18,12 +18,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::claim::{Claim, End};
 use super::fights::Fights;
-use super::keys::{is_numbered, is_shared};
+use super::goal::Goal;
+use super::keys::{Keys, is_numbered, is_shared};
 use super::ledger::{Finding, Ledger, unknown};
 use super::numbers::Numbers;
 use super::plan::{Form, Registrations, plan, withdrawals};
-use super::registrar::{Claim, End};
 use super::report::{Phase, Reporter};
 use super::slots::Slots;
 use super::teller::Teller;
@@ -47,6 +48,7 @@ pub(super) struct Writer<'a, S: Store> {
     /// The store's cluster.
     cluster: u64,
     ledger: Ledger,
+    goal: Goal,
     /// Which numbered key stands for which service.
     numbers: Numbers,
     /// Most operations that the store takes in one transaction.
@@ -80,6 +82,7 @@ impl<'a, S: Store> Writer<'a, S> {
             registrar: claim.key,
             cluster: claim.at.cluster,
             ledger: Ledger::new(claim.lease, claim.entries, claim.at.revision),
+            goal: Goal::default(),
             numbers: Numbers::default(),
             most: MAX_TXN_OPS,
             ears,
@@ -135,6 +138,7 @@ impl<'a, S: Store> Writer<'a, S> {
 
     async fn turn(&mut self, wanted: Option<&Arc<Registrations>>, services: &Slots) -> Result<bool, StoreError> {
         if self.ears.unsure {
+            self.goal.doubt_all();
             self.look().await?;
             self.ears.unsure = false;
         }
@@ -152,35 +156,48 @@ impl<'a, S: Store> Writer<'a, S> {
     /// that may be.
     async fn bring_to(&mut self, wanted: Option<&Arc<Registrations>>, services: &Slots) -> Result<bool, StoreError> {
         let mut complete = false;
-        let containers = wanted.map(|wanted| self.form.keys(wanted));
+        self.goal.want(self.form, wanted);
         for _ in 0..PLANS {
-            let mut published = self.ledger.published();
-            let as_they_are = || published.iter().filter(|(k, _)| !is_numbered(k)).map(|(k, v)| (k.clone(), v.clone()));
-            let mut keys = containers.clone().unwrap_or_else(|| as_they_are().collect());
-            keys.extend(self.numbers.keys(services, &published, self.report.newest.get()));
-            self.ledger.want(|key| keys.contains_key(key));
             let now = Instant::now();
+            let (mut keys, mut published) = self.differing(services);
             let left = |key: &Key| self.ledger.foreign().contains_key(key) || self.fights.until(key, now).is_some();
-            self.rest = keys.keys().filter_map(|key| self.fights.until(key, now)).min();
             let left: BTreeSet<Key> = keys.keys().filter(|key| left(key)).cloned().collect();
+            self.rest = self.fights.next(now);
             keys.retain(|key, _| !left.contains(key));
             published.retain(|key, _| !left.contains(key));
             let plan = plan(&keys, &published, self.ledger.lease());
-            if plan.is_empty() {
-                complete = true;
-                break;
+            complete = plan.is_empty();
+            if !complete {
+                self.report.update_if(|p| p.phase != Phase::Granted, |p| p.phase = Phase::Granted);
+                complete = self.write(plan).await?;
+                self.report.back();
             }
-            self.report.update(|p| p.phase = Phase::Granted);
-            complete = self.write(plan).await?;
-            self.report.back();
             if complete {
+                self.goal.reached(left.into_iter().filter(|key| self.fights.until(key, now).is_some()));
                 break;
             }
         }
         self.report.metrics.keys.set(i64::try_from(self.ledger.size()).unwrap_or(i64::MAX));
-        let slots = Arc::new(self.numbers.published(services, &self.ledger.published()));
+        let slots = Arc::new(self.numbers.published(services, |key| self.ledger.value(key)));
         self.report.update_if(|p| p.slots != slots, |p| p.slots = slots.clone());
         Ok(complete)
+    }
+
+    /// The keys that may not be as they should be: as they are wanted, and as they are.
+    fn differing(&mut self, services: &Slots) -> (Keys, Keys) {
+        let with_services = !services.is_empty() || !self.numbers.is_empty();
+        if let (Some(all), Some(open), false) = (self.goal.keys(), self.goal.open(), with_services) {
+            self.ledger.want(|key| all.contains_key(key));
+            let of = |key: &Key, value: Option<&Value>| Some((key.clone(), value?.clone()));
+            let wanted = open.iter().filter_map(|key| of(key, all.get(key))).collect();
+            return (wanted, open.iter().filter_map(|key| of(key, self.ledger.value(key))).collect());
+        }
+        let published = self.ledger.published();
+        let as_they_are = || published.iter().filter(|(k, _)| !is_numbered(k)).map(|(k, v)| (k.clone(), v.clone()));
+        let mut keys = self.goal.keys().cloned().unwrap_or_else(|| as_they_are().collect());
+        keys.extend(self.numbers.keys(services, &published, self.report.newest.get()));
+        self.ledger.want(|key| keys.contains_key(key));
+        (keys, published)
     }
 
     /// Writes the plan. A store without room refuses a transaction for each put in it, and takes deletions alone: what is
@@ -289,6 +306,9 @@ impl<'a, S: Store> Writer<'a, S> {
 
     /// Returns whether there is something to write.
     fn note(&mut self, key: &Key, finding: Finding, lease: Option<LeaseId>) -> bool {
+        if finding != Finding::Same {
+            self.goal.doubt(key);
+        }
         match finding {
             Finding::Same => return false,
             Finding::Freed => {}
@@ -310,10 +330,14 @@ impl<'a, S: Store> Writer<'a, S> {
     /// Listens to the keys that are ours, and to those that we wait for. Returns when to try again where that fails.
     async fn listen(&mut self) -> Option<Duration> {
         let Self { ledger, ears, cluster, .. } = self;
-        ears.keys.retain(|key| ledger.watches(key));
-        let missing = ledger.watched().filter(|(key, _)| !ears.keys.has(key));
-        let missing: Vec<_> =
-            missing.map(|(key, revision)| (key.clone(), Position { cluster: *cluster, revision })).collect();
+        let mut missing = Vec::new();
+        for key in ledger.take_touched() {
+            match ledger.watched(&key) {
+                None => ears.keys.forget(&key),
+                Some(_) if ears.keys.has(&key) => {}
+                Some(revision) => missing.push((key, Position { cluster: *cluster, revision })),
+            }
+        }
         if missing.is_empty() {
             return None;
         }
@@ -336,6 +360,7 @@ impl<'a, S: Store> Writer<'a, S> {
             warn!(error = %chain, "The agent's own keys cannot be watched; they are read back now and then.");
         }
         (ears.keys, ears.unsure) = (self.store.watch_keys(), true);
+        self.ledger.touch_all();
         ears.backoff.next_delay()
     }
 

@@ -109,7 +109,12 @@ impl Inspections {
             let place = if self.troubles.contains_key(*id) { again } else { first };
             place && !self.under_way.contains_key(*id)
         };
-        let id = self.wanted.iter().chain(due).find(free)?.clone();
+        // While there is no place for first tries, only what is tried again can be asked about: the others need not be gone through.
+        let wanted: Option<&ContainerId> = match first {
+            true => self.wanted.iter().find(free),
+            false => self.troubles.keys().filter(|id| self.wanted.contains(*id)).find(free),
+        };
+        let id = wanted.or_else(|| due.into_iter().find(free))?.clone();
         self.wanted.remove(&id);
         let (again, outdated) = (self.troubles.contains_key(&id), CancellationToken::new());
         self.under_way.insert(id.clone(), UnderWay { since: now, again, outdated: outdated.clone() });
@@ -145,6 +150,11 @@ impl Inspections {
         let waited = now >= listed + FIRST_PICTURE;
         self.wanted.iter().all(|id| self.under_way.contains_key(id))
             && (self.under_way.is_empty() || waited && self.under_way.values().all(|u| u.is_slow(now)))
+    }
+
+    /// Whether answers are about to come: what they bring is published together.
+    pub fn are_busy(&self, now: Instant) -> bool {
+        self.under_way.values().any(|u| !u.again && !u.is_slow(now))
     }
 
     /// Those that are being looked at.

@@ -1,12 +1,12 @@
 //! What the source knows of a daemon's containers, and how often it looks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::SharedMap;
 use model::desired::{ContainerId, ContainerMap};
 
-/// What the source knows at one moment.
+/// What the source knows at one moment. Two moments share what is the same in both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Containers {
     /// The containers that run, the paused and restarting ones included.
@@ -14,7 +14,7 @@ pub struct Containers {
     /// Those that the daemon lists and cannot describe, or describes in a way that cannot be read, with the reason. They may well
     /// run: nothing may be concluded about what they registered before. One that could be described before is still among the
     /// running, as it was.
-    pub refused: BTreeMap<ContainerId, Arc<str>>,
+    pub refused: SharedMap<ContainerId, Arc<str>>,
 }
 
 /// How the source goes about it.

@@ -5,20 +5,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::backlog::{Backlog, room};
 use super::client::{Docker, Scope};
 use super::error::DockerError;
 use super::event::{Event, EventKind};
+use super::events::EventStream;
 use super::inspections::{Inspection, Inspections};
 use super::list::Listed;
 use super::picture::{Containers, Options};
 use agent::telemetry::Chain;
 use agent::watch::Outlet;
 use model::desired::{Container, ContainerId, State};
+
+/// How long the answers about many containers are gathered before they are published.
+const GATHER: Duration = Duration::from_millis(20);
+/// How much is taken in between two looks at the clock.
+const AT_ONCE: usize = 256;
 
 /// What was under way and has ended.
 enum Done {
@@ -36,6 +44,7 @@ pub(super) struct Wires<'a> {
     pub docker: &'a Docker,
     pub options: &'a Options,
     pub events: Option<&'a mpsc::Sender<Event>>,
+    pub backlog: &'a mut Backlog,
     pub out: &'a Outlet<Containers>,
 }
 
@@ -45,6 +54,10 @@ pub(super) struct Session<'a, W> {
     /// What is known now; published once all that was listed was asked about, since only then is it complete.
     known: Containers,
     published: Option<Arc<Containers>>,
+    /// Since when something is known that is not published.
+    unpublished: Option<Instant>,
+    /// A container ended: that is published without waiting for others.
+    urgent: bool,
     inspections: Inspections,
     listing: bool,
     pinging: bool,
@@ -65,6 +78,8 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
             works,
             known,
             published: None,
+            unpublished: None,
+            urgent: false,
             inspections: Inspections::new(wires.options.parallel),
             listing: false,
             pinging: false,
@@ -84,7 +99,7 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
     }
 
     async fn follow(&mut self) -> Result<std::convert::Infallible, DockerError> {
-        let (docker, options) = (self.wires.docker, self.wires.options);
+        let (docker, options, events) = (self.wires.docker, self.wires.options, self.wires.events);
         let mut stream = docker.events().await?;
         let mut pending: Pending<'a> = FuturesUnordered::new();
         let every = |period: Duration| {
@@ -101,9 +116,11 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
         loop {
             let waiting = self.listed.filter(|_| self.published.is_none());
             let due = self.inspections.next_change(waiting, Instant::now());
+            let due = due.into_iter().chain(self.unpublished.map(|since| since + GATHER)).min();
             tokio::select! {
                 biased; // an event outdates an inspection that is ready
                 event = stream.next() => self.event(event?),
+                () = room(events), if !self.wires.backlog.is_empty() => {}
                 Some(done) = pending.next(), if !pending.is_empty() => self.done(done)?,
                 _ = resync.tick() => self.list(&pending),
                 _ = probe.tick(), if !self.pinging => {
@@ -113,9 +130,27 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
                 _ = podman_health.tick(), if self.podman => self.look_at_health(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }
+            self.take_what_is_there(&mut stream, &mut pending)?;
+            if let Some(events) = events {
+                self.wires.backlog.flush(events);
+            }
             self.inspect(&pending);
-            self.publish();
+            self.publish(Instant::now());
         }
+    }
+
+    /// Takes in what else has come, so that it is published together.
+    fn take_what_is_there(&mut self, stream: &mut EventStream, pending: &mut Pending<'a>) -> Result<(), DockerError> {
+        for _ in 0..AT_ONCE {
+            if let Some(event) = stream.next().now_or_never() {
+                self.event(event?);
+            } else if let Some(Some(done)) = pending.next().now_or_never() {
+                self.done(done)?;
+            } else {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn list(&mut self, pending: &Pending<'a>) {
@@ -131,10 +166,8 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
             return;
         }
         debug!(container = %id, ?kind, "Docker event.");
-        if let Some(events) = self.wires.events
-            && let Err(error) = events.try_send(event)
-        {
-            warn!(container = %id, ?kind, %error, "An event could not be passed on.");
+        if let Some(events) = self.wires.events {
+            self.wires.backlog.pass(event, events);
         }
         match kind {
             // Whatever runs under this id from now on is another run of it: what was known is over, without a question.
@@ -142,6 +175,7 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
                 self.forget(&id);
                 self.withdraw(&id);
                 self.inspections.ended(id);
+                self.urgent = true;
             }
             EventKind::Start => self.inspections.started(id),
             // A signal changes nothing by itself, and `stop` follows `die`.
@@ -287,9 +321,9 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
 
     /// Publishes what changed. The first time only when all that was listed was looked at, but for those that are late: a part of
     /// the containers is not the picture.
-    fn publish(&mut self) {
+    fn publish(&mut self, now: Instant) {
         if self.published.is_none() {
-            let settled = |listed| self.inspections.are_settled(listed, Instant::now());
+            let settled = |listed| self.inspections.are_settled(listed, now);
             if !self.listed.is_some_and(settled) {
                 return;
             }
@@ -301,9 +335,15 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
             }
             (self.works)();
         }
+        let urgent = std::mem::take(&mut self.urgent) || self.published.is_none() || !self.inspections.are_busy(now);
         if self.published.as_deref() == Some(&self.known) {
+            self.unpublished = None;
             return;
         }
+        if !urgent && now < *self.unpublished.get_or_insert(now) + GATHER {
+            return;
+        }
+        self.unpublished = None;
         let snapshot = Arc::new(self.known.clone());
         self.published = Some(snapshot.clone());
         self.wires.out.publish(snapshot);

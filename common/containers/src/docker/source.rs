@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::backlog::Backlog;
 use super::client::Docker;
 use super::error::DockerError;
 use super::event::Event;
@@ -30,6 +31,7 @@ pub struct DockerSource {
     docker: Docker,
     options: Options,
     events: Option<mpsc::Sender<Event>>,
+    backlog: Backlog,
     backoff: Backoff,
     trouble: Trouble,
 }
@@ -38,11 +40,11 @@ impl DockerSource {
     /// A source; nothing happens until it runs.
     pub fn new(docker: Docker, options: Options) -> Self {
         let backoff = Backoff::new(Duration::from_millis(20), LONGEST_WAIT);
-        Self { docker, options, events: None, backoff, trouble: Trouble::default() }
+        Self { docker, options, events: None, backlog: Backlog::default(), backoff, trouble: Trouble::default() }
     }
 
     /// Passes on each event the moment it is read, before any container is looked at: that is where `kill` is early. An
-    /// event for which the channel has no room is lost (and said so): the picture itself never depends on them.
+    /// event for which the channel has no room waits until there is some.
     #[must_use]
     pub fn with_events(mut self, events: mpsc::Sender<Event>) -> Self {
         self.events = Some(events);
@@ -62,7 +64,9 @@ impl Watcher<Containers> for DockerSource {
                     info!(away_s = lasted.as_secs(), "Docker answers again.");
                 }
             };
-            let wires = Wires { docker: &self.docker, options: &self.options, events: self.events.as_ref(), out: &out };
+            let events = self.events.as_ref();
+            let backlog = &mut self.backlog;
+            let wires = Wires { docker: &self.docker, options: &self.options, events, backlog, out: &out };
             let session = Session::new(wires, works);
             let Some(error) = cancel.run_until_cancelled(session.run()).await else { return Ok(()) };
             let chain = Chain(&error).to_string();
@@ -72,6 +76,9 @@ impl Watcher<Containers> for DockerSource {
                 News::None => {}
             }
             out.mark_stale(&error);
+            if let Some(events) = &self.events {
+                self.backlog.flush(events);
+            }
             let delay = self.backoff.next_delay();
             if cancel.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 return Ok(());

@@ -10,7 +10,9 @@ use super::*;
 use agent::watch::{self, Inlet, Observation, Watcher};
 use testing::docker_api::{DockerApi, Manner, event, id, running};
 
+mod connections;
 mod neighbours;
+mod replies;
 
 /// A client of this crate for a scripted daemon, with little patience.
 pub(super) fn client_of(api: &DockerApi) -> Docker {
@@ -37,8 +39,17 @@ impl Lab {
     }
 
     fn with_client(api: DockerApi, client: Docker, options: Options) -> Self {
+        Self::of(api, client, options, 4096)
+    }
+
+    fn with_room(api: DockerApi, options: Options, room: usize) -> Self {
+        let client = client_of(&api);
+        Self::of(api, client, options, room)
+    }
+
+    fn of(api: DockerApi, client: Docker, options: Options, room: usize) -> Self {
         let (out, inlet) = watch::channel();
-        let (sender, events) = mpsc::channel(4096);
+        let (sender, events) = mpsc::channel(room);
         let cancel = CancellationToken::new();
         let source = DockerSource::new(client, options).with_events(sender);
         let task = tokio::spawn(source.run(out, cancel.clone()));
@@ -113,6 +124,28 @@ async fn bursts_without_a_gap_lose_nothing() {
         kills += usize::from(event.kind == EventKind::Kill { signal: Some(15) });
     }
     assert_eq!(kills, 200, "every kill was passed on");
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn events_that_nobody_reads_for_a_while_are_all_passed_on_later_and_hold_up_no_picture() {
+    let api = DockerApi::start();
+    let all: Vec<usize> = (1..=1000).collect();
+    all.iter().for_each(|n| api.put(running(*n, "web")));
+    let mut lab = Lab::with_room(api, options(), 4);
+    lab.until_running(&all).await;
+    lab.api.remove(1000);
+    let mut burst: Vec<_> = all.iter().map(|n| event(*n, "kill")).collect();
+    burst.push(event(1000, "die"));
+    lab.api.emit(&burst);
+    lab.until_running(&all[..999]).await;
+    let mut killed = std::collections::BTreeSet::new();
+    while killed.len() < 1000 {
+        let event = tokio::time::timeout(Duration::from_secs(10), lab.events.recv()).await.unwrap().unwrap();
+        if event.kind == (EventKind::Kill { signal: Some(15) }) {
+            killed.insert(event.container);
+        }
+    }
     lab.stop().await;
 }
 
@@ -329,10 +362,10 @@ async fn from_the_event_to_the_picture_it_takes_one_inspection() {
         lab.api.emit(&[event(n, "start")]);
         lab.until("it", |o| o.snapshot().is_some_and(|s| s.running.len() == n)).await;
         times.push(began.elapsed());
+        assert_eq!(lab.api.requests(&id(n)), 1, "inspections of container {n}");
     }
     times.sort();
     println!("start event to picture: p50 {:?}, p98 {:?}", times[25], times[48]);
-    assert!(times[25] < Duration::from_millis(50), "{times:?}");
     lab.stop().await;
 }
 

@@ -72,7 +72,7 @@ impl Drains {
                 _ => false,
             },
             EventKind::Start => self.0.remove(&event.container).is_some(),
-            // Not at `die`: until Docker is read again, the container would count as up. Its drain goes with it, by `retain`.
+            // Not at `die`: until Docker is read again, the container would count as up. Its drain goes with it.
             _ => false,
         }
     }
@@ -108,11 +108,14 @@ impl Drains {
         self.0.insert(container, asked) != Some(asked)
     }
 
-    /// Drains until `end`, when the agent ends; a drain under way goes on.
-    pub fn leave(&mut self, container: ContainerId, end: Instant) {
+    /// Drains until `end`, when the agent ends; a drain under way goes on. Returns whether something changed.
+    pub fn leave(&mut self, container: ContainerId, end: Instant) -> bool {
+        if self.0.contains_key(&container) {
+            return false;
+        }
         let leaving =
             Draining { cause: Cause::Stop, deadline: end.checked_add(GRACE), withdraw: false, overdue: false };
-        self.0.entry(container).or_insert(leaving);
+        self.0.insert(container, leaving).is_none()
     }
 
     /// Ends any drain, at an operator's request or because the container lives on. Returns whether there was one.
@@ -135,11 +138,6 @@ impl Drains {
         if let Some(drain) = self.0.get_mut(container).filter(|drain| drain.overdue) {
             drain.deadline = Some(at);
         }
-    }
-
-    /// Forgets containers that are gone.
-    pub fn retain(&mut self, known: impl Fn(&ContainerId) -> bool) {
-        self.0.retain(|id, _| known(id));
     }
 
     /// When the next drain ends by itself.

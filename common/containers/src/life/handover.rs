@@ -4,6 +4,7 @@
 //! one fail, stop, or drain itself: what is decided follows from what is, so no order of events leaves a gap.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::drain::{Cause, Draining};
@@ -17,16 +18,46 @@ const REPLACED: Draining = Draining { cause: Cause::Replaced, deadline: None, wi
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Handovers(BTreeSet<(ContainerId, ServiceName)>);
 
-impl Handovers {
-    /// Works it out. `serves`: whether a candidate takes clients, or would if nobody replaced it; with a registry, only
-    /// once that holds it.
-    pub fn new(decisions: &[Arc<Decision>], serves: impl Fn(&Decision, &Candidate) -> bool) -> Self {
-        let targets = targets(decisions);
-        if targets.is_empty() {
-            return Self::default();
+/// The containers by their names.
+#[derive(Debug, Default)]
+pub struct Names {
+    names: BTreeMap<ContainerId, Arc<str>>,
+    named: BTreeSet<(Arc<str>, ContainerId)>,
+}
+
+impl Names {
+    /// What this container is called now; `None`: it is gone.
+    pub fn set(&mut self, container: &ContainerId, name: Option<&Arc<str>>) {
+        if let Some(old) = self.names.remove(container) {
+            self.named.remove(&(old, container.clone()));
         }
+        if let Some(name) = name {
+            self.names.insert(container.clone(), name.clone());
+            self.named.insert((name.clone(), container.clone()));
+        }
+    }
+
+    /// Another container than `but`, by its name, its id or the beginning of that.
+    fn find(&self, wanted: &str, but: &ContainerId) -> Option<&ContainerId> {
+        let from = (Arc::<str>::from(wanted), ContainerId::lowest());
+        let mut by_name = self.named.range(from..).take_while(|(name, _)| **name == *wanted).map(|(_, id)| id);
+        let by_id = self.names.range::<str, _>((Bound::Included(wanted), Bound::Unbounded)).map(|(id, _)| id);
+        let by_id = by_id.take_while(|id| wanted.len() >= 12 && id.as_str().starts_with(wanted));
+        by_name.find(|id| *id != but).or_else(|| by_id.into_iter().find(|id| *id != but))
+    }
+}
+
+impl Handovers {
+    /// Works it out from the decisions about those that name others. `serves`: whether a candidate takes clients, or would if
+    /// nobody replaced it; with a registry, only once that holds it.
+    pub fn new(replacers: &[Arc<Decision>], names: &Names, serves: impl Fn(&Decision, &Candidate) -> bool) -> Self {
+        let of = |d: &Arc<Decision>| {
+            let old = names.find(d.candidate()?.replaces.as_deref()?, &d.container)?;
+            Some((d.container.clone(), old.clone()))
+        };
+        let targets: BTreeMap<ContainerId, ContainerId> = replacers.iter().filter_map(of).collect();
         let mut replaced = BTreeSet::new();
-        for decision in decisions {
+        for decision in replacers {
             let (Some(candidate), Some(old)) = (decision.candidate(), targets.get(&decision.container)) else {
                 continue;
             };
@@ -37,23 +68,16 @@ impl Handovers {
         Self(replaced)
     }
 
+    /// The containers for which the two say something else.
+    pub fn differences<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = &'a ContainerId> {
+        self.0.symmetric_difference(&newer.0).map(|(container, _)| container)
+    }
+
     /// How `container` drains in `service` because it is replaced there.
     pub fn get(&self, container: &ContainerId, service: &ServiceName) -> Option<&'static Draining> {
         let key = (container.clone(), service.clone());
         (!self.0.is_empty() && self.0.contains(&key)).then_some(&REPLACED)
     }
-}
-
-/// Which container names which.
-fn targets(decisions: &[Arc<Decision>]) -> BTreeMap<ContainerId, ContainerId> {
-    let replacers = decisions.iter().filter_map(|d| Some((d, d.candidate()?.replaces.as_deref()?)));
-    let known = |(decision, wanted): (&Arc<Decision>, &str)| {
-        let is_id = wanted.len() >= 12;
-        let meant = |d: &&Arc<Decision>| *d.name == *wanted || (is_id && d.container.as_str().starts_with(wanted));
-        let old = decisions.iter().filter(|d| d.container != decision.container).find(meant)?;
-        Some((decision.container.clone(), old.container.clone()))
-    };
-    replacers.filter_map(known).collect()
 }
 
 /// Whether containers replace each other in a circle: then none does, as otherwise all would drain.
@@ -90,7 +114,9 @@ mod tests {
         }
         let settings = Settings { allow_loopback: true, ..Settings::default() };
         let decisions: Vec<_> = decide(&map, &settings).into_iter().map(Arc::new).collect();
-        let handovers = Handovers::new(&decisions, |d, _| serving.contains(&&*d.name));
+        let mut names = Names::default();
+        decisions.iter().for_each(|d| names.set(&d.container, Some(&d.name)));
+        let handovers = Handovers::new(&decisions, &names, |d, _| serving.contains(&&*d.name));
         let drains = |d: &&Arc<Decision>| handovers.get(&d.container, &d.candidate().unwrap().service).is_some();
         decisions.iter().filter(drains).map(|d| d.name.to_string()).collect()
     }

@@ -1,7 +1,8 @@
 //! Keeps track of containers: what is decided about them, their gates, drains, handovers and warm-ups. Its user waits for
-//! a change, lets everything be judged again, and publishes what comes of that.
+//! a change, lets what changed be judged again, and publishes what comes of that.
 //!
-//! A trigger carries no data, but for events, which may begin or end a drain.
+//! A trigger carries no data, but for events, which may begin or end a drain. It only says which containers are to be judged
+//! again, so what a change costs depends on how much changes, and not on how many containers there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,16 +14,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use super::alarms::Alarms;
+use super::decided::Decided;
 use super::drain::{Cause, Drains};
 use super::handover::Handovers;
 use super::runs::Runs;
-use super::verdict::{Judged, RowState, judge};
 use super::warmup::Warmups;
 use crate::docker::{Containers, Event, EventKind};
-use crate::readiness::{CheckState, GateKey, Readiness, Verdict, Why};
+use crate::readiness::{CheckState, GateKey, Readiness};
 use agent::watch::{Inlet, Observation};
-use model::desired::{Candidate, ContainerId, Decider, Decision, Outcome, Settings, Skip, State};
-use model::{BackendId, ServiceName, Status};
+use model::desired::{ContainerId, Decision, Settings, State};
+use model::{BackendId, ServiceName};
 
 /// How long an answer counts that does not tell whether a container outlived the deadline of its drain.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -42,17 +44,19 @@ pub struct News {
 pub struct Keeper {
     containers: Inlet<Containers>,
     events: mpsc::Receiver<Event>,
-    decider: Decider,
-    decisions: Vec<Arc<Decision>>,
-    readiness: Readiness,
-    /// Which containers drain.
-    pub drains: Drains,
-    warmups: Warmups,
-    /// What was said of each container.
-    warned: BTreeMap<ContainerId, BTreeSet<String>>,
+    pub(super) decided: Decided,
+    pub(super) readiness: Readiness,
+    pub(super) drains: Drains,
+    pub(super) warmups: Warmups,
     /// Whether containers that are overdue still run, being asked.
     questions: JoinSet<(ContainerId, bool)>,
-    runs: Runs,
+    pub(super) runs: Runs,
+    pub(super) handovers: Handovers,
+    pub(super) alarms: Alarms,
+    /// Those for which something else may come of it now.
+    pub(super) dirty: BTreeSet<ContainerId>,
+    /// Those whose gates are to be looked after.
+    ungated: BTreeSet<ContainerId>,
 }
 
 impl Keeper {
@@ -66,14 +70,16 @@ impl Keeper {
         Self {
             containers,
             events,
-            decider: Decider::new(settings),
-            decisions: Vec::new(),
+            decided: Decided::new(settings),
             readiness,
             drains: Drains::default(),
             warmups: Warmups::default(),
-            warned: BTreeMap::new(),
             questions: JoinSet::new(),
             runs: Runs::default(),
+            handovers: Handovers::default(),
+            alarms: Alarms::default(),
+            dirty: BTreeSet::new(),
+            ungated: BTreeSet::new(),
         }
     }
 
@@ -82,9 +88,24 @@ impl Keeper {
         self.containers.borrow().clone()
     }
 
-    /// What is decided about it.
-    pub fn decisions(&self) -> &[Arc<Decision>] {
-        &self.decisions
+    /// All that is decided about it, the containers by id.
+    pub fn decisions(&self) -> impl Iterator<Item = &Arc<Decision>> {
+        self.decided.decider.all()
+    }
+
+    /// What is decided about this container.
+    pub fn decisions_of(&self, container: &ContainerId) -> &[Arc<Decision>] {
+        self.decided.decider.of(container)
+    }
+
+    /// When Docker says that this container was started.
+    pub fn started_at(&self, container: &ContainerId) -> Option<&str> {
+        self.decided.decider.started_at(container)
+    }
+
+    /// Whether Docker lists this container, cannot describe it, and never could.
+    pub fn is_undescribed(&self, container: &ContainerId) -> bool {
+        self.decided.refused.contains_key(container) && self.decisions_of(container).is_empty()
     }
 
     /// Whether the first try of every gate has come back.
@@ -100,14 +121,12 @@ impl Keeper {
     /// Waits until something happens that may change what is judged, and takes in all that has happened. Cancel-safe.
     pub async fn changed(&mut self) -> News {
         let mut news = News::default();
-        let now = Instant::now();
-        let deadline = [self.drains.next_deadline(), self.warmups.next(now), self.runs.next(now)];
-        let deadline = deadline.into_iter().flatten().min();
+        let deadline = self.drains.next_deadline().into_iter().chain(self.alarms.next()).min();
         tokio::select! {
             biased;
             Some(event) = self.events.recv() => self.take(&event, &mut news),
             Ok(()) = self.containers.changed() => self.look(&mut news),
-            () = self.readiness.changed() => {}
+            changed = self.readiness.changed() => self.dirty.extend(changed),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.expire(&mut news),
             Some(answer) = self.questions.join_next() => self.hear(answer, &mut news),
         }
@@ -118,13 +137,26 @@ impl Keeper {
         if self.containers.has_changed().unwrap_or(false) {
             self.look(&mut news);
         }
+        self.dirty.extend(self.readiness.changed_by_now());
         news
     }
 
     /// This host has another address: all is decided again.
     pub fn move_to(&mut self, host_ip: Option<IpAddr>) {
-        self.decider = Decider::new(Settings { host_ip, ..self.decider.settings().clone() });
+        let settings = Settings { host_ip, ..self.decided.decider.settings().clone() };
+        self.decided.decider.change(settings);
         self.look(&mut News::default());
+    }
+
+    /// This container is to be judged again.
+    pub fn touch(&mut self, container: &ContainerId) {
+        self.dirty.insert(container.clone());
+    }
+
+    /// Drains at an operator's request, or ends a drain. Returns whether something changed.
+    pub fn operate(&mut self, container: &ContainerId, drain: bool) -> bool {
+        self.touch(container);
+        if drain { self.drains.request(container.clone()) } else { self.drains.release(container) }
     }
 
     /// An event may begin or end a drain; what became of the container is seen when it is read again.
@@ -133,11 +165,12 @@ impl Keeper {
         if matches!(event.kind, EventKind::Kill { .. }) {
             self.runs.asked_to_stop(&event.container);
         }
-        let of_container = |d: &&Arc<Decision>| d.container == event.container && d.candidate().is_some();
-        let decision = self.decisions.iter().find(of_container);
-        if self.drains.observe(event, decision.and_then(|d| d.candidate()), Instant::now())
-            && let (Some(decision), Some(drain)) = (decision, self.drains.get(&event.container))
-        {
+        let found = self.decided.candidate(&event.container);
+        if !self.drains.observe(event, found.map(|(_, candidate)| candidate), Instant::now()) {
+            return;
+        }
+        self.dirty.insert(event.container.clone());
+        if let (Some((decision, _)), Some(drain)) = (found, self.drains.get(&event.container)) {
             let deadline_ms = drain.deadline.map_or(0, |at| at.duration_since(Instant::now()).as_millis());
             debug!(container = %decision.name, id = %event.container, deadline_ms, "Asked to stop.");
         }
@@ -148,28 +181,14 @@ impl Keeper {
         news.looked = true;
         let observation = self.containers.borrow_and_update().clone();
         let Some(containers) = observation.snapshot() else { return };
-        self.decisions = self.decider.decide(&containers.running);
-        self.runs.look(&containers.running, Instant::now());
-        self.drains.retain(|id| containers.running.contains_key(id) || containers.refused.contains_key(id));
-    }
-
-    /// Logs what the owners of containers should mend, each once as long as its container runs.
-    pub fn warn_once(&mut self) {
-        let running: BTreeSet<&ContainerId> = self.decisions.iter().map(|decision| &decision.container).collect();
-        self.warned.retain(|id, _| running.contains(id));
-        for decision in &self.decisions {
-            let skip = match &decision.outcome {
-                Outcome::Skip(Skip::Filtered(_)) => continue, // it is no concern of this agent's
-                Outcome::Skip(skip) => skip.to_string(),
-                Outcome::Register(_) => String::new(),
-            };
-            // Why it is left out is said with its standing.
-            for warning in decision.warnings.iter().filter(|warning| **warning != skip) {
-                if self.warned.entry(decision.container.clone()).or_default().insert(warning.clone()) {
-                    warn!(container = %decision.name, id = %decision.container, "{warning}");
-                }
-            }
+        let changed = self.decided.look(containers);
+        self.runs.look(&changed, &containers.running, Instant::now());
+        let known = |id: &ContainerId| containers.running.contains_key(id) || containers.refused.contains_key(id);
+        for id in changed.iter().filter(|id| !known(id)) {
+            self.drains.release(id);
         }
+        self.dirty.extend(changed.iter().cloned());
+        self.ungated.extend(changed);
     }
 
     /// Makes gates for new candidates. Those in `registered` begin open, and those in `draining` drain on: a former self
@@ -179,25 +198,33 @@ impl Keeper {
         registered: &BTreeSet<(ServiceName, BackendId)>,
         draining: &BTreeMap<(ServiceName, BackendId), Cause>,
     ) {
-        let observation = self.containers.borrow();
-        let Some(containers) = observation.snapshot() else { return };
-        let candidates = || self.decisions.iter().filter_map(|d| Some((d, d.candidate()?)));
-        for (decision, candidate) in candidates().filter(|_| !draining.is_empty()) {
-            if let Some(cause) = draining.get(&(candidate.service.clone(), candidate.backend.id.clone())) {
-                self.drains.restore(decision.container.clone(), *cause, candidate, Instant::now());
-            }
+        if self.containers.borrow().snapshot().is_none() {
+            return;
         }
-        let gates = candidates().filter_map(|(decision, candidate)| {
-            let started_at = containers.running.get(&decision.container)?.started_at.as_str();
-            Some((GateKey::of(&decision.container, candidate), candidate, started_at))
-        });
-        self.readiness.update(gates, registered);
+        for id in std::mem::take(&mut self.ungated) {
+            let decisions = self.decided.decider.of(&id);
+            let candidates = || decisions.iter().filter_map(|decision| decision.candidate());
+            for candidate in candidates().filter(|_| !draining.is_empty()) {
+                if let Some(cause) = draining.get(&(candidate.service.clone(), candidate.backend.id.clone())) {
+                    self.drains.restore(id.clone(), *cause, candidate, Instant::now());
+                }
+            }
+            let started_at = self.decided.decider.started_at(&id).unwrap_or_default();
+            self.readiness.update(&id, candidates(), started_at, registered);
+        }
+    }
+
+    /// Those whose gates are about to be made or dropped.
+    pub fn ungated(&self) -> impl Iterator<Item = &ContainerId> {
+        self.ungated.iter()
     }
 
     /// A container takes clients again only when it is known to have outlived the deadline of its drain. What Docker said before the
     /// deadline is no proof: it may have fallen silent, as a whole or about this container.
     fn expire(&mut self, news: &mut News) {
+        self.dirty.extend(self.alarms.take_due(Instant::now()));
         for id in self.drains.expire(Instant::now()) {
+            self.dirty.insert(id.clone());
             let told = match &*self.containers.borrow() {
                 Observation::Synced { snapshot } => {
                     snapshot.running.contains_key(&id) && !snapshot.refused.contains_key(&id)
@@ -229,62 +256,20 @@ impl Keeper {
         }
         if self.drains.get(id).is_some_and(|drain| drain.overdue) {
             self.drains.release(id);
+            self.touch(id);
             news.reverted += 1;
-            let name = self.decisions.iter().find(|d| d.container == *id).map_or("", |d| &d.name);
+            let name = self.decisions_of(id).first().map_or("", |d| &d.name);
             warn!(container = %name, %id, "Asked to stop, but still running after its deadline: taking clients again.");
         }
     }
 
     /// Everything drains until `end`.
     pub fn drain_all(&mut self, end: Instant) {
-        for decision in self.decisions.iter().filter(|d| d.candidate().is_some()) {
-            self.drains.leave(decision.container.clone(), end);
+        let with_candidate = self.decided.decider.all().filter(|d| d.candidate().is_some());
+        for container in with_candidate.map(|d| d.container.clone()).collect::<Vec<_>>() {
+            if self.drains.leave(container.clone(), end) {
+                self.dirty.insert(container);
+            }
         }
-    }
-
-    /// What becomes of each port of each container that runs, in the order in which the containers were started.
-    ///
-    /// A candidate replaces another one only where it is `published`. With `grown`, what takes clients now has warmed up.
-    pub fn judge(&mut self, published: impl Fn(&Candidate) -> bool, grown: bool) -> Vec<(Arc<Decision>, Judged)> {
-        let Self { decisions, readiness, drains, warmups, runs, .. } = self;
-        let now = Instant::now();
-        let serves = |decision: &Decision, candidate: &Candidate| {
-            candidate.backend.status == Status::Up
-                && drains.get(&decision.container).is_none()
-                && runs.held_back(&decision.container, now).is_none()
-                && matches!(readiness.verdict(&GateKey::of(&decision.container, candidate)), Verdict::Ready(_))
-                && published(candidate)
-        };
-        let handovers = Handovers::new(decisions, serves);
-        warmups.begin_turn();
-        let mut of_candidate = |decision: &Decision, candidate: &Candidate| {
-            let key = GateKey::of(&decision.container, candidate);
-            let verdict = readiness.verdict(&key);
-            let replaced = || handovers.get(&decision.container, &candidate.service);
-            let mut judged = judge(candidate, verdict, drains.get(&decision.container).or_else(replaced));
-            if judged.state == RowState::Up
-                && let Some(why) = runs.held_back(&decision.container, now)
-            {
-                judged = Judged::between_runs(why);
-            }
-            if let (RowState::Up, Some(backend)) = (judged.state, &mut judged.backend) {
-                let verdict = if grown { &Verdict::Ready(Why::Registered) } else { verdict };
-                backend.weight = warmups.weigh(&key, candidate, verdict, now);
-            }
-            judged
-        };
-        let of = |decision: &Arc<Decision>| {
-            let judged = match &decision.outcome {
-                Outcome::Skip(Skip::Stopped(State::Restarting)) => {
-                    let ends = runs.ends(&decision.container).unwrap_or_else(|| "its container ended".to_owned());
-                    Judged::between_runs(format!("{ends}; its restart policy starts it again"))
-                }
-                Outcome::Skip(Skip::Stopped(_)) => return None,
-                Outcome::Skip(skip) => Judged::skipped(skip),
-                Outcome::Register(candidate) => of_candidate(decision, candidate),
-            };
-            Some((Arc::clone(decision), judged))
-        };
-        decisions.iter().filter_map(of).collect()
     }
 }

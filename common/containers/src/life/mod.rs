@@ -2,6 +2,8 @@
 //!
 //! | module | what it holds | may do I/O |
 //! |---|---|---|
+//! | [`alarms`] | when each container changes by itself | no |
+//! | `decided` | what is decided about the containers, and what follows from that alone | the log |
 //! | [`drain`] | which containers drain, why, and until when | no |
 //! | [`handover`] | which containers are replaced by others | no |
 //! | [`warmup`] | the weight of a backend that has just become ready | no |
@@ -10,10 +12,14 @@
 //! | [`standings`] | one line in the log for each change of standing | the log |
 //! | [`runs`] | which containers end again and again | no |
 //! | [`keeper`] | all of it kept together, for one daemon | by way of `readiness` |
+//! | [`judging`] | what becomes of those for which something changed | no |
 //! | [`verdict`] | candidate × readiness × drain → how it is published, and why | no |
 
+pub mod alarms;
+mod decided;
 pub mod drain;
 pub mod handover;
+pub mod judging;
 pub mod keeper;
 pub mod reason;
 pub mod row;

@@ -2,9 +2,10 @@
 //! I/O; time is given.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::desired::{ContainerId, ContainerMap, State};
+use model::desired::{Container, ContainerId, ContainerMap, State};
 use tokio::time::Instant;
 
 use crate::readiness::{Damping, WINDOW};
@@ -16,7 +17,7 @@ const UNIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Run {
     /// When Docker says that it started; `None`: it does not run.
-    started_at: Option<String>,
+    started_at: Option<Box<str>>,
     /// When that was seen.
     since: Instant,
     damping: Damping,
@@ -29,46 +30,90 @@ pub struct Runs {
     runs: BTreeMap<ContainerId, Run>,
     /// Somebody sent them a signal: their next end is no crash.
     asked: BTreeSet<ContainerId>,
+    /// Those that are remembered although they are gone.
+    gone: BTreeSet<ContainerId>,
+    /// When the last of those was looked for whom there is nothing to remember any more.
+    swept: Instant,
 }
+
+/// How often what is over for long is forgotten.
+const SWEEP: Duration = Duration::from_secs(10);
 
 impl Default for Runs {
     fn default() -> Self {
-        Self { begin: Instant::now(), runs: BTreeMap::new(), asked: BTreeSet::new() }
+        let begin = Instant::now();
+        Self { begin, runs: BTreeMap::new(), asked: BTreeSet::new(), gone: BTreeSet::new(), swept: begin }
     }
 }
 
 impl Runs {
     /// Somebody sent a signal to this container.
     pub fn asked_to_stop(&mut self, container: &ContainerId) {
+        // One that ends before Docker is read is never looked at.
+        if self.asked.len() > 64 + 2 * self.runs.len() {
+            self.asked.retain(|id| self.runs.contains_key(id));
+        }
         self.asked.insert(container.clone());
     }
 
-    /// Docker was read.
-    pub fn look(&mut self, containers: &ContainerMap, now: Instant) {
+    /// Docker was read, and these containers are not as they were.
+    pub fn look(&mut self, changed: &BTreeSet<ContainerId>, containers: &ContainerMap, now: Instant) {
         let at = now.saturating_duration_since(self.begin);
-        let started = |id: &ContainerId| {
-            let container = containers.get(id)?;
-            matches!(container.state, State::Running | State::Paused).then_some(container.started_at.as_str())
+        for id in changed {
+            let container = containers.get(id);
+            let runs = |c: &&Arc<Container>| matches!(c.state, State::Running | State::Paused);
+            let started_at = container.filter(runs).map(|c| c.started_at.as_str());
+            if let Some(run) = self.runs.get_mut(id) {
+                run.damping.forget(at);
+                if run.started_at.is_some() && run.started_at.as_deref() != started_at {
+                    run.started_at = None;
+                    if !self.asked.remove(id) {
+                        run.damping.fell(at);
+                    }
+                }
+            }
+            if let Some(started_at) = started_at {
+                let new = || Run { started_at: None, since: now, damping: Damping::default() };
+                let run = self.runs.entry(id.clone()).or_insert_with(new);
+                if run.started_at.is_none() {
+                    (run.started_at, run.since) = (Some(started_at.into()), now);
+                }
+            }
+            match container {
+                Some(_) => self.gone.remove(id),
+                None => self.gone.insert(id.clone()),
+            };
+        }
+        let swept = now.saturating_duration_since(self.swept);
+        if swept >= SWEEP || !self.gone.is_disjoint(changed) {
+            self.sweep(at, if swept >= SWEEP { None } else { Some(changed) });
+            self.swept = if swept >= SWEEP { now } else { self.swept };
+        }
+    }
+
+    /// Forgets those that are gone, where there is nothing to remember of them: of these, or of all.
+    fn sweep(&mut self, at: Duration, only: Option<&BTreeSet<ContainerId>>) {
+        let Self { runs, asked, gone, .. } = self;
+        let mut is_over = |id: &ContainerId| {
+            let over = runs.get_mut(id).is_none_or(|run| {
+                run.damping.forget(at);
+                run.damping.falls() == 0
+            });
+            if over {
+                runs.remove(id);
+                asked.remove(id);
+            }
+            over
         };
-        for (id, run) in &mut self.runs {
-            run.damping.forget(at);
-            if run.started_at.is_some() && run.started_at.as_deref() != started(id) {
-                run.started_at = None;
-                if !self.asked.remove(id) {
-                    run.damping.fell(at);
+        match only {
+            None => gone.retain(|id| !is_over(id)),
+            Some(changed) => {
+                let over: Vec<ContainerId> = changed.iter().filter(|id| gone.contains(*id)).cloned().collect();
+                for id in over.iter().filter(|id| is_over(id)) {
+                    gone.remove(id);
                 }
             }
         }
-        for id in containers.keys() {
-            let Some(started_at) = started(id) else { continue };
-            let new = || Run { started_at: None, since: now, damping: Damping::default() };
-            let run = self.runs.entry(id.clone()).or_insert_with(new);
-            if run.started_at.is_none() {
-                (run.started_at, run.since) = (Some(started_at.to_owned()), now);
-            }
-        }
-        self.runs.retain(|id, run| containers.contains_key(id) || run.damping.falls() > 0);
-        self.asked.retain(|id| self.runs.contains_key(id));
     }
 
     /// Why this container does not count at present although it is ready, if it ends too often.
@@ -87,17 +132,15 @@ impl Runs {
         Some(format!("its container ended {times} within {} minutes", WINDOW.as_secs() / 60))
     }
 
-    /// When the next container counts again.
-    pub fn next(&self, now: Instant) -> Option<Instant> {
-        let running = self.runs.values().filter(|run| run.started_at.is_some());
-        running.map(|run| run.since + run.damping.hold(UNIT)).filter(|at| *at > now).min()
+    /// When this container counts again.
+    pub fn next(&self, container: &ContainerId, now: Instant) -> Option<Instant> {
+        let running = self.runs.get(container).filter(|run| run.started_at.is_some());
+        running.map(|run| run.since + run.damping.hold(UNIT)).filter(|at| *at > now)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use testing::containers;
 
@@ -111,40 +154,46 @@ mod tests {
         [(container.id.clone(), Arc::new(container))].into()
     }
 
+    /// A look at a map whose containers may all have changed.
+    fn look(runs: &mut Runs, containers: &ContainerMap, now: Instant) {
+        let known = runs.runs.keys().cloned().collect::<Vec<_>>();
+        runs.look(&containers.keys().cloned().chain(known).collect(), containers, now);
+    }
+
     #[test]
     fn what_ends_again_and_again_must_run_for_longer_each_time() {
         let (mut runs, mut now) = (Runs::default(), Instant::now());
         let id = map(None).keys().next().unwrap().clone();
         let mut holds = Vec::new();
         for n in 0..9 {
-            runs.look(&map(Some(n)), now);
-            holds.push(runs.next(now).map_or(0, |at| (at - now).as_secs()));
+            look(&mut runs, &map(Some(n)), now);
+            holds.push(runs.next(&id, now).map_or(0, |at| (at - now).as_secs()));
             assert_eq!(runs.held_back(&id, now).is_some(), holds.last() != Some(&0));
             now += Duration::from_secs(1);
             // Docker may be read between two runs, or only in the next one.
             if n % 2 == 0 {
-                runs.look(&map(None), now);
+                look(&mut runs, &map(None), now);
             }
         }
         assert_eq!(holds, [0, 0, 0, 2, 4, 8, 16, 32, 60]);
         assert_eq!(runs.ends(&id).unwrap(), "its container ended 9 times within 5 minutes");
         // It runs on: it counts, and what was is forgotten.
-        runs.look(&map(Some(100)), now);
+        look(&mut runs, &map(Some(100)), now);
         now += Duration::from_secs(60);
         assert_eq!(runs.held_back(&id, now), None);
         now += WINDOW;
-        runs.look(&map(Some(100)), now);
+        look(&mut runs, &map(Some(100)), now);
         assert_eq!(runs.ends(&id), None);
-        runs.look(&ContainerMap::new(), now);
-        runs.look(&ContainerMap::new(), now + WINDOW * 2);
-        assert!(runs.runs.is_empty());
+        look(&mut runs, &ContainerMap::new(), now);
+        look(&mut runs, &ContainerMap::new(), now + WINDOW * 2);
+        assert!(runs.runs.is_empty() && runs.asked.is_empty() && runs.gone.is_empty());
     }
 
     #[test]
     fn a_restart_that_somebody_asked_for_is_no_crash() {
         let (mut runs, now) = (Runs::default(), Instant::now());
         for n in 0..9 {
-            runs.look(&map(Some(n)), now);
+            look(&mut runs, &map(Some(n)), now);
             let id = map(None).keys().next().unwrap().clone();
             runs.asked_to_stop(&id);
             assert_eq!((runs.held_back(&id, now), runs.ends(&id)), (None, None));

@@ -13,7 +13,7 @@ use crate::docker::{Containers, Docker, Event, EventKind, Options, parse_contain
 use crate::docker::{DockerSource, Endpoint};
 use crate::readiness::{Readiness, ReadyMode};
 use agent::watch::{Observation, Outlet, Watcher, channel};
-use model::desired::Settings;
+use model::desired::{ContainerId, Settings};
 use testing::docker_api::{DockerApi, Manner, event, id, running};
 use tokio_util::sync::CancellationToken;
 
@@ -49,10 +49,12 @@ async fn step(keeper: &mut Keeper) -> u64 {
 
 /// Waits until the only port is so.
 async fn until(keeper: &mut Keeper, state: RowState, words: &str) {
+    let container: ContainerId = id(1).parse().unwrap();
     let so = async {
         loop {
-            let rows = keeper.judge(|_| true, false);
-            if rows.iter().any(|(_, judged)| judged.state == state && judged.reason.contains(words)) {
+            keeper.touch(&container);
+            let judgement = keeper.judge(|_| true, false);
+            if judgement[&container].iter().any(|(_, j)| j.state == state && j.reason.contains(words)) {
                 return;
             }
             step(keeper).await;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::readiness::{GateKey, Verdict, Why};
 use model::Weight;
-use model::desired::Candidate;
+use model::desired::{Candidate, ContainerId};
 
 /// In how many steps a weight grows, the first being where it begins.
 const STEPS: u32 = 5;
@@ -37,14 +37,15 @@ impl Warming {
 /// The backends that warm up.
 #[derive(Debug, Default)]
 pub struct Warmups {
-    former: BTreeMap<GateKey, Option<Warming>>,
-    now: BTreeMap<GateKey, Option<Warming>>,
+    all: BTreeMap<ContainerId, Vec<(GateKey, Option<Warming>)>>,
+    /// Those of the container that is being judged, as they were before.
+    former: Vec<(GateKey, Option<Warming>)>,
 }
 
 impl Warmups {
-    /// A turn begins. A backend that is not weighed in it is forgotten, and begins anew when it comes back.
-    pub fn begin_turn(&mut self) {
-        self.former = std::mem::take(&mut self.now);
+    /// A container is about to be judged. What of it is not weighed then is forgotten, and begins anew when it comes back.
+    pub fn begin(&mut self, container: &ContainerId) {
+        self.former = self.all.remove(container).unwrap_or_default();
     }
 
     /// The weight of a candidate that takes clients. One without a weight above 1 has nothing to grow; one that was
@@ -53,17 +54,18 @@ impl Warmups {
         let full = candidate.backend.weight?;
         let Some(over) = candidate.warmup.filter(|_| full.get() > 1) else { return Some(full) };
         let begun = || (*verdict != Verdict::Ready(Why::Registered)).then_some(Warming { since: now, over });
-        let warming = self.former.remove(key).unwrap_or_else(begun);
-        self.now.insert(key.clone(), warming);
+        let former = self.former.iter().find(|(former, _)| former == key).map(|(_, warming)| *warming);
+        let warming = former.unwrap_or_else(begun);
+        self.all.entry(key.container.clone()).or_default().push((key.clone(), warming));
         let Some(step) = warming.map(|w| w.step(now)) else { return Some(full) };
         let grown = u32::from(full.get()) * step / STEPS;
         Weight::try_from(grown.max(1)).ok()
     }
 
-    /// When the next weight grows.
-    pub fn next(&self, now: Instant) -> Option<Instant> {
-        let next = |w: &Warming| (w.step(now) < STEPS).then(|| w.since + w.begins(w.step(now)));
-        self.now.values().flatten().filter_map(next).min()
+    /// When the next weight of this container grows.
+    pub fn next(&self, container: &ContainerId, now: Instant) -> Option<Instant> {
+        let next = |w: Warming| (w.step(now) < STEPS).then(|| w.since + w.begins(w.step(now)));
+        self.all.get(container)?.iter().filter_map(|(_, warming)| next((*warming)?)).min()
     }
 }
 
@@ -82,9 +84,9 @@ mod tests {
         let mut warmups = Warmups::default();
         let mut weight = |seconds: u64, verdict: &Verdict| {
             let now = start + Duration::from_secs(seconds);
-            warmups.begin_turn();
+            warmups.begin(&key.container);
             let weight = warmups.weigh(&key, &candidate, verdict, now).unwrap().get();
-            (weight, warmups.next(now).map(|at| (at - start).as_secs()))
+            (weight, warmups.next(&key.container, now).map(|at| (at - start).as_secs()))
         };
         let steps = [(0, 20, 10), (9, 20, 10), (10, 40, 20), (25, 60, 30), (39, 80, 40)];
         for (at, grown, next) in steps {
@@ -92,8 +94,8 @@ mod tests {
         }
         assert_eq!(weight(40, &ready), (100, None));
         assert_eq!(weight(1000, &ready), (100, None));
-        warmups.begin_turn();
-        warmups.begin_turn();
+        warmups.begin(&key.container);
+        warmups.begin(&key.container);
         assert_eq!(warmups.weigh(&key, &candidate, &ready, start).unwrap().get(), 20, "it had gone");
     }
 

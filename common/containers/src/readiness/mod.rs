@@ -20,12 +20,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use model::desired::{Candidate, CheckSpec};
+use model::desired::{Candidate, CheckKind, CheckSpec, ContainerId};
 use model::{BackendId, Port, ServiceName, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::checks::{AnyCheck, TcpCheck};
+use crate::checks::{AnyCheck, OwnPort, TcpCheck};
 use crate::docker::Docker;
 pub use attempts::together;
 use attempts::{Attempts, News};
@@ -71,7 +71,7 @@ pub struct Readiness {
     target: CheckTarget,
     docker: Option<Docker>,
     metrics: CheckMetrics,
-    gates: BTreeMap<GateKey, Gate>,
+    gates: BTreeMap<ContainerId, Vec<(GateKey, Gate)>>,
     numbers: u64,
     news: mpsc::Sender<News>,
     inbox: mpsc::Receiver<News>,
@@ -121,22 +121,27 @@ impl Readiness {
         self
     }
 
-    /// Makes gates for new candidates and drops those of candidates that are gone. `started_at` tells a container's
+    /// Makes gates for new candidates of `container` and drops those of candidates that are gone. `started_at` tells its
     /// runs apart. Candidates in `registered` begin open.
     pub fn update<'a>(
         &mut self,
-        candidates: impl Iterator<Item = (GateKey, &'a Candidate, &'a str)>,
+        container: &ContainerId,
+        candidates: impl Iterator<Item = &'a Candidate>,
+        started_at: &str,
         registered: &BTreeSet<(ServiceName, BackendId)>,
     ) {
-        let mut former = std::mem::take(&mut self.gates);
-        for (key, candidate, started_at) in candidates {
+        let mut former = self.gates.remove(container).unwrap_or_default();
+        let mut gates = Vec::new();
+        for candidate in candidates {
+            let key = GateKey::of(container, candidate);
             let basis = Basis {
                 started_at: started_at.to_owned(),
                 dial: candidate.dial,
                 checks: candidate.checks.clone(),
                 docker_health: candidate.docker_health,
             };
-            let gate = match former.remove(&key) {
+            let known = former.iter().position(|(known, _)| *known == key);
+            let gate = match known.map(|place| former.swap_remove(place).1) {
                 Some(gate) if gate.basis == basis => gate,
                 gate => {
                     // Another address of the same run (a network was connected) need not prove itself from nothing: what
@@ -149,38 +154,53 @@ impl Readiness {
                     self.open(&key, candidate, basis, known)
                 }
             };
-            self.gates.insert(key, gate);
+            gates.push((key, gate));
         }
+        if !gates.is_empty() {
+            gates.shrink_to_fit();
+            self.gates.insert(container.clone(), gates);
+        }
+    }
+
+    fn gate(&self, key: &GateKey) -> Option<&Gate> {
+        self.gates.get(&key.container)?.iter().find(|(known, _)| known == key).map(|(_, gate)| gate)
     }
 
     /// Whether the candidate may be published.
     pub fn verdict(&self, key: &GateKey) -> &Verdict {
-        self.gates.get(key).map_or(&Verdict::Waiting, |gate| &gate.verdict)
+        self.gate(key).map_or(&Verdict::Waiting, |gate| &gate.verdict)
     }
 
     /// The standing of each check of the candidate; empty where it has none of its own.
     pub fn checks(&self, key: &GateKey) -> Vec<CheckState> {
-        self.gates.get(key).map(Gate::checks).unwrap_or_default()
+        self.gate(key).map(Gate::checks).unwrap_or_default()
     }
 
     /// Whether the first try of every gate has come back: from then on a waiting one is known not to work yet. It takes
     /// as long as a connection may take, or a check's own timeout.
     pub fn is_settled(&self) -> bool {
-        self.gates.values().all(|gate| gate.untried.is_empty())
+        self.gates.values().flatten().all(|(_, gate)| gate.untried.is_empty())
     }
 
-    /// Waits until a verdict changes, or a first try has come back. Cancel-safe.
-    pub async fn changed(&mut self) {
+    /// Waits until a verdict changes, or a first try has come back; gives the containers for which it did. Cancel-safe.
+    pub async fn changed(&mut self) -> BTreeSet<ContainerId> {
         loop {
             let Some(news) = self.inbox.recv().await else { return std::future::pending().await };
-            let mut changed = self.take(news);
-            while let Ok(news) = self.inbox.try_recv() {
-                changed |= self.take(news);
-            }
-            if changed {
-                return;
+            let first = self.take(news);
+            let changed: BTreeSet<ContainerId> = first.into_iter().chain(self.changed_by_now()).collect();
+            if !changed.is_empty() {
+                return changed;
             }
         }
+    }
+
+    /// The same of what has come already.
+    pub fn changed_by_now(&mut self) -> BTreeSet<ContainerId> {
+        let mut changed = BTreeSet::new();
+        while let Ok(news) = self.inbox.try_recv() {
+            changed.extend(self.take(news));
+        }
+        changed
     }
 
     fn open(&mut self, key: &GateKey, candidate: &Candidate, basis: Basis, registered: bool) -> Gate {
@@ -216,9 +236,10 @@ impl Readiness {
         Gate { basis, number, verdict, parts, untried, _tasks: tasks }
     }
 
-    fn take(&mut self, news: News) -> bool {
-        let gate = self.gates.get_mut(&news.key).filter(|gate| gate.number == news.number);
-        gate.is_some_and(|gate| gate.take(news.part, news.told))
+    fn take(&mut self, news: News) -> Option<ContainerId> {
+        let mut gates = self.gates.get_mut(&news.key.container)?.iter_mut();
+        let (_, gate) = gates.find(|(key, gate)| *key == news.key && gate.number == news.number)?;
+        gate.take(news.part, news.told).then_some(news.key.container)
     }
 
     fn plan(&self, key: &GateKey, candidate: &Candidate) -> Plan {
@@ -226,8 +247,13 @@ impl Readiness {
             let to = self.target(candidate, spec);
             Some((AnyCheck::new(&spec.kind, to, &key.container, self.docker.as_ref())?, spec.clone()))
         };
-        let checks: Vec<_> = candidate.checks.iter().filter_map(runnable).collect();
+        let mut checks: Vec<_> = candidate.checks.iter().filter_map(runnable).collect();
+        // Where the container has the host's network, another program of the host may have its port.
+        let own = candidate.dial.filter(|_| candidate.host_network && candidate.backend.transport == Transport::Tcp);
+        let own = own.map(|address| OwnPort::new(address, key.container.clone()));
         if !checks.is_empty() {
+            let own = own.map(|own| (AnyCheck::OwnPort(own.undialled()), CheckSpec::new(CheckKind::Tcp)));
+            checks.extend(own);
             return Plan::Watch(checks);
         }
         match candidate.dial {
@@ -235,7 +261,11 @@ impl Readiness {
             _ if self.mode == ReadyMode::None => Plan::Open(Why::NotAsked),
             _ if candidate.backend.transport == Transport::Udp => Plan::Open(Why::Udp),
             None => Plan::Open(Why::NoAddress),
-            Some(address) => Plan::Once(AnyCheck::Tcp(TcpCheck::new(address))),
+            Some(address) => match own {
+                // Asked again and again: the port may change hands.
+                Some(own) => Plan::Watch(vec![(AnyCheck::OwnPort(own), CheckSpec::new(CheckKind::Tcp))]),
+                None => Plan::Once(AnyCheck::Tcp(TcpCheck::new(address))),
+            },
         }
     }
 

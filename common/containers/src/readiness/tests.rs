@@ -30,7 +30,7 @@ fn closed_port() -> (tokio::net::TcpSocket, SocketAddr) {
 
 fn gate(readiness: &mut Readiness, candidate: &Candidate, run: &str, registered: bool) {
     let registered = registered.then(|| (key().service, key().id)).into_iter().collect();
-    readiness.update([(key(), candidate, run)].into_iter(), &registered);
+    readiness.update(&key().container, [candidate].into_iter(), run, &registered);
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn a_new_run_of_a_container_has_a_new_gate_and_one_that_went_has_none() {
     drop(listener);
     gate(&mut readiness, &up, "2", false);
     assert_eq!(*readiness.verdict(&key()), Verdict::Waiting);
-    readiness.update(std::iter::empty(), &BTreeSet::new());
+    readiness.update(&key().container, std::iter::empty(), "", &BTreeSet::new());
     assert!(timeout(Duration::from_millis(20), readiness.changed()).await.is_err());
     assert_eq!(readiness.waiting.load(std::sync::atomic::Ordering::Relaxed), 0, "its task ended");
 }

@@ -1,5 +1,6 @@
 //! A container as far as registering it is concerned: what was read from `docker inspect`, parsed once.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,9 +27,21 @@ impl ContainerId {
         &self.0
     }
 
+    /// The one that comes before all others: where a search in an ordered set begins.
+    pub fn lowest() -> Self {
+        Self("".into())
+    }
+
     /// The first 12 digits, as `docker ps` shows them and docker-register's keys have them.
     pub fn short(&self) -> &str {
         &self.0[..12]
+    }
+}
+
+/// It is ordered as its text is, so a map of ids can be searched by the beginning of one.
+impl Borrow<str> for ContainerId {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

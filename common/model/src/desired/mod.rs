@@ -3,13 +3,15 @@
 //! [`decide`] applies the rules; each has a file: names (`naming`), the vocabulary of labels and variables (`labels`,
 //! `values`), which ports (`ports`, `flood`), which address (`address`, `reachable`), checks (`checks`), the HTTP edge (`routes`), the rest (`build`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use crate::SharedMap;
 
 mod address;
 mod build;
 mod check_spec;
 mod checks;
+mod clashes;
 mod container;
 mod decide;
 mod decider;
@@ -41,4 +43,4 @@ pub use settings::{Family, Filter, HealthPolicy, MaxPorts, NetworkChoice, Servic
 pub use template::{NameTemplate, TemplateError};
 
 /// Containers by id, shared rather than copied.
-pub type ContainerMap = BTreeMap<ContainerId, Arc<Container>>;
+pub type ContainerMap = SharedMap<ContainerId, Arc<Container>>;

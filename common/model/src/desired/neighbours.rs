@@ -6,6 +6,8 @@
 //! Where two joined and expose one port, it is nobody's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use super::container::{Container, ContainerId, State};
 use super::decision::Skip;
@@ -25,6 +27,72 @@ pub struct Neighbours<'a> {
     pub reader: Option<&'a Container>,
     /// By the owner of a network that others joined.
     shared: BTreeMap<&'a ContainerId, Vec<Claims<'a>>>,
+}
+
+/// Whose network the container joined, by whatever its owner wrote.
+fn target(container: &Container) -> Option<&str> {
+    container.network_mode.strip_prefix("container:")
+}
+
+/// The containers that joined another's network, by what they call that one.
+#[derive(Debug, Default)]
+pub struct Joined {
+    of: BTreeMap<String, BTreeSet<ContainerId>>,
+    targets: BTreeMap<ContainerId, String>,
+}
+
+impl Joined {
+    /// Takes in what became of containers.
+    pub fn update<'a>(&mut self, changed: impl Iterator<Item = (&'a ContainerId, Option<&'a Arc<Container>>)>) {
+        for (id, container) in changed {
+            let target = container.and_then(|container| target(container));
+            if self.targets.get(id).map(String::as_str) == target {
+                continue;
+            }
+            if let Some(old) = self.targets.remove(id)
+                && let Some(joined) = self.of.get_mut(&old)
+            {
+                joined.remove(id);
+                if joined.is_empty() {
+                    self.of.remove(&old);
+                }
+            }
+            if let Some(target) = target {
+                self.targets.insert(id.clone(), target.to_owned());
+                self.of.entry(target.to_owned()).or_default().insert(id.clone());
+            }
+        }
+    }
+
+    /// `some`, and all that share a network with one of them, as `all` is.
+    pub fn groups(&self, some: &BTreeSet<ContainerId>, all: &ContainerMap) -> BTreeSet<ContainerId> {
+        let mut groups = some.clone();
+        if self.of.is_empty() {
+            return groups;
+        }
+        let mut waiting: Vec<ContainerId> = some.iter().cloned().collect();
+        while let Some(id) = waiting.pop() {
+            let name = all.get(&id).map(|container| container.name.as_str());
+            let short = self.of.range::<str, _>((Bound::Included(id.short()), Bound::Included(id.as_str())));
+            let by_id = short.filter(|(target, _)| id.as_str().starts_with(target.as_str()));
+            let by_name = name.and_then(|name| self.of.get(name));
+            let owner = self.targets.get(&id).and_then(|target| ports::called(target, all)).map(|owner| &owner.id);
+            let near: Vec<ContainerId> =
+                by_id.map(|(_, joined)| joined).chain(by_name).flatten().chain(owner).cloned().collect();
+            waiting.extend(near.into_iter().filter(|id| groups.insert(id.clone())));
+        }
+        groups
+    }
+
+    /// Those among `some` that joined another's network.
+    pub fn of<'a>(
+        &'a self,
+        some: &'a BTreeSet<ContainerId>,
+        all: &'a ContainerMap,
+    ) -> impl Iterator<Item = &'a Arc<Container>> {
+        let none = self.targets.is_empty();
+        some.iter().filter(move |id| !none && self.targets.contains_key(*id)).filter_map(|id| all.get(id))
+    }
 }
 
 /// Which ports of a shared network a container says are its own.
@@ -49,10 +117,12 @@ impl<'a> Claims<'a> {
 }
 
 /// The container that this program runs in, if it has networks of its own.
-fn reader<'a>(all: &'a ContainerMap, settings: &Settings) -> Option<&'a Container> {
+pub(super) fn reader<'a>(all: &'a ContainerMap, settings: &Settings) -> Option<&'a Container> {
     // Shorter texts than a short id are no ids.
-    let ids = || settings.networks.own_ids.iter().filter(|own| own.len() >= 12);
-    let (_, found) = all.iter().find(|(id, _)| ids().any(|own| id.as_str().starts_with(own.as_str())))?;
+    let mut ids = settings.networks.own_ids.iter().filter(|own| own.len() >= 12);
+    let by_id =
+        |own: &String| all.from_key(own.as_str()).next().filter(|(id, _)| id.as_str().starts_with(own.as_str()));
+    let (_, found) = ids.find_map(by_id)?;
     match ports::attachment(found, all) {
         Ok(Attachment::Own(container)) => Some(container),
         Ok(Attachment::Host) | Err(_) => None,
@@ -73,20 +143,19 @@ fn named(container: &Container, owner: &Container, vocabulary: &Vocabulary<'_>) 
 impl<'a> Neighbours<'a> {
     /// Looks at all containers once.
     pub fn new(all: &'a ContainerMap, settings: &Settings) -> Self {
+        Self::among(all, settings, all.values())
+    }
+
+    /// Looks at `some` alone, which hold all that share a network with those that will be asked about.
+    pub fn among(all: &'a ContainerMap, settings: &Settings, some: impl Iterator<Item = &'a Arc<Container>>) -> Self {
         let mut shared: BTreeMap<&ContainerId, Vec<Claims<'_>>> = BTreeMap::new();
-        let joined = all.values().filter(|c| c.state == State::Running && c.network_mode.starts_with("container:"));
-        for container in joined {
+        for container in some.filter(|c| c.state == State::Running && target(c).is_some()) {
             if let Ok(Attachment::Own(owner)) = ports::attachment(container, all) {
                 let claims = shared.entry(&owner.id).or_insert_with(|| vec![Claims::of(owner, owner)]);
                 claims.push(Claims::of(container, owner));
             }
         }
         Self { all, reader: reader(all, settings), shared }
-    }
-
-    /// Whether what is decided about `container` depends on others.
-    pub fn concern(&self, container: &Container) -> bool {
-        container.network_mode.starts_with("container:") || self.shared.contains_key(&container.id)
     }
 
     /// Why a port of the network of `owner` is not `container`'s, if it is another's.

@@ -1,6 +1,7 @@
 //! Which ports of a container are looked at, and where each is published.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::container::{Binding, Container, State};
 use super::decision::Skip;
@@ -30,13 +31,15 @@ pub fn attachment<'a>(container: &'a Container, all: &'a ContainerMap) -> Result
         }
         let Some(owner) = current.network_mode.strip_prefix("container:") else { return Ok(Attachment::Own(current)) };
         let missing = || Skip::NetworkOwnerMissing(super::naming::excerpt(owner));
-        // The daemon stores the id; Podman and people may leave a name or a short id.
-        let by_id = owner.parse().ok().and_then(|id| all.get(&id));
-        let by_name =
-            || all.values().find(|c| c.name == owner || (owner.len() >= 12 && c.id.as_str().starts_with(owner)));
-        current = by_id.or_else(by_name).filter(|c| c.state == State::Running).ok_or_else(missing)?;
+        current = called(owner, all).filter(|c| c.state == State::Running).ok_or_else(missing)?;
     }
     Err(Skip::NetworkOwnerMissing(super::naming::excerpt(&container.network_mode)))
+}
+
+/// The container that `container:` names so. The daemon stores the id; Podman and people may leave a name or a short id.
+pub fn called<'a>(name: &str, all: &'a ContainerMap) -> Option<&'a Arc<Container>> {
+    let by_id = all.from_key(name).next().filter(|(id, _)| name.len() >= 12 && id.as_str().starts_with(name));
+    by_id.map(|(_, container)| container).or_else(|| all.values().find(|c| c.name == name))
 }
 
 /// One port to be decided about.

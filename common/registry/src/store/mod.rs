@@ -155,8 +155,8 @@ pub trait KeyWatch: WatchStream {
     /// [`StoreError`], and the watch is over; [`Fault::Compacted`] may come from here or from the stream.
     fn add(&mut self, keys: Vec<(Key, Position)>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Hears no more of the keys that `keep` does not want.
-    fn retain(&mut self, keep: impl Fn(&Key) -> bool);
+    /// Hears no more of `key`.
+    fn forget(&mut self, key: &str);
 
     /// Whether it hears of `key`.
     fn has(&self, key: &str) -> bool;

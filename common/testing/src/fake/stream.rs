@@ -128,8 +128,8 @@ impl KeyWatch for FakeKeys {
         Ok(())
     }
 
-    fn retain(&mut self, keep: impl Fn(&Key) -> bool) {
-        self.keys.retain(|key, _| keep(key));
+    fn forget(&mut self, key: &str) {
+        self.keys.remove(key);
     }
 
     fn has(&self, key: &str) -> bool {

@@ -21,6 +21,8 @@ pub struct StatRow {
     pub usable: u64,
     /// The last check's result (`L4OK`, `L4CON`, …); empty without checks.
     pub check_status: String,
+    /// What the last check said, for people: `Connection refused`, `HTTP status 503`.
+    pub last_check: String,
     /// Since the last change of status, where there is one.
     pub lastchg: Option<Duration>,
     /// Idle connections kept to the server.
@@ -77,7 +79,7 @@ pub enum StatKind {
 }
 
 /// The columns that are read, of about a hundred. Source: HAProxy's management guide, 9.1 "CSV format".
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "pxname",
     "svname",
     "type",
@@ -86,6 +88,7 @@ const COLUMNS: [&str; 18] = [
     "act",
     "bck",
     "check_status",
+    "last_chk",
     "lastchg",
     "srv_icur",
     "addr",
@@ -137,6 +140,7 @@ pub fn stat(text: &str) -> Result<Vec<StatRow>, TableError> {
             weight: number("weight")?,
             usable: count("act")? + count("bck")?,
             check_status: get("check_status").to_owned(),
+            last_check: get("last_chk").to_owned(),
             lastchg: number("lastchg")?.map(Duration::from_secs),
             idle_connections: count("srv_icur")?,
             addr: get("addr").to_owned(),
@@ -186,6 +190,7 @@ mod tests {
         let server = &rows[0];
         let counts = Counts { sessions: 2, queued: 1, all_sessions: 3, requests: 3, ..Counts::default() };
         assert_eq!((server.counts, server.idle_connections), (counts, 5));
+        assert_eq!((&*server.check_status, &*server.last_check), ("L7OK", "a, \"b\""));
         assert_eq!(
             (server.status.as_str(), server.addr.as_str(), server.kind),
             ("UP 1/3", "127.0.0.1:80", StatKind::Server)

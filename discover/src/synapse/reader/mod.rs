@@ -2,6 +2,7 @@
 
 mod edge;
 mod owners;
+mod places;
 mod registry;
 mod service;
 
@@ -19,6 +20,7 @@ use super::keys::{HAPROXY, Key, Kind};
 use super::types::{Config, Haproxy, Template};
 
 pub use edge::edge;
+pub(crate) use places::spelled;
 pub use registry::with_registry_sections;
 
 /// Reads one config; what is wrong with it gathers in the report.
@@ -100,6 +102,8 @@ impl Reader {
         self.report.file = self.main.clone();
         self.owned_have_nodes(&config);
         self.unique_sections(&config);
+        self.unique_places(root, &mut config);
+        self.report.file = self.main.clone();
         (config, self.report)
     }
 

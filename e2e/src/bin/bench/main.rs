@@ -13,6 +13,7 @@ mod docker_stop;
 mod edge;
 mod fleet;
 mod held;
+mod host;
 mod idle;
 mod kill9;
 mod large;
@@ -20,6 +21,7 @@ mod local;
 mod machine;
 mod memory;
 mod memory_haproxy;
+mod neighbour;
 mod nerve;
 mod ops;
 mod plain;
@@ -44,6 +46,9 @@ use e2e::{Context, Lab, Result};
 
 /// The lines in a document between which the table goes.
 const MARKER: &str = "bench";
+
+/// The same for the rows of large sizes.
+const SCALE_MARKER: &str = "bench-scale";
 
 /// The plot's file.
 const PLOT: &str = "cost-of-a-change.svg";
@@ -90,6 +95,11 @@ const ROWS: &[Row] = &[
         measure: |lab, terminal| Box::pin(stop::measure(lab, terminal)),
     },
     Row {
+        name: "neighbour",
+        about: "what one container that Docker cannot describe costs the others",
+        measure: |lab, terminal| Box::pin(neighbour::measure(lab, terminal)),
+    },
+    Row {
         name: "checks",
         about: "what 500 HTTP checks cost",
         measure: |lab, terminal| Box::pin(checks::measure(lab, terminal)),
@@ -103,6 +113,11 @@ const ROWS: &[Row] = &[
         name: "held",
         about: "what 1,000 registrations ask of the store",
         measure: |lab, terminal| Box::pin(held::measure(lab, terminal)),
+    },
+    Row {
+        name: "host",
+        about: "a large host: bursts of starts, kills and ends beside 2,000 containers",
+        measure: |lab, terminal| Box::pin(host::measure(lab, terminal)),
     },
     Row {
         name: "restart",
@@ -181,12 +196,22 @@ const ROWS: &[Row] = &[
     },
 ];
 
+/// The rows of `make bench-scale`: large sizes, each beside a tenth of it.
+const SCALE: &[Row] = &[Row {
+    name: "host-10000",
+    about: "a host of 10,000 containers: bursts of starts, kills and ends",
+    measure: |lab, terminal| Box::pin(host::measure_large(lab, terminal)),
+}];
+
 /// Measures speed and cost with real parts on loopback, and prints a table.
 #[derive(Debug, Parser)]
 struct Args {
     /// Only these rows
-    #[arg(value_name = "ROW", value_parser = clap::builder::PossibleValuesParser::new(ROWS.iter().map(|row| row.name)))]
+    #[arg(value_name = "ROW", value_parser = clap::builder::PossibleValuesParser::new(ROWS.iter().chain(SCALE).map(|row| row.name)))]
     rows: Vec<String>,
+    /// The rows of large sizes instead of all others; with --write they go between <!-- bench-scale:begin --> and <!-- bench-scale:end -->
+    #[arg(long)]
+    scale: bool,
     /// Also put the table into this file, between its lines <!-- bench:begin --> and <!-- bench:end -->; the plot of what a
     /// change costs goes beside it
     #[arg(long, value_name = "FILE")]
@@ -207,7 +232,13 @@ async fn main() -> ExitCode {
 
 async fn measure(args: &Args, terminal: Terminal) -> Result<()> {
     let mut figures = Vec::new();
-    for row in ROWS.iter().filter(|row| args.rows.is_empty() || args.rows.iter().any(|name| name == row.name)) {
+    let all = if args.scale { SCALE } else { ROWS };
+    let named = |row: &&Row| args.rows.iter().any(|name| name == row.name);
+    let rows: Vec<&Row> = match args.rows.is_empty() {
+        true => all.iter().collect(),
+        false => ROWS.iter().chain(SCALE).filter(named).collect(),
+    };
+    for row in rows {
         terminal.heading(format_args!("{}: {}", row.name, row.about));
         let lab = Lab::new()?;
         let measured = (row.measure)(&lab, terminal).await;
@@ -225,9 +256,10 @@ async fn measure(args: &Args, terminal: Terminal) -> Result<()> {
     if let Some(path) = &args.write {
         let what = path.display();
         let old = std::fs::read_to_string(path).during(format!("reading {what}"))?;
-        let new = between_markers(&old, MARKER, &text).during(format!("writing the table into {what}"))?;
+        let marker = if args.scale { SCALE_MARKER } else { MARKER };
+        let new = between_markers(&old, marker, &text).during(format!("writing the table into {what}"))?;
         agent::files::replace(path, new.as_bytes(), Replace::default()).during(format!("writing {what}"))?;
-        if args.rows.is_empty() || args.rows.iter().any(|name| name == "catalogue") {
+        if (args.rows.is_empty() && !args.scale) || args.rows.iter().any(|name| name == "catalogue") {
             let svg = catalogue::plot(&Lab::new()?)?.svg();
             let path = path.with_file_name(PLOT);
             agent::files::replace(&path, svg.as_bytes(), Replace::default()).during("writing the plot")?;

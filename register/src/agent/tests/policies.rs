@@ -32,14 +32,14 @@ async fn a_failed_check_withdraws_or_marks_down_as_the_policy_says_and_the_row_t
         let mut lab = Lab::start(&FakeStore::new(), None);
         lab.run(std::slice::from_ref(&web));
         let failing: Vec<_> = while_failing.map(|status| (&web, status)).into_iter().collect();
-        let waiting = |rows: &Arc<[Row]>| rows.iter().any(|r| r.checks.iter().any(|c| c.reason.is_some()));
+        let waiting = |rows: &Rows| rows.values().any(|r| r.checks.iter().any(|c| c.reason.is_some()));
         timeout(DEADLINE, lab.rows.wait_for(waiting)).await.unwrap().unwrap();
         lab.expect(&failing).await;
         answers.send_replace(200);
         lab.expect(&[(&web, Status::Up)]).await;
         answers.send_replace(500);
         lab.expect(&failing).await;
-        let told = |rows: &Arc<[Row]>| rows.iter().any(|r| r.reason == "a check fails: http: GET / answered 500");
+        let told = |rows: &Rows| rows.values().any(|r| r.reason == "a check fails: http: GET / answered 500");
         timeout(DEADLINE, lab.rows.wait_for(told)).await.unwrap().unwrap();
         answers.send_replace(200);
         lab.expect(&[(&web, Status::Up)]).await;

@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{AnyTarget, Ends, Frame, Payload, Placement, Reading, Reporter, ReporterError, Standing, Wanted};
+use crate::publish::pulse::Pulse;
 use crate::publish::report::PublishMetrics;
 use crate::publish::slots::{Slot, Slots};
-use crate::publish::{Form, Identity, Publication, Publisher, PublisherSettings};
+use crate::publish::{Form, Identity, Publication, Publisher, PublisherSettings, Registrations};
 
 agent::keys_of! { key: Nerve }
 
@@ -118,6 +119,8 @@ pub struct EtcdFrame {
     pub metrics: PublishMetrics,
     /// The destinations that have a claim so far; the first has the node's plain name.
     pub claims: Mutex<BTreeSet<String>>,
+    /// Where all leases are renewed; `None`: beside all the rest.
+    pub pulse: Option<Pulse>,
 }
 
 impl EtcdFrame {
@@ -142,6 +145,22 @@ impl EtcdFrame {
         let name = format!("{}.{:08x}", self.form.node, sum >> 32);
         let node = name.parse::<NodeName>().unwrap_or_else(|_| self.form.node.clone());
         Identity::new(node, self.machine.clone())
+    }
+
+    /// A publisher at the cluster of `config`.
+    pub fn publisher(
+        &self,
+        config: &EtcdConfig,
+        settings: PublisherSettings,
+        desired: watch::Receiver<Option<Arc<Registrations>>>,
+        out: watch::Sender<Publication>,
+    ) -> Publisher<EtcdStore> {
+        let store = || EtcdStore::new(config.clone());
+        let publisher = Publisher::new(store(), settings, desired, out, self.metrics.clone());
+        match &self.pulse {
+            Some(pulse) => publisher.with_pulse(pulse.clone(), store()),
+            None => publisher,
+        }
     }
 
     /// How the publisher of `destination` is to behave.
@@ -189,10 +208,8 @@ impl Reporter for EtcdReporter {
         let (_no_containers, registrations) = watch::channel(Some(Arc::default()));
         let (told, publication) = watch::channel(Publication::default());
         let settings = self.frame.settings(&self.destination);
-        let store = EtcdStore::new(self.config);
         let (relay, slots) = Relay::new(wanted, publication, out);
-        let publisher =
-            Publisher::new(store, settings, registrations, told, self.frame.metrics.clone()).with_slots(slots);
+        let publisher = self.frame.publisher(&self.config, settings, registrations, told).with_slots(slots);
         let Ends { stop, withdraw } = ends;
         let done = CancellationToken::new();
         let publishing = async {
@@ -250,7 +267,7 @@ impl Relay {
             absent: BTreeSet::new(),
             refused: BTreeMap::new(),
             session: publication.lease.map(|lease| format!("lease {lease}")),
-            away: publication.away.or(publication.full),
+            away: publication.away.or(publication.full).or(publication.rival),
         };
         replace(&self.out, standing);
     }

@@ -50,6 +50,7 @@ pub(super) fn frame(statsd: Statsd) -> Frame {
         audit: Duration::from_secs(30),
         metrics: PublishMetrics::default(),
         claims: Mutex::new(BTreeSet::new()),
+        pulse: None,
     };
     Frame { max_failures: Arc::default(), statsd, etcd: Arc::new(etcd) }
 }

@@ -8,13 +8,13 @@ fn patient(api: &DockerApi) -> Docker {
 }
 
 fn is_refused(observation: &Observation<Containers>, number: usize, words: &str) -> bool {
-    let reason = |s: &std::sync::Arc<Containers>| s.refused.get(&id(number).parse().unwrap()).cloned();
+    let reason = |s: &std::sync::Arc<Containers>| s.refused.get(id(number).as_str()).cloned();
     observation.snapshot().and_then(reason).is_some_and(|reason| reason.contains(words))
 }
 
 const MANNERS: [(Manner, &str, &str); 4] = [
-    (Manner::Hangs, "Docker has not described c1 yet", "Docker has not described c1 for 2 s"),
-    (Manner::Takes(Duration::from_secs(8)), "Docker has not described c1 yet", "Docker has not described c1 for 2 s"),
+    (Manner::Hangs, "Docker has not described c1 yet", "Docker has not described c1 for "),
+    (Manner::Takes(Duration::from_secs(8)), "Docker has not described c1 yet", "Docker has not described c1 for "),
     (Manner::Answers(500), "Docker answered 500", "stumbled"),
     (Manner::Answers(403), "Docker answered 403", "stumbled"),
 ];

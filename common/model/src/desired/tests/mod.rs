@@ -6,6 +6,7 @@ mod networks;
 mod rubbish;
 mod vocabulary;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,12 @@ fn settings() -> Settings {
 
 fn map(containers: impl IntoIterator<Item = Container>) -> ContainerMap {
     containers.into_iter().map(|c| (c.id.clone(), Arc::new(c))).collect()
+}
+
+/// What a decider that remembers makes of `containers`, in the order of [`decide`].
+fn remembered(decider: &mut Decider, containers: &ContainerMap) -> Vec<Decision> {
+    decider.decide(containers);
+    decide::in_order(containers).into_iter().flat_map(|c| decider.of(&c.id)).map(|d| (**d).clone()).collect()
 }
 
 fn all(containers: &[Container], settings: &Settings) -> Vec<String> {
@@ -289,6 +296,10 @@ fn states_health_and_filters_keep_a_container_out() {
         let expected = if admitted { "web/abc 10.0.0.5:49153" } else { "filtered" };
         assert_eq!(one(web().label("team=a"), &settings), [expected], "{filter}");
     }
+    // What another agent's container asks for is not for us to judge.
+    let faulty = web().label("register.port=eighty");
+    let foreign = Settings { filters: vec!["name=d*".parse().unwrap()], ..settings() };
+    assert!(decide(&map([faulty]), &foreign).iter().all(|decision| decision.warnings.is_empty()));
     let either = Settings { filters: vec!["name=x".parse().unwrap(), "name=c*".parse().unwrap()], ..settings() };
     assert_eq!(one(web(), &either), ["web/abc 10.0.0.5:49153"]);
 }

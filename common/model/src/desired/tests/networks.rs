@@ -95,7 +95,7 @@ fn a_port_of_a_shared_network_is_the_ones_that_says_so_and_nobodys_by_guess() {
 fn a_decider_sees_who_joins_and_who_leaves() {
     let both = group(&[("sonarr", &["8989"], "")]);
     let mut decider = Decider::new(settings());
-    let mut lines = |containers: &ContainerMap| decider.decide(containers).iter().map(|d| line(d)).collect::<Vec<_>>();
+    let mut lines = |all: &ContainerMap| remembered(&mut decider, all).iter().map(line).collect::<Vec<_>>();
     let whole = map(both.clone());
     let mut less = whole.clone();
     less.remove(&both[1].id);
@@ -135,10 +135,24 @@ fn a_network_that_the_reader_is_on_comes_first() {
 
     let mut decider = Decider::new(inside);
     let containers = |reader: &Container| map([reader.clone(), web.clone()]);
-    let mut address = |containers: &ContainerMap| line(&decider.decide(containers)[1]);
+    let mut address = |containers: &ContainerMap| line(&remembered(&mut decider, containers)[1]);
     let known = containers(&reader);
     assert_eq!(address(&known), "web/abc 10.2.0.2:80");
     let mut moved = known.clone();
     moved.insert(reader.id.clone(), Arc::new(Container { networks: networks(&[("alpha", "10.1.0.9", "")]), ..reader }));
     assert_eq!(address(&moved), "web/abc 10.1.0.2:80", "the reader joined another network");
+}
+
+#[test]
+fn without_a_network_the_reason_is_that_and_not_the_publishing() {
+    for (label, settings) in
+        [("a=b", settings()), ("register.port=80", settings()), ("a=b", Settings { internal: true, ..settings() })]
+    {
+        let mut alone = container(0xabc, "web").ports(&["80"]).label(label);
+        alone.network_mode = "none".to_owned();
+        alone.networks.clear();
+        let [decision] = &decide(&map([alone]), &settings)[..] else { panic!() };
+        let said = decision.to_string();
+        assert!(said.contains("its network is none") && said.contains("another network"), "{said}");
+    }
 }

@@ -86,14 +86,10 @@ impl KeyWatch for EtcdKeys {
         begun.map_err(|fault| self.end(fault))
     }
 
-    fn retain(&mut self, keep: impl Fn(&Key) -> bool) {
-        self.ids.retain(|key, (stream, id)| {
-            let kept = keep(key);
-            if !kept {
-                stream.leave(*id);
-            }
-            kept
-        });
+    fn forget(&mut self, key: &str) {
+        if let Some((stream, id)) = self.ids.remove(key) {
+            stream.leave(id);
+        }
     }
 
     fn has(&self, key: &str) -> bool {
@@ -123,6 +119,6 @@ impl WatchStream for EtcdKeys {
 
 impl Drop for EtcdKeys {
     fn drop(&mut self) {
-        self.retain(|_| false);
+        std::mem::take(&mut self.ids).into_values().for_each(|(stream, id)| stream.leave(id));
     }
 }

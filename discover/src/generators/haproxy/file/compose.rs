@@ -11,9 +11,11 @@ use std::time::Duration;
 use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
 use tera::{Context, Tera};
 
+use super::ids::is_given_here;
+use super::known::Given;
 use super::layout::{Layout, Section};
 use super::names::{self, owner_of, server_name, server_name_in};
-use super::ports::{PortPool, Ports, ServicePort, Share};
+use super::ports::{PortPool, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
 use super::silence::Silence;
@@ -184,10 +186,9 @@ impl Composer {
     pub fn compose(
         &mut self,
         services: &ServiceMap,
-        ports: &Ports,
-        names: &Resolved,
-        can: &Capabilities,
+        given: &Given<'_>,
     ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
+        let Given { ports, names, can, known, .. } = given;
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
         let mut clashes = Vec::new();
@@ -211,10 +212,7 @@ impl Composer {
             self.renders += 1;
             match self.section(name, at, pool, names, can) {
                 Ok((section, quarantined)) => {
-                    let section = match self.cache.remove(&key) {
-                        Some(cached) if *cached.section == section => cached.section,
-                        _ => Arc::new(section),
-                    };
+                    let section = known.settle(section, self.cache.remove(&key).map(|cached| cached.section));
                     let cached = Cached {
                         pool: pool.all.clone(),
                         share: pool.share.clone(),
@@ -252,7 +250,8 @@ impl Composer {
         let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
         let params = self.params(self.settings.default_mode, can);
         let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
-        let server = Server { name: "sample".into(), address, params, weight: 1, maint: false, line: None, own };
+        let server =
+            Server { name: "sample".into(), address, params, id: None, weight: 1, maint: false, line: None, own };
         let (name, inherited, text) = (name.into(), "".into(), Default::default());
         Some(Arc::new(Section { name, skeleton, servers: vec![server], inherited, text }))
     }
@@ -376,14 +375,20 @@ fn server(
     let address = SocketAddr::new(ip, backend.port.get());
     let mut server = match &backend.haproxy_server_options {
         None => {
-            Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }
+            let (params, own) = (params.clone(), Own::default());
+            Server { name, address, id: None, params, weight: 1, maint: false, line: None, own }
         }
         Some(options) => {
             let own = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
                 .and_then(|words| parse(&words, place))
                 .map_err(|why| format!("haproxy_server_options: {why}"))?;
-            if let Some(id) = own.id().filter(|id| !ids.insert(*id)) {
-                return Err(format!("haproxy_server_options: id {id} belongs to another registration"));
+            if let Some(id) = own.id().filter(|id| is_given_here(*id) || !ids.insert(*id)) {
+                let whose = if is_given_here(id) {
+                    "is one of those that discover gives"
+                } else {
+                    "belongs to another registration"
+                };
+                return Err(format!("haproxy_server_options: id {id} {whose}"));
             }
             let words = own.to_string();
             let line = format!("server {name} {address} {params} {words}").into();

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::binds::{Binds, Listening};
 use super::compose::{Composer, TemplateError};
-use super::composing::{Composing, Given};
+use super::composing::Composing;
 use super::edge::frontend::Frame;
 use super::edge::{EdgeComposer, Idle};
+use super::known::{Given, Known};
 use super::layout::{Layout, Retired, Section};
 use super::lingering::Lingering;
 use super::loops::Loops;
@@ -180,8 +181,7 @@ impl Desk {
             ports: self.binds.chosen(),
             names: &self.names,
             can: runs.can,
-            running: runs.layout,
-            retired: runs.retired,
+            known: Known::new(runs.layout, runs.retired),
             now,
             unix_now: unix_seconds(),
         };

@@ -12,6 +12,7 @@
 //! | [`desk`] | everything that a file is composed with | look-ups, test-binds |
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
+//! | [`ids`], [`known`] | ids of servers, and who has them in HAProxy | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg, written and read back | no |
@@ -26,6 +27,8 @@ pub mod compose;
 pub mod composing;
 pub mod desk;
 pub mod edge;
+pub mod ids;
+pub mod known;
 pub mod layout;
 pub mod lingering;
 pub mod loops;

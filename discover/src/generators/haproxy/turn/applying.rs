@@ -124,12 +124,7 @@ impl Haproxy {
 
     /// HAProxy refused some of `live`.
     async fn refused(&mut self, live: Live, errors: &[StepError]) -> Result<(), HaproxyError> {
-        for error in errors.iter().take(MOST_TOLD) {
-            warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
-        }
-        if let Some(more @ 1..) = errors.len().checked_sub(MOST_TOLD) {
-            warn!(more, "HAProxy refused further runtime operations; a reload will do them.");
-        }
+        self.say_refused(errors);
         if errors.iter().any(StepError::no_sections) {
             self.refusals.sections_by = self.connection.version().cloned();
         }
@@ -157,6 +152,27 @@ impl Haproxy {
             && let Err(error) = replace(&path, text.as_bytes(), Replace { mode: Some(0o644), ..Replace::default() })
         {
             warn!(error = %Chain(&error), "The state file could not be written.");
+        }
+    }
+
+    /// Says what HAProxy refused: of each section the first refusal, which those behind it follow from.
+    fn say_refused(&mut self, errors: &[StepError]) {
+        if let Some(error) = errors.iter().find(|error| error.is_denied()) {
+            // The same at each change, until its line has other words.
+            if !std::mem::replace(&mut self.refusals.denied, true) {
+                warn!(error = %Chain(error), "HAProxy's runtime socket allows no changes, so each is a reload: give its line `stats socket` the words `level admin`.");
+            }
+            return;
+        }
+        self.refusals.denied = false;
+        let mut sections = BTreeSet::new();
+        let firsts: Vec<&StepError> = errors.iter().filter(|error| sections.insert(error.section())).collect();
+        for error in firsts.iter().take(MOST_TOLD) {
+            let refused = errors.iter().filter(|other| other.section() == error.section()).count();
+            warn!(error = %Chain(*error), refused, "HAProxy refused runtime operations; a reload will do them.");
+        }
+        if let Some(more @ 1..) = firsts.len().checked_sub(MOST_TOLD) {
+            warn!(more, "HAProxy refused operations in further sections; a reload will do them.");
         }
     }
 }

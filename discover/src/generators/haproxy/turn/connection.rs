@@ -7,7 +7,6 @@ use tracing::{info, warn};
 
 use super::errors::ConnectionError;
 use super::files::{ConfigFiles, OnDisk};
-use super::ids::Ids;
 use super::plan::Applied;
 use super::process::{Commands, Process};
 use super::prove::checker::Checker;
@@ -49,7 +48,6 @@ pub struct Connection {
     pub(super) others: Vec<Runtime>,
     pub(super) worker: Worker,
     pub(super) commands: Commands,
-    pub(super) ids: Ids,
     /// How long a check of a small file may take.
     check_timeout: Duration,
 }
@@ -80,7 +78,6 @@ impl Connection {
             others: Vec::new(),
             worker: Worker { can, version: None, near: false, silent: false, checks: false },
             commands: Commands::default(),
-            ids: Ids::default(),
             check_timeout: CHECK_TIMEOUT,
         }
     }
@@ -181,7 +178,6 @@ impl Connection {
         };
         self.worker.silent = answers.is_err();
         let (info, running) = answers?;
-        self.ids.seen(&running);
         self.worker.checks = running.iter().any(|server| server.check.enabled() || server.agent.enabled());
         if self.worker.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");

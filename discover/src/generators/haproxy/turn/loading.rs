@@ -103,7 +103,7 @@ impl Haproxy {
         self.disk.loaded();
         self.connection.silence_agents(&layout).await;
         self.refusals.operations = None;
-        self.refusals.file = None;
+        (self.refusals.file, self.refusals.of_operator) = (None, None);
         self.applied = Applied { layout, state: self.applied.state.loaded(), ..Applied::default() };
         self.desk.loaded(&self.applied.layout);
         self.verify().await;
@@ -141,7 +141,10 @@ impl Haproxy {
                 true
             }
             Err(NoFinding::NotTheirs(why)) => {
-                warn!(why, "HAProxy refuses the operator's own text: the fault is no registration's.");
+                if self.refusals.of_operator.as_ref() != Some(&why) {
+                    warn!(why, "HAProxy refuses the operator's own text: the fault is no registration's.");
+                    self.refusals.of_operator = Some(why);
+                }
                 false
             }
             Err(NoFinding::Unknown) => false,

@@ -39,6 +39,7 @@ impl Haproxy {
         // A HAProxy that does not answer is the next look's affair.
         let Ok(rows) = self.connection.runtime.sections().await else { return };
         self.due.looked(began.elapsed(), self.connection.worker.checks);
+        self.traffic.sample(&rows);
         self.told.pools(&rows, &desired.services, self.traffic.places());
     }
 

@@ -21,7 +21,6 @@
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | [`process`] | HAProxy's processes, found and started | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
-//! | [`ids`] | numbers of servers that are added at run time | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | `workers` | old workers counted, reloads that wait for them | asks only |
@@ -44,7 +43,6 @@ pub mod errors;
 pub mod files;
 pub mod generator;
 mod health;
-pub mod ids;
 mod loading;
 mod looking;
 pub mod metrics;

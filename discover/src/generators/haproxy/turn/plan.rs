@@ -251,7 +251,7 @@ fn servers(
         let other_params =
             |was: &Server| was.params != server.params && was.params_at_run_time() != server.params_at_run_time();
         match (was.get(&*server.name), lingers) {
-            (Some(was), _) if *was == server => {}
+            (Some(was), _) if was.same_but_for_its_id(server) => {}
             (Some(was), _) if other_params(was) && can.del_server => {
                 step(ServerChange::Replace { was: (*was).clone(), now: server.clone() });
             }

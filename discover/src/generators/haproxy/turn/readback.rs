@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::plan::Applied;
 use super::state::HaproxyState;
+use crate::generators::haproxy::file::ids::given;
 use crate::generators::haproxy::file::layout::{Layout, Retired, Section};
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::api::tables::ServerState;
@@ -60,6 +61,7 @@ fn as_server(state: &ServerState, known: Option<&Server>) -> Server {
     Server {
         name: known.map_or_else(|| state.name.as_str().into(), |k| k.name.clone()),
         address: state.addr.map_or_else(unknown_place, |ip| SocketAddr::new(ip, state.port)),
+        id: given(state.id).or_else(|| known.and_then(|k| k.id)),
         // Parameters cannot be read back; an unlisted server has none that could equal a wanted one's.
         params: known.map_or_else(|| "".into(), |k| k.params.clone()),
         weight: agents.map_or(state.weight, |known| known.weight),
@@ -98,7 +100,7 @@ mod tests {
         let own = crate::generators::haproxy::file::server::Own::default();
         let (name, address): (Arc<str>, _) = ("a".into(), SocketAddr::from(([10, 0, 0, 1], 80)));
         let params = "check agent-check agent-port 1".into();
-        let wanted = Server { name, address, params, weight: 4, maint: false, line: None, own };
+        let wanted = Server { name, address, params, id: None, weight: 4, maint: false, line: None, own };
         let (drained, down) = (Server { weight: 0, ..wanted.clone() }, Server { maint: true, ..wanted.clone() });
         for (known, state, same, why) in [
             (&wanted, running(2, 0, ASKED), true, "the agent says 50%"),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use agent::clock::unix_ms;
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use super::connection::Connection;
 use super::reason::ReloadReason;
+use crate::edge::Routing;
 use crate::generators::haproxy::file::places::EdgePlaces;
 
 /// How many reloads are remembered.
@@ -61,6 +63,9 @@ pub struct EdgeStatus {
     pub taken: bool,
     /// How many hosts and paths are routed, and names of TLS passed through.
     pub rules: usize,
+    /// All that was decided, for the page.
+    #[serde(skip)]
+    pub routing: Arc<Routing>,
     /// The sections that each routed service has a part in.
     pub sections: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Sections that wait for new services.
