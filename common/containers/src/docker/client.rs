@@ -202,11 +202,11 @@ impl Docker {
     /// Any [`DockerError`]; [`DockerError::Refused`] where whoever answers lets nobody stop anything.
     pub async fn stop(&self, name: &str) -> Result<(), DockerError> {
         let Some(container) = self.inspect_named(name).await? else { return Ok(()) };
-        let path = format!("/containers/{}/stop", segment(name)?);
         let patient = Self { patience: self.patience + container.stop_timeout, ..self.clone() };
-        match patient.send(Method::POST, &path, None).await {
-            Ok(_) | Err(DockerError::Refused { status: 304 | 404, .. }) => Ok(()),
-            Err(error) => Err(error),
+        let request = format!("POST /containers/{}/stop", segment(name)?);
+        match patient.ask(&request, self.api.stop_container(name, None)).await {
+            Err(DockerError::Refused { status: 404, .. }) => Ok(()),
+            outcome => outcome, // to have ended already is no error to bollard
         }
     }
 
