@@ -131,11 +131,14 @@ fn restart_interval_and_jitter_are_read() {
 
 #[test]
 fn do_switches() {
-    let plain = load(&json!({"haproxy": {"global": [], "defaults": []}, "services": {}})).unwrap();
+    let nothing = errors(json!({"haproxy": {"global": [], "defaults": []}, "services": {}}));
+    assert!(nothing.len() == 1 && nothing[0].starts_with("haproxy: says nothing"), "{nothing:?}");
+    let some = json!({"haproxy": {"global": [], "defaults": [], "reload_command": "true"}, "services": {}});
+    let plain = load(&some).unwrap();
     let h = plain.config.haproxy.unwrap();
     assert_eq!((h.do_writes, h.do_socket, h.do_reloads, h.do_checks), (true, true, true, false));
     let missing: Vec<&str> = plain.warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(missing, ["haproxy.config_file_path", "haproxy.socket_file_path", "haproxy.reload_command"]);
+    assert_eq!(missing, ["haproxy.config_file_path", "haproxy.socket_file_path"]);
 }
 
 #[test]
