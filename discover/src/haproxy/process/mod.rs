@@ -16,6 +16,7 @@
 
 pub mod blame;
 pub mod check;
+pub mod descriptors;
 pub mod launch;
 mod log;
 pub mod master;

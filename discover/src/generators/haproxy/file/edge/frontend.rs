@@ -65,8 +65,6 @@ pub struct Frame {
     pub listen: ListenOn,
     /// `timeout connect`, `client` and `server`.
     pub timeouts: [Duration; 3],
-    /// The check of every server, as words of its line.
-    pub check: String,
     /// Ramps a new server's weight up over this time.
     pub slow_start: Option<Duration>,
     /// The mode of a service whose registrations do not say.
@@ -83,7 +81,6 @@ impl Default for Frame {
         Self {
             listen: ListenOn::all(),
             timeouts: [Duration::from_secs(2), Duration::from_secs(60), Duration::from_secs(60)],
-            check: "check inter 2s rise 3 fall 2".into(),
             slow_start: None,
             default_mode: Mode::Tcp,
             linger: Duration::from_secs(600),
