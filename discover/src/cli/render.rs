@@ -19,6 +19,7 @@ use super::offline::{Native, OfflineEdge, shown, without_loops};
 use super::settings::HaproxyArgs;
 use crate::edge::EdgeSettings;
 use crate::generators::file_output::{self, FileOutput};
+use crate::generators::haproxy::file::checking::Checking;
 use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::synapse::SynapseComposer;
 use crate::generators::haproxy::file::synapse::state::State;
@@ -142,7 +143,8 @@ impl<'a> Offline<'a> {
             composer.warnings().for_each(|w| eprintln!("discover: warning: {w}"));
         }
         let file = top.and_then(|top| top.config_file_path.as_deref()).unwrap_or("haproxy.cfg".as_ref());
-        let edge = edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), file)).transpose()?;
+        let edge =
+            edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), Checking::beside_synapse(), file)).transpose()?;
         let (answers, desired) = (ServiceMap::new(), Desired::default());
         let policies = Policies::new(config);
         Ok(Self { config, policies, composer, edge, answers, desired, shown: String::new(), now })

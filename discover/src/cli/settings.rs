@@ -39,6 +39,9 @@ pub struct HaproxyArgs {
     /// HAProxy's check of every server, as words of its line; empty for none
     #[arg(long, env = "DISCOVER_CHECK", value_name = "WORDS", default_value = "check inter 2s rise 3 fall 2")]
     pub check: String,
+    /// The most checks a second of all servers together: beyond it each is checked less often, in doubled intervals; 0 for no such bound
+    #[arg(long, env = "DISCOVER_CHECK_RATE", value_name = "N", default_value_t = 500)]
+    pub check_rate: u32,
     /// Ramp a new server's share up over this time
     #[arg(long, env = "DISCOVER_SLOW_START", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub slow_start: Option<Duration>,
@@ -147,6 +150,7 @@ impl HaproxyArgs {
             reserved: reserved.into_iter().collect(),
             default_mode: self.default_mode,
             check: self.check.trim().to_owned(),
+            check_rate: self.check_rate,
             slow_start: self.slow_start,
             maxconn: self.maxconn,
             listener_maxconn: self.listener_maxconn.of(self.maxconn),

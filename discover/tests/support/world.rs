@@ -72,6 +72,7 @@ impl World {
             reserved: BTreeSet::new(),
             default_mode: Mode::Http,
             check: "check inter 200ms rise 1 fall 2".into(),
+            check_rate: 0,
             slow_start: None,
             maxconn: 2000,
             listener_maxconn: 1000,

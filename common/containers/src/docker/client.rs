@@ -12,15 +12,10 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemInfo, SystemVersion};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::StreamExt as _;
-use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response};
 use prometheus_client::metrics::counter::Counter;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::timeout;
-use tracing::warn;
 
-use super::connection::{Connector, LONGEST, is_endless, whole};
+use super::connection::{Connector, LONGEST};
 use super::endpoint::Endpoint;
 use super::error::DockerError;
 use super::events::EventStream;
@@ -28,7 +23,6 @@ use super::lenient::{self, Reply};
 use super::list::Listed;
 use super::parse;
 use agent::clock;
-use agent::sync::lock;
 use model::desired::{Container, ContainerId};
 
 /// How long the daemon may take for an answer; it is silent for seconds when it is busy, and for ever when it hangs.
@@ -37,21 +31,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NEVER: u64 = 86_400;
 /// How much of a command's output is kept, in bytes.
 const OUTPUT: usize = 4096;
-/// How many odd words are logged.
-const NAMED: usize = 64;
 
 /// A client of one daemon; cheap to clone. It connects when it is first used.
 #[derive(Debug, Clone)]
 pub struct Docker {
     api: bollard::Docker,
-    connector: Arc<Connector>,
+    pub(super) connector: Arc<Connector>,
     /// The endpoint, for messages.
-    shown: Arc<str>,
+    pub(super) shown: Arc<str>,
     local: bool,
-    patience: Duration,
-    odd_words: Counter,
+    pub(super) patience: Duration,
+    pub(super) odd_words: Counter,
     /// Odd words that were logged.
-    told: Arc<Mutex<BTreeSet<String>>>,
+    pub(super) told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What the daemon says of itself.
@@ -159,7 +151,8 @@ impl Docker {
             Err(error) => return Err(self.failed(request, error)),
         };
         // An odd word fails the whole list, so each entry is read by itself.
-        let entries: Vec<Value> = lenient::read(unread.as_bytes()).map_err(|e| unreadable(request, e))?.value;
+        let entries: Vec<Value> =
+            lenient::read(unread.as_bytes()).map_err(|e| DockerError::unreadable(request, e))?.value;
         let read = |entry| lenient::mend::<ContainerSummary>(entry).ok();
         Ok(entries.into_iter().filter_map(read).map(|entry| self.note(entry).value.into()).collect())
     }
@@ -177,12 +170,16 @@ impl Docker {
     /// # Errors
     /// As [`inspect`](Self::inspect); a name that no container can have is [`DockerError::Refused`].
     pub async fn inspect_named(&self, name: &str) -> Result<Option<Container>, DockerError> {
-        let Some(described) = self.describe(name).await? else { return Ok(None) };
-        let mut container = parse::describe(described)?;
-        if parse::may_be_legacy(&container) {
-            parse::add_legacy_network(&mut container, &self.raw(&format!("/containers/{name}/json")).await?);
-        }
-        Ok(Some(container))
+        // bollard's description of a container is a large value, and the box keeps it out of the caller's future.
+        Box::pin(async {
+            let Some(described) = self.describe(name).await? else { return Ok(None) };
+            let mut container = parse::describe(described)?;
+            if parse::may_be_legacy(&container) {
+                parse::add_legacy_network(&mut container, &self.raw(&format!("/containers/{name}/json")).await?);
+            }
+            Ok(Some(container))
+        })
+        .await
     }
 
     /// All that the daemon says of a container; `None`: there is none of this name or id any more.
@@ -202,11 +199,11 @@ impl Docker {
     /// Any [`DockerError`]; [`DockerError::Refused`] where whoever answers lets nobody stop anything.
     pub async fn stop(&self, name: &str) -> Result<(), DockerError> {
         let Some(container) = self.inspect_named(name).await? else { return Ok(()) };
-        let patient = Self { patience: self.patience + container.stop_timeout, ..self.clone() };
         let request = format!("POST /containers/{}/stop", segment(name)?);
+        let patient = Self { patience: self.patience + container.stop_timeout, ..self.clone() };
         match patient.ask(&request, self.api.stop_container(name, None)).await {
             Err(DockerError::Refused { status: 404, .. }) => Ok(()),
-            outcome => outcome, // to have ended already is no error to bollard
+            answer => answer,
         }
     }
 
@@ -256,82 +253,6 @@ impl Docker {
         let ran = Self { patience, ..self.clone() }.within(&request, run).await?;
         ran.map_err(|error| self.failed(&request, error))
     }
-
-    /// An answer, without its odd words where it has some.
-    async fn read<T: DeserializeOwned>(
-        &self,
-        request: &str,
-        answer: impl Future<Output = Result<T, Error>>,
-    ) -> Result<Reply<T>, DockerError> {
-        match self.within(request, answer).await? {
-            Ok(value) => Ok(value.into()),
-            Err(Error::JsonDataError { contents, .. }) => {
-                lenient::read(contents.as_bytes()).map(|reply| self.note(reply)).map_err(|e| unreadable(request, e))
-            }
-            Err(error) => Err(self.failed(request, error)),
-        }
-    }
-
-    async fn ask<T>(&self, request: &str, answer: impl Future<Output = Result<T, Error>>) -> Result<T, DockerError> {
-        self.within(request, answer).await?.map_err(|error| self.failed(request, error))
-    }
-
-    async fn within<T>(&self, request: &str, answer: impl Future<Output = T>) -> Result<T, DockerError> {
-        let late = |_| DockerError::Deadline { request: request.to_owned(), seconds: self.patience.as_secs() };
-        timeout(self.patience, answer).await.map_err(late)
-    }
-
-    /// An answer as it came.
-    async fn raw(&self, path: &str) -> Result<Vec<u8>, DockerError> {
-        let answer = async { whole(self.get(path, LONGEST).await?).await };
-        self.ask(&format!("GET {path}"), answer).await
-    }
-
-    async fn get(&self, path: &str, limit: usize) -> Result<Response<Incoming>, Error> {
-        let answer = self.connector.send(Request::get(path).body(bollard::body_full(Bytes::new()))?, limit).await?;
-        if answer.status().is_success() {
-            return Ok(answer);
-        }
-        let status_code = answer.status().as_u16();
-        let message = String::from_utf8_lossy(&whole(answer).await?).into_owned();
-        Err(Error::DockerResponseServerError { status_code, message })
-    }
-
-    fn failed(&self, request: &str, error: Error) -> DockerError {
-        let request = request.to_owned();
-        match error {
-            Error::DockerResponseServerError { status_code: status, message } => {
-                DockerError::Refused { request, status, message: words(&message) }
-            }
-            error if is_endless(&error) => DockerError::TooLong { request, limit: LONGEST },
-            source => DockerError::Transport { endpoint: self.shown.clone(), request, source },
-        }
-    }
-
-    /// Counts the odd words and logs each once.
-    fn note<T>(&self, reply: Reply<T>) -> Reply<T> {
-        self.odd_words.inc_by(reply.odd.len() as u64);
-        let mut told = lock(&self.told);
-        for (path, word) in &reply.odd {
-            let word: String = word.to_string().chars().take(80).collect();
-            if told.len() < NAMED && told.insert(format!("{path} {word}")) {
-                warn!(path, word, "Docker's answer holds an unknown word; the rest of the answer counts.");
-            }
-        }
-        drop(told);
-        reply
-    }
-}
-
-/// The daemon's own words in `{"message": "…"}`, cut short.
-fn words(body: &str) -> String {
-    let value: Value = serde_json::from_str(body).unwrap_or_default();
-    let text = value["message"].as_str().unwrap_or(body);
-    text.trim().chars().filter(|c| !c.is_control()).take(300).collect()
-}
-
-fn unreadable(request: &str, source: lenient::Unreadable) -> DockerError {
-    DockerError::Answer { request: request.to_owned(), source }
 }
 
 /// A name that can stand in a path as it is.

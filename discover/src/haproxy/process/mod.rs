@@ -17,6 +17,7 @@
 
 pub mod blame;
 pub mod check;
+pub mod descriptors;
 pub mod launch;
 mod log;
 pub mod master;

@@ -65,6 +65,7 @@ impl Local {
             reserved: BTreeSet::new(),
             default_mode: Mode::Http,
             check: "check inter 2s rise 3 fall 2".to_owned(),
+            check_rate: 0,
             slow_start: None,
             maxconn: 4096,
             listener_maxconn: 2048,

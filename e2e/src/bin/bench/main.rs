@@ -29,6 +29,7 @@ mod put;
 mod reloads;
 mod restart;
 mod rules;
+mod scale;
 mod sources;
 mod start;
 mod stop;
@@ -138,6 +139,11 @@ const ROWS: &[Row] = &[
         name: "large",
         about: "20,000 registrations in etcd: the first sync, and what they take of memory",
         measure: |lab, terminal| Box::pin(large::measure(lab, terminal)),
+    },
+    Row {
+        name: "scale",
+        about: "a change, idleness and a restart with 19,800 backends, and with a tenth of them",
+        measure: |lab, terminal| Box::pin(scale::measure(lab, terminal)),
     },
     Row {
         name: "beside",

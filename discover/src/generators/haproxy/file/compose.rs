@@ -1,13 +1,14 @@
 //! Services as sections, in docker-discover's way: one `listen` for each port of a service. Pure, and cached: a service
 //! whose pool did not change costs a pointer comparison.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
 use tera::{Context, Tera};
 
@@ -73,7 +74,7 @@ struct Cached {
     pool: Arc<Pool>,
     share: Share,
     port: Port,
-    generation: u64,
+    generation: (u64, u64),
     can: Capabilities,
     section: Arc<Section>,
     quarantined: Vec<Quarantined>,
@@ -178,8 +179,8 @@ impl Composer {
         self.render("section.tera", &context)
     }
 
-    fn params(&self, mode: Mode, can: &Capabilities) -> Arc<str> {
-        params(&self.settings.check, self.settings.slow_start, self.settings.silence.of_mode(mode), can)
+    fn params(&self, check: &str, mode: Mode, can: &Capabilities) -> Arc<str> {
+        params(check, self.settings.slow_start, self.settings.silence.of_mode(mode), can)
     }
 
     /// The layout of these services. A section whose template fails keeps its last form and is reported.
@@ -188,20 +189,20 @@ impl Composer {
         services: &ServiceMap,
         given: &Given<'_>,
     ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
-        let Given { ports, names, can, known, .. } = given;
+        let Given { ports, can, .. } = given;
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
         let mut clashes = Vec::new();
-        let mut keys = HashSet::with_capacity(ports.listed.len());
+        let (mut cached_ones, mut others) = (0, false);
         for (at, pool) in &ports.listed {
             let key = (at.service.clone(), pool.apart.then_some(at.port));
             let same = |c: &&Cached| {
                 Arc::ptr_eq(&c.pool, &pool.all)
-                    && (c.port, c.generation, &c.can, &c.share) == (at.port, names.generation(), can, &pool.share)
+                    && (c.port, c.generation, &c.can, &c.share) == (at.port, given.generation(), can, &pool.share)
             };
             if let Some(cached) = self.cache.get(&key).filter(same) {
                 sections.push(cached.section.clone());
-                keys.insert(key);
+                cached_ones += 1;
                 continue;
             }
             let name = pool.section(at);
@@ -210,33 +211,42 @@ impl Composer {
                 continue;
             }
             self.renders += 1;
-            match self.section(name, at, pool, names, can) {
+            match self.section(name, at, pool, given) {
                 Ok((section, quarantined)) => {
-                    let section = known.settle(section, self.cache.remove(&key).map(|cached| cached.section));
+                    let before = self.cache.remove(&key);
+                    others |= before.is_none();
+                    let section = given.settle(section, before.map(|cached| cached.section));
                     let cached = Cached {
                         pool: pool.all.clone(),
                         share: pool.share.clone(),
                         port: at.port,
-                        generation: names.generation(),
+                        generation: given.generation(),
                         can: *can,
                         section: section.clone(),
                         quarantined,
                     };
                     self.modes.extend(mode_of(&section.skeleton).map(|mode| (key.clone(), mode)));
-                    self.cache.insert(key.clone(), cached);
+                    self.cache.insert(key, cached);
                     sections.push(section);
+                    cached_ones += 1;
                 }
                 Err(error) => {
-                    sections.extend(self.cache.get(&key).map(|c| c.section.clone()));
+                    let last = self.cache.get(&key).map(|c| c.section.clone());
+                    cached_ones += usize::from(last.is_some());
+                    sections.extend(last);
                     failed.insert(at.service.clone(), error);
                 }
             }
-            keys.insert(key);
         }
         self.renders += u64::from(clashes != self.clashes);
         self.clashes = clashes;
-        self.cache.retain(|key, _| keys.contains(key));
-        self.modes.retain(|(service, _), _| services.contains_key(service));
+        if others || self.cache.len() != cached_ones {
+            let key = |(at, pool): (&ServicePort, &PortPool)| (at.service.clone(), pool.apart.then_some(at.port));
+            let listed = ports.listed.iter().filter(|(at, pool)| !self.taken.contains(&*pool.section(at)));
+            let keys: HashSet<Key> = listed.map(key).collect();
+            self.cache.retain(|key, _| keys.contains(key));
+            self.modes.retain(|(service, _), _| services.contains_key(service));
+        }
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
@@ -248,7 +258,7 @@ impl Composer {
             name.push('_');
         }
         let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
-        let params = self.params(self.settings.default_mode, can);
+        let params = self.params(&self.settings.check, self.settings.default_mode, can);
         let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
         let server =
             Server { name: "sample".into(), address, params, id: None, weight: 1, maint: false, line: None, own };
@@ -261,18 +271,17 @@ impl Composer {
         name: Arc<str>,
         at: &ServicePort,
         pool: &PortPool,
-        names: &Resolved,
-        can: &Capabilities,
+        given: &Given<'_>,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
         let (service, port) = (&at.service, at.port);
         let key = (service.clone(), pool.apart.then_some(port));
         let pool = pool.behind(port);
         let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
-        let params = self.params(mode, can);
+        let params = self.params(given.checking.words(), mode, &given.can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
         let place = Place { http_checks, ..Place::of_mode(mode) };
-        let (servers, quarantined) = servers(&[(service.clone(), pool)], &params, names, &place);
+        let (servers, quarantined) = servers(&[(service.clone(), pool)], &params, given.names, &place);
         let (inherited, text) = ("".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }

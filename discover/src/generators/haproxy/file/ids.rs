@@ -133,7 +133,7 @@ mod tests {
         ) {
             // So many names of so few ids that most are in each other's way.
             let (a, b) = twins();
-            let name = |n: &u32| match n % 3 { 0 => format!("{a}"), 1 => format!("{b}"), _ => format!("n{n}") };
+            let name = |n: &u32| match n % 3 { 0 => a.clone(), 1 => b.clone(), _ => format!("n{n}") };
             let mut running: Vec<Server> = Vec::new();
             for names in turns {
                 let names: std::collections::BTreeSet<String> = names.iter().map(name).collect();

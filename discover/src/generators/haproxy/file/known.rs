@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldhash::HashMap;
 use tokio::time::Instant;
 
+use super::checking::Checking;
 use super::ids;
 use super::layout::{Layout, Retired, Section};
 use super::ports::Ports;
@@ -20,6 +21,8 @@ pub struct Given<'a> {
     pub ports: &'a Ports,
     /// Addresses of host names.
     pub names: &'a Resolved,
+    /// How often servers are checked.
+    pub checking: &'a Checking,
     /// What HAProxy can do.
     pub can: Capabilities,
     /// What runs: who has a place there keeps it.
@@ -40,6 +43,23 @@ pub struct Known<'a> {
     by_name: OnceCell<HashMap<&'a str, &'a Arc<Section>>>,
 }
 
+impl Given<'_> {
+    /// Grows whenever a section of the same backends may come out otherwise.
+    pub fn generation(&self) -> (u64, u64) {
+        (self.names.generation(), self.checking.generation())
+    }
+
+    /// Gives the servers of a section what they have in HAProxy already, its ids and the intervals of their checks, and makes the section
+    /// the very one that is `cached` where it says the same.
+    pub fn settle(&self, mut section: Section, cached: Option<Arc<Section>>) -> Arc<Section> {
+        let retired = self.known.retired.get(&section.name).into_iter().flat_map(|servers| servers.values());
+        let known = self.known.servers(&section.name).iter().chain(retired);
+        ids::give(&mut section.servers, known.clone());
+        self.checking.keep(&mut section.servers, known);
+        cached.filter(|cached| **cached == section).unwrap_or_else(|| Arc::new(section))
+    }
+}
+
 impl<'a> Known<'a> {
     /// This runs, and these wait.
     pub fn new(running: &'a Layout, retired: &'a Retired) -> Self {
@@ -52,19 +72,7 @@ impl<'a> Known<'a> {
         self.by_name.get_or_init(by_name).get(name).copied()
     }
 
-    /// Gives the servers of a section their ids, and makes it the very one that is `cached` or runs where it says the same: comparing it
-    /// then costs a pointer's comparison, and nothing is held twice.
-    pub fn settle(&self, mut section: Section, cached: Option<Arc<Section>>) -> Arc<Section> {
-        let running = self.section(&section.name);
-        let retired = self.retired.get(&section.name).into_iter().flat_map(|servers| servers.values());
-        let known = running.iter().flat_map(|section| &section.servers).chain(retired);
-        ids::give(&mut section.servers, known);
-        let same = |other: &&Arc<Section>| ***other == section;
-        let same = cached.as_ref().filter(same).or_else(|| running.filter(same)).cloned();
-        same.unwrap_or_else(|| Arc::new(section))
-    }
-
-    /// The names of the section's servers that run.
+    /// The section's servers that run.
     pub fn servers(&self, section: &str) -> &'a [Server] {
         self.section(section).map(|section| section.servers.as_slice()).unwrap_or_default()
     }

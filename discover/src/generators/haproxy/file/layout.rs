@@ -111,6 +111,29 @@ impl Layout {
         structure(self) == structure(other) && self.sections.iter().zip(&other.sections).all(same)
     }
 
+    /// Makes what both have the very same: header, footer, sections.
+    pub fn share_with(&mut self, other: &Self) {
+        let same = |(a, b): (&Arc<Section>, &Arc<Section>)| Arc::ptr_eq(a, b);
+        if self.sections.len() == other.sections.len() && self.sections.iter().zip(&other.sections).all(same) {
+            return; // as nearly always
+        }
+        for (text, same) in [(&mut self.header, &other.header), (&mut self.footer, &other.footer)] {
+            if *text == *same {
+                text.clone_from(same);
+            }
+        }
+        let mut others = other.sections.iter();
+        for section in &mut self.sections {
+            // Mostly both have the same ones in the same order.
+            let next = others.as_slice().first().filter(|next| next.name == section.name);
+            let same = next.or_else(|| other.sections.iter().find(|same| same.name == section.name));
+            if let Some(same) = same.filter(|same| !Arc::ptr_eq(same, section) && *same == section) {
+                *section = same.clone();
+            }
+            others.next();
+        }
+    }
+
     /// The file's text: equal layouts give equal bytes.
     pub fn render(&self) -> String {
         self.pieces().concat()

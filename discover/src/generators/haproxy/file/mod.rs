@@ -6,12 +6,14 @@
 //! | [`ports`] | service ports, their pools, and why there are none | no |
 //! | [`wishes`] | which ports the backends of a service ask for | no |
 //! | [`assign`] | which service listens on which port | no |
+//! | [`followed`] | changes of pools that change no port | no |
 //! | [`tenants`] | who has which port, over restarts too | no |
 //! | [`published`] | the ports that containers of this host publish | no |
 //! | [`binds`] | which of those ports can be opened | test-binds only |
 //! | [`desk`] | everything that a file is composed with | look-ups, test-binds |
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
+//! | [`checking`] | how often servers are checked | no |
 //! | [`ids`], [`known`] | ids of servers, and who has them in HAProxy | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
@@ -23,10 +25,12 @@
 
 pub mod assign;
 pub mod binds;
+pub mod checking;
 pub mod compose;
 pub mod composing;
 pub mod desk;
 pub mod edge;
+pub mod followed;
 pub mod ids;
 pub mod known;
 pub mod layout;

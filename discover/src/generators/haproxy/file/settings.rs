@@ -36,6 +36,8 @@ pub struct HaproxySettings {
     pub default_mode: Mode,
     /// The check of every server, as words of its line.
     pub check: String,
+    /// How many checks a second all servers together get; 0: as many as that says.
+    pub check_rate: u32,
     /// Ramps a new server's weight up over this time.
     pub slow_start: Option<Duration>,
     /// `maxconn` of the process.
@@ -69,7 +71,6 @@ impl HaproxySettings {
             listen: self.listen.clone(),
             timeouts: self.timeouts,
             silence: self.silence,
-            check: self.check.clone(),
             slow_start: self.slow_start,
             default_mode: self.default_mode,
             linger: self.section_linger,
@@ -190,6 +191,7 @@ pub(super) mod tests_support {
             reserved: BTreeSet::new(),
             default_mode: Mode::Tcp,
             check: "check".into(),
+            check_rate: 0,
             slow_start: None,
             maxconn: 100,
             listener_maxconn: 50,

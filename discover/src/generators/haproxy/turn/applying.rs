@@ -34,9 +34,9 @@ impl Haproxy {
         let is_behind = !behind.is_empty();
         let again = match plan {
             Plan::Unchanged => {
-                if self.disk.is_unwritten() {
-                    self.disk.write(&self.applied.layout)?;
-                }
+                // What says the same is the same from now on, so that the next turn sees it at a glance.
+                self.applied.layout.share_with(&self.draft);
+                self.disk.catch_up(&self.applied.layout)?;
                 None
             }
             Plan::Live(live) => {
@@ -76,16 +76,17 @@ impl Haproxy {
         Ok(more.or(Some(at)))
     }
 
-    /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. A full
-    /// disk does not keep the operations back: nothing known to be dead may get traffic for want of a file.
+    /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. Neither a full disk nor a
+    /// large file keeps the operations back: nothing known to be dead may get traffic for want of a file.
     async fn apply_live(&mut self, mut live: Live) -> Result<bool, HaproxyError> {
         self.delete_sections(&mut live).await;
-        let written = self.disk.write(&live.layout);
+        let first = (!self.disk.is_large()).then(|| self.disk.write(&live.layout));
         let began = Instant::now();
         let ran = self.connection.run(&live, &self.disk.files.rules_name(), &self.metrics).await;
         self.slices.took(live.steps().count(), began.elapsed());
         self.retire(&live);
         self.applied.layout = live.layout.clone();
+        let written = first.unwrap_or_else(|| self.disk.write(&live.layout));
         match ran {
             Ran::Done => {
                 written?;

@@ -19,6 +19,7 @@ use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::haproxy::api::tables::{Info, ServerState};
 use crate::haproxy::api::version::{Capabilities, Version};
 use crate::haproxy::process::check::{self, CHECK_TIMEOUT, deadline};
+use crate::haproxy::process::descriptors;
 use crate::haproxy::process::launch::{self, Launch};
 use crate::haproxy::process::master::ReloadOutcome;
 
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     version: Option<Version>,
     /// It is a process of our own network: trying a port here says something.
     near: bool,
+    /// Its process, as it says itself.
+    pid: i32,
     /// It did not answer when it was asked last.
     pub(super) silent: bool,
     /// It checks a server, or asks one's agent.
@@ -76,7 +79,7 @@ impl Connection {
             process: Process::new(launch, mode == ProcessMode::Spawn),
             runtime: Runtime::new(socket),
             others: Vec::new(),
-            worker: Worker { can, version: None, near: false, silent: false, checks: false },
+            worker: Worker { can, version: None, near: false, pid: 0, silent: false, checks: false },
             commands: Commands::default(),
             check_timeout: CHECK_TIMEOUT,
         }
@@ -139,6 +142,20 @@ impl Connection {
         }
     }
 
+    /// The worker's process, where it is one of this machine that we can look at.
+    pub(super) fn worker_here(&self) -> Option<i32> {
+        Some(self.worker.pid).filter(|pid| self.worker.near && *pid > 0)
+    }
+
+    /// The most descriptors that HAProxy may have, where it is a process of this machine.
+    pub(super) fn descriptor_limit(&self) -> Option<u64> {
+        match (self.mode, self.worker_here()) {
+            (_, Some(worker)) => descriptors::limit(Some(worker)),
+            (ProcessMode::Spawn, None) => descriptors::limit(None),
+            _ => None,
+        }
+    }
+
     /// Whether the worker that was last spoken to is still there, as far as can be seen without asking it.
     pub fn is_open(&self) -> bool {
         !self.asks() || self.runtime.is_open()
@@ -188,6 +205,7 @@ impl Connection {
             self.worker.version = Some(info.version);
         }
         self.worker.near = launch::shares_our_network(info.pid);
+        self.worker.pid = info.pid;
         if layout.rules.is_some() {
             layout.rules = self.read_rules(&files.rules_name()).await?;
         }

@@ -44,7 +44,7 @@ pub struct Haproxy {
     /// Where the file is composed.
     pub(super) desk: Desk,
     /// What was composed last: what is desired.
-    draft: Layout,
+    pub(super) draft: Layout,
     pub(super) connection: Connection,
     /// What runs, as far as is known.
     pub(super) applied: Applied,
@@ -212,7 +212,7 @@ impl Generator for Haproxy {
         let now = Instant::now();
         self.refusals.words.hear(self.connection.mode == ProcessMode::Commands, now);
         self.desk.resolve(desired).await;
-        if self.due.is_verify_due(now) || !self.connection.is_open() {
+        if self.due.is_verify_due(now) || !self.connection.is_open() || self.disk.was_touched() {
             self.verify().await;
         }
         self.look_at_pools(desired).await;

@@ -25,6 +25,7 @@
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | `workers` | old workers counted, reloads that wait for them | asks only |
 //! | `by_command` | a reload by an operator's command | yes |
+//! | [`demands`] | checks and descriptors that a file asks for | looks only |
 //! | [`errors`] | what can go wrong | no |
 //! | `telling` | what a turn tells an operator | logs only |
 //! | [`metrics`] | the generator's metrics | no |
@@ -37,6 +38,7 @@ mod choosing;
 pub mod churn;
 mod collecting;
 pub mod connection;
+pub mod demands;
 pub mod disk;
 mod due;
 pub mod errors;

@@ -10,6 +10,7 @@ use model::ServiceName;
 use serde::Serialize;
 
 use super::connection::Connection;
+use super::demands::{ChecksStatus, Descriptors};
 use super::reason::ReloadReason;
 use crate::edge::Routing;
 use crate::generators::haproxy::file::places::EdgePlaces;
@@ -54,6 +55,10 @@ pub struct HaproxyStatus {
     pub out_of_service: BTreeSet<ServiceName>,
     /// How many servers wait until HAProxy has judged the words of their registrations.
     pub unproved: usize,
+    /// How often servers are checked, once HAProxy has answered.
+    pub checks: Option<ChecksStatus>,
+    /// File descriptors, where they can be counted.
+    pub descriptors: Option<Descriptors>,
 }
 
 /// What an operator wants to know about the edge.

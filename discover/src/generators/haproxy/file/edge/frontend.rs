@@ -68,8 +68,6 @@ pub struct Frame {
     pub timeouts: [Duration; 3],
     /// For how long a backend's host may be silent.
     pub silence: Silence,
-    /// The check of every server, as words of its line.
-    pub check: String,
     /// Ramps a new server's weight up over this time.
     pub slow_start: Option<Duration>,
     /// The mode of a service whose registrations do not say.
@@ -87,7 +85,6 @@ impl Default for Frame {
             listen: ListenOn::all(),
             timeouts: [Duration::from_secs(2), Duration::from_secs(60), Duration::from_secs(60)],
             silence: Silence::default(),
-            check: "check inter 2s rise 3 fall 2".into(),
             slow_start: None,
             default_mode: Mode::Tcp,
             linger: Duration::from_secs(600),

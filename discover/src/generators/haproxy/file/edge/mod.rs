@@ -79,7 +79,7 @@ pub enum Idle {
 
 struct Cached {
     members: Vec<Member>,
-    generation: u64,
+    generation: (u64, u64),
     can: Capabilities,
     section: Arc<Section>,
     quarantined: Vec<Quarantined>,
@@ -308,7 +308,7 @@ impl EdgeComposer {
     fn section(&mut self, at: (Way, u32, Kind), members: &[Member], given: &Given<'_>) -> Arc<Section> {
         let same = |cached: &&Cached| {
             let mut pairs = cached.members.iter().zip(members);
-            cached.generation == given.names.generation()
+            cached.generation == given.generation()
                 && cached.can == given.can
                 && cached.members.len() == members.len()
                 && pairs.all(|((was, old), (is, new))| Arc::ptr_eq(old, new) && was == is)
@@ -318,7 +318,8 @@ impl EdgeComposer {
         }
         let before = self.sections.remove(&at);
         let mode = if at.0 == Way::Http { Mode::Http } else { Mode::Tcp };
-        let params = params(&self.frame.check, self.frame.slow_start, self.frame.silence.of_mode(mode), &given.can);
+        let params =
+            params(given.checking.words(), self.frame.slow_start, self.frame.silence.of_mode(mode), &given.can);
         let place = options::Place::of_mode(mode);
         let (servers, quarantined) = servers(members, &params, given.names, &place);
         // The template was tried out when the composer was made.
@@ -328,8 +329,8 @@ impl EdgeComposer {
         };
         let name = section_name(at.0, at.1).into();
         let section = Section { name, skeleton, servers, inherited: "".into(), text: Default::default() };
-        let section = given.known.settle(section, before.map(|cached| cached.section));
-        let (generation, members) = (given.names.generation(), members.to_vec());
+        let section = given.settle(section, before.map(|cached| cached.section));
+        let (generation, members) = (given.generation(), members.to_vec());
         let cached = Cached { members, generation, can: given.can, section: section.clone(), quarantined };
         self.sections.insert(at, cached);
         section
