@@ -245,11 +245,9 @@ fn perform(machines: &Machines, host: &'static str, block: &Block, real: &dyn Fn
             machines.on(host, &real(&std::mem::take(there)));
         }
     };
-    let mut me = host;
     for line in block.commands.lines() {
         if line.starts_with("me=") {
-            me = host;
-            there.push_str(&format!("me={me}\n"));
+            there.push_str(&format!("me={host}\n"));
         } else if let Some(rest) = line.strip_prefix("scp -pr /etc/docker-register ") {
             flush(&mut there);
             let to = rest.split(':').next().expect("HOST:DIR");
