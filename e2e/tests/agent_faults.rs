@@ -97,8 +97,7 @@ fn an_upgrade_in_place_and_a_second_register_write_the_registrars_key_and_nothin
         stage.settled().await?;
         wait::holds("service afterwards", TTL * 2, async || stage.load.so_far().failed() == 0).await?;
         let cost = stage.cost("a second register on the host, and a container started").await?;
-        // The registrar's key twice: by the second, and by the first as it stands down.
-        cost.must_fail_nobody()?.must_unroute_nobody()?.must_write(3).map(drop)
+        cost.must_fail_nobody()?.must_unroute_nobody()?.must_write(2).map(drop)
     })
 }
 
