@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod events;
 mod inspections;
+mod learning;
 mod lenient;
 mod list;
 mod own;

@@ -1,6 +1,6 @@
 //! One subscription to the daemon, from its first event to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::backlog::{Backlog, room};
 use super::client::{Docker, Scope};
@@ -19,9 +19,8 @@ use super::events::EventStream;
 use super::inspections::{Inspection, Inspections};
 use super::list::Listed;
 use super::picture::{Containers, Options};
-use agent::telemetry::Chain;
 use agent::watch::Outlet;
-use model::desired::{Container, ContainerId, State};
+use model::desired::{Container, ContainerId};
 
 /// How long the answers about many containers are gathered before they are published.
 const GATHER: Duration = Duration::from_millis(20);
@@ -52,19 +51,19 @@ pub(super) struct Session<'a, W> {
     wires: Wires<'a>,
     works: W,
     /// What is known now; published once all that was listed was asked about, since only then is it complete.
-    known: Containers,
+    pub(super) known: Containers,
     published: Option<Arc<Containers>>,
     /// Since when something is known that is not published.
     unpublished: Option<Instant>,
     /// A container ended: that is published without waiting for others.
     urgent: bool,
-    inspections: Inspections,
+    pub(super) inspections: Inspections,
     listing: bool,
     pinging: bool,
     /// When the first list came.
-    listed: Option<Instant>,
+    pub(super) listed: Option<Instant>,
     /// What the list said of a container last.
-    entries: BTreeMap<ContainerId, Listed>,
+    pub(super) entries: BTreeMap<ContainerId, Listed>,
     podman: bool,
 }
 
@@ -184,7 +183,7 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
         }
     }
 
-    fn forget(&mut self, id: &ContainerId) {
+    pub(super) fn forget(&mut self, id: &ContainerId) {
         self.known.running.remove(id);
         self.known.refused.remove(id);
         self.entries.remove(id);
@@ -239,84 +238,6 @@ impl<'a, W: FnMut() + Send> Session<'a, W> {
             Done::Kind(Ok(podman)) => self.podman = podman,
         }
         Ok(())
-    }
-
-    fn learn(&mut self, id: &ContainerId, found: Option<Container>) {
-        if let Some(trouble) = self.inspections.described(id) {
-            info!(container = %id, after_s = trouble.since.elapsed().as_secs(), "Docker describes a container again.");
-        }
-        match found {
-            Some(container) if matches!(container.state, State::Running | State::Paused | State::Restarting) => {
-                self.known.refused.remove(id);
-                let same = self.known.running.get(id).is_some_and(|known| **known == container);
-                if !same {
-                    self.known.running.insert(id.clone(), Arc::new(container));
-                }
-            }
-            _ => self.forget(id),
-        }
-    }
-
-    /// One container cannot be described. What it was stays, as nothing new is known, and nobody else is concerned: whether the
-    /// daemon lives, its other answers tell.
-    fn miss(&mut self, id: &ContainerId, error: &DockerError) {
-        let name = self.name(id);
-        let trouble = self.inspections.failed(id, Instant::now());
-        let reason = match error {
-            DockerError::Container(error) => error.to_string(),
-            DockerError::Deadline { .. } => {
-                format!("Docker has not described {name} for {} s", trouble.since.elapsed().as_secs())
-            }
-            error => Chain(error).to_string(),
-        };
-        // A daemon stumbles over what it is just removing.
-        let known = self.known.running.contains_key(id);
-        match (trouble.tries, error) {
-            (1, DockerError::Refused { .. }) => {
-                debug!(container = %name, %id, reason, "A container could not be inspected.")
-            }
-            (1, _) | (2, DockerError::Refused { .. }) => {
-                warn!(container = %name, %id, reason, known, "A container cannot be described; what was known of it stays.");
-            }
-            _ => {}
-        }
-        self.keep(id, reason.into());
-    }
-
-    /// Nothing may be concluded about this one, but that it has ended, if that was heard.
-    fn keep(&mut self, id: &ContainerId, reason: Arc<str>) {
-        if !self.inspections.has_ended(id) {
-            self.known.refused.insert(id.clone(), reason);
-        }
-    }
-
-    fn name(&self, id: &ContainerId) -> String {
-        let known = self.known.running.get(id).map(|container| container.name.clone());
-        known.or_else(|| self.entries.get(id)?.name.clone()).unwrap_or_else(|| id.short().to_owned())
-    }
-
-    /// What the list says of a container differs from last time, or it is new: look. It is no longer listed: it is gone.
-    fn compare(&mut self, listed: Vec<Listed>) {
-        let mut seen = BTreeSet::new();
-        for entry in listed {
-            let Ok(id) = entry.id.parse::<ContainerId>() else { continue };
-            seen.insert(id.clone());
-            if self.entries.get(&id) != Some(&entry) {
-                self.entries.insert(id.clone(), entry);
-                self.inspections.want(id);
-            }
-        }
-        // One that was started while the list was made may not be in it: looking decides, not the list. The first list has no
-        // entries to compare with, so all that was known from before this subscription is looked at.
-        let known = self.known.running.keys().chain(self.known.refused.keys());
-        let unlisted: Vec<ContainerId> = known.filter(|id| !seen.contains(*id)).cloned().collect();
-        unlisted.into_iter().for_each(|id| self.inspections.want(id));
-        self.listed.get_or_insert_with(Instant::now);
-    }
-
-    fn look_at_health(&mut self) {
-        let checked = self.known.running.values().filter(|container| container.health.is_some());
-        checked.for_each(|container| self.inspections.want(container.id.clone()));
     }
 
     /// Publishes what changed. The first time only when all that was listed was looked at, but for those that are late: a part of
