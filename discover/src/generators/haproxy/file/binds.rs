@@ -35,6 +35,8 @@ pub struct Binds {
     tenants: Tenants,
     /// What they were chosen from.
     followed: Followed,
+    /// To choose once more from the same gave the same: a backend without a port finds its place once its service has one.
+    stable: bool,
     /// What the containers of this host publish, where that is known.
     published: Published,
     /// Ports that the system refused, until when, and why.
@@ -154,6 +156,7 @@ impl Binds {
 
     fn take(&mut self, ports: Ports, services: &ServiceMap) {
         self.tenants.take(&ports.listed);
+        self.stable = ports == self.chosen;
         self.chosen = ports;
         self.followed = Followed::chosen_from(services, self.published.told());
     }
@@ -166,7 +169,7 @@ impl Binds {
         listening: &Listening<'_>,
         now: Instant,
     ) -> bool {
-        if !self.refused.is_empty() || self.tenants.any_waits() {
+        if !self.stable || !self.refused.is_empty() || self.tenants.any_waits() {
             return false;
         }
         let Some(changes) = self.followed.changes(&self.chosen, services, self.published.told().as_ref()) else {

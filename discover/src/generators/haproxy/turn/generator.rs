@@ -163,7 +163,7 @@ impl Haproxy {
 
     /// Composes what is desired, and tells what could not be rendered or is left out.
     fn compose(&mut self, desired: &Desired, now: Instant) -> Layout {
-        let rendered = self.desk.renders();
+        let (rendered, paced) = (self.desk.renders(), self.desk.checking().generation());
         let idle = if self.due.may_delete(now) { Idle::Go } else { Idle::Stay };
         let running = &self.applied.layout;
         let runs = Runs { can: self.can(), layout: running, retired: &self.applied.lingering };
@@ -185,6 +185,9 @@ impl Haproxy {
             self.told.quarantined(&self.desk, &self.refusals.words.proofs);
         }
         self.told.edge(&self.desk, false);
+        if self.desk.checking().generation() != paced {
+            self.weigh();
+        }
         layout
     }
 

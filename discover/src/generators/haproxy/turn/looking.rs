@@ -85,7 +85,7 @@ impl Haproxy {
     }
 
     /// Counts what the file that runs asks for, and tells what is scarce, once.
-    fn weigh(&mut self) {
+    pub(super) fn weigh(&mut self) {
         let layout = &self.applied.layout;
         let descriptors = Descriptors::of(layout, self.connection.descriptor_limit());
         let checks = ChecksStatus::of(self.desk.checking(), layout);
