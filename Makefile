@@ -7,7 +7,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build images lab lab-hosts demo demo-edge demo-hosts demo-down demo-edge-down test lint docs bench bench-scale fuzz soak
+.PHONY: help setup build dist images lab lab-hosts demo demo-edge demo-hosts demo-down demo-edge-down test lint docs bench bench-scale fuzz soak mixed
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,13 +16,17 @@ setup: ## install what is missing (as root, or by sudo), check Rust and Docker
 	@deploy/setup.sh
 
 build: setup ## compile the release binaries
-	cargo build --release --locked -p register -p discover
+	@. deploy/lib.sh && release_build -p register -p discover
+
+dist: setup ## make a release: Debian packages, tarballs, image files, bills of materials, into target/dist
+	@deploy/dist.sh
 
 images: setup ## build the images docker-register and docker-discover, and the demo's
 	@deploy/build-images.sh
 
 lab: setup ## fetch the HAProxy and etcd versions that the tests use
 	@deploy/lab-binaries.sh
+	@deploy/promtool.sh
 
 demo demo-edge: export PROFILE = demo
 test: export PROFILE = dev
@@ -49,6 +53,9 @@ lab-hosts: setup lab ## bring such hosts up to play with: cut, freeze, lose pack
 
 test: setup lint lab images ## run every check and test, end to end ones included
 	@deploy/test.sh
+
+mixed: setup lab ## let the agents of another version, OLD=<tag or commit>, and these work together
+	@deploy/mixed.sh
 
 lint: setup ## check format, lints, documentation and licences
 	cargo fmt --check

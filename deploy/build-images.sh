@@ -1,33 +1,34 @@
 #!/usr/bin/env bash
 # build-images.sh [IMAGE...]: builds the binaries on this host and the images around them.
-# IMAGE is register, discover, whoami, publisher, etcd or memcached; all of them by default. BASE chooses the base image, else base-image.sh does.
+# IMAGE is register, discover, whoami, publisher, etcd or memcached, all of them by default, or the tests' host, theirs alone. BASE chooses the base image, else base-image.sh does.
 # PROFILE is cargo's: release (the default), demo (a third of the time; the demo's own program is built with it), or dev, as the tests have it.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
 images=("$@")
+profile=${PROFILE:-release}
 [ ${#images[@]} -gt 0 ] || images=(register discover whoami publisher etcd memcached)
+[ "$profile" != dev ] || [ $# -gt 0 ] || images+=(host)
 
 # The image that a name stands for. What only the demo uses is kept apart, so that nobody's own whoami is overwritten.
 tag_of() {
     case $1 in
         register | discover) echo "docker-$1" ;;
-        whoami | publisher | etcd | memcached) echo "docker-register-demo/$1" ;;
-        *) die "no such image: $1 (register, discover, whoami, publisher, etcd, memcached)" ;;
+        whoami | publisher | etcd | memcached | host) echo "docker-register-demo/$1" ;;
+        *) die "no such image: $1 (register, discover, whoami, publisher, etcd, memcached, host)" ;;
     esac
 }
 
-# The programs that an image holds; those of etcd and memcached come from the distribution.
+# The programs that an image holds; what is not here comes from the distribution.
 programs_of() {
     case $1 in
-        etcd | memcached) ;;
+        etcd | memcached | host) ;;
         publisher) echo register whoami ;;
         *) echo "$1" ;;
     esac
 }
 
-profile=${PROFILE:-release}
 packages=()
 programs=()
 bins=()
@@ -53,7 +54,7 @@ needed=0
 if [ ${#packages[@]} -gt 0 ]; then
     say "building the binaries, profile $profile (some minutes the first time)"
     case $profile in
-        release) cargo build --release --locked "${packages[@]}" ;;
+        release) release_build "${packages[@]}" ;;
         # As deploy/test.sh does: with another set of targets cargo would compile the dependencies once more, with other features.
         dev) cargo build --workspace --all-targets --locked ;;
         *) cargo build --profile "$profile" --workspace --locked "${bins[@]}" ;;
@@ -75,10 +76,9 @@ given=$(docker run --rm "$base" ldd --version | sed -n 1p | grep -oE '[0-9]+\.[0
     die "the binaries built here need glibc $needed, but $base has $given: choose a newer BASE, or build on an older host"
 say "$base has glibc $given: enough"
 
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | sed -n 1p)
+version=$(version_of)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
-# The commit's time, so that the same commit gives the same labels.
-created=$(git log -1 --format=%cI 2>/dev/null || date -u +%FT%TZ)
+created=$(commit_time %cI)
 for image in "${images[@]}"; do
     tag=$(tag_of "$image")
     say "building $tag"

@@ -31,3 +31,15 @@ compose_command() {
         return 1
     fi
 }
+
+# The workspace's version.
+version_of() { sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | sed -n 1p; }
+
+# The commit's time in one of git's formats, so that the same commit gives the same bytes; without git's history, now.
+commit_time() { git -C "$ROOT" log -1 --format="$1" 2>/dev/null || { [ "$1" = %ct ] && date +%s || date -u +%FT%TZ; }; }
+
+# Builds release programs. Paths of this machine do not get into them, so the same commit gives the same bytes elsewhere.
+release_build() {
+    RUSTFLAGS="--remap-path-prefix=$ROOT=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo${RUSTFLAGS:+ $RUSTFLAGS}" \
+        cargo build --release --locked "$@"
+}

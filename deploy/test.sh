@@ -10,6 +10,7 @@ export SKIPPED_TESTS="$ROOT/target/skipped-tests"
 : >"$SKIPPED_TESTS"
 # The end to end tests start the agents as programs; a test run by itself builds only its own package's.
 cargo build --workspace --all-targets --locked || exit
+deploy/packages.sh dev "${CARGO_TARGET_DIR:-target}/debug/packages" || exit
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked --no-fail-fast || status=$?
 else

@@ -1,9 +1,10 @@
 //! The running agent: watchers feed it, and each turn brings the generators to what they say.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::debounce::Debounce;
+use agent::sync::lock;
 use agent::watch::Observation;
 use registry::Snapshot;
 use tokio::sync::{Notify, watch};
@@ -64,8 +65,15 @@ impl Agent {
     /// # Panics
     /// When a generator does.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let news = News::default();
         for source in &self.sources {
-            tokio::spawn(forward(source.clone(), self.wake.clone(), self.metrics.clone(), cancel.clone()));
+            tokio::spawn(forward(
+                source.clone(),
+                self.wake.clone(),
+                self.metrics.clone(),
+                cancel.clone(),
+                news.clone(),
+            ));
         }
         let generators = std::mem::take(&mut self.generators);
         let recorder = Recorder::new(self.board.clone(), self.changes.clone(), self.metrics.clone(), generators.len());
@@ -73,6 +81,7 @@ impl Agent {
         let mut tasks = start(generators, &goal, &recorder, &cancel);
         let mut clock = Clock { started: Instant::now(), begun: false, due: Some(Instant::now()) };
         while self.wait(&clock, &mut tasks, &cancel).await {
+            let since = lock(&news).take();
             let observations: Vec<_> = self.sources.iter().map(|s| s.inlet.borrow().clone()).collect();
             let merged = merge(self.sources.iter().zip(observations.iter().cloned()));
             self.board.observed(&self.sources, &observations, &self.metrics);
@@ -80,7 +89,7 @@ impl Agent {
                 continue;
             }
             let desired = self.reconciler.desired(merged, Instant::now());
-            goals.send_replace(Some(Arc::new(Goal { desired, observations })));
+            goals.send_replace(Some(Arc::new(Goal { desired, observations, since })));
             // The generators have it by now, so a slow disk does not delay them.
             let written = self.remember().await;
             clock.due = [self.reconciler.next_due(), written].into_iter().flatten().min();
@@ -137,8 +146,11 @@ fn go_on_if_well(end: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// When the first news came that no turn has taken up yet.
+type News = Arc<Mutex<Option<Instant>>>;
+
 /// Wakes the agent at each change of a source.
-async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel: CancellationToken) {
+async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel: CancellationToken, news: News) {
     let failures = metrics.source_failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
     let (mut standing, mut failing) = ("", false);
     loop {
@@ -158,6 +170,7 @@ async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel
             }
             standing = now;
         }
+        lock(&news).get_or_insert_with(Instant::now);
         wake.notify_one();
         tokio::select! {
             biased; // shutdown wins over work

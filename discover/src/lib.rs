@@ -42,3 +42,6 @@ pub mod supervise;
 pub mod synapse;
 pub mod turns;
 pub mod watchers;
+
+/// The package's version, with the commit and its date.
+pub const VERSION: &str = env!("BUILD_VERSION");

@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 
 use agent::lifecycle::Exit;
-use clap::Parser;
-use discover::cli::{self, Cli};
+use discover::cli;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print(); // nobody is left to tell

@@ -17,6 +17,8 @@ pub struct Metrics {
     pub turns: Family<OutcomeLabel, Counter>,
     /// From a turn's beginning to its end.
     pub turn_duration: Histogram,
+    /// From the first news of a source until what it changed is routed.
+    pub routed: Histogram,
     /// Backends in the pools, held ones too; those of a service without a port are not in haproxy.cfg.
     pub backends: Gauge,
     /// Services that are known.
@@ -86,6 +88,8 @@ impl Metrics {
             turns: Family::default(),
             // 0.1 ms to 1.6 s
             turn_duration: Histogram::new(exponential_buckets(0.0001, 2.0, 15)),
+            // 1 ms to 32 s
+            routed: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             backends: Gauge::default(),
             services: Gauge::default(),
             held: Gauge::default(),
@@ -102,6 +106,8 @@ impl Metrics {
         registry.register("turns", "Turns that were applied", metrics.turns.clone());
         let duration = metrics.turn_duration.clone();
         registry.register_with_unit("turn_duration", "From a turn's beginning to its end", Unit::Seconds, duration);
+        let routed = "From a source's news of a change of backends until it is routed";
+        registry.register_with_unit("event_to_routed", routed, Unit::Seconds, metrics.routed.clone());
         registry.register("backends", "Backends in the pools, held ones too", metrics.backends.clone());
         registry.register("services", "Services that are known", metrics.services.clone());
         registry.register("held_backends", "Backends kept by the guard", metrics.held.clone());

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Host, ServiceMap};
+use model::{Host, Pool, ServiceMap};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::warn;
@@ -30,6 +30,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub struct Resolved {
     policy: AddressPolicy,
     known: BTreeMap<Arc<str>, Known>,
+    /// The names in each pool, in the order of the services: a pool that did not change is not read again.
+    pools: Vec<(Arc<Pool>, Vec<Arc<str>>)>,
     generation: u64,
     answered: mpsc::UnboundedSender<Answer>,
     answers: mpsc::UnboundedReceiver<Answer>,
@@ -57,7 +59,7 @@ impl Resolved {
     pub fn new(policy: AddressPolicy) -> Self {
         // Bounded by the number of names: each is asked once at a time.
         let (answered, answers) = mpsc::unbounded_channel();
-        Self { policy, known: BTreeMap::new(), generation: 0, answered, answers }
+        Self { policy, known: BTreeMap::new(), pools: Vec::new(), generation: 0, answered, answers }
     }
 
     /// Why `name`, which resolves, has no address that may be used.
@@ -83,9 +85,13 @@ impl Resolved {
     /// Asks for the names in `services` that are new or due, all at once, and forgets those that are gone. Waits a
     /// moment for new ones only.
     pub async fn refresh(&mut self, services: &ServiceMap) {
-        let backends = services.values().flat_map(|pool| pool.backends());
-        let wanted: BTreeSet<Arc<str>> =
-            backends.filter_map(|b| if let Host::Name(name) = &b.host { Some(name.clone()) } else { None }).collect();
+        let mut before = std::mem::take(&mut self.pools).into_iter();
+        let read = |pool: &Arc<Pool>| match before.next() {
+            Some(read) if Arc::ptr_eq(&read.0, pool) => read,
+            _ => (pool.clone(), names_in(pool)),
+        };
+        self.pools = services.values().map(read).collect();
+        let wanted: BTreeSet<Arc<str>> = self.pools.iter().flat_map(|(_, names)| names.iter().cloned()).collect();
         self.known.retain(|name, _| wanted.contains(name));
         while let Ok(answer) = self.answers.try_recv() {
             self.note(answer);
@@ -141,6 +147,11 @@ impl Resolved {
         let soon = Instant::now() + LOOK_AGAIN;
         self.known.values().map(|k| k.ask_again.unwrap_or(soon)).min()
     }
+}
+
+fn names_in(pool: &Pool) -> Vec<Arc<str>> {
+    let name = |host: &Host| if let Host::Name(name) = host { Some(name.clone()) } else { None };
+    pool.backends().iter().filter_map(|backend| name(&backend.host)).collect()
 }
 
 /// All of its addresses, at least one, the lowest first: resolvers rotate their answers, and a rotation is no change.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent::sync::lock;
 use agent::telemetry::Chain;
+use agent::trouble::{News, Trouble};
 use agent::watch::Observation;
 use futures_util::future::BoxFuture;
 use registry::Snapshot;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::generators::{Generator, Outcome};
 use crate::metrics::Metrics;
@@ -62,6 +63,8 @@ pub struct Goal {
     pub desired: Desired,
     /// What the sources had said.
     pub observations: Vec<Observation<Snapshot>>,
+    /// When the first of the news came that made it; none where there was none.
+    pub since: Option<Instant>,
 }
 
 /// Says what came of each turn.
@@ -84,18 +87,29 @@ impl Recorder {
     }
 
     /// A turn of generator `nth` ended. Nothing is called routed before every generator has taken its first turn.
-    fn ended(&self, nth: usize, goal: &Goal, took: Duration, outcome: Result<(), String>) {
+    /// Gives what counts as the outcome.
+    fn ended(&self, nth: usize, goal: &Goal, took: Duration, outcome: Result<(), String>) -> Result<(), String> {
         self.metrics.turn(took, outcome.is_ok());
         let mut last = lock(&self.last);
-        last[nth] = Some(outcome);
+        let outcome = match (&last[nth], outcome) {
+            // HAProxy's turns, the first ones: a turn that waits for the next try has mended nothing.
+            (Some(Err(before)), Ok(())) if nth == 0 && self.board.lacks_haproxy() => Err(before.clone()),
+            (_, outcome) => outcome,
+        };
+        last[nth] = Some(outcome.clone());
         if last.iter().any(Option::is_none) {
-            return;
+            return outcome;
+        }
+        if nth == 0 {
+            let ok = matches!(last[nth], Some(Ok(())));
+            self.board.chronicle(&goal.desired, &goal.observations, goal.since, ok, &self.metrics);
         }
         let failure = last.iter().flatten().find_map(|outcome| outcome.as_ref().err()).cloned();
         let record = TurnRecord::new(took, failure);
         if self.board.turned(&goal.desired, &goal.observations, record, &self.metrics) {
             self.changes.send_modify(|n| *n += 1);
         }
+        outcome
     }
 }
 
@@ -114,6 +128,32 @@ pub fn start(
     tasks
 }
 
+/// The text without the ids of processes, which stand in brackets in HAProxy's words: each try has another one.
+fn without_ids(text: &str) -> String {
+    let is_id = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = text.split('(').map(|part| match part.split_once(')') {
+        Some((id, rest)) if is_id(&id) => rest,
+        _ => part,
+    });
+    parts.collect::<Vec<_>>().join("(")
+}
+
+/// Says each reason of a trouble once, and its end.
+fn say(trouble: &mut Trouble, outcome: &Result<(), String>) {
+    match outcome {
+        Ok(()) => {
+            if let Some(lasted) = trouble.end() {
+                info!(after_s = lasted.as_secs(), "A turn has succeeded again.");
+            }
+        }
+        Err(error) => match trouble.fail(&without_ids(error)) {
+            News::Begins => error!(error, "A turn failed; it is tried again each second."),
+            News::OtherReason => error!(error, "The turns still fail, for another reason."),
+            News::None => {}
+        },
+    }
+}
+
 async fn take_turns(
     nth: usize,
     mut generator: Box<dyn TakesTurns>,
@@ -122,7 +162,7 @@ async fn take_turns(
     cancel: CancellationToken,
 ) {
     generator.resume().await;
-    let mut due = None;
+    let (mut due, mut trouble) = (None, Trouble::default());
     loop {
         tokio::select! {
             biased; // shutdown wins over work
@@ -137,11 +177,24 @@ async fn take_turns(
         due = match &outcome {
             Ok(Outcome::Done) => None,
             Ok(Outcome::Again(at)) => Some(*at),
-            Err(error) => {
-                error!(error = %Chain(&**error), "Turn failed; what runs stays as it is.");
-                Some(Instant::now() + RETRY)
-            }
+            Err(_) => Some(Instant::now() + RETRY),
         };
-        recorder.ended(nth, &now, began.elapsed(), outcome.map(drop).map_err(|error| Chain(&*error).to_string()));
+        let outcome = outcome.map(drop).map_err(|error| Chain(&*error).to_string());
+        say(&mut trouble, &recorder.ended(nth, &now, began.elapsed(), outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_tries_that_differ_in_a_process_id_fail_for_one_reason() {
+        let said = |pid: u32| {
+            without_ids(&format!("HAProxy ended (exit status: 1): [ALERT] ({pid}) : limit is 4096 (raise it)"))
+        };
+        assert_eq!(said(7898), said(12));
+        assert!(said(1).contains("(exit status: 1)") && said(1).contains("(raise it)"), "{}", said(1));
+        assert_ne!(without_ids("port 80"), without_ids("port 81"));
     }
 }

@@ -41,6 +41,8 @@ pub struct Register {
     pub host: Option<Host>,
     /// What its command line begins with, such as `env`.
     pub under: Vec<String>,
+    /// Another build of the program; else the one beside the tests.
+    pub program: Option<PathBuf>,
 }
 
 /// How `discover` is started: one HAProxy of its own, serving on 127.0.0.1, files and sockets in the run's directory.
@@ -60,12 +62,14 @@ pub struct Discover {
     pub listen: Option<Ipv4Addr>,
     /// What its command line begins with, such as `env`.
     pub under: Vec<String>,
+    /// Another build of the program; else the one beside the tests.
+    pub program: Option<PathBuf>,
 }
 
 impl Register {
     /// One of this name.
     pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), args: Vec::new(), host: None, under: Vec::new() }
+        Self { node: node.to_owned(), args: Vec::new(), host: None, under: Vec::new(), program: None }
     }
 
     /// With these arguments in addition.
@@ -96,7 +100,8 @@ impl Register {
         let control = run.join("control.sock");
         let control = control.to_string_lossy();
         let args = args.chain(["--control", &control]);
-        Agent::spawn(lab, self.host.as_ref(), &self.under, "register", &self.node, args, &environment)
+        let program = self.program.as_deref().and_then(Path::to_str).unwrap_or("register");
+        Agent::spawn(lab, self.host.as_ref(), &self.under, program, &self.node, args, &environment)
     }
 
     /// Starts it and waits until it is ready.
@@ -121,6 +126,7 @@ impl Discover {
             host: None,
             listen: None,
             under: Vec::new(),
+            program: None,
         }
     }
 
@@ -203,7 +209,8 @@ impl Discover {
             }
         }
         let args = args.into_iter().chain(self.args.iter().map(String::as_str));
-        Agent::spawn(lab, self.host.as_ref(), &self.under, "discover", &self.name, args, &environment)
+        let program = self.program.as_deref().and_then(Path::to_str).unwrap_or("discover");
+        Agent::spawn(lab, self.host.as_ref(), &self.under, program, &self.name, args, &environment)
     }
 
     /// Starts it and waits until it is ready.
@@ -259,7 +266,8 @@ impl Agent {
     ) -> Result<Self> {
         let admin = SocketAddr::from((address(host), free_port()));
         let address = admin.to_string();
-        let own = binary(program)?.to_string_lossy().into_owned();
+        let other = Path::new(program).is_absolute().then(|| PathBuf::from(program));
+        let own = other.map_or_else(|| binary(program), Ok)?.to_string_lossy().into_owned();
         let line = under.iter().cloned().chain([own]).chain(["run", "--admin", &address].map(str::to_owned));
         let mut line = line.chain(args.into_iter().map(str::to_owned));
         let (program, args) = (PathBuf::from(line.next().unwrap_or_default()), line);

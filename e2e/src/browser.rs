@@ -154,6 +154,17 @@ impl Browser {
         Err(error).during(format!("the page is {shown:?}"))
     }
 
+    /// Makes the window so many pixels wide, and has pages light or dark.
+    ///
+    /// # Errors
+    /// When the browser refuses.
+    pub async fn look(&mut self, width: u32, dark: bool) -> Result<()> {
+        let scheme = json!([{"name": "prefers-color-scheme", "value": if dark { "dark" } else { "light" }}]);
+        let size = json!({"width": width, "height": 1500, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.call("Emulation.setDeviceMetricsOverride", size).await?;
+        self.call("Emulation.setEmulatedMedia", json!({"features": scheme})).await.map(drop)
+    }
+
     /// Takes a picture of what is to be seen.
     ///
     /// # Errors

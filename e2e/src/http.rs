@@ -72,6 +72,8 @@ pub struct Client {
     /// The Host header; the address, where there is none.
     host: Option<String>,
     connection: Option<Connection>,
+    /// Its own end of the connection that it used last.
+    local: Option<SocketAddr>,
 }
 
 /// The same socket twice: `peek` is for asking the system itself, past tokio's idea of readiness.
@@ -84,13 +86,18 @@ struct Connection {
 impl Client {
     /// A client that keeps its connection open, or uses each for one request; `patience` bounds each request.
     pub fn new(to: SocketAddr, keep_alive: bool, patience: Duration) -> Self {
-        Self { to, keep_alive, patience, host: None, connection: None }
+        Self { to, keep_alive, patience, host: None, connection: None, local: None }
     }
 
     /// The same, asking for this host.
     #[must_use]
     pub fn host(self, host: &str) -> Self {
         Self { host: Some(host.to_owned()), ..self }
+    }
+
+    /// Its own end of the connection that it used last.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// Asks with GET.
@@ -130,6 +137,7 @@ impl Client {
             Some(connection) if connection.is_idle() => connection,
             _ => Connection::open(self.to).await?,
         };
+        self.local = connection.stream.local_addr().ok();
         connection.stream.write_all(request).await.map_err(|error| broken(&error))?;
         let (reply, reusable) = connection.read().await?;
         if reusable && self.keep_alive {

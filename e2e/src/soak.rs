@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use testing::gate::{Gate, Way};
 
+use self::accounts::{Diary, HaproxyLog};
 use crate::agents::{Agent, Discover};
 use crate::flock::Flock;
 use crate::haproxy::Haproxy;
@@ -15,8 +16,10 @@ use crate::scene::{free_ports, loopback, routed};
 use crate::traffic::{Load, Plan, Report, stop_all};
 use crate::{Context, Etcd, Lab, LabError, Result};
 
+mod accounts;
 mod holdings;
 
+pub use accounts::{Account, Accounts};
 pub use holdings::{Holding, Holdings, table};
 
 /// Services, each under load.
@@ -31,6 +34,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 const FAULTS: Duration = Duration::from_secs(7);
 /// Between two looks at what is held.
 const LOOK: Duration = Duration::from_secs(1);
+/// What the agents log: every operation and every key, for the accounts.
+const AGENTS: &str = "info,discover=debug,register=debug,containers=debug";
 /// How long registrations outlive their agent.
 const TTL: &str = "5s";
 
@@ -62,6 +67,8 @@ pub struct Soaked {
     pub holdings: Holdings,
     /// What happened to the requests.
     pub load: Report,
+    /// Why each of those that failed did.
+    pub accounts: Accounts,
     /// Containers that came or went, and faults.
     pub events: (usize, usize),
 }
@@ -73,6 +80,8 @@ struct Soak {
     register: Agent,
     discover: Agent,
     ports: Vec<u16>,
+    diary: Diary,
+    log: HaproxyLog,
     random: Random,
     /// Containers that take clients.
     live: Vec<usize>,
@@ -101,7 +110,9 @@ pub async fn soak(lab: &Lab, haproxy: &Haproxy, time: Duration, seed: u64) -> Re
         if now >= faults {
             let fault = *soak.random.pick(&ALL).during("choosing a fault")?;
             let lasts = Duration::from_millis(500 + u64::try_from(soak.random.below(6_000)).unwrap_or(0));
+            let since = SystemTime::now();
             soak.suffer(fault, lasts).await?;
+            soak.diary.fault(since, &format!("{fault:?}"));
             (faults, events.1) = (Instant::now() + FAULTS, events.1 + 1);
         }
         if now >= looks {
@@ -115,7 +126,9 @@ pub async fn soak(lab: &Lab, haproxy: &Haproxy, time: Duration, seed: u64) -> Re
             return Err(LabError::new(format!("an agent has ended:\n{}", agent.log())));
         }
     }
-    Ok(Soaked { holdings, load, events })
+    let logs = [("register", soak.register.log()), ("discover", soak.discover.log())];
+    let accounts = Accounts::of(&load.failed_ones, &soak.ports, &soak.log, &soak.diary, &logs);
+    Ok(Soaked { holdings, load, accounts, events })
 }
 
 impl Soak {
@@ -123,13 +136,17 @@ impl Soak {
         let etcd = Etcd::start();
         let address: SocketAddr = etcd.endpoint().authority().parse().during("reading etcd's address")?;
         let (gate, address) = Gate::tcp(address).await;
+        let log = HaproxyLog::start(lab).await?;
         let flock = Flock::new(lab, 0, &[("register.mode", "http")]).await?;
-        let mut register = flock.register("soaked", &["--ttl", TTL]).spawn(lab, &address.to_string())?;
-        let discover = Discover::new("soaking", haproxy).start(lab, &etcd).await?;
+        let mut register =
+            flock.register("soaked", &["--ttl", TTL, "--log", AGENTS]).spawn(lab, &address.to_string())?;
+        let discover = Discover::new("soaking", haproxy);
+        let discover = discover.args(&["--templates", &log.templates.to_string_lossy(), "--log", AGENTS]);
+        let discover = discover.start(lab, &etcd).await?;
         register.ready().await?;
         let (ports, random) = (free_ports(SERVICES)?, Random::new(seed));
-        let (live, leaving) = (Vec::new(), VecDeque::new());
-        let mut soak = Self { etcd, gate, flock, register, discover, ports, random, live, leaving };
+        let (live, leaving, diary) = (Vec::new(), VecDeque::new(), Diary::default());
+        let mut soak = Self { etcd, gate, flock, register, discover, ports, diary, log, random, live, leaving };
         for number in 0..CONTAINERS {
             soak.launch(number % SERVICES).await?;
         }
@@ -144,6 +161,7 @@ impl Soak {
         let (name, port) = (format!("s{service}"), self.ports[service].to_string());
         self.flock.start_as(number, &[("register.service", &name), ("register.service-port", &port)]);
         self.flock.tell(number, "start");
+        self.diary.started(number, service);
         self.live.push(number);
         Ok(())
     }
@@ -154,6 +172,7 @@ impl Soak {
             if let Some((_, number)) = self.leaving.pop_front() {
                 self.flock.die(number);
                 self.flock.silence(number);
+                self.diary.died(number);
             }
         }
         if self.live.len() < CONTAINERS / 2 || (self.live.len() < CONTAINERS && self.random.percent(50)) {
@@ -162,6 +181,7 @@ impl Soak {
         }
         let number = self.live.swap_remove(self.random.below(self.live.len()));
         self.flock.kill(number);
+        self.diary.asked(number);
         self.leaving.push_back((Instant::now(), number));
         Ok(())
     }

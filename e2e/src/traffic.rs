@@ -18,6 +18,8 @@ use crate::{LabError, Result};
 pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Failures that a report shows one by one.
 const SHOWN: usize = 5;
+/// Failures that a report holds one by one.
+const HELD: usize = 10_000;
 
 /// A load to be made.
 #[derive(Debug, Clone)]
@@ -75,7 +77,30 @@ pub struct Report {
     pub latencies: Vec<Duration>,
     /// When the first request that failed was sent, and when the last one had failed.
     pub failing: Option<(SystemTime, SystemTime)>,
-    shown: Vec<String>,
+    /// Those that failed, one by one; of very many the first ones.
+    pub failed_ones: Vec<Failed>,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// When it was sent.
+    pub sent: SystemTime,
+    /// How long it took to fail.
+    pub took: Duration,
+    /// How it failed.
+    pub failure: Failure,
+    /// The client's end of its connection, where there was one.
+    pub client: Option<SocketAddr>,
+    /// Where it went.
+    pub to: SocketAddr,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = (self.sent + self.took).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        write!(f, "{} after {:?} at {:.3}", self.failure, self.took, at.as_secs_f64())
+    }
 }
 
 /// The answers of one backend.
@@ -133,8 +158,8 @@ impl Report {
             let (first, last) = (entry.first.min(new.first), entry.last.max(new.last));
             *entry = Answers { count: entry.count + new.count, first, last };
         }
-        let room = SHOWN.saturating_sub(self.shown.len());
-        self.shown.extend(other.shown.into_iter().take(room));
+        let room = HELD.saturating_sub(self.failed_ones.len());
+        self.failed_ones.extend(other.failed_ones.into_iter().take(room));
     }
 
     /// How many failed, and how.
@@ -151,7 +176,7 @@ impl Report {
         };
     }
 
-    fn record(&mut self, sent: Instant, outcome: Result<String, Failure>) {
+    fn record(&mut self, sent: Instant, by: (Option<SocketAddr>, SocketAddr), outcome: Result<String, Failure>) {
         self.requests += 1;
         let now = SystemTime::now();
         match outcome {
@@ -164,9 +189,9 @@ impl Report {
             Err(failure) => {
                 *self.failures.entry(failure).or_default() += 1;
                 self.failed_between(Some((now - sent.elapsed(), now)));
-                if self.shown.len() < SHOWN {
-                    let at = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                    self.shown.push(format!("{failure} after {:?} at {:.3}", sent.elapsed(), at.as_secs_f64()));
+                if self.failed_ones.len() < HELD {
+                    let (took, (client, to)) = (sent.elapsed(), by);
+                    self.failed_ones.push(Failed { sent: now - took, took, failure, client, to });
                 }
             }
         }
@@ -182,7 +207,7 @@ impl fmt::Display for Report {
         for (name, answers) in &self.answers {
             write!(f, "; {name} answered {}", answers.count)?;
         }
-        self.shown.iter().try_for_each(|line| write!(f, "\n  {line}"))
+        self.failed_ones.iter().take(SHOWN).try_for_each(|failed| write!(f, "\n  {failed}"))
     }
 }
 
@@ -260,7 +285,7 @@ async fn drive(
             200..400 => Ok(reply.name().to_owned()),
             status => Err(Failure::Status(status)),
         });
-        locked(&report).record(sent, outcome);
+        locked(&report).record(sent, (client.local(), plan.to), outcome);
     }
 }
 
@@ -311,11 +336,11 @@ mod tests {
 
     #[test]
     fn a_report_counts_and_names_what_failed() {
-        let mut report = Report::default();
+        let (mut report, by) = (Report::default(), (None, ([127, 0, 0, 1], 1).into()));
         assert!(report.must_be_clean("idle").is_err(), "no request proves nothing");
-        report.record(Instant::now(), Ok("a".to_owned()));
+        report.record(Instant::now(), by, Ok("a".to_owned()));
         assert!(report.must_be_clean("idle").is_ok());
-        report.record(Instant::now(), Err(Failure::Status(503)));
+        report.record(Instant::now(), by, Err(Failure::Status(503)));
         assert_eq!((report.requests, report.failed(), report.answered_by("a")), (2, 1, 1));
         let text = report.must_be_clean("testing").unwrap_err().to_string();
         assert!(text.contains("while testing: 2 requests, 1 failed, 1 × status 503; a answered 1"), "{text}");

@@ -16,7 +16,8 @@ use nix::unistd::Pid;
 
 /// The shortest that register takes, so that leases run out during a test.
 const TTL: Duration = Duration::from_secs(2);
-const SIZE: Size = Size { etcd: 1, backends: 1, ttl: "2s", dockerd: &["--live-restore"], etcd_away: None };
+const SIZE: Size =
+    Size { etcd: 1, backends: 1, ttl: "2s", dockerd: &["--live-restore"], etcd_away: None, haproxy: None };
 
 async fn keys(fleet: &Fleet) -> Result<Vec<Entry>> {
     entries(&fleet.nodes[0].etcd, "/backends/").await

@@ -55,6 +55,7 @@ fn register_reads_docker_through_a_proxy_that_lets_nothing_else_through() -> Res
         let archive = format!("/containers/{id}/archive?path=/etc/shadow");
         let dots = format!("/containers/{id}/json/../../../images/json");
         let (run, kill) = (format!("/containers/{id}/exec"), format!("/containers/{id}/kill"));
+        let stop = format!("/containers/{id}/stop");
         for (method, path) in [
             ("GET", archive.as_str()),
             ("GET", "/images/json"),
@@ -66,6 +67,7 @@ fn register_reads_docker_through_a_proxy_that_lets_nothing_else_through() -> Res
             ("POST", "/containers/create"),
             ("POST", "/containers/json"),
             ("POST", &kill),
+            ("POST", &stop),
             ("POST", &run),
             ("POST", "/build"),
             ("DELETE", &run),
@@ -93,6 +95,15 @@ fn register_reads_docker_through_a_proxy_that_lets_nothing_else_through() -> Res
                 let told = async || register.status().await.is_ok_and(|status| status.to_string().contains("403"));
                 wait::until_true("the refusal in the status", PATIENCE, told).await?;
             }
+        }
+        let stopping = free_port();
+        let bind = format!("127.0.0.1:{stopping}");
+        let environment = [("DOCKER_PROXY_BIND", &*bind), ("DOCKER_PROXY_STOP", "on")];
+        let _stopping = proxy(lab, haproxy, CONFIG, &environment, stopping).await?;
+        for (path, allowed) in [(&kill, 403), (&run, 403), (&stop, 204)] {
+            let mut client = Client::new(loopback(stopping), false, Duration::from_secs(20));
+            let status = client.request("POST", path, "").await.map(|reply| reply.status);
+            assert_eq!(status.ok(), Some(allowed), "{path}");
         }
         drop((plain, checked));
         Ok(())

@@ -79,6 +79,21 @@ impl World {
         .await
     }
 
+    /// `discover diff`, as an operator runs it beside the agent.
+    fn diff(&self, lab: &Lab) -> Result<String> {
+        let haproxy = haproxy::newest()?;
+        let mut command = Command::new(binary("discover")?);
+        command.args(["diff", "--stats-port", "off", "--allow-loopback", "--listen"]).arg(self.address.to_string());
+        command.arg("--dir").arg(Discover::new("discover", &haproxy).dir(lab)?).arg("--control").arg(&self.control);
+        command.arg("--run-dir").arg(lab.dir().join("discover-run")).arg("--haproxy-bin").arg(&haproxy.path);
+        let done =
+            command.env("ETCD_HOST", self.etcd.endpoint().authority()).output().during("running discover diff")?;
+        match done.status.success() {
+            true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+            false => Err(LabError::new(String::from_utf8_lossy(&done.stderr).into_owned())),
+        }
+    }
+
     /// `discover release`, as an operator runs it.
     fn release(&self, service: usize) -> Result<String> {
         let mut command = Command::new(binary("discover")?);
@@ -184,5 +199,27 @@ fn a_hold_whose_agents_never_return_ends_by_itself() -> Result<()> {
         println!("FIGURE two holds of 3 s had ended by themselves {:?} after the agents fell silent", cut.elapsed());
         world.registrars.thaw();
         world.routed(world.registrars.living()).await
+    })
+}
+
+#[test]
+fn a_diff_knows_what_the_agent_holds_and_says_where_none_could_be_asked() -> Result<()> {
+    const SIZE: Size = Size { services: 1, each: 4, agents: 2, ttl: TTL };
+    const NOTHING: &str = "nothing to do: HAProxy runs what the registry says\n";
+    in_lab(async |lab| {
+        let mut world = World::start(lab, SIZE, &[]).await?;
+        assert_eq!(world.diff(lab)?, NOTHING);
+        world.registrars.freeze();
+        world.held(SIZE.each).await?;
+        // The agent writes down what it holds at most once a second.
+        let held = |said: &str| said.matches("held, not registered any more").count();
+        let known = async || world.diff(lab).is_ok_and(|said| held(&said) == SIZE.each && said.ends_with(NOTHING));
+        wait::until_true("the hold in the diff", PATIENCE, known).await?;
+        world.discover.process().stop(PATIENCE).await?;
+        let alone = world.diff(lab)?;
+        assert!(alone.starts_with("no agent could be asked (") && alone.ends_with(NOTHING), "{alone}");
+        assert_eq!(held(&alone), SIZE.each, "what the last one wrote counts, as it would for the next one: {alone}");
+        world.registrars.thaw();
+        Ok(())
     })
 }

@@ -36,6 +36,14 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        heading: "From nginx-proxy",
+        instead: &[
+            ("jwilder/whoami", WHOAMI),
+            ("VIRTUAL_PORT: \"8000\"", "VIRTUAL_PORT: \"8000\", WHOAMI_PORT: \"8000\""),
+        ],
+        asked: &[("site.local", "/", Some("site")), ("database", "/", None)],
+    },
+    Case {
         heading: "From Traefik",
         instead: &[("traefik/whoami", WHOAMI)],
         asked: &[

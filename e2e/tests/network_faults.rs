@@ -15,7 +15,7 @@ use e2e::{Context, Result, given, wait};
 const FLAPPING: u64 = 12;
 /// The shortest that register takes, so that leases run out during a test.
 const TTL: Duration = Duration::from_secs(2);
-const SIZE: Size = Size { etcd: 1, backends: 3, ttl: "2s", dockerd: &[], etcd_away: None };
+const SIZE: Size = Size { etcd: 1, backends: 3, ttl: "2s", dockerd: &[], etcd_away: None, haproxy: None };
 
 async fn keys(fleet: &Fleet, count: usize) -> Result<()> {
     let there = async || fleet.keys().await.is_ok_and(|keys| keys.len() == count);

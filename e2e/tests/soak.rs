@@ -11,6 +11,7 @@ fn under_load_with_life_and_faults_nothing_grows() -> Result<()> {
         let soaked = soak(lab, &haproxy::newest()?, Duration::from_mins(2), 7).await?;
         println!("{}{:?} events, {}", table(&soaked.holdings), soaked.events, soaked.load.summary());
         soaked.holdings.must_not_grow()?;
+        assert_eq!(soaked.accounts.without_cause(), 0, "{}", soaked.accounts);
         assert!(soaked.load.requests > 0 && soaked.load.failed() * 1000 <= soaked.load.requests, "{}", soaked.load);
         Ok(())
     })

@@ -11,6 +11,7 @@
 //! | [`own`] | one registration with a lease of its own | store |
 //! | [`privileges`] | from root to nobody | yes |
 //! | [`status`], [`metrics`] | what is shown | no |
+//! | [`mod@history`] | what has changed, beside containers | no |
 //!
 //! When a candidate is ready and which containers drain is `common`'s part ([`containers`]).
 //! The rule: what is written follows from what is known alone, so a restart writes nothing.
@@ -19,9 +20,13 @@ pub mod address;
 pub mod agent;
 pub mod cli;
 pub mod commands;
+pub mod history;
 pub mod metrics;
 pub mod nerve;
 pub mod own;
 pub mod privileges;
 pub mod publish;
 pub mod status;
+
+/// The package's version, with the commit and its date.
+pub const VERSION: &str = env!("BUILD_VERSION");

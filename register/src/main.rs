@@ -4,17 +4,16 @@ use std::process::ExitCode;
 
 use agent::lifecycle::Exit;
 use agent::telemetry::init_logging;
-use clap::Parser as _;
 use containers::docker::Endpoint;
 use register::cli::{Cli, Command, RunArgs};
-use register::commands::{Failure, check, exec, look, ls, operate, put, run};
+use register::commands::{Failure, check, exec, look, ls, operate, put, run, stop};
 use register::privileges;
 
 fn main() -> ExitCode {
     agent::tls::install_provider();
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let args = Cli::with_register_me(Cli::with_default_command(std::env::args_os()), &variable);
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::read(args) {
         Ok(cli) => cli,
         Err(e) => {
             // Help and version are errors to clap; both go where clap sends them.
@@ -51,10 +50,13 @@ async fn command(command: Command) -> Result<u8, Failure> {
         Command::Ls(args) => ls::ls(&args).await,
         Command::Drain(args) => operate::drain(&args, true).await,
         Command::Undrain(args) => operate::drain(&args, false).await,
+        Command::Stop(args) => stop::stop(&args).await,
         Command::Status(args) => operate::status(&args).await,
+        Command::History(args) => operate::history(&args).await,
         Command::Check(args) => check::check(&args),
         Command::Put(args) => Box::pin(put::put(*args)).await,
-        Command::Completions { shell } => operate::completions(shell),
+        Command::Pages(pages) => pages.make(Cli::described(), &mut std::io::stdout()).map_err(Failure::runtime),
+        Command::Version => operate::version(),
     };
     done.map(|()| Exit::Ok.code())
 }

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub changes: Counter,
     /// Events of containers that Docker sent.
     pub events: Counter,
+    /// Odd words in Docker's answers.
+    pub odd_words: Counter,
     /// Drains that ended at their deadline with the container alive.
     pub drains_reverted: Counter,
     /// What one turn takes.
@@ -54,6 +56,7 @@ impl Default for Metrics {
             turns: Counter::default(),
             changes: Counter::default(),
             events: Counter::default(),
+            odd_words: Counter::default(),
             drains_reverted: Counter::default(),
             turn_duration: Histogram::new(exponential_buckets(0.000_025, 4.0, 8)),
             docker_up: Gauge::default(),
@@ -72,6 +75,8 @@ impl Metrics {
         registry.register("turns", "Times that what had changed was judged again", self.turns.clone());
         registry.register("changes", "Turns that changed what is to be published", self.changes.clone());
         registry.register("docker_events", "Events of containers that Docker sent", self.events.clone());
+        let help = "Words in Docker's answers that are not known, and were passed over";
+        registry.register("docker_odd_words", help, self.odd_words.clone());
         let help = "Drains that ended at their deadline with the container alive";
         registry.register("drains_reverted", help, self.drains_reverted.clone());
         let duration = self.turn_duration.clone();

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use agent::admin::{StatusSource, Unready};
 use agent::clock::unix_ms;
+use agent::history::History;
 use agent::watch::{Inlet, Observation};
 use containers::docker::Containers;
 use containers::life::row::Row;
@@ -28,6 +29,8 @@ pub struct Status {
     pub docker: Option<DockerStatus>,
     /// Services without Docker, where there is a config.
     pub services: Option<ServicesStatus>,
+    /// What has changed.
+    pub history: Option<History>,
 }
 
 /// The channels of containers.
@@ -96,6 +99,10 @@ impl DockerStatus {
             let others = publication.refused.iter().map(|(key, refusal)| (key.to_string(), json!(refusal.holder)));
             registry.insert("refused".into(), others.collect::<Map<_, _>>().into());
         }
+        if let Some((rival, since)) = &publication.rival {
+            registry.insert("waits_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
+            registry.insert("waits_for".into(), rival.as_str().into());
+        }
         if let Some((error, since)) = &publication.away {
             registry.insert("away_since_unix_ms".into(), unix_ms(SystemTime::now() - since.elapsed()).into());
             registry.insert("error".into(), error.as_str().into());
@@ -117,6 +124,9 @@ impl DockerStatus {
             return Err(Unready::new("docker", format!("Docker: {why}")));
         }
         let publication = self.publication.borrow();
+        if let Some((rival, _)) = &publication.rival {
+            return Err(Unready::new("second_agent", format!("registry: {rival}")));
+        }
         match (publication.away.as_ref().or(publication.full.as_ref()), publication.phase) {
             (Some((why, since)), _) if since.elapsed() > Duration::from_secs(1) => {
                 Err(Unready::new("registry", format!("registry: {why}")))
@@ -159,7 +169,7 @@ impl StatusSource for Status {
         let mut status = Map::new();
         let mut put = |key: &str, value: Value| drop(status.insert(key.to_owned(), value));
         put("program", "register".into());
-        put("version", env!("CARGO_PKG_VERSION").into());
+        put("version", crate::VERSION.into());
         put("node", self.node.as_str().into());
         put("started_unix_ms", unix_ms(self.started).into());
         put("ready", self.ready().err().map_or_else(|| "yes".to_owned(), |unready| unready.detail).into());
@@ -178,6 +188,20 @@ impl StatusSource for Status {
             put("services", json!(**services.rows.borrow()));
         }
         status.into()
+    }
+
+    fn page(&self) -> Value {
+        let mut page = self.status();
+        page["changes_noted"] = self.history.as_ref().map_or(0, History::count).into();
+        page
+    }
+
+    fn script(&self) -> &'static str {
+        include_str!("page.js")
+    }
+
+    fn host(&self) -> String {
+        self.node.clone()
     }
 
     fn live(&self) -> bool {

@@ -312,6 +312,39 @@ async fn put_holds_a_registration_for_as_long_as_it_runs() {
 }
 
 #[tokio::test]
+async fn put_writes_the_services_port_where_docker_register_looks_for_it() {
+    let compat = ["--compat", "docker-register"];
+    for (args, port) in [
+        (&compat[..], Some("5432")),
+        (&["--compat", "docker-register", "--service-port", "80"], Some("80")),
+        (&["--compat", "docker-register", "--value", "plain"], Some("5432")),
+        (&["--value", "plain", "--service-port", "80"], Some("80")),
+        (&["--value", "plain"], None),
+        (&["--service-port", "80"], None), // the value says it
+    ] {
+        let host = Host::new("put-port");
+        let mut put = host.start(&[&["put", "db", "10.0.0.5:5432", "--ttl", "3s"], args].concat());
+        let keys = async || {
+            let entries = host.store.list("/backends/").await.unwrap().entries;
+            let text = |e: &registry::store::Entry| String::from_utf8_lossy(&e.value).into_owned();
+            entries.iter().map(|e| (e.key.to_string(), text(e))).collect::<BTreeMap<_, _>>()
+        };
+        let start = Instant::now();
+        let all = 1 + usize::from(port.is_some());
+        while keys().await.len() < all {
+            assert!(start.elapsed() < DEADLINE, "{args:?}: {:?}\n{}", keys().await, put.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+        let found = keys().await;
+        assert!(found.contains_key("/backends/db/10.0.0.5:5432"), "{args:?}: {found:?}");
+        assert_eq!(found.get("/backends/db/port").map(String::as_str), port, "{args:?}");
+        put.signal(Signal::SIGTERM);
+        assert_eq!(put.end().await.code(), Some(0), "{}", put.log());
+        assert_eq!(keys().await, BTreeMap::new(), "{args:?}");
+    }
+}
+
+#[tokio::test]
 async fn put_asks_for_tls_by_its_name() {
     let host = Host::new("put-sni");
     let mut put = host.put(&["--sni", "DB.example,*.db.example"]).await;

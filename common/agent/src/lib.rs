@@ -10,9 +10,10 @@
 //! | [`backoff`] | when to try again | time only |
 //! | [`environment`], [`program`] | the environment of child programs, their signals and status | yes |
 //! | [`files`] | atomic replacement of a file | yes |
+//! | [`history`] | the last changes, on disk too; `/history` and its command | yes |
 //! | [`hostip`] | the address under which other hosts reach this one | yes |
 //! | [`tls`] | the process's TLS implementation; keys and certificates in PEM | reads files |
-//! | [`console`] | a command's output | writes it |
+//! | [`console`], [`pages`] | a command's output; completion scripts and manual pages | writes it |
 //! | [`clock`], [`sync`] | the wall clock since 1970; a mutex without poison | the clock |
 
 pub mod admin;
@@ -22,11 +23,14 @@ pub mod config;
 pub mod console;
 pub mod environment;
 pub mod files;
+pub mod history;
 pub mod hostip;
 pub mod lifecycle;
+pub mod pages;
 pub mod program;
 pub mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod trouble;
+pub mod usage;
 pub mod watch;

@@ -24,17 +24,31 @@ impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut printed = self.0.to_string();
         f.write_str(&printed)?;
+        let mut hint = remedy(&printed);
         let mut cause = self.0.source();
         while let Some(error) = cause {
             let text = error.to_string();
             if !text.is_empty() && !printed.ends_with(&text) {
                 write!(f, ": {text}")?;
+                hint = hint.or_else(|| remedy(&text));
                 printed = text;
             }
             cause = error.source();
         }
-        Ok(())
+        hint.map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
+}
+
+/// What to do about words of the TLS library that name none.
+fn remedy(text: &str) -> Option<&'static str> {
+    let known = [
+        (
+            "CaUsedAsEndEntity",
+            "the server's certificate is an authority's own: it needs one that the authority made for the server",
+        ),
+        ("UnknownIssuer", "the authority that is trusted here has not signed the certificate"),
+    ];
+    known.into_iter().find(|(word, _)| text.contains(word)).map(|(_, remedy)| remedy)
 }
 
 /// A URL, or a comma list of them, with each password masked: `http://user:***@host`.
@@ -210,6 +224,18 @@ mod tests {
     }
     fn chain(texts: &[&'static str]) -> Link {
         Link(texts[0], (texts.len() > 1).then(|| Box::new(chain(&texts[1..]))))
+    }
+
+    #[test]
+    fn words_of_tls_that_name_no_remedy_come_with_one() {
+        let said = Chain(&chain(&["connecting", "invalid peer certificate: Other(CaUsedAsEndEntity)"])).to_string();
+        assert!(
+            said.ends_with(
+                " (the server's certificate is an authority's own: it needs one that the authority made for the server)"
+            ),
+            "{said}"
+        );
+        assert!(!Chain(&chain(&["connecting", "refused"])).to_string().contains('('));
     }
 
     #[tokio::test]

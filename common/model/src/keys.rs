@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use super::{BackendId, NameError, NodeName, ServiceName};
 
+/// The usual last part of a prefix.
+const USUAL: &str = "backends";
+
 /// The key prefix under which backends lie (ETCD_PREFIX), with a leading slash and no trailing one.
 ///
 /// One [of a service](Self::of_service) has the registrations of that service alone below it, at any depth.
@@ -36,22 +39,47 @@ impl Prefix {
         format!("{}/", self.0)
     }
 
-    /// What the keys of all agents begin with: `/registrars/`, the sibling of the backends' prefix.
+    /// What the keys of all agents begin with: `/registrars/`, the sibling of the backends' prefix. Agents whose prefixes
+    /// are siblings have their keys below it, too.
     pub fn registrars(&self) -> String {
-        let parent = self.0.rfind('/').map_or("", |end| &self.0[..end]);
-        format!("{parent}/registrars/")
+        format!("{}/registrars/", self.place().0)
     }
 
-    /// The key that the agent of `node` holds.
+    /// The key that the agent of `node` holds: `/registrars/<node>` for `/backends`, and `/registrars/ext/<node>` for `/ext`, so
+    /// that agents of one host under several prefixes do not meet.
     pub fn registrar(&self, node: &NodeName) -> String {
-        format!("{}{node}", self.registrars())
+        let (parent, own) = self.place();
+        format!("{parent}/registrars/{own}{node}")
+    }
+
+    /// The key that an agent of an older version holds, where [`Self::registrar`] is another one.
+    pub fn older_registrar(&self, node: &NodeName) -> Option<String> {
+        let (parent, own) = self.place();
+        (!own.is_empty()).then(|| format!("{parent}/registrars/{node}"))
     }
 
     /// Where the agent of `node` keeps what its host carries, when asked to: `/metadata/<node>`, apart from the keys that
-    /// anybody watches.
+    /// anybody watches. It has the prefix's name in it as the registrar's key has.
     pub fn metadata(&self, node: &NodeName) -> String {
+        let (parent, own) = self.place();
+        format!("{parent}/metadata/{own}{node}")
+    }
+
+    /// The path above the prefix, and what tells its agents' keys from those of its siblings: nothing for the usual name.
+    fn place(&self) -> (&str, String) {
+        let (parent, name) = self.0.rsplit_once('/').unwrap_or(("", &self.0));
+        (parent, if name == USUAL { String::new() } else { format!("{name}/") })
+    }
+
+    /// What the keys of discoverers that announce themselves begin with: `/discoverers/`.
+    pub fn discoverers(&self) -> String {
         let parent = self.0.rfind('/').map_or("", |end| &self.0[..end]);
-        format!("{parent}/metadata/{node}")
+        format!("{parent}/discoverers/")
+    }
+
+    /// The key under which the discover of `node` announces itself.
+    pub fn discoverer(&self, node: &NodeName) -> String {
+        format!("{}{node}", self.discoverers())
     }
 
     /// The key of one backend. `node` is used by [`Layout::Host`] only.
@@ -106,7 +134,7 @@ impl Prefix {
 
 impl Default for Prefix {
     fn default() -> Self {
-        Self("/backends".into(), None)
+        Self(format!("/{USUAL}").into(), None)
     }
 }
 
@@ -238,6 +266,17 @@ mod tests {
     fn registrars_are_the_siblings_of_the_backends() {
         assert_eq!(Prefix::default().registrars(), "/registrars/");
         assert_eq!("a/b/".parse::<Prefix>().unwrap().registrars(), "/a/registrars/");
+        let node: NodeName = "h1".parse().unwrap();
+        for (prefix, registrar, older, metadata) in [
+            ("/backends", "/registrars/h1", None, "/metadata/h1"),
+            ("/x/backends", "/x/registrars/h1", None, "/x/metadata/h1"),
+            ("/ext", "/registrars/ext/h1", Some("/registrars/h1"), "/metadata/ext/h1"),
+            ("/x/int", "/x/registrars/int/h1", Some("/x/registrars/h1"), "/x/metadata/int/h1"),
+        ] {
+            let prefix: Prefix = prefix.parse().unwrap();
+            assert_eq!((prefix.registrar(&node), prefix.metadata(&node)), (registrar.to_owned(), metadata.to_owned()));
+            assert_eq!(prefix.older_registrar(&node).as_deref(), older);
+        }
         for bad in ["", "/", "a//b", "a b"] {
             assert!(bad.parse::<Prefix>().is_err(), "{bad:?}");
         }

@@ -18,5 +18,4 @@ pub use follow::{Followed, Follower};
 pub use known::Quarantined;
 pub use owners::{NotOwner, Owned, OwnedError, Owners};
 pub use table::{Departure, DepartureCause, GeneratorConfigs, Snapshot, Table};
-pub use watcher::{RegistryError, RegistryWatcher};
-pub use watcher::{backoff, wait_after};
+pub use watcher::{RegistryError, RegistryWatcher, Retries};

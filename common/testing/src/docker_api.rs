@@ -236,7 +236,7 @@ async fn observe(State(daemon): Shared, request: Request, next: Next) -> Respons
 
 async fn version(State(daemon): Shared) -> Json<Value> {
     let name = if daemon.lock().unwrap().podman { "Podman Engine" } else { "Engine" };
-    Json(json!({"Components": [{"Name": name}]}))
+    Json(json!({"Components": [{"Name": name, "Version": "1"}]}))
 }
 
 async fn info(State(daemon): Shared) -> Json<Value> {
@@ -255,9 +255,26 @@ async fn events(State(daemon): Shared) -> Response {
 async fn list(State(daemon): Shared) -> Json<Value> {
     let entry = |c: &Value| {
         json!({"Id": c["Id"], "Names": [c["Name"]], "State": c["State"]["Status"], "Status": "Up 1 second",
-               "Ports": [c["NetworkSettings"]["Ports"]], "NetworkSettings": {"Networks": c["NetworkSettings"]["Networks"]}})
+               "Ports": listed_ports(&c["NetworkSettings"]["Ports"]), "NetworkSettings": {"Networks": c["NetworkSettings"]["Networks"]}})
     };
     Json(daemon.lock().unwrap().containers.values().map(entry).collect())
+}
+
+/// Ports of an inspection, as the list has them.
+fn listed_ports(inspected: &Value) -> Vec<Value> {
+    let mut listed = Vec::new();
+    for (name, bindings) in inspected.as_object().into_iter().flatten() {
+        let (inside, kind) = name.split_once('/').unwrap_or((name, "tcp"));
+        let inside: u16 = inside.parse().unwrap_or_default();
+        for binding in bindings.as_array().into_iter().flatten() {
+            let published: u16 = binding["HostPort"].as_str().and_then(|port| port.parse().ok()).unwrap_or_default();
+            listed.push(json!({"IP": binding["HostIp"], "PrivatePort": inside, "PublicPort": published, "Type": kind}));
+        }
+        if bindings.is_null() {
+            listed.push(json!({"PrivatePort": inside, "Type": kind}));
+        }
+    }
+    listed
 }
 
 async fn inspect(State(daemon): Shared, Path(id): Path<String>) -> Response {

@@ -6,21 +6,22 @@ use std::path::Path;
 const BESIDE: u64 = 100;
 
 /// What is wrong with the runtime socket that discover is to use, in this text of haproxy.cfg.
-pub(super) fn of_socket(text: &str, socket: &Path) -> Option<String> {
+pub(super) fn of_socket(text: &str, socket: &Path, has_master: bool) -> Option<String> {
     let path = socket.to_string_lossy();
     let line = text.lines().map(str::split_ascii_whitespace).find_map(|mut words| {
         let is_socket = words.next() == Some("stats") && words.next() == Some("socket");
         let at = words.next().filter(|_| is_socket)?;
         (at.trim_start_matches("unix@") == path).then(|| words.collect::<Vec<_>>())
     });
+    let so = if has_master {
+        "so discover goes through HAProxy's master, which is slower"
+    } else {
+        "so every change is a reload"
+    };
     match line {
-        None => Some(format!(
-            "no line `stats socket {path}` in haproxy's global section: discover cannot reach HAProxy at run time, so every change is a reload"
-        )),
+        None => Some(format!("no line `stats socket {path} level admin` in haproxy's global section, {so}: add it")),
         Some(words) if words.windows(2).any(|pair| pair == ["level", "admin"]) => None,
-        Some(_) => Some(format!(
-            "`stats socket {path}` is without `level admin`: HAProxy lets discover change nothing over it, so every change is a reload"
-        )),
+        Some(_) => Some(format!("`stats socket {path}` allows no changes, {so}: add `level admin` to that line")),
     }
 }
 
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_socket_must_be_there_with_level_admin() {
-        let of = |text: &str| of_socket(text, Path::new("/run/h.sock"));
+        let of = |text: &str| of_socket(text, Path::new("/run/h.sock"), false);
         for good in [
             "global\n\tstats socket /run/h.sock mode 600 level admin\n",
             "global\n    stats socket unix@/run/h.sock level admin expose-fd listeners\n",
@@ -64,11 +65,12 @@ mod tests {
         for (bad, why) in [
             ("global\n\tdaemon\n", "no line"),
             ("global\n\tstats socket /run/other.sock level admin\n", "no line"),
-            ("global\n\tstats socket /run/h.sock\n", "without `level admin`"),
-            ("global\n\tstats socket /run/h.sock level operator\n", "without `level admin`"),
+            ("global\n\tstats socket /run/h.sock\n", "every change is a reload: add `level admin`"),
+            ("global\n\tstats socket /run/h.sock level operator\n", "allows no changes"),
         ] {
             assert!(of(bad).unwrap().contains(why), "{bad}");
         }
+        assert!(of_socket("", Path::new("/run/h.sock"), true).unwrap().contains("through HAProxy's master"));
     }
 
     #[test]

@@ -46,10 +46,16 @@ pub struct RunArgs {
     /// Where the admin server listens (GET only: status page, metrics, health), or off
     #[arg(long, env = "DISCOVER_ADMIN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9181")]
     pub(super) admin: Listen,
+    /// The most services that have metrics of their own: of more, those with the most requests
+    #[arg(long, env = "DISCOVER_METRICS_SERVICES", value_name = "N", default_value_t = 1000)]
+    pub(super) metrics_services: usize,
+    /// Tell the registry that this discover is there (/discoverers/NODE, under a lease), for `discover fleet`
+    #[arg(long, env = "DISCOVER_ANNOUNCE")]
+    pub(super) announce: bool,
     #[command(flatten)]
     pub(super) access: AccessArgs,
     /// The Unix socket for `discover release`
-    #[arg(long, env = "DISCOVER_CONTROL", value_name = "SOCKET", default_value = CONTROL_SOCKET)]
+    #[arg(long, help_heading = "The agent", env = "DISCOVER_CONTROL", value_name = "SOCKET", default_value = CONTROL_SOCKET)]
     pub(super) control: PathBuf,
 }
 
@@ -132,16 +138,18 @@ impl ProcessArgs {
     pub(super) fn launch(&self) -> Launch {
         Launch {
             program: self.haproxy_bin.clone(),
-            config: self.haproxy_config.clone().unwrap_or_else(|| self.dir.join("haproxy.cfg")),
-            master_socket: self.haproxy_master.clone().unwrap_or_else(|| self.run_dir.join("haproxy-master.sock")),
+            config: absolute(self.haproxy_config.clone().unwrap_or_else(|| self.dir.join("haproxy.cfg"))),
+            master_socket: absolute(
+                self.haproxy_master.clone().unwrap_or_else(|| self.run_dir.join("haproxy-master.sock")),
+            ),
             args: Vec::new(),
-            output: Output::File(self.run_dir.join("haproxy.log")),
+            output: Output::File(absolute(self.run_dir.join("haproxy.log"))),
         }
     }
 
     /// HAProxy's runtime API.
     pub(super) fn socket(&self) -> PathBuf {
-        self.run_dir.join("haproxy.sock")
+        absolute(self.run_dir.join("haproxy.sock"))
     }
 
     /// Makes the directories of HAProxy's files.
@@ -158,6 +166,11 @@ impl ProcessArgs {
         }
         Ok(())
     }
+}
+
+/// HAProxy has a working directory of its own, and takes a socket's path by its slash.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 impl PaceArgs {

@@ -20,7 +20,7 @@ use crate::agent::{Agent, TakesTurns};
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::metrics::Metrics;
-use crate::reconcile::{Admission, Emptied, Guard, Reconciler, Source};
+use crate::reconcile::{Admission, Emptied, Guard, Memory, Reconciler, Source};
 use crate::state::StateFile;
 use crate::status::services::HaproxyPart;
 use crate::status::{StatusBoard, series};
@@ -37,7 +37,9 @@ pub(super) struct Assembly {
     pub(super) changes: watch::Sender<u64>,
     pub(super) metrics: Metrics,
     pub(super) of_haproxy: HaproxyMetrics,
-    state_file: Option<PathBuf>,
+    pub(super) state_file: Option<PathBuf>,
+    /// Where the history outlives a restart.
+    pub(super) history_file: Option<PathBuf>,
     /// What was routed before the start.
     routed: ServiceMap,
 }
@@ -69,13 +71,11 @@ impl Assembly {
     pub(super) fn new(description: Description<'_>, registry: &mut Registry) -> Self {
         let (args, state_file) = (description.args.clone(), description.state_file());
         let memory = state_file.clone().map(|path| StateFile::new(path).load()).unwrap_or_default();
-        let mut routed: ServiceMap = memory.told.clone();
-        Admission::new(description.addresses()).admit(&mut routed);
-        routed.extend(memory.kept.clone());
+        let (guard, routed) = remembered(description, memory);
         let board = StatusBoard::default();
-        series::register(board.clone(), registry);
+        series::register(board.clone(), args.metrics_services, registry);
         Self {
-            guard: Arc::new(Mutex::new(Guard::new(args.pace.guard(), memory, Instant::now()))),
+            guard: Arc::new(Mutex::new(guard)),
             wake: Arc::default(),
             board,
             changes: watch::channel(0).0,
@@ -83,6 +83,7 @@ impl Assembly {
             of_haproxy: HaproxyMetrics::new(registry),
             args,
             state_file,
+            history_file: description.history_file(),
             routed,
         }
     }
@@ -138,11 +139,30 @@ impl Assembly {
     }
 
     fn reconciler(&self, description: Description<'_>) -> Reconciler {
-        let (pace, before) = (&self.args.pace, self.board.services());
+        let before = self.board.services();
         let before = if before.is_empty() { &self.routed } else { &before };
-        let policies = description.policies().map(|policies| policies.beginning_with(before));
-        let emptied = Emptied::new(pace.on_empty, self.routed.clone()).with_defaults(pace.default_servers.clone());
-        let admission = Admission::new(description.addresses());
-        Reconciler::new(self.args.limits, self.guard.clone(), admission, emptied).with_policies(policies)
+        reconciler(description, self.guard.clone(), &self.routed, before)
     }
+}
+
+/// The guard that `memory` is of, and what was routed then.
+pub(super) fn remembered(description: Description<'_>, memory: Memory) -> (Guard, ServiceMap) {
+    let mut routed: ServiceMap = memory.told.clone();
+    Admission::new(description.addresses()).admit(&mut routed);
+    routed.extend(memory.kept.clone());
+    (Guard::new(description.args.pace.guard(), memory, Instant::now()), routed)
+}
+
+/// The way from the sources to what ought to run: `routed` was routed at the start, and `before` was last.
+pub(super) fn reconciler(
+    description: Description<'_>,
+    guard: Arc<Mutex<Guard>>,
+    routed: &ServiceMap,
+    before: &ServiceMap,
+) -> Reconciler {
+    let pace = &description.args.pace;
+    let policies = description.policies().map(|policies| policies.beginning_with(before));
+    let emptied = Emptied::new(pace.on_empty, routed.clone()).with_defaults(pace.default_servers.clone());
+    let admission = Admission::new(description.addresses());
+    Reconciler::new(description.args.limits, guard, admission, emptied).with_policies(policies)
 }

@@ -12,6 +12,7 @@ use super::Failure;
 use super::args::RunArgs;
 use super::description::{Description, named};
 use super::offline::{Native, OfflineEdge, without_loops};
+use crate::generators::haproxy::file::checking::Checking;
 use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::layout::Layout;
 use crate::generators::haproxy::file::synapse::SynapseComposer;
@@ -94,7 +95,8 @@ fn example(
     let services = policies.apply(&ServiceMap::new(), Instant::now());
     let mut layout = composer.compose(services, None, 0);
     let edge = args.edge.settings()?.or_else(|| loaded.config.edge.clone());
-    let mut edge = edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), file)).transpose()?;
+    let mut edge =
+        edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), Checking::beside_synapse(), file)).transpose()?;
     if let Some(edge) = &mut edge {
         edge.add_to(&mut layout, services);
     }

@@ -1,11 +1,13 @@
 //! What the flags, or with `--config` Synapse's config, say of an agent.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent::files::beside;
-use agent::telemetry::Chain;
-use tracing::warn;
+use agent::telemetry::{Chain, Masked};
+use nix::unistd::gethostname;
+use tracing::{info, warn};
 
 use super::Failure;
 use super::advice;
@@ -79,6 +81,39 @@ impl Description<'_> {
         if faults.is_empty() { Ok(()) } else { Err(Failure::Usage(faults.join("\n"))) }
     }
 
+    /// Says who begins, what it reads and what it will write.
+    pub(super) fn introduce(&self) {
+        let shown = |path: Option<PathBuf>| path.map(|path| path.display().to_string());
+        let list = |all: BTreeSet<String>| (!all.is_empty()).then(|| Vec::from_iter(all).join(", "));
+        info!(
+            version = crate::VERSION,
+            host = gethostname().ok().and_then(|name| name.into_string().ok()),
+            config = shown(self.args.config.clone()),
+            sources = list(self.source_places()),
+            haproxy_cfg = shown(self.config_file()),
+            state_file = shown(self.state_file()),
+            writes = list(self.other_files()),
+            "Starting."
+        );
+    }
+
+    /// Where the sources read, each place once.
+    fn source_places(&self) -> BTreeSet<String> {
+        let Some(config) = self.config else { return self.args.source.places() };
+        let servers = configured(config).into_iter().flatten().flat_map(|watched| watched.servers());
+        servers.map(|server| Masked(&server).to_string()).collect()
+    }
+
+    /// What the generators beside HAProxy write.
+    fn other_files(&self) -> BTreeSet<String> {
+        let Some(config) = self.config else { return BTreeSet::new() };
+        let files =
+            config.file_output.iter().chain(config.nginx.iter().filter_map(|nginx| nginx.config_file_path.as_ref()));
+        let files = files.chain(config.prometheus.iter().map(|targets| &targets.file));
+        let files = files.chain(config.templates.iter().map(|(_, template)| &template.destination));
+        files.map(|file| file.display().to_string()).collect()
+    }
+
     /// What HAProxy takes and will not do well with, for a person.
     pub(super) fn advice(&self, header: &str) -> Vec<String> {
         let sockets: Vec<PathBuf> = match self.config.map(|config| config.haproxy.as_deref()) {
@@ -87,7 +122,7 @@ impl Description<'_> {
         };
         sockets
             .iter()
-            .filter_map(|socket| advice::of_socket(header, socket))
+            .filter_map(|socket| advice::of_socket(header, socket, self.config.is_none()))
             .chain(advice::of_descriptors(header))
             .collect()
     }
@@ -106,6 +141,14 @@ impl Description<'_> {
             None => (!self.args.source.is_docker()).then(|| self.args.process.dir.join("state.json")),
             // Synapse's own state file knows servers only.
             Some(config) => Some(beside(config.haproxy.as_ref()?.config_file_path.as_deref()?, ".memory")),
+        }
+    }
+
+    /// The file of what has changed, if there is a directory for it.
+    pub(super) fn history_file(&self) -> Option<PathBuf> {
+        match self.config {
+            None => Some(self.args.process.dir.join("history.jsonl")),
+            Some(config) => Some(beside(config.haproxy.as_ref()?.config_file_path.as_deref()?, ".history")),
         }
     }
 

@@ -59,10 +59,11 @@ async fn first_answers(asked: Vec<Unstarted>, patience: Duration) -> Result<Answ
     let sources: Vec<_> = sources.collect();
     let observations: Vec<_> = sources.iter().map(|s| s.inlet.borrow().clone()).collect();
     let silent = sources.iter().zip(&observations).filter(|(_, o)| o.snapshot().is_none());
-    let silent: Vec<String> =
-        silent.map(|(s, o)| format!("{}: {}", s.name, o.error().unwrap_or("no answer"))).collect();
+    let silent: Vec<String> = silent
+        .map(|(s, o)| o.error().map_or_else(|| s.name.to_string(), |why| format!("{} ({why})", s.name)))
+        .collect();
     if !silent.is_empty() {
-        let silent = silent.join("; ");
+        let silent = silent.join(", ");
         return Err(Failure::Runtime(format!("no answer within {patience:?} from {silent}").into()));
     }
     let merged = merge(sources.iter().zip(observations.iter().cloned()));

@@ -2,6 +2,7 @@
 
 mod advice;
 mod agent_view;
+mod announce;
 mod args;
 mod assembly;
 mod check;
@@ -11,7 +12,9 @@ mod docker_ports;
 mod edge;
 mod exec;
 mod first;
+mod fleet;
 mod haproxy;
+mod history;
 mod lock;
 mod ls;
 mod offline;
@@ -27,33 +30,52 @@ mod wait;
 mod watch;
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use agent::admin::client::{StatusArgs, on_this_host, status};
 use agent::lifecycle::{Exit, Lifecycle};
+use agent::pages::Pages;
+use agent::say;
 use agent::telemetry::{Chain, LogFormat, init_logging};
-use clap::{CommandFactory, Parser, Subcommand};
+use agent::usage::grouped;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::supervise::{self, SuperviseArgs};
 
 /// Keeps HAProxy at the state of the registry: watches services in etcd (or the local Docker), and routes to the live ones.
 #[derive(Debug, Parser)]
-#[command(name = "discover", version, max_term_width = 120)]
+#[command(name = "discover", version = crate::VERSION, max_term_width = 120)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     run: args::RunArgs,
     /// How log lines look
-    #[arg(long, env = "DISCOVER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto", value_enum, global = true)]
+    #[arg(
+        long,
+        env = "DISCOVER_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto",
+        value_enum,
+        global = true,
+        help_heading = "Log and environment"
+    )]
     log_format: LogFormat,
     /// What is logged, such as `info` or `warn,discover=debug`; RUST_LOG wins [default: info; warn for watch and exec, error for one-time commands]
-    #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", global = true)]
+    #[arg(long, env = "DISCOVER_LOG", value_name = "FILTER", global = true, help_heading = "Log and environment")]
     log: Option<String>,
     /// A variable of our environment that HAProxy and the commands of the config get, too, with commas or several times; they
     /// get PATH, HOME, the language, the time zone and little more
-    #[arg(long, env = "DISCOVER_PASS_ENV", value_name = "NAME", value_delimiter = ',', global = true)]
+    #[arg(
+        long,
+        env = "DISCOVER_PASS_ENV",
+        value_name = "NAME",
+        value_delimiter = ',',
+        global = true,
+        help_heading = "Log and environment"
+    )]
     pass_env: Vec<String>,
 }
 
@@ -86,11 +108,35 @@ enum Command {
     Size(size::SizeArgs),
     /// Show what the running agent does
     Status(StatusArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
+    /// Show what changed, when and why
+    History(Box<history::HistoryArgs>),
+    /// Show the whole installation, from the registry alone: hosts, their agents, services, and what is amiss
+    Fleet(fleet::FleetArgs),
+    /// What is made from this description
+    #[command(flatten)]
+    Pages(Pages),
+    /// Print the version, with the commit that was built and its day
+    Version,
+}
+
+/// What most people need of the many flags of `run`.
+const MOST_USED: [&str; 10] =
+    ["etcd_host", "docker", "config", "listen", "stats_port", "edge_listen", "mode", "check", "dir", "admin"];
+
+/// The command line's description, its flags under headings.
+fn command_line() -> clap::Command {
+    ["run", "check", "diff"].into_iter().fold(grouped(Cli::command(), &MOST_USED), |program, name| {
+        program.mut_subcommand(name, |command| grouped(command, &MOST_USED))
+    })
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// What is wrong with it; help and version are errors to clap.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = command_line().try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 
 /// How a command failed.
@@ -137,6 +183,8 @@ pub async fn main(cli: Cli) -> u8 {
         Some(Command::Check(args)) => check::check(&args).await,
         Some(Command::Diff(args)) => diff::diff(*args).await,
         Some(Command::Ls(args)) => ls::ls(args).await,
+        Some(Command::History(args)) => Box::pin(history::history(*args)).await,
+        Some(Command::Fleet(args)) => Box::pin(fleet::fleet(args)).await,
         Some(Command::Watch(args)) => Box::pin(watch::watch(args)).await,
         Some(Command::Wait(args)) => wait::wait(args).await,
         Some(Command::Exec(args)) => match Box::pin(exec::exec(args)).await {
@@ -149,8 +197,9 @@ pub async fn main(cli: Cli) -> u8 {
             let default = on_this_host("DISCOVER_ADMIN", DEFAULT_ADMIN);
             status(&args, default, "discover", &mut std::io::stdout()).await.map_err(Failure::runtime)
         }
-        Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "discover", &mut std::io::stdout());
+        Some(Command::Pages(pages)) => pages.make(command_line(), &mut std::io::stdout()).map_err(Failure::runtime),
+        Some(Command::Version) => {
+            say!("discover {}", crate::VERSION);
             Ok(())
         }
     };
@@ -177,4 +226,29 @@ async fn supervise(args: SuperviseArgs) -> Result<(), Failure> {
     lifecycle.listen().map_err(Failure::runtime)?;
     lifecycle.spawn("supervise", supervise::run(options, cancel));
     lifecycle.supervise().await.map_err(Failure::runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_begins_with_what_is_used_most_and_every_command_has_one() {
+        let run = Cli::command().find_subcommand("run").cloned().unwrap();
+        for id in MOST_USED {
+            assert!(run.get_arguments().any(|arg| arg.get_id() == id), "{id}");
+        }
+        for line in [&["discover", "--help"][..], &["discover", "run", "--help"], &["discover", "check", "--help"]] {
+            let help = parse(line.iter().map(OsString::from)).unwrap_err().to_string();
+            let at = |word: &str| help.find(word).unwrap_or_else(|| panic!("{word}: {help}"));
+            assert!(at("--etcd-host") < at("--docker\n") && at("--docker\n") < at("--admin "), "{help}");
+            assert!(at("--admin ") < at("\nHAProxy's config:") && at("--etcd-ca") > at("\netcd:"), "{help}");
+            assert!(at("--log ") > at("\nLog and environment:"), "{help}");
+        }
+        for command in Cli::command().get_subcommands() {
+            let asked = ["discover", command.get_name(), "--help"].map(OsString::from);
+            assert_eq!(parse(asked).unwrap_err().kind(), clap::error::ErrorKind::DisplayHelp);
+        }
+        Cli::command().debug_assert();
+    }
 }

@@ -1,7 +1,7 @@
 //! haproxy.cfg without a HAProxy: what `discover render` shows and `discover check` tries.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use agent::telemetry::Chain;
@@ -14,10 +14,11 @@ use crate::certificates::keeper::FILES;
 use crate::certificates::load;
 use crate::edge::EdgeSettings;
 use crate::generators::haproxy::file::assign::assign_anew;
+use crate::generators::haproxy::file::checking::Checking;
 use crate::generators::haproxy::file::compose::Composer;
-use crate::generators::haproxy::file::composing::Given;
 use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::edge::{EdgeComposer, Idle};
+use crate::generators::haproxy::file::known::{Given, Known};
 use crate::generators::haproxy::file::layout::{Layout, Retired};
 use crate::generators::haproxy::file::loops::Loops;
 use crate::generators::haproxy::file::ports::Ports;
@@ -45,7 +46,8 @@ impl Native {
         // HAProxy takes a socket's path by its slash: where one is to try the file, `config` is absolute.
         let settings = args.settings(config, &config.with_file_name("haproxy.sock"), reserved)?;
         let settings = Arc::new(HaproxySettings { edge: edge.clone(), ..settings });
-        let edge = edge.map(|edge| OfflineEdge::new(&edge, settings.frame(), config)).transpose()?;
+        let checking = || Checking::new(&settings.check, settings.check_rate);
+        let edge = edge.map(|edge| OfflineEdge::new(&edge, settings.frame(), checking(), config)).transpose()?;
         let composer = Composer::new(settings.clone()).map_err(|e| Failure::usage(&e))?;
         Ok(Self { settings, composer, edge })
     }
@@ -66,8 +68,9 @@ impl Native {
     /// [`Failure::Usage`] naming the service whose section cannot be rendered.
     pub fn layout(&mut self, services: &ServiceMap) -> Result<Layout, Failure> {
         let ports = assign_anew(services, &self.settings);
-        let can = Capabilities::of(&Version::OLDEST);
-        let (mut layout, failed) = self.composer.compose(services, &ports, &Resolved::default(), &can);
+        let mut checking = Checking::new(&self.settings.check, self.settings.check_rate);
+        checking.suit(services.values().map(|pool| pool.len()).sum());
+        let (mut layout, failed) = self.composer.compose(services, &given(&ports, &checking, &Layout::default()));
         for (service, reason) in &ports.unlisted {
             eprintln!("discover: service {service}: {}", ports.why_unlisted(service, reason));
         }
@@ -86,9 +89,18 @@ impl Native {
     }
 }
 
+/// What a file is made of where there is no HAProxy, as if `running` ran.
+fn given<'a>(ports: &'a Ports, checking: &'a Checking, running: &'a Layout) -> Given<'a> {
+    static NAMES: LazyLock<Resolved> = LazyLock::new(Resolved::default);
+    static RETIRED: Retired = Retired::new();
+    let (can, known) = (Capabilities::of(&Version::OLDEST), Known::new(running, &RETIRED));
+    Given { ports, names: &NAMES, checking, can, known, now: Instant::now(), unix_now: 0 }
+}
+
 /// The edge beside a haproxy.cfg that nobody runs.
 pub struct OfflineEdge {
     composer: EdgeComposer,
+    checking: Checking,
     files: ConfigFiles,
     certificates: Vec<PathBuf>,
     copies: PathBuf,
@@ -101,23 +113,20 @@ impl OfflineEdge {
     ///
     /// # Errors
     /// [`Failure::Usage`]: never, as the templates are ours.
-    pub fn new(settings: &EdgeSettings, frame: Frame, config: &Path) -> Result<Self, Failure> {
+    pub fn new(settings: &EdgeSettings, frame: Frame, checking: Checking, config: &Path) -> Result<Self, Failure> {
         let settings = settings.clone().with_copies_beside(config);
         let (certificates, copies) = (settings.certificates.clone(), settings.copies.clone());
         let files = ConfigFiles::new(config.to_owned());
         let composer = EdgeComposer::new(Arc::new(settings), frame, &files.rules_name());
         let composer = composer.map_err(|e| Failure::usage(&e))?;
-        Ok(Self { composer, files, certificates, copies, last: Layout::default() })
+        Ok(Self { composer, checking, files, certificates, copies, last: Layout::default() })
     }
 
     /// Adds the edge to a layout; what came to nothing is told on standard error.
     pub fn add_to(&mut self, layout: &mut Layout, services: &ServiceMap) {
         let desired = Desired { services: services.clone(), ..Desired::default() };
-        let (ports, names) = (Ports::default(), Resolved::default());
-        let can = Capabilities::of(&Version::OLDEST);
-        let (running, retired) = (&self.last, &Retired::new());
-        let given = Given { ports: &ports, names: &names, can, running, retired, now: Instant::now(), unix_now: 0 };
-        self.composer.compose(layout, &desired, &given, Idle::Stay);
+        self.checking.suit(services.values().map(|pool| pool.len()).sum());
+        self.composer.compose(layout, &desired, &given(&Ports::default(), &self.checking, &self.last), Idle::Stay);
         *layout = self.composer.refilled(layout);
         self.last = layout.clone();
         for lost in &self.composer.routing().lost {

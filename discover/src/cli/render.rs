@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent::clock;
+use agent::console;
+use agent::say;
 use clap::{Args, ValueEnum};
 use model::{BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
 use registry::GeneratorConfigs;
@@ -17,6 +19,7 @@ use super::offline::{Native, OfflineEdge, shown, without_loops};
 use super::settings::HaproxyArgs;
 use crate::edge::EdgeSettings;
 use crate::generators::file_output::{self, FileOutput};
+use crate::generators::haproxy::file::checking::Checking;
 use crate::generators::haproxy::file::edge::frontend::Frame;
 use crate::generators::haproxy::file::synapse::SynapseComposer;
 use crate::generators::haproxy::file::synapse::state::State;
@@ -80,7 +83,7 @@ pub async fn render(args: &RenderArgs) -> Result<(), Failure> {
             let services = services(round).map_err(|e| Failure::Usage(format!("{file}: {e}")))?;
             text = shown(&native.layout(&services)?, native.edge.as_ref());
         }
-        print!("{text}");
+        console::text(&text);
         return Ok(());
     };
     let loaded = loaded(path)?;
@@ -140,7 +143,8 @@ impl<'a> Offline<'a> {
             composer.warnings().for_each(|w| eprintln!("discover: warning: {w}"));
         }
         let file = top.and_then(|top| top.config_file_path.as_deref()).unwrap_or("haproxy.cfg".as_ref());
-        let edge = edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), file)).transpose()?;
+        let edge =
+            edge.map(|edge| OfflineEdge::new(&edge, Frame::default(), Checking::beside_synapse(), file)).transpose()?;
         let (answers, desired) = (ServiceMap::new(), Desired::default());
         let policies = Policies::new(config);
         Ok(Self { config, policies, composer, edge, answers, desired, shown: String::new(), now })
@@ -190,7 +194,7 @@ impl<'a> Offline<'a> {
             }
         }
         if let Some(path) = &args.template {
-            print!("{}", template::render_once(path, &self.desired).map_err(|e| Failure::usage(&e))?);
+            console::text(&template::render_once(path, &self.desired).map_err(|e| Failure::usage(&e))?);
             return Ok(());
         }
         let missing = |what: &str| Failure::Usage(format!("the config has no {what} section"));
@@ -199,7 +203,7 @@ impl<'a> Offline<'a> {
         match args.generator {
             GeneratorName::Haproxy => {
                 self.composer.as_ref().ok_or_else(|| missing("haproxy"))?;
-                print!("{}", self.shown);
+                console::text(&self.shown);
                 self.write_output_directory(args).await?;
                 return Ok(());
             }
@@ -230,13 +234,13 @@ impl<'a> Offline<'a> {
         match &args.out {
             Some(dir) => write_files(dir, &files),
             None if files.len() == 1 => {
-                files.values().for_each(|text| print!("{text}"));
+                files.values().for_each(|text| console::text(text));
                 Ok(())
             }
             None => {
                 let all: Map<String, Value> =
                     files.into_iter().map(|(path, text)| (path.display().to_string(), json!(text))).collect();
-                println!("{:#}", Value::Object(all));
+                say!("{:#}", Value::Object(all));
                 Ok(())
             }
         }

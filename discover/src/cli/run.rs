@@ -20,6 +20,8 @@ use super::assembly::{AgentParts, AgentTasks, Assembly};
 use super::description::{Description, named, read};
 use super::lock::lock;
 use super::serve::serve;
+use crate::generators::haproxy::turn::connection::ProcessMode;
+use crate::haproxy::process::output::HaproxyOutput;
 use crate::synapse::{Config, LoadedConfig};
 
 /// How often to look for changes of the config's files.
@@ -40,12 +42,16 @@ pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut lifecycle = Lifecycle::new();
     lifecycle.listen().map_err(Failure::runtime)?;
     let (cancel, reloads) = (lifecycle.token(), lifecycle.reloads());
+    description.introduce();
     let mut registry = Registry::default();
     let assembly = Assembly::new(description, &mut registry);
     match loaded {
         None => {
             let parts = parts_of_flags(&assembly, description, &mut lifecycle).await?;
             serve(&assembly, registry, &mut lifecycle).await?;
+            if let Some(log) = args.process.launch().log().filter(|_| args.process.mode() == ProcessMode::Spawn) {
+                lifecycle.spawn("HAProxy's words", HaproxyOutput::new(log.to_owned()).follow(cancel.clone()));
+            }
             own(assembly.tasks(description, parts, &cancel), args.source.name(), &mut lifecycle);
         }
         Some(loaded) => {

@@ -9,6 +9,7 @@ use model::{Mode, Port};
 
 use super::Failure;
 use crate::generators::haproxy::file::settings::{HaproxySettings, ListenerShare, PortRanges};
+use crate::generators::haproxy::file::silence::Silence;
 use crate::generators::haproxy::file::stats::{Stats, StatsListen, read_users};
 use crate::haproxy::words::bind::ListenOn;
 use crate::haproxy::words::options::unknown;
@@ -38,6 +39,9 @@ pub struct HaproxyArgs {
     /// HAProxy's check of every server, as words of its line; empty for none
     #[arg(long, env = "DISCOVER_CHECK", value_name = "WORDS", default_value = "check inter 2s rise 3 fall 2")]
     pub check: String,
+    /// The most checks a second of all servers together: beyond it each is checked less often, in doubled intervals; 0 for no such bound
+    #[arg(long, env = "DISCOVER_CHECK_RATE", value_name = "N", default_value_t = 500)]
+    pub check_rate: u32,
     /// Ramp a new server's share up over this time
     #[arg(long, env = "DISCOVER_SLOW_START", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub slow_start: Option<Duration>,
@@ -56,6 +60,12 @@ pub struct HaproxyArgs {
     /// HAProxy's timeout server
     #[arg(long, env = "DISCOVER_TIMEOUT_SERVER", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     pub timeout_server: Duration,
+    /// How long a backend's host may acknowledge nothing of what was sent before the connection ends and what can be repeated is (four times as long in tcp sections); 0: as long as the kernel tries
+    #[arg(long, env = "DISCOVER_TCP_ACK_TIMEOUT", value_name = "TIME", default_value = "2500ms", value_parser = or_none)]
+    pub tcp_ack_timeout: Duration,
+    /// How often the host of an open connection is asked whether it lives while nothing else is under way, in whole seconds; 0: never
+    #[arg(long, env = "DISCOVER_TCP_KEEPALIVE", value_name = "TIME", default_value = "1s", value_parser = or_none)]
+    pub tcp_keepalive: Duration,
     /// USER or USER:GROUP that HAProxy drops to when it starts as root, or none [default: haproxy, where it exists]
     #[arg(long, env = "DISCOVER_HAPROXY_USER", value_name = "USER")]
     pub haproxy_user: Option<String>,
@@ -65,6 +75,11 @@ pub struct HaproxyArgs {
     /// How long the section of a service without registrations stays before a reload removes it
     #[arg(long, env = "DISCOVER_SECTION_LINGER", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     pub section_linger: Duration,
+}
+
+/// A time, or `0` without a unit.
+fn or_none(text: &str) -> Result<Duration, humantime::DurationError> {
+    if text.trim() == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) }
 }
 
 /// A port, or `off`.
@@ -117,9 +132,13 @@ impl HaproxyArgs {
         reserved: impl IntoIterator<Item = Port>,
     ) -> Result<HaproxySettings, Failure> {
         let stats = self.stats();
-        let faults = [self.check_fault(), self.templates_fault(), stats.as_ref().err().map(|fault| fault.to_string())];
+        let silence = Silence::new(self.tcp_ack_timeout, self.tcp_keepalive);
+        let of_stats = stats.as_ref().err().map(|fault| fault.to_string());
+        let faults = [self.check_fault(), self.templates_fault(), silence.clone().err(), of_stats];
         let faults: Vec<String> = faults.into_iter().flatten().collect();
-        let (Ok(stats), true) = (stats, faults.is_empty()) else { return Err(Failure::Usage(faults.join("\n"))) };
+        let (Ok(stats), Ok(silence), true) = (stats, silence, faults.is_empty()) else {
+            return Err(Failure::Usage(faults.join("\n")));
+        };
         let listen = if self.listen.is_empty() { ListenOn::all() } else { ListenOn::These(self.listen.clone()) };
         Ok(HaproxySettings {
             config_file: config_file.to_owned(),
@@ -131,9 +150,11 @@ impl HaproxyArgs {
             reserved: reserved.into_iter().collect(),
             default_mode: self.default_mode,
             check: self.check.trim().to_owned(),
+            check_rate: self.check_rate,
             slow_start: self.slow_start,
             maxconn: self.maxconn,
             listener_maxconn: self.listener_maxconn.of(self.maxconn),
+            silence,
             timeouts: [self.timeout_connect, self.timeout_client, self.timeout_server],
             user: user(self.haproxy_user.as_deref()),
             templates: self.templates.clone(),

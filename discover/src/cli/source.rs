@@ -1,5 +1,6 @@
 //! Flags that say where backends come from: etcd, or the local Docker.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use agent::hostip;
 use clap::Args;
 use containers::docker::{Docker, Endpoint, Options, own_ids};
 use containers::readiness::ReadyMode;
-use model::ServiceName;
 use model::desired::{Filter, HealthPolicy, NetworkChoice, ServiceFrom, Settings};
+use model::{Prefix, ServiceName};
 use registry::store::etcd::{EtcdArgs, EtcdStore};
 use registry::{Owned, Owners, RegistryWatcher};
 
@@ -88,6 +89,15 @@ impl SourceArgs {
         if self.is_docker() { "docker" } else { "etcd" }
     }
 
+    /// Where backends are read, for a person.
+    pub(super) fn places(&self) -> BTreeSet<String> {
+        if self.is_docker() {
+            return self.docker.endpoint().iter().map(ToString::to_string).collect();
+        }
+        let endpoints = self.etcd.config().map(|config| config.endpoints).unwrap_or_default();
+        endpoints.iter().map(|endpoint| format!("{endpoint}{}", self.etcd.etcd_prefix)).collect()
+    }
+
     /// Whether backends are this host's containers.
     pub fn is_docker(&self) -> bool {
         self.docker.docker
@@ -159,6 +169,17 @@ impl SourceArgs {
     /// [`Failure::Usage`] naming the variable.
     pub fn docker_endpoint(&self) -> Result<Endpoint, Failure> {
         self.docker.endpoint()
+    }
+
+    /// The registry itself, and where backends lie in it.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] naming the flag; without a registry there is nothing to ask for `what`.
+    pub(super) fn registry(&self, what: &str) -> Result<(EtcdStore, Prefix), Failure> {
+        if self.is_docker() {
+            return Err(Failure::Usage(format!("{what} reads the registry, and --docker has none")));
+        }
+        Ok((self.store()?, self.etcd.etcd_prefix.clone()))
     }
 
     fn store(&self) -> Result<EtcdStore, Failure> {

@@ -7,10 +7,9 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::view::{Ended, View};
-use agent::backoff::Backoff;
 use model::{Backend, Change, Pool, Prefix, ServiceMap, ServiceName, Status, diff};
 use registry::store::{Fault, Store, StoreError};
-use registry::{Followed, Follower, backoff, wait_after};
+use registry::{Followed, Follower, Retries};
 
 /// What [`Changes`] tells. As JSON it is what `discover watch` prints, one object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -85,7 +84,7 @@ pub struct Changes<S: Store> {
 }
 
 enum Origin<S: Store> {
-    Registry { follower: Box<Follower<S>>, prefix: Prefix, backoff: Backoff },
+    Registry { follower: Box<Follower<S>>, retries: Retries },
     View(View),
 }
 
@@ -102,7 +101,7 @@ enum Next {
 
 impl<S: Store> Changes<S> {
     pub(super) fn of_registry(follower: Follower<S>, prefix: Prefix) -> Self {
-        Self::of(Origin::Registry { follower: Box::new(follower), prefix, backoff: backoff() })
+        Self::of(Origin::Registry { follower: Box::new(follower), retries: Retries::new(prefix) })
     }
 
     pub(super) fn of_view(view: View) -> Self {
@@ -144,14 +143,21 @@ impl<S: Store> Changes<S> {
                     }
                     view.snapshot().as_ref().clone()
                 }
-                Origin::Registry { follower, prefix, backoff } => match follower.step().await {
-                    Ok(Followed::None { .. }) => continue,
-                    Ok(Followed::Listed { .. } | Followed::Changed) => follower.snapshot(),
+                Origin::Registry { follower, retries } => match follower.step().await {
+                    Ok(Followed::None { heard }) => {
+                        if heard {
+                            retries.works();
+                        }
+                        continue;
+                    }
+                    Ok(Followed::Listed { .. } | Followed::Changed) => {
+                        retries.works();
+                        follower.snapshot()
+                    }
                     Err(error) => {
                         self.next = after(self.next, &error);
                         follower.failed(&error);
-                        let pause = wait_after(&error, prefix, backoff);
-                        sleep(pause).await;
+                        sleep(retries.failed(&error)).await;
                         continue;
                     }
                 },

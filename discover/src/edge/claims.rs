@@ -1,9 +1,9 @@
 //! What one service asks for: by its registrations' routes, by its name, by the config.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use model::{Backend, BackendId, Mode, PathPrefix, Pool, Route, ServiceName, Status, Transport};
+use model::{Backend, BackendId, HostPattern, Mode, PathPrefix, Pool, Route, ServiceName, Status, Transport};
 
 use super::Place;
 use super::settings::EdgeSettings;
@@ -69,6 +69,15 @@ impl Asks {
     /// The whole pool.
     pub fn pool(&self) -> Option<&Arc<Pool>> {
         self.pools.first()
+    }
+
+    /// The hosts under which `self` and `other` do not ask for the same.
+    pub fn differ_in(&self, other: &Self) -> BTreeSet<HostPattern> {
+        let missing = |one: &Self, other: &Self| -> Vec<HostPattern> {
+            let differs = one.claims.iter().filter(|(place, claim)| other.claims.get(place) != Some(claim));
+            differs.map(|(place, _)| place.host.clone()).collect()
+        };
+        [missing(self, other), missing(other, self)].concat().into_iter().collect()
     }
 
     /// The registrations that claim a place, and a number that places have in common which the same ones claim.

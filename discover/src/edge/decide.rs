@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use model::{HostPattern, PathPrefix, Route, ServiceName};
 
 use super::claims::{Claim, Origin};
 use super::settings::{EdgeSettings, Ownership};
-use super::{Place, Way};
+use super::{Place, Way, of_host};
 use crate::seniority::Seniority;
 
 /// The most segments of a path that can be stripped: HAProxy has one rule for each number.
@@ -102,7 +103,27 @@ pub struct Routing {
     pub lost: BTreeSet<Lost>,
 }
 
-/// Decides about all claims. `before` tells whose each place was: who has one keeps it (see [`Seniority`]).
+impl Routing {
+    /// Puts what was decided of these hosts alone in the place of what was decided of them before. Returns whether that is anything
+    /// else; only then a routing that others hold is copied.
+    pub fn replace(this: &mut Arc<Self>, hosts: &BTreeSet<HostPattern>, decided: Self) -> bool {
+        let same_rules = hosts.iter().all(|host| of_host(&this.rules, host).eq(of_host(&decided.rules, host)));
+        if same_rules && this.lost.iter().filter(|lost| hosts.contains(&lost.place.host)).eq(&decided.lost) {
+            return false;
+        }
+        let this = Arc::make_mut(this);
+        for host in hosts {
+            let old: Vec<Place> = of_host(&this.rules, host).map(|(place, _)| place.clone()).collect();
+            old.iter().for_each(|place| _ = this.rules.remove(place));
+        }
+        this.lost.retain(|lost| !hosts.contains(&lost.place.host));
+        this.rules.extend(decided.rules);
+        this.lost.extend(decided.lost);
+        true
+    }
+}
+
+/// Decides about all claims, or all of some hosts: no claim to one matters to another. `before` tells whose each place was: who has one keeps it (see [`Seniority`]).
 pub fn decide<'a>(
     claims: impl IntoIterator<Item = &'a Claim>,
     settings: &EdgeSettings,
@@ -114,7 +135,7 @@ pub fn decide<'a>(
     }
     let mut routing = Routing::default();
     for (_, claims) in by_host {
-        of_host(claims, settings, &before, &mut routing);
+        one_host(claims, settings, &before, &mut routing);
     }
     routing
 }
@@ -124,7 +145,7 @@ type Rank<'a> = (Origin, Seniority<'a>);
 /// A claim and its standing.
 type Ranked<'a> = (Rank<'a>, &'a Claim);
 
-fn of_host<'a>(
+fn one_host<'a>(
     claims: Vec<&'a Claim>,
     settings: &EdgeSettings,
     before: &impl Fn(&Place) -> Option<ServiceName>,

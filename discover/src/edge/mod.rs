@@ -23,6 +23,7 @@ pub use decide::{Lost, Routing, Rule, decide};
 pub use settings::EdgeSettings;
 pub use upstreams::{Upstream, upstreams};
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use model::{HostPattern, PathPrefix};
@@ -57,6 +58,15 @@ impl Place {
     pub fn sni(name: HostPattern) -> Self {
         Self { way: Way::Sni, host: name, path: PathPrefix::root() }
     }
+}
+
+/// What a map has of one host, both of its requests and of its name of TLS.
+pub fn of_host<'a, T>(map: &'a BTreeMap<Place, T>, host: &HostPattern) -> impl Iterator<Item = (&'a Place, &'a T)> {
+    [Way::Http, Way::Sni].into_iter().flat_map(move |way| {
+        let first = Place { way, host: host.clone(), path: PathPrefix::root() };
+        let host = host.clone();
+        map.range(first..).take_while(move |(place, _)| place.way == way && place.host == host)
+    })
 }
 
 impl fmt::Display for Place {

@@ -1,6 +1,6 @@
 //! Who serves a place: the registrations that claim it. Places that the very same registrations serve have one upstream. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::{Pool, ServiceName, Transport};
@@ -33,6 +33,8 @@ type Part<'a> = (&'a ServiceName, usize);
 /// `asks` tells what a service asks for.
 pub fn upstreams<'a>(routing: &Routing, asks: impl Fn(&ServiceName) -> Option<&'a Asks>) -> Vec<Upstream> {
     let mut known: BTreeMap<(Way, Vec<Part<'_>>), usize> = BTreeMap::new();
+    // Most places have one service.
+    let mut known_alone: HashMap<(Way, Part<'_>), usize> = HashMap::new();
     let mut found: Vec<Upstream> = Vec::new();
     for (place, rule) in &routing.rules {
         let serves = |service: &'_ ServiceName| {
@@ -43,15 +45,19 @@ pub fn upstreams<'a>(routing: &Routing, asks: impl Fn(&ServiceName) -> Option<&'
         };
         let services = std::iter::once(&rule.service).chain(&rule.with);
         let members: Vec<_> = services.filter_map(|service| Some((service, serves(service)?))).collect();
-        if members.is_empty() {
-            continue;
-        }
-        let key = (place.way, members.iter().map(|(service, (number, _))| (*service, *number)).collect());
-        let number = *known.entry(key).or_insert_with(|| {
+        let new = || {
             let members = members.iter().map(|(service, (_, pool))| ((*service).clone(), (*pool).clone())).collect();
             found.push(Upstream { members, places: Vec::new(), sticky: false });
             found.len() - 1
-        });
+        };
+        let number = match &members[..] {
+            [] => continue,
+            [(service, (part, _))] => *known_alone.entry((place.way, (*service, *part))).or_insert_with(new),
+            several => {
+                let parts = several.iter().map(|(service, (part, _))| (*service, *part)).collect();
+                *known.entry((place.way, parts)).or_insert_with(new)
+            }
+        };
         if let Some(upstream) = found.get_mut(number) {
             upstream.places.push(place.clone());
             upstream.sticky |= rule.route.sticky;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Backend, BackendId, Decoded, Pool, ServiceMap, ServiceName, decode};
+use model::{Backend, BackendId, Decoded, InOrder, Pool, ServiceMap, ServiceName, decode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
@@ -64,15 +64,22 @@ pub enum MemoryError {
 
 const VERSION: u32 = 1;
 
+/// A whole memory, or what has changed of one.
 #[derive(Serialize, Deserialize)]
 struct Raw<T> {
     version: u32,
+    /// Which whole memory this is, or changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<u64>,
     /// When it was written, by both clocks.
     #[serde(default)]
     written_unix_ms: Option<u64>,
     #[serde(default)]
     boot: Option<RawBoot>,
     services: BTreeMap<ServiceName, Vec<T>>,
+    /// The services that are no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<ServiceName>,
     #[serde(default)]
     expired: BTreeMap<ServiceName, Vec<RawExpired<T>>>,
     #[serde(default)]
@@ -93,29 +100,73 @@ struct RawExpired<T> {
     backend: T,
 }
 
+impl Raw<Remembered> {
+    /// Takes over what has changed since.
+    fn change(&mut self, later: Self) {
+        for service in &later.gone {
+            self.services.remove(service);
+        }
+        self.services.extend(later.services);
+        *self = Self { services: std::mem::take(&mut self.services), base: self.base, ..later };
+    }
+}
+
 impl Memory {
     /// As JSON, written `now`.
     ///
     /// # Errors
     /// None in practice: every key is text.
     pub fn to_json(&self, now: impl Into<Stamp>) -> Result<Vec<u8>, MemoryError> {
-        let Stamp { unix, boot } = now.into();
+        self.to_base(None, now)
+    }
+
+    /// The same, which later changes can name.
+    ///
+    /// # Errors
+    /// As [`to_json`](Self::to_json).
+    pub fn to_base(&self, base: Option<u64>, now: impl Into<Stamp>) -> Result<Vec<u8>, MemoryError> {
+        Ok(serde_json::to_vec(&self.raw(base, shared(self.told.iter()), Vec::new(), now.into()))?)
+    }
+
+    /// What has changed since `told` was remembered, on one line: the changed pools, and all of the rest, which is mostly nothing.
+    ///
+    /// # Errors
+    /// As [`to_json`](Self::to_json).
+    pub fn to_changes(&self, base: u64, told: &ServiceMap, now: impl Into<Stamp>) -> Result<Vec<u8>, MemoryError> {
+        let (mut before, mut after) = (InOrder::of(told), InOrder::of(&self.told));
+        let changed =
+            self.told.iter().filter(|(service, pool)| before.find(service).is_none_or(|was| !Arc::ptr_eq(was, pool)));
+        let services = shared(changed);
+        let gone = told.keys().filter(|service| after.find(service).is_none()).cloned().collect();
+        let mut line = serde_json::to_vec(&self.raw(Some(base), services, gone, now.into()))?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    fn raw(
+        &self,
+        base: Option<u64>,
+        services: BTreeMap<ServiceName, Vec<Shared>>,
+        gone: Vec<ServiceName>,
+        Stamp { unix, boot }: Stamp,
+    ) -> Raw<Shared> {
         let expired = |all: &'_ Vec<(Arc<Backend>, Duration)>| {
             let at = |ago: &Duration| millis(unix.saturating_sub(*ago));
             all.iter()
                 .map(|(backend, ago)| RawExpired { at_unix_ms: at(ago), backend: Shared(backend.clone()) })
                 .collect()
         };
-        let raw = Raw {
+        Raw {
             version: VERSION,
+            base,
             written_unix_ms: Some(millis(unix)),
             boot: boot.map(|(id, uptime)| RawBoot { id, uptime_ms: millis(uptime) }),
-            services: shared(&self.told),
+            services,
+            gone,
             expired: self.expired.iter().map(|(service, all)| (service.clone(), expired(all))).collect(),
             holding: self.holding.clone(),
-            kept: shared(&self.kept),
-        };
-        Ok(serde_json::to_vec(&raw)?)
+            kept: shared(self.kept.iter()),
+        }
     }
 
     /// Reads what [`to_json`](Self::to_json) wrote. A backend that cannot be read is left out, and said.
@@ -123,28 +174,42 @@ impl Memory {
     /// # Errors
     /// [`MemoryError`].
     pub fn from_json(bytes: &[u8], now: impl Into<Stamp>) -> Result<Self, MemoryError> {
-        let (raw, now): (Raw<Value>, Stamp) = (serde_json::from_slice(bytes)?, now.into());
+        Self::from_base(bytes, &[], now)
+    }
+
+    /// The same with the changes to it, a line each. Those of another memory do not count, and what was cut off, and what is behind it.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub fn from_base(bytes: &[u8], changes: &[u8], now: impl Into<Stamp>) -> Result<Self, MemoryError> {
+        let (mut raw, now): (Raw<Remembered>, Stamp) = (serde_json::from_slice(bytes)?, now.into());
         if raw.version != VERSION {
             return Err(MemoryError::Version(raw.version));
+        }
+        let whole_lines = changes.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
+        for line in whole_lines {
+            match serde_json::from_slice::<Raw<Remembered>>(line) {
+                Ok(later) if later.version == VERSION && later.base.is_some() && later.base == raw.base => {
+                    raw.change(later)
+                }
+                _ => break,
+            }
         }
         // An older discover did not say when it wrote.
         let boot = raw.boot.map(|boot| (boot.id, Duration::from_millis(boot.uptime_ms)));
         let written =
             raw.written_unix_ms.map_or_else(|| now.clone(), |ms| Stamp { unix: Duration::from_millis(ms), boot });
         let age = now.since(&written);
-        let backends = |service: &ServiceName, values: Vec<Value>| -> Vec<Arc<Backend>> {
-            values.into_iter().filter_map(|value| backend(service, &value)).collect()
+        let pools = |map: BTreeMap<ServiceName, Vec<Remembered>>| -> ServiceMap {
+            let pool = |all: Vec<Remembered>| Arc::new(Pool::new(all.into_iter().filter_map(|one| one.0)));
+            map.into_iter().map(|(service, all)| (service, pool(all))).collect()
         };
-        let pools = |map: BTreeMap<ServiceName, Vec<Value>>| -> ServiceMap {
-            map.into_iter().map(|(s, values)| (s.clone(), Arc::new(Pool::new(backends(&s, values))))).collect()
-        };
-        let expired = |(service, all): (ServiceName, Vec<RawExpired<Value>>)| {
-            let one = |e: RawExpired<Value>| {
+        let expired = |(service, all): (ServiceName, Vec<RawExpired<Remembered>>)| {
+            let one = |e: RawExpired<Remembered>| {
                 let ago = written.unix.saturating_sub(Duration::from_millis(e.at_unix_ms));
-                Some((backend(&service, &e.backend)?, ago + age))
+                Some((e.backend.0?, ago + age))
             };
-            let all = all.into_iter().filter_map(one).collect();
-            (service.clone(), all)
+            (service, all.into_iter().filter_map(one).collect())
         };
         Ok(Self {
             told: pools(raw.services),
@@ -152,6 +217,16 @@ impl Memory {
             holding: raw.holding,
             kept: pools(raw.kept),
         })
+    }
+}
+
+/// A backend that is read; none where it is unreadable. Each is read on its own, so that no more than one is held twice.
+#[derive(Default)]
+struct Remembered(Option<Arc<Backend>>);
+
+impl<'de> Deserialize<'de> for Remembered {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Value::deserialize(from).map(|value| Self(backend(&value)))
     }
 }
 
@@ -164,18 +239,18 @@ fn by_reference<S: serde::Serializer>(backend: &Arc<Backend>, to: S) -> Result<S
     backend.as_ref().serialize(to)
 }
 
-fn shared(pools: &ServiceMap) -> BTreeMap<ServiceName, Vec<Shared>> {
+fn shared<'a>(pools: impl Iterator<Item = (&'a ServiceName, &'a Arc<Pool>)>) -> BTreeMap<ServiceName, Vec<Shared>> {
     let all = |pool: &Pool| pool.backends().iter().cloned().map(Shared).collect();
-    pools.iter().map(|(service, pool)| (service.clone(), all(pool))).collect()
+    pools.map(|(service, pool)| (service.clone(), all(pool))).collect()
 }
 
-fn backend(service: &ServiceName, value: &Value) -> Option<Arc<Backend>> {
+fn backend(value: &Value) -> Option<Arc<Backend>> {
     let id = value["id"].as_str().and_then(|id| id.parse::<BackendId>().ok());
     let decoded = id.as_ref().map(|id| decode(id, value.to_string().as_bytes()));
     match decoded {
         Some(Ok(Decoded::Backend(backend))) => Some(Arc::new(*backend)),
         _ => {
-            warn!(%service, %value, "Remembered backend is unreadable and is left out.");
+            warn!(%value, "Remembered backend is unreadable and is left out.");
             None
         }
     }
@@ -237,6 +312,37 @@ mod tests {
         assert!(fields.remove("written_unix_ms").is_some() && fields.remove("boot").is_some());
         let read = Memory::from_json(json.to_string().as_bytes(), Duration::from_secs(1_060)).unwrap();
         assert_eq!(read.expired.into_values().next().unwrap()[0].1, Duration::from_secs(150));
+    }
+
+    #[test]
+    fn changes_are_taken_over_in_their_order_up_to_the_first_that_is_not_whole() {
+        let (now, base) = (Duration::from_secs(1_000), memory());
+        let json = base.to_base(Some(7), now).unwrap();
+        let name = |name: &str| name.parse::<ServiceName>().unwrap();
+        let pool = |id: &str| {
+            let backend = Backend::new(id.parse().unwrap(), "10.0.0.9".parse().unwrap(), 81.try_into().unwrap());
+            Arc::new(Pool::new([Arc::new(backend)]))
+        };
+        let mut second = Memory { expired: BTreeMap::new(), ..base.clone() };
+        second.told.insert(name("new"), pool("n"));
+        let mut third = second.clone();
+        third.told.remove(&name("web"));
+        third.told.insert(name("new"), pool("m"));
+        let one = second.to_changes(7, &base.told, now).unwrap();
+        let two = third.to_changes(7, &second.told, now).unwrap();
+        assert!(!String::from_utf8(one.clone()).unwrap().contains("\"id\":\"a\""), "only what changed");
+        let both = [&one[..], &two].concat();
+        let read = |changes: &[u8]| Memory::from_base(&json, changes, now).unwrap();
+        assert_eq!([read(&[]), read(&one), read(&both)], [base.clone(), second.clone(), third.clone()]);
+        for cut in 0..both.len() {
+            let expected = if cut < one.len() { &base } else { &second };
+            assert_eq!(read(&both[..cut]), *expected, "cut off after {cut} bytes");
+        }
+        let others = third.to_changes(8, &second.told, now).unwrap();
+        assert_eq!(read(&[&one[..], &others, &two].concat()), second, "another memory's changes end it");
+        let empty = third.to_changes(7, &third.told, now).unwrap();
+        assert_eq!(read(&[&both[..], &empty].concat()), third);
+        assert!(empty.len() < 400);
     }
 
     #[test]

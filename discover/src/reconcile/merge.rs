@@ -47,11 +47,8 @@ static EMPTY: LazyLock<Arc<Pool>> = LazyLock::new(Arc::default);
 /// Merges observations, in the order of their sources. A stale source counts with its last snapshot: it empties nothing.
 pub fn merge<'a>(observations: impl IntoIterator<Item = (&'a Source, Observation<Snapshot>)>) -> Merged {
     let mut merged = Merged::default();
-    let mut pools: BTreeMap<ServiceName, Vec<Arc<Pool>>> = BTreeMap::new();
-    let mut only: Option<Arc<Snapshot>> = None;
-    let mut sources = 0;
+    let mut known: Vec<(&Source, Arc<Snapshot>)> = Vec::new();
     for (source, observation) in observations {
-        sources += 1;
         match observation.snapshot() {
             None if source.required => merged.pending.push(source.name.clone()),
             None => {}
@@ -60,21 +57,30 @@ pub fn merge<'a>(observations: impl IntoIterator<Item = (&'a Source, Observation
                 for (service, config) in snapshot.generator_configs.iter().filter(|(_, config)| !config.is_empty()) {
                     merged.generator_configs.entry(service.clone()).or_insert_with(|| config.clone());
                 }
-                only = Some(snapshot.clone());
-                for (service, pool) in &snapshot.services {
-                    pools.entry(service.clone()).or_default().push(pool.clone());
-                }
-                if let Some(service) = &source.answers_for {
-                    pools.entry(service.clone()).or_default();
-                }
+                known.push((source, snapshot.clone()));
             }
         }
     }
-    merged.services = match only.filter(|_| sources == 1) {
-        Some(snapshot) if snapshot.services.len() == pools.len() => snapshot.services.clone(),
-        _ => pools.into_iter().map(|(service, pools)| (service, join(pools))).collect(),
+    let says_all =
+        |source: &Source, said: &Snapshot| source.answers_for.as_ref().is_none_or(|s| said.services.contains_key(s));
+    merged.services = match &known[..] {
+        [(source, snapshot)] if says_all(source, snapshot) => snapshot.services.clone(),
+        _ => all_of(&known),
     };
     merged
+}
+
+fn all_of(known: &[(&Source, Arc<Snapshot>)]) -> ServiceMap {
+    let mut pools: BTreeMap<ServiceName, Vec<Arc<Pool>>> = BTreeMap::new();
+    for (source, snapshot) in known {
+        for (service, pool) in &snapshot.services {
+            pools.entry(service.clone()).or_default().push(pool.clone());
+        }
+        if let Some(service) = &source.answers_for {
+            pools.entry(service.clone()).or_default();
+        }
+    }
+    pools.into_iter().map(|(service, pools)| (service, join(pools))).collect()
 }
 
 fn join(mut pools: Vec<Arc<Pool>>) -> Arc<Pool> {

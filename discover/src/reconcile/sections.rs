@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::edge::sections::is_reserved;
 use crate::synapse::types::{Haproxy, Service};
-use crate::synapse::{Config, with_registry_sections};
+use crate::synapse::{Config, spelled, with_registry_sections};
 
 /// The services of a config, each with what counts for it now.
 #[derive(Debug)]
@@ -69,13 +69,15 @@ impl Sections {
         if section != new.name.as_str() && (ours || titles.into_iter().any(|title| title == section)) {
             return Err(format!("section {section} is not a service's"));
         }
-        let place = new.haproxy.bind_place(top);
+        let places = |service: &Service| service.haproxy.bind_place(top).map_or_else(Vec::new, |place| spelled(&place));
+        let own = places(new);
         let others = self.now.iter().enumerate().filter(|(n, s)| *n != at && !s.haproxy.disabled);
         for (_, other) in others {
             if other.haproxy_section() == section || other.name.as_str() == section {
                 return Err(format!("section {section} is service {}'s already", other.name));
             }
-            if let Some(place) = place.as_ref().filter(|p| other.haproxy.bind_place(top).as_ref() == Some(p)) {
+            if places(other).iter().any(|place| own.contains(place)) {
+                let place = new.haproxy.bind_place(top).unwrap_or_default();
                 return Err(format!("{place} is where service {} listens already", other.name));
             }
         }

@@ -5,7 +5,14 @@
 //! | `rows` | its tables, a row of each |
 //! | [`services`] | each service with the states of its backends, as HAProxy sees them where it is asked |
 //! | [`series`] | the same as metrics |
+//! | `page` | what the page shows of it |
+//! | [`feeds`] | what the page asks for beside that |
+//! | `chronicle`, `noting` | what has changed, for the history |
 
+mod chronicle;
+pub mod feeds;
+mod noting;
+mod page;
 mod rows;
 pub mod series;
 pub mod services;
@@ -25,6 +32,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::chronicle::Chronicle;
 use self::rows::{backends, certificates, quarantined, source};
 use self::services::{HaproxyPart, View};
 use crate::certificates::LoadedCertificates;
@@ -32,7 +40,7 @@ use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
 use crate::reconcile::{Desired, Source};
 
-/// How often who watches the page is shown what HAProxy sees.
+/// How often who watches the page is shown what HAProxy sees, at the least.
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// What the admin server shows, empty at first and kept by the agent; clones share it.
@@ -54,6 +62,9 @@ struct Shown {
     inner: Vec<Source>,
     /// The edge's certificates.
     certificates: Option<watch::Receiver<Arc<LoadedCertificates>>>,
+    chronicle: Chronicle,
+    /// The port of HAProxy's stats page.
+    stats_port: Option<u16>,
 }
 
 /// What is routed at one moment.
@@ -147,6 +158,11 @@ impl StatusBoard {
         state.sources = sources.iter().cloned().zip(observations.iter().cloned()).collect();
     }
 
+    /// Whether a HAProxy is to run what is desired, and does not.
+    pub fn lacks_haproxy(&self) -> bool {
+        self.lock().haproxy.as_ref().is_some_and(|haproxy| lock(&haproxy.status).error.is_some())
+    }
+
     /// Notes a turn; tells whether anything that people watch has changed.
     pub fn turned(
         &self,
@@ -224,7 +240,7 @@ impl StatusSource for StatusBoard {
         let sources = state.sources.iter().map(|(s, o)| source(s, o));
         let sources = sources.chain(state.inner.iter().map(|s| source(s, &s.inlet.borrow())));
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": crate::VERSION,
             "ready": self_ready(&state).err().map_or_else(|| "yes".into(), |unready| unready.detail),
             "last_turn": state.turn.as_ref().map(|t| json!({
                 "ended_unix_ms": t.ended_unix_ms, "took_ms": t.took.as_secs_f64() * 1000.0, "error": t.error,
@@ -238,12 +254,29 @@ impl StatusSource for StatusBoard {
         })
     }
 
+    fn page(&self) -> Value {
+        let status = self.status();
+        let state = self.lock();
+        let about = page::About {
+            services: &state.services,
+            held: &state.held,
+            view: View::of(state.haproxy.as_ref()),
+            stats_port: state.stats_port,
+            noted: state.chronicle.history.count(),
+        };
+        page::of(status, &about)
+    }
+
+    fn script(&self) -> &'static str {
+        include_str!("page.js")
+    }
+
     fn refresh(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.look())
     }
 
     fn period(&self) -> Option<Duration> {
-        self.lock().haproxy.is_some().then_some(PERIOD)
+        self.lock().haproxy.as_ref().map(|haproxy| haproxy.traffic.pause().max(PERIOD))
     }
 
     fn live(&self) -> bool {

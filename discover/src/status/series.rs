@@ -6,11 +6,13 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
-use super::StatusBoard;
-use crate::generators::haproxy::traffic::seen::BackendState;
+use model::ServiceName;
+
+use super::{Routed, StatusBoard};
+use crate::generators::haproxy::traffic::seen::{BackendState, ServiceTraffic};
 use crate::haproxy::api::stats::Counts;
 
 /// The state of the backends that the guard holds; each of them has another state, too.
@@ -41,23 +43,44 @@ const COUNTERS: [Series; 3] = [
     ("service_responses_5xx", "Answers of 500 and above since HAProxy's last reload", |c| c.responses_5xx),
 ];
 
-/// Adds the services that `board` shows to the metrics of `registry`, under `discover_`.
-pub fn register(board: StatusBoard, registry: &mut Registry) {
-    registry.sub_registry_with_prefix("discover").register_collector(Box::new(Services(board)));
+/// Adds the services that `board` shows to the metrics of `registry`, under `discover_`: at most that many.
+pub fn register(board: StatusBoard, most: usize, registry: &mut Registry) {
+    registry.sub_registry_with_prefix("discover").register_collector(Box::new(Services { board, most }));
 }
 
 #[derive(Debug)]
-struct Services(StatusBoard);
+struct Services {
+    board: StatusBoard,
+    /// The most services that have series.
+    most: usize,
+}
+
+impl Services {
+    /// The services that have series, each as it is seen: of too many first those that are not whole, then those with the most requests.
+    fn chosen<'a>(&self, now: &'a Routed) -> Vec<(&'a ServiceName, ServiceTraffic)> {
+        let mut all: Vec<_> = now.services.iter().map(|(name, pool)| (name, now.view.service(name, pool))).collect();
+        if all.len() > self.most {
+            let is_whole = |seen: &ServiceTraffic| seen.count(BackendState::Up) == seen.states.len();
+            let requests = |seen: &ServiceTraffic| seen.counts.map_or(0, |counts| counts.requests);
+            all.sort_by_key(|(_, seen)| (is_whole(seen), std::cmp::Reverse(requests(seen))));
+            all.truncate(self.most);
+            all.sort_by_key(|(name, _)| *name);
+        }
+        all
+    }
+}
 
 impl Collector for Services {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let Some(now) = self.0.routed() else { return Ok(()) };
+        let Some(now) = self.board.routed() else { return Ok(()) };
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let states = Family::<InState, Gauge>::default();
         let gauges: [Family<OfService, Gauge>; 2] = Default::default();
         let counters: [Family<OfService, Counter>; 3] = Default::default();
-        for (name, pool) in &now.services {
-            let (seen, service) = (now.view.service(name, pool), name.to_string());
+        let chosen = self.chosen(&now);
+        let without = i64::try_from(now.services.len() - chosen.len()).unwrap_or(i64::MAX);
+        for (name, seen) in chosen {
+            let service = name.to_string();
             let held = now.held.get(name).copied().unwrap_or(0);
             let all = BackendState::ALL.iter().map(|state| (state.as_str(), seen.count(*state)));
             for (state, backends) in all.chain([(HELD, held)]) {
@@ -72,6 +95,8 @@ impl Collector for Services {
                 family.get_or_create(&OfService { service: service.clone() }).inc_by(get(&counts));
             }
         }
+        let help = "Services without metrics of their own, beyond --metrics-services";
+        show(&mut encoder, "services_without_metrics", help, &ConstGauge::new(without))?;
         let help = "Backends of a service by state; held ones are in another state, too";
         show(&mut encoder, "service_backends", help, &states)?;
         for (family, (name, help, _)) in gauges.iter().zip(GAUGES) {

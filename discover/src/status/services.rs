@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use agent::sync::lock;
-use model::{Pool, ServiceName};
+use model::{Backend, Pool, ServiceName};
 
 use crate::generators::haproxy::file::places::{EdgePlaces, Places};
 use crate::generators::haproxy::traffic::asking::{Answer, Traffic};
-use crate::generators::haproxy::traffic::seen::{BackendState, Seen, ServiceTraffic};
-use crate::generators::haproxy::turn::status::HaproxyStatus;
+use crate::generators::haproxy::traffic::seen::{BackendState, Seen, SeenServer, ServiceTraffic};
+use crate::generators::haproxy::turn::status::{EdgeStatus, HaproxyStatus};
 
 /// HAProxy's part of it.
 #[derive(Debug, Clone)]
@@ -22,6 +22,16 @@ pub struct HaproxyPart {
     pub status: Arc<Mutex<HaproxyStatus>>,
     /// What HAProxy itself says.
     pub traffic: Traffic,
+}
+
+impl HaproxyPart {
+    /// Requests and errors of a service in the last minutes, the oldest first; see [`samples`](crate::generators::haproxy::traffic::samples).
+    pub fn samples(&self, service: &ServiceName, pool: &Pool, seconds: u64) -> Vec<[u64; 2]> {
+        let status = lock(&self.status);
+        let edge = status.edge.as_ref().map(EdgeStatus::places).unwrap_or_default();
+        let own = self.traffic.places().sections(service, Some(pool));
+        self.traffic.samples().of(own.iter().map(|own| &**own).chain(edge.sections(service)), seconds)
+    }
 }
 
 /// What is known of all backends at one moment.
@@ -47,6 +57,11 @@ impl View {
         Self { answer, places: traffic.places().clone(), edge }
     }
 
+    /// Whether HAProxy's own answer is known.
+    pub fn is_seen(&self) -> bool {
+        matches!(self.answer, Answer::Seen(_))
+    }
+
     /// Who says what state a backend is in, for a person.
     pub fn seen_by(&self) -> String {
         match &self.answer {
@@ -54,6 +69,13 @@ impl View {
             Answer::Silent(why) => format!("nobody: HAProxy does not answer ({why})"),
             Answer::Seen(_) => "HAProxy".to_owned(),
         }
+    }
+
+    /// HAProxy's server for a backend, where it has one: of several the best.
+    pub fn server(&self, service: &ServiceName, pool: &Pool, backend: &Backend) -> Option<Arc<SeenServer>> {
+        let Answer::Seen(seen) = &self.answer else { return None };
+        let edge = EdgePlaces(self.edge.iter().collect());
+        seen.servers(service, pool, backend, &self.places, &edge).into_iter().next()
     }
 
     /// A service with this pool. With a HAProxy that does not answer, none of its backends is known to be up.

@@ -55,7 +55,7 @@ async fn with_a_haproxy_that_does_not_answer_nothing_that_it_serves_is_up() {
 #[tokio::test]
 async fn a_service_has_a_series_for_each_state_and_none_once_it_is_gone() {
     let (board, mut registry) = (board(None), Registry::default());
-    series::register(board.clone(), &mut registry);
+    series::register(board.clone(), 1000, &mut registry);
     let text = || {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
@@ -69,4 +69,21 @@ async fn a_service_has_a_series_for_each_state_and_none_once_it_is_gone() {
     let turn = TurnRecord::new(std::time::Duration::ZERO, None);
     board.turned(&Desired::default(), &[], turn, &Metrics::new(&mut Registry::default()));
     assert!(!text().contains("service=\"web\""), "{}", text());
+}
+
+#[tokio::test]
+async fn of_too_many_services_those_that_are_not_whole_have_series_first() {
+    let (board, mut registry) = (board(None), Registry::default());
+    series::register(board.clone(), 1, &mut registry);
+    let mut web = services().remove("web").map(|pool| Pool::clone(&pool)).unwrap().backends().to_vec();
+    web[0] = Arc::new(Backend { status: model::Status::Down, ..Backend::clone(&web[0]) });
+    let mut all = services();
+    all.insert("web".parse().unwrap(), Arc::new(web.into_iter().collect()));
+    let turn = TurnRecord::new(std::time::Duration::ZERO, None);
+    let desired = Desired { services: all, ..Desired::default() };
+    board.turned(&desired, &[], turn, &Metrics::new(&mut Registry::default()));
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    assert!(text.contains("service=\"web\"") && !text.contains("service=\"direct\""), "{text}");
+    assert!(text.contains("discover_services_without_metrics 1\n"), "{text}");
 }

@@ -88,13 +88,14 @@ impl Options {
             Some(_) => PathBuf::from(with_suffix(master_socket.as_os_str(), ".cfg")),
             None => configs.pop().map_or(args.haproxy_config, PathBuf::from),
         };
+        let said = PathBuf::from(with_suffix(master_socket.as_os_str(), ".log"));
         let others = configs.into_iter().flat_map(|c| [OsString::from("-f"), c]);
         let launch = Launch {
             program,
             config,
             master_socket,
             args: rest.into_iter().chain(others).collect(),
-            output: Output::Inherit,
+            output: Output::Errors(said),
         };
         let agent = match &args.file {
             Some(_) if args.run_args.is_empty() => None,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use agent::backoff::Backoff;
 use agent::files::{self, FileError, Replace};
 use agent::telemetry::Chain;
+use agent::trouble::{News, Trouble};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -16,6 +17,7 @@ use super::children::{Children, Claim};
 use super::error::SuperviseError;
 use super::file::{FileWatch, POLL, Sight};
 use super::spared::Sparing;
+use super::tried::Tried;
 use crate::haproxy::process::check::{CheckError, check_by, deadline};
 use crate::haproxy::process::launch::{ProcessError, Running, adopt, alive};
 use crate::haproxy::process::master::{MasterError, ReloadOutcome};
@@ -63,7 +65,7 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
     if let Some(kept) = &kept {
         info!(master = kept.running.master, "Adopted a running HAProxy.");
     }
-    let mut failed = false;
+    let (mut failed, mut trouble) = (false, Trouble::default());
     loop {
         let serving = match kept.take() {
             Some(kept) => kept,
@@ -71,20 +73,31 @@ pub async fn keep(options: &Options, children: &Children, stop: &CancellationTok
                 if stop.run_until_cancelled(keeper.wait_for_config(failed)).await.is_none() {
                     return Ok(());
                 }
+                let tried = Tried::with(&options.launch);
                 // Not to be cut off: a HAProxy half started would be left behind. It has a deadline of its own.
                 match keeper.start().await {
                     Ok(started) => started,
                     Err(e) => {
                         failed = true;
                         let delay = backoff.next_delay();
-                        error!(error = %Chain(&e), retry_in_ms = delay.as_millis(), "HAProxy does not start.");
-                        stop.run_until_cancelled(sleep(delay)).await;
+                        let chain = Chain(&e).to_string();
+                        match trouble.fail(&chain) {
+                            News::Begins => error!(error = %chain, "HAProxy does not start; it is tried again."),
+                            News::OtherReason => {
+                                error!(error = %chain, "HAProxy still does not start, for another reason.")
+                            }
+                            News::None => {}
+                        }
+                        if stop.run_until_cancelled(tried.wait(delay)).await == Some(true) {
+                            backoff.succeeded(); // it may be mended
+                        }
                         continue;
                     }
                 }
             }
         };
         failed = false;
+        trouble.end();
         match keeper.serve(serving, stop).await {
             Some(serving) => return serving.running.stop(options.grace).await.map_err(SuperviseError::Stop),
             None => {

@@ -8,6 +8,7 @@
 //! | [`agent`] | `discover run`, started again when it ends |
 //! | [`keeper`] | HAProxy, started again when it ends |
 //! | [`file`](mod@file) | a config file that others write (`--file`): noticed, checked, loaded or refused |
+//! | `tried` | a failing start is tried again at once with another program or config |
 //! | [`spared`] | servers of such a file that HAProxy refuses are left out, and the rest is loaded |
 //!
 //! Two modes: beside `discover run`, which writes the config and reloads by itself; or alone with `--file CFG`, for a HAProxy container whose
@@ -20,13 +21,16 @@ mod error;
 pub mod file;
 pub mod keeper;
 pub mod spared;
+mod tried;
 
+use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use args::{Options, SuperviseArgs};
 pub use error::SuperviseError;
 
+use crate::haproxy::process::output::HaproxyOutput;
 use children::Children;
 
 /// Supervises until `cancel`, then stops everything in order; at most the agent's and HAProxy's grace together, and 10 s more for either.
@@ -50,8 +54,14 @@ pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), Supe
         info!("Stopping HAProxy.");
         stop_haproxy.cancel();
     };
-    let haproxy = keeper::keep(&options, &children, &stop_haproxy);
-    let both = async { tokio::join!(agent, haproxy).1 };
+    let silence = CancellationToken::new();
+    let haproxy = async {
+        let ended = keeper::keep(&options, &children, &stop_haproxy).await;
+        silence.cancel();
+        ended
+    };
+    let words = options.launch.log().map(|log| HaproxyOutput::new(log.to_owned()).whole().follow(silence.clone()));
+    let both = async { tokio::join!(agent, haproxy, OptionFuture::from(words)).1 };
     tokio::select! {
         ended = both => ended,
         error = children.reap_for_ever() => Err(SuperviseError::Signals(error)),

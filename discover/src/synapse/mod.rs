@@ -19,5 +19,6 @@ pub mod types;
 
 pub use agent::config::{ConfigError, Note, Report, check};
 pub use load::{LoadedConfig, load};
+pub(crate) use reader::spelled;
 pub use reader::{edge, with_registry_sections};
 pub use types::Config;

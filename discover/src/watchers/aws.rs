@@ -135,11 +135,23 @@ impl AwsKeys {
             .with_http_send(Sender(client(CREDENTIALS_WITHIN)?))
             .with_env(OsEnv);
         let sign = RequestSigner::new(service, &region);
-        let signer = match (&self.aws_access_key_id, &self.aws_secret_access_key) {
-            (Some(id), Some(secret)) => Signer::new(context, StaticCredentialProvider::new(id, secret), sign),
-            (None, None) => Signer::new(context, DefaultCredentialProvider::new(), sign),
-            (Some(_), None) => return Err(Fault::new("aws_secret_access_key", "is required with aws_access_key_id")),
-            (None, Some(_)) => return Err(Fault::new("aws_access_key_id", "is required with aws_secret_access_key")),
+        // As Synapse has it, one half may be here and the other one in the environment.
+        let half = |key, with: &str, variable: &str| {
+            get(variable).ok_or_else(|| Fault::new(key, format!("is required with {with}, here or as {variable}")))
+        };
+        let pair = match (self.aws_access_key_id.clone(), self.aws_secret_access_key.clone()) {
+            (None, None) => None,
+            (Some(id), Some(secret)) => Some((id, secret)),
+            (Some(id), None) => {
+                Some((id, half("aws_secret_access_key", "aws_access_key_id", "AWS_SECRET_ACCESS_KEY")?))
+            }
+            (None, Some(secret)) => {
+                Some((half("aws_access_key_id", "aws_secret_access_key", "AWS_ACCESS_KEY_ID")?, secret))
+            }
+        };
+        let signer = match pair {
+            Some((id, secret)) => Signer::new(context, StaticCredentialProvider::new(&id, &secret), sign),
+            None => Signer::new(context, DefaultCredentialProvider::new(), sign),
         };
         Ok(Aws { service, http: client(patience)?, signer, base })
     }

@@ -161,3 +161,37 @@ async fn half_of_a_pool_that_dies_at_once_fails_no_get() {
         load.finish().await;
     }
 }
+
+/// HAProxy refuses `tcp-ut` in `add server`: the file says more than runs, and nobody minds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_ut_stands_in_the_file_alone_and_nothing_is_repaired_for_it() {
+    for program in each() {
+        let (mut world, port, http) = one_service(World::new(&program)).await;
+        let second = HttpBackend::start("b1").await;
+        let both = vec![backend("b0", http.address, port), backend("b1", second.address, port)];
+        world.want("web", both.clone());
+        world.settle().await;
+        let line = |world: &World| {
+            let text = std::fs::read_to_string(&world.settings.config_file).unwrap();
+            text.lines().filter(|line| line.contains("tcp-ut 2500ms")).count()
+        };
+        assert_eq!(line(&world), 2, "HAProxy {}", world.version());
+        world.assert_disk_is_what_runs().await;
+        world.restart();
+        world.settle().await;
+        assert!(world.reloads().is_empty(), "a new discover finds nothing to do: {:?}", world.reloads());
+        world.assert_disk_is_what_runs().await;
+        // Another patience is another file, and no server is made anew for it at run time.
+        let began = world.state("b1").await.unwrap();
+        world.settings.silence = discover::generators::haproxy::file::silence::Silence { ack: 9000, keepalive: 1 };
+        world.restart();
+        world.settle().await;
+        assert_eq!(world.reloads(), ["section_changed"]);
+        assert_eq!(world.state("b1").await.map(|now| now.name), Some(began.name));
+        assert!(std::fs::read_to_string(&world.settings.config_file).unwrap().contains("tcp-ut 9000ms"));
+        world.want("web", vec![both[1].clone()]);
+        world.settle().await;
+        assert_eq!(world.reloads(), ["section_changed"]);
+        assert_eq!(get(port).await, "b1");
+    }
+}

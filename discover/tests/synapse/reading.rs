@@ -131,11 +131,14 @@ fn restart_interval_and_jitter_are_read() {
 
 #[test]
 fn do_switches() {
-    let plain = load(&json!({"haproxy": {"global": [], "defaults": []}, "services": {}})).unwrap();
+    let nothing = errors(json!({"haproxy": {"global": [], "defaults": []}, "services": {}}));
+    assert!(nothing.len() == 1 && nothing[0].starts_with("haproxy: says nothing"), "{nothing:?}");
+    let some = json!({"haproxy": {"global": [], "defaults": [], "reload_command": "true"}, "services": {}});
+    let plain = load(&some).unwrap();
     let h = plain.config.haproxy.unwrap();
     assert_eq!((h.do_writes, h.do_socket, h.do_reloads, h.do_checks), (true, true, true, false));
     let missing: Vec<&str> = plain.warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(missing, ["haproxy.config_file_path", "haproxy.socket_file_path", "haproxy.reload_command"]);
+    assert_eq!(missing, ["haproxy.config_file_path", "haproxy.socket_file_path"]);
 }
 
 #[test]
@@ -176,4 +179,61 @@ fn the_clay_io_sample_is_taken_as_it_is() {
     assert_eq!(loaded.warnings, []);
     let service = &loaded.config.services[0];
     assert_eq!((service.backend_port_override, service.haproxy.server_backup_port), (Some(50001), Some(50002)));
+}
+
+/// Two services whose sections say where they listen, in a file with these words beside them.
+fn two_places(a: &Value, b: &Value, beside: Value) -> Value {
+    let service = |haproxy: &Value| json!({"discovery": {"method": "base"}, "haproxy": haproxy});
+    let mut config = json!({"services": {"a": service(a), "b": service(b)}, "haproxy": {
+        "global": [], "defaults": [], "do_writes": false, "do_socket": false, "do_reloads": false, "bind_address": "0.0.0.0",
+    }});
+    config.as_object_mut().unwrap().extend(beside.as_object().unwrap().clone());
+    config
+}
+
+#[test]
+fn two_services_at_one_place_are_an_error_and_in_synapses_own_file_the_first_one_serves() {
+    let ours = json!({"backend_networks": ["10.0.0.0/8"]});
+    let at = |port: u16, address: &str| json!({"port": port, "bind_address": address});
+    for (a, b, words) in [
+        (
+            at(81, "localhost"),
+            at(81, "127.0.0.1"),
+            ["b.haproxy.port: 127.0.0.1:81 is where services.a.haproxy.port listens"],
+        ),
+        (json!({"port": 81}), at(81, "*"), ["b.haproxy.port: *:81 is where services.a.haproxy.port listens"]),
+        (
+            json!({"port": 81, "frontend": ["bind 10.0.0.1:82 ssl crt /x"]}),
+            json!({"port": 83, "listen": ["mode http", "bind 10.0.0.1:82,:84"]}),
+            ["b.haproxy.listen[1]: 10.0.0.1:82 is where services.a.haproxy.frontend[0] listens"],
+        ),
+        (
+            json!({"port": "8000-8010"}),
+            json!({"port": 8010}),
+            ["b.haproxy.port: *:8010 is where services.a.haproxy.port listens"],
+        ),
+    ] {
+        let said = errors(two_places(&a, &b, ours.clone()));
+        assert!(said.len() == words.len() && said.iter().zip(words).all(|(s, w)| s.contains(w)), "{said:?}");
+        let loaded = load(&two_places(&a, &b, json!({}))).unwrap();
+        let said: Vec<_> = loaded.warnings.iter().map(|n| format!("{}: {}", n.path, n.text)).collect();
+        assert!(said.len() == words.len() && said.iter().zip(words).all(|(s, w)| s.contains(w)), "{said:?}");
+        let [first, second] = &loaded.config.services[..] else { panic!() };
+        assert!(first.haproxy.port.is_some() && second.haproxy.listen.len() < 2, "{:?}", second.haproxy);
+        assert_eq!(second.haproxy.port.is_some(), b["listen"].is_array(), "its own place stays");
+    }
+    for (a, b) in [
+        (at(81, "127.0.0.1"), at(81, "127.0.0.2")),
+        (at(81, "127.0.0.1"), at(82, "127.0.0.1")),
+        (json!({"port": 81}), json!({"port": 81, "disabled": true})),
+        (json!({"port": 81}), json!({"frontend": ["bind :81"]})), // no port, no frontend
+        (json!({"port": 81, "bind_options": "interface eth0"}), json!({"port": 81, "bind_options": "interface eth1"})),
+        (json!({}), json!({})),
+    ] {
+        let loaded = load(&two_places(&a, &b, ours.clone())).unwrap();
+        assert_eq!((loaded.warnings, loaded.notices), (vec![], vec![]), "{a} {b}");
+    }
+    let mut copies = two_places(&json!({"port": 81}), &json!({"port": 82}), ours);
+    copies["services"]["a"]["load_test_concurrency"] = 3.into();
+    assert!(load(&copies).is_ok(), "copies share one pool");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use e2e::soak::{soak, table};
-use e2e::{Lab, Result, haproxy};
+use e2e::{Lab, LabError, Result, haproxy};
 
 /// Lives under load, with random life and faults, and prints what register, discover and HAProxy held.
 #[derive(Debug, Parser)]
@@ -36,5 +36,10 @@ async fn run(args: &Args) -> Result<()> {
     let soaked = soak(&lab, &haproxy, args.time, seed).await?;
     println!("{}", table(&soaked.holdings));
     println!("{} containers came or went, {} faults; {}", soaked.events.0, soaked.events.1, soaked.load.summary());
-    soaked.holdings.must_not_grow()
+    println!("{}", soaked.accounts);
+    soaked.holdings.must_not_grow()?;
+    match soaked.accounts.without_cause() {
+        0 => Ok(()),
+        n => Err(LabError::new(format!("{n} requests failed without a cause"))),
+    }
 }

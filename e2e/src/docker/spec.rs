@@ -22,6 +22,8 @@ pub struct Spec {
     pub publish: Vec<(String, String)>,
     /// Ports that are exposed only.
     pub expose: Vec<String>,
+    /// Its signal to stop; else the image's.
+    pub stop_signal: Option<String>,
     /// A shell command as HEALTHCHECK, run every second.
     pub healthcheck: Option<String>,
 }
@@ -36,6 +38,7 @@ impl Spec {
             env: Vec::new(),
             publish: vec![("127.0.0.1".to_owned(), "80/tcp".to_owned())],
             expose: Vec::new(),
+            stop_signal: None,
             healthcheck: None,
         }
     }
@@ -80,6 +83,7 @@ impl Spec {
             image: Some(self.image.clone()),
             labels: Some(labels),
             env: Some(self.env.clone()),
+            stop_signal: self.stop_signal.clone(),
             exposed_ports: Some(exposed),
             healthcheck,
             host_config: Some(HostConfig { port_bindings: Some(bindings), ..HostConfig::default() }),

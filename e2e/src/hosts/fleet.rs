@@ -12,6 +12,7 @@ use super::{Dockerd, Host, Network};
 use crate::agents::{Agent, Discover, Register};
 use crate::docker::{Container, Docker, Spec};
 use crate::forwarder::{Forwarder, Way};
+use crate::haproxy::Haproxy;
 use crate::scene::{entries, routed};
 use crate::{Context, Etcd, Lab, Result, haproxy};
 
@@ -32,12 +33,14 @@ pub struct Size {
     pub dockerd: &'static [&'static str],
     /// How long everything takes between the agents and etcd, in each direction; else it is reached directly.
     pub etcd_away: Option<Duration>,
+    /// The client host's HAProxy; else the newest.
+    pub haproxy: Option<Haproxy>,
 }
 
 impl Default for Size {
     /// What the demonstration has: three backend hosts, etcd on three more.
     fn default() -> Self {
-        Self { etcd: 3, backends: 3, ttl: "10s", dockerd: &[], etcd_away: None }
+        Self { etcd: 3, backends: 3, ttl: "10s", dockerd: &[], etcd_away: None, haproxy: None }
     }
 }
 
@@ -147,7 +150,8 @@ impl Fleet {
 
         let backends = join_all(backend_hosts.into_iter().map(|host| Backend::start(lab, host, &etcd, size))).await;
         let backends = backends.into_iter().collect::<Result<_>>()?;
-        let discover = Discover::new("c1-discover", &haproxy::newest()?).on(&client);
+        let discover =
+            Discover::new("c1-discover", &size.haproxy.clone().map_or_else(haproxy::newest, Ok)?).on(&client);
         let runtime = discover.runtime(lab)?;
         let mut discover = discover.spawn(lab, Some(&etcd))?;
         discover.ready().await?;

@@ -46,7 +46,11 @@ impl Holdings {
             }
         }
         // All of its workers: one that a reload replaced may have clients to the end.
-        self.look_at("HAProxy", &lab.processes("haproxy"))
+        // A worker, or a check of a file, that ends under the look is looked at no more: the next look counts.
+        let living: Vec<i32> =
+            lab.processes("haproxy").into_iter().filter(|pid| resident_memory(*pid).is_ok()).collect();
+        let _ = self.look_at("HAProxy", &living);
+        Ok(())
     }
 
     fn look_at(&mut self, program: &'static str, pids: &[i32]) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The edge and the agents' pages as people meet them: in a browser. One browser run for all of it.
 
+mod pages;
 mod socket;
 
 use std::path::Path;
@@ -39,6 +40,8 @@ fn a_browser_finds_cookies_redirects_sockets_and_pages_as_they_should_be() -> Re
         visit.sockets().await?;
         visit.error_pages().await?;
         visit.status_pages(lab).await?;
+        visit.what_is_wrong().await?;
+        visit.many_services(lab).await?;
         visit.browser.close().await
     })
 }
@@ -201,8 +204,8 @@ impl Visit {
     async fn status_pages(&mut self, lab: &Lab) -> Result<()> {
         let docker = lab.docker().await?;
         let register = Register::new("register").start(lab, &self.etcd).await?;
-        let pages = [("discover", self.discover.address()), ("register", register.address())];
-        for (name, address) in pages {
+        let pages = [("discover", self.discover.address(), "services"), ("register", register.address(), "containers")];
+        for (name, address, rows) in pages {
             self.browser.complaints(); // about pages before it
             self.browser.goto(&format!("http://{address}/")).await?;
             self.browser.until("document.getElementById('link').textContent === 'live'").await?;
@@ -210,11 +213,10 @@ impl Visit {
             self.browser.evaluate("window.sameAsBefore = true").await?;
             let service = format!("seen-by-{name}");
             let container = docker.run(&Spec::whoami(&service)).await?;
-            let id = container.short().to_owned();
-            self.browser.until(&format!("document.getElementById('main').innerText.includes('{service}')")).await?;
+            self.browser.until(&format!("document.getElementById('{rows}').innerText.includes('{service}')")).await?;
             self.shot(&format!("{name}.png")).await?;
             container.remove().await?;
-            let gone = format!("!document.getElementById('main').innerText.includes('{id}')");
+            let gone = format!("!document.getElementById('{rows}').innerText.includes('{service}')");
             self.browser.until(&gone).await?;
             assert_eq!(
                 self.browser.evaluate("window.sameAsBefore").await?,

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::history::History;
 use agent::watch::{Inlet, Observation, replace};
 use containers::docker::{Containers, Docker, Event};
 use containers::life::keeper::{Keeper, News};
@@ -111,6 +112,9 @@ struct Said {
     standings: Standings,
     /// Containers about which there may be something to say.
     changed: BTreeSet<ContainerId>,
+    history: History,
+    /// The first news that is not told yet.
+    news: Option<Instant>,
 }
 
 impl Agent {
@@ -135,6 +139,12 @@ impl Agent {
             undescribed: BTreeSet::new(),
             said: Said::default(),
         }
+    }
+
+    /// Each change of a port's standing goes there.
+    #[must_use]
+    pub fn with_history(self, history: History) -> Self {
+        Self { said: Said { history, ..self.said }, ..self }
     }
 
     /// Runs until cancelled, and with `--on-exit drain` until everything has drained. `at_end` is cancelled then;
@@ -175,6 +185,7 @@ impl Agent {
         self.metrics.events.inc_by(news.events);
         self.metrics.drains_reverted.inc_by(news.reverted);
         if news.looked {
+            self.said.news.get_or_insert_with(Instant::now);
             self.look();
         }
     }
@@ -302,6 +313,9 @@ impl Agent {
             self.wires.changes.send_modify(|n| *n += 1);
         }
         self.said.tell(&self.board);
+        if !changed && !shown && self.said.standings.due().is_none() {
+            self.said.news = None; // all that it led to is said
+        }
         self.metrics.turn_duration.observe(began.elapsed().as_secs_f64());
     }
 }
@@ -311,7 +325,9 @@ impl Said {
     fn tell(&mut self, board: &Board) {
         let registry = Holding { published: self.published.as_deref(), board };
         let changed = std::mem::take(&mut self.changed);
-        self.standings.tell(changed, |id| board.rows_of(id), Instant::now(), &registry);
+        let took = self.news.map(|since| since.elapsed());
+        let changes = self.standings.tell(changed, |id| board.rows_of(id), Instant::now(), &registry);
+        changes.into_iter().for_each(|change| self.history.note(change.took(took)));
     }
 }
 

@@ -6,8 +6,10 @@
     reason = "these comments are help texts, for a terminal"
 )]
 
+mod history;
 mod own;
 mod seeds;
+mod stop;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,33 +17,54 @@ use std::time::Duration;
 use agent::admin::Listen;
 use agent::admin::access::AccessArgs;
 use agent::admin::client::StatusArgs;
+use agent::pages::Pages;
 use agent::telemetry::LogFormat;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use agent::usage::grouped;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use model::desired::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom};
 use model::{Layout, NodeName, ValueFormat};
 use registry::store::etcd::EtcdArgs;
 
 use containers::readiness::{CheckTarget, ReadyMode};
 
+pub use history::HistoryArgs;
 use own::pause;
+pub use stop::StopArgs;
+
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
 
 /// Where the admin server listens unless told otherwise.
 pub const ADMIN: &str = "127.0.0.1:9180";
 /// Where the control socket is unless told otherwise.
 pub const CONTROL: &str = "/run/register/control.sock";
+/// Where the history is, unless said otherwise.
+const HISTORY: &str = "/var/lib/register/history.jsonl";
 
 /// Registers the published ports of healthy Docker containers in etcd, for as long as they live.
 #[derive(Debug, Parser)]
-#[command(name = "register", version, about, disable_help_subcommand = true)]
+#[command(name = "register", version = crate::VERSION, about)]
 #[command(after_help = "Without a command, `run` is meant: `register --ttl 5s` is `register run --ttl 5s`.\n\
     Exit status: 0 ok, 1 runtime error, 64 wrong usage.")]
 pub struct Cli {
     /// How log lines look
-    #[arg(long, global = true, env = "REGISTER_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        env = "REGISTER_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "auto",
+        help_heading = "Log"
+    )]
     pub log_format: LogFormat,
     /// What is logged, such as debug or warn,register=debug (RUST_LOG wins)
-    #[arg(long, global = true, env = "REGISTER_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        env = "REGISTER_LOG",
+        value_name = "FILTER",
+        default_value = "info",
+        help_heading = "Log"
+    )]
     pub log: String,
     /// What to do
     #[command(subcommand)]
@@ -63,25 +86,57 @@ pub enum Command {
     Drain(DrainArgs),
     /// Let a container take clients again
     Undrain(DrainArgs),
+    /// Stop containers without losing a request: drain, wait until everybody knows, `docker stop`
+    Stop(StopArgs),
     /// Print the running agent's state
     Status(StatusArgs),
+    /// Print what changed, when and why
+    History(HistoryArgs),
     /// Register one address for as long as this command runs; no Docker is needed
     Put(Box<PutArgs>),
     /// Start a program and register it while it is healthy; no Docker is needed
     Exec(Box<ExecArgs>),
     /// Check Nerve's config: exit 0, or every problem with its key path
     Check(NerveArgs),
-    /// Print a completion script
-    Completions {
-        /// For which shell
-        shell: clap_complete::Shell,
-    },
+    /// What is made from this description
+    #[command(flatten)]
+    Pages(Pages),
+    /// Print the version, with the commit that was built and its day
+    Version,
 }
 
 /// Flags with a value that may stand before a command.
 const GLOBAL: [&str; 2] = ["--log", "--log-format"];
 
+/// What most people need of the many flags of `run`.
+const MOST_USED: [&str; 10] = [
+    "etcd_host",
+    "host_ip",
+    "node_name",
+    "etcd_prefix",
+    "ttl",
+    "explicit",
+    "service_from",
+    "filter",
+    "config",
+    "admin",
+];
+
 impl Cli {
+    /// The command line's description, its flags under headings.
+    pub fn described() -> clap::Command {
+        Self::command().mut_subcommand("run", |command| grouped(command, &MOST_USED))
+    }
+
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it; help and version are errors to clap.
+    pub fn read(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::described().try_get_matches_from(args)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))
+    }
+
     /// Puts `run` in front of arguments that name no command.
     pub fn with_default_command(args: impl IntoIterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
         let mut args: Vec<_> = args.into_iter().collect();
@@ -109,6 +164,7 @@ impl Cli {
 
 /// How Docker is looked at, and what is made of what is seen.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Docker and containers")]
 pub struct DockerArgs {
     /// The address at which other hosts reach this one [default: worked out, where this is the host's own network]
     #[arg(long, env = "HOST_IP", value_name = "ADDRESS")]
@@ -173,7 +229,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub nerve: NerveArgs,
     /// With --config: watch Docker as well; without one Docker is always watched
-    #[arg(id = "docker_too", long = "docker", env = "REGISTER_DOCKER", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    #[arg(id = "docker_too", long = "docker", help_heading = "Docker and containers", env = "REGISTER_DOCKER", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub docker_too: bool,
     /// Docker
     #[command(flatten)]
@@ -185,22 +241,28 @@ pub struct RunArgs {
     #[command(flatten)]
     pub etcd: EtcdArgs,
     /// How often everything is read again, although nothing seems to have changed
-    #[arg(long, env = "REGISTER_RESYNC", value_name = "TIME", default_value = "30s", value_parser = period)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_RESYNC", value_name = "TIME", default_value = "30s", value_parser = period)]
     pub resync: Duration,
     /// When a container without any check is published: tcp (once its port accepts) or none (at once)
-    #[arg(long, env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
     pub ready: ReadyMode,
     /// Write load and pressure of this host under /metadata/<node> this often [default: never]
-    #[arg(long, env = "REGISTER_METADATA_INTERVAL", value_name = "TIME", value_parser = rare)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_METADATA_INTERVAL", value_name = "TIME", value_parser = rare)]
     pub metadata_interval: Option<Duration>,
     /// What checks dial: own (the container's own address) or published (where that cannot be reached from here)
-    #[arg(long, env = "REGISTER_CHECK_TARGET", value_name = "WHICH", default_value = "own")]
+    #[arg(
+        long,
+        help_heading = "The agent",
+        env = "REGISTER_CHECK_TARGET",
+        value_name = "WHICH",
+        default_value = "own"
+    )]
     pub check_target: CheckTarget,
     /// At the end of this program: keep (registrations live for --ttl, a successor adopts them) or drain
-    #[arg(long, env = "REGISTER_ON_EXIT", value_name = "WHAT", default_value = "keep")]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_ON_EXIT", value_name = "WHAT", default_value = "keep")]
     pub on_exit: OnExit,
     /// With --on-exit drain: how long everything drains before it is deleted
-    #[arg(long, env = "REGISTER_DRAIN_WAIT", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_DRAIN_WAIT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub drain_wait: Duration,
     /// Where the admin server listens: ADDRESS:PORT or off
     #[arg(long, env = "REGISTER_ADMIN", value_name = "ADDRESS", default_value = ADMIN)]
@@ -208,11 +270,14 @@ pub struct RunArgs {
     /// Who may read there
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Where the history outlives a restart; where the directory is not there, it is in memory alone
+    #[arg(long, env = "REGISTER_HISTORY_FILE", value_name = "FILE", default_value = HISTORY)]
+    pub history_file: PathBuf,
     /// Socket for `drain` and `undrain`
-    #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,
     /// When started as root: go on as this user, with the group of Docker's socket [default or empty: stay root]
-    #[arg(long, env = "REGISTER_USER", value_name = "NAME")]
+    #[arg(long, help_heading = "The agent", env = "REGISTER_USER", value_name = "NAME")]
     pub user: Option<String>,
 }
 
@@ -225,6 +290,7 @@ impl RunArgs {
 
 /// How keys and values look, and how long they live.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Keys and values")]
 pub struct FormArgs {
     /// How long registrations outlive this program when it dies
     #[arg(long, env = "REGISTER_TTL", value_name = "TIME", default_value = "10s", value_parser = ttl)]

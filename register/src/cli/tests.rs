@@ -4,7 +4,7 @@ use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     let words = line.split_whitespace().map(std::ffi::OsString::from);
-    Cli::try_parse_from(Cli::with_default_command(words))
+    Cli::read(Cli::with_default_command(words))
 }
 
 #[test]
@@ -95,4 +95,19 @@ fn no_value_of_any_flag_panics_and_what_is_refused_names_its_flag() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn the_help_of_run_begins_with_what_is_used_most() {
+    let help = parse("register run --help").unwrap_err().to_string();
+    let at = |word: &str| help.find(word).unwrap_or_else(|| panic!("{word}: {help}"));
+    let first_heading = at("\nDocker and containers:");
+    assert!(at("--etcd-host") < at("--host-ip") && MOST_USED.len() == 10);
+    for id in MOST_USED {
+        assert!(at(&format!("--{}", id.replace('_', "-"))) < first_heading, "{id}: {help}");
+    }
+    assert!(
+        at("--etcd-ca") > at("\netcd:") && at("--resync") > at("\nThe agent:") && at("--log ") > at("\nLog:"),
+        "{help}"
+    );
 }

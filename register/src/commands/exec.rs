@@ -37,12 +37,12 @@ pub async fn exec(args: &ExecArgs) -> Result<u8, Failure> {
     let store = EtcdStore::new(config);
     let ((held, lease), (want, wanted)) = (watch::channel(None), watch::channel(None));
     let holding = tokio::spawn({
-        let (store, key, ttl) = (store.clone(), own.key.clone(), own.ttl);
+        let (store, own) = (store.clone(), own.clone());
         async move {
             // The program's work does not depend on the registry: a fault is logged, and registering is tried again.
             let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
             loop {
-                let Err(e) = Box::pin(hold(&store, (&key, ttl), wanted.clone(), &held, |_| {})).await;
+                let Err(e) = Box::pin(hold(&store, &own, wanted.clone(), &held, |_| {})).await;
                 warn!(error = %Chain(&e), "The registry cannot serve; the program runs unregistered.");
                 sleep(backoff.next_delay()).await;
             }

@@ -83,17 +83,26 @@ impl Look for Machine {
     }
 }
 
-/// What Docker says of itself; asks until it answers. With a name `given` for the node nothing of it is needed: where it is refused, as
-/// proxies of Docker's socket do, nothing is known.
+/// What Docker says of itself. Nothing of it is needed if the node's name is `given`: then a proxy of Docker's socket may refuse it.
+///
+/// # Errors
+/// As [`Docker::info`].
+pub async fn about(docker: &Docker, given: bool) -> Result<Info, DockerError> {
+    match docker.info().await {
+        Err(DockerError::Refused { .. }) if given => Ok(Info::default()),
+        answer => answer,
+    }
+}
+
+/// The same; asks until there is an answer.
 pub async fn ask(docker: &Docker, given: bool) -> Info {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
-        match docker.info().await {
+        match about(docker, given).await {
             Ok(about) => return about,
-            Err(DockerError::Refused { status: 403 | 404, .. }) if given => return Info::default(),
             Err(e) => {
                 if backoff.failures() == 0 {
-                    warn!(error = %Chain(&e), "Docker does not say what it is (/info); trying again. A proxy of its socket has to let that pass, or NODE_NAME has to name this host.");
+                    warn!(error = %Chain(&e), "Docker's /info, which names this host, cannot be read; trying again. NODE_NAME can name the host instead.");
                 }
                 sleep(backoff.next_delay()).await;
             }
@@ -108,11 +117,12 @@ pub fn machine_id(about: &Info) -> Result<String, Failure> {
     }
     let unseen = "Docker has no engine ID, and the host's /etc/machine-id cannot be seen from a container; \
                   mount it (-v /etc/machine-id:/etc/machine-id:ro)";
-    let path = Path::new("/etc/machine-id");
-    match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        _ => Err(Failure::usage(unseen)),
-    }
+    // Without /info the kernel's id of this boot tells hosts apart; after a reboot the former lease has to run out.
+    let boot = Path::new("/proc/sys/kernel/random/boot_id");
+    let paths = [Path::new("/etc/machine-id"), boot];
+    let seen = if *about == Info::default() { &paths[..] } else { &paths[..1] };
+    let read = |path: &&Path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    seen.iter().filter_map(read).find(|text| !text.is_empty()).ok_or_else(|| Failure::usage(unseen))
 }
 
 /// The same for an agent that watches no Docker.
@@ -144,6 +154,11 @@ mod tests {
         let api = DockerApi::start();
         api.forbid(Some("/info"));
         assert_eq!(ask(&api.client(), true).await, Info::default());
+        assert_ne!(machine_id(&Info::default()).unwrap(), "", "a container without /etc/machine-id has its boot's id");
+        let refused = about(&api.client(), false).await.unwrap_err().to_string();
+        let told = "Docker answered 403 to GET /info: not allowed \
+                    (the proxy or plugin that guards Docker's socket must allow GET /info)";
+        assert_eq!(refused, told);
         let waiting = tokio::time::timeout(Duration::from_millis(300), ask(&api.client(), false)).await;
         waiting.expect_err("without a name it is asked for until it answers");
         api.forbid(None);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::console::{has_colours, painted};
 use agent::hostip;
 use agent::telemetry::Chain;
 use containers::checks::{AnyCheck, Check, Outcome, TcpCheck};
@@ -15,7 +16,7 @@ use model::desired::{
 use model::{NodeName, Port, Transport};
 use serde_json::{Map, Value, json};
 
-use super::{Failure, print};
+use super::{Failure, host, print};
 use crate::cli::{DockerArgs, ExplainArgs};
 
 /// How long `explain` waits for a container's port.
@@ -78,7 +79,7 @@ struct Seen {
 /// Looks once.
 async fn look(args: &DockerArgs) -> Result<Seen, Failure> {
     let (_, docker) = docker(args)?;
-    let info = docker.info().await.map_err(Failure::runtime)?;
+    let info = host::about(&docker, args.node_name.is_some()).await.map_err(Failure::runtime)?;
     let node = node_name(args.node_name.as_ref(), &info.name)?;
     let given = args.host_ip.as_deref().map(|text| hostip::validate(text, args.allow_loopback));
     let settings = settings(args, given.transpose().map_err(Failure::usage)?, &node);
@@ -170,7 +171,7 @@ pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
             text.push_str(&format!("    ready: {}\n", plain(&ready)));
         }
     }
-    print(&text)
+    print(&if has_colours() { painted(&text) } else { text })
 }
 
 /// Whether the candidate would be published now, as a running agent with `--ready tcp` finds it.

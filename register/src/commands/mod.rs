@@ -8,6 +8,7 @@ pub mod ls;
 pub mod operate;
 pub mod put;
 pub mod run;
+pub mod stop;
 
 use std::error::Error;
 use std::fmt;

@@ -1,12 +1,13 @@
-//! `register drain`, `undrain`, `status`, `completions`: what speaks to the running agent, or to nobody.
+//! `register drain`, `undrain`, `status`, `history`, `version`: what speaks to the running agent, or to nobody.
 
 use agent::admin::client::{self, StatusArgs, StatusError};
 use agent::admin::control;
-use clap::CommandFactory as _;
+use agent::history::client::Question;
+use model::ServiceName;
 
 use super::{Failure, print};
 use crate::agent::control::{Whom, encode};
-use crate::cli::{ADMIN, Cli, DrainArgs};
+use crate::cli::{ADMIN, DrainArgs, HistoryArgs};
 
 /// Asks the running agent to drain containers, or to end that.
 ///
@@ -31,12 +32,25 @@ pub async fn status(args: &StatusArgs) -> Result<(), Failure> {
     })
 }
 
-/// Prints a completion script.
+/// Prints what changed, the oldest first.
+///
+/// # Errors
+/// No agent answers.
+pub async fn history(args: &HistoryArgs) -> Result<(), Failure> {
+    let default = client::on_this_host("REGISTER_ADMIN", ADMIN.parse().map_err(Failure::usage)?);
+    let service = args.service.as_ref().map(ServiceName::as_str);
+    let question = Question { agent: args.agent.clone(), service, since: args.since, json: args.json };
+    let text = agent::history::client::history(&question, default, "register").await.map_err(|e| match e {
+        StatusError::Url { .. } | StatusError::Access(_) => Failure::usage(e),
+        _ => Failure::runtime(e),
+    })?;
+    print(&text)
+}
+
+/// Prints what `--version` prints.
 ///
 /// # Errors
 /// None worth speaking of: stdout.
-pub fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "register", &mut script);
-    print(&String::from_utf8_lossy(&script))
+pub fn version() -> Result<(), Failure> {
+    print(&format!("register {}\n", crate::VERSION))
 }

@@ -66,7 +66,7 @@ pub async fn put(args: PutArgs) -> Result<(), Failure> {
             info!(key = %own.key, "Another registration replaces this one: taking it back.");
             Ok(())
         }
-        end = Box::pin(hold(&store, (&own.key, own.ttl), wanted, &held, told)) => end.map(|never| match never {}),
+        end = Box::pin(hold(&store, &own, wanted, &held, told)) => end.map(|never| match never {}),
         never = follow => never,
     };
     ended.map_err(Failure::runtime)?;

@@ -1,15 +1,18 @@
 //! `register run`: puts the agent's parts together: containers, services of a config, or both side by side.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use agent::admin::control::ControlServer;
 use agent::admin::{AdminServer, Listen, StatusSource};
+use agent::history::History;
 use agent::lifecycle::Lifecycle;
 use agent::telemetry::Chain;
 use agent::watch::{Watcher, channel};
+use clap::ValueEnum as _;
 use containers::docker::{Docker, DockerSource, Endpoint, Info, Options};
 use model::NodeName;
 use registry::store::etcd::EtcdConfig;
@@ -22,6 +25,7 @@ use crate::address::{self, HostAddress};
 use crate::agent::board::Rows;
 use crate::agent::{Agent, AgentSettings, Wires, control};
 use crate::cli::{Compat, OnExit, RunArgs};
+use crate::history::{follow_registry, follow_services};
 use crate::metrics::Metrics;
 use crate::nerve::reporters::Frame;
 use crate::nerve::reporters::etcd::{EtcdFrame, Relay};
@@ -83,7 +87,21 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         }
     };
     let registry = etcd.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    info!(%node, instance = instance.as_deref(), registry, prefix = %args.etcd.etcd_prefix, "Starting.");
+    info!(
+        version = crate::VERSION,
+        %node,
+        instance = instance.as_deref(),
+        docker = side.as_ref().map(|side| tracing::field::display(&side.endpoint)),
+        docker_version = side.as_ref().map(|side| tracing::field::display(&side.about.version)),
+        host_ip = side.as_ref().and_then(|side| side.address.address).map(tracing::field::display),
+        config = args.nerve.config.as_deref().map(|path| tracing::field::display(path.display())),
+        registry,
+        prefix = %args.etcd.etcd_prefix,
+        layout = args.form.layout.to_possible_value().map(|word| word.get_name().to_owned()),
+        value = args.form.value.to_possible_value().map(|word| word.get_name().to_owned()),
+        ttl_s = args.form.ttl.as_secs(),
+        "Starting."
+    );
 
     let form = Form {
         prefix: args.etcd.etcd_prefix.clone(),
@@ -102,8 +120,12 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         claims: Mutex::new(BTreeSet::new()),
         pulse: Some(Pulse::start().map_err(Failure::runtime)?),
     });
-    let mut status = Status { node: node.to_string(), started: SystemTime::now(), docker: None, services: None };
-    let mut parts = Parts { args, frame, node, registry, metrics, changes, lifecycle };
+    let started = SystemTime::now();
+    let mut status = Status { node: node.to_string(), started, docker: None, services: None, history: None };
+    let history = History::default();
+    status.history = Some(history.clone());
+    lifecycle.spawn("history", history.clone().keep(args.history_file.clone(), lifecycle.token()));
+    let mut parts = Parts { args, frame, node, registry, metrics, changes, history, lifecycle };
     let mut services = source.map(|source| parts.services(source, &mut status));
     let mut ask_agent = None;
     if let Some(side) = side {
@@ -132,7 +154,21 @@ struct Parts<'a> {
     registry: String,
     metrics: Metrics,
     changes: watch::Sender<u64>,
+    history: History,
     lifecycle: Lifecycle,
+}
+
+/// `work`, cut off at the end.
+fn stop_with(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<(), Infallible>> + Send + 'static,
+) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
+    let cancel = cancel.clone();
+    async move {
+        cancel.run_until_cancelled(work).await;
+        cancel.cancelled().await;
+        Ok(())
+    }
 }
 
 impl Parts<'_> {
@@ -143,6 +179,8 @@ impl Parts<'_> {
     /// The services of the config, and its reading.
     fn services(&mut self, source: Source, status: &mut Status) -> Services {
         let (rows, shown) = watch::channel(Arc::default());
+        let follow = follow_services(shown.clone(), self.history.clone());
+        self.lifecycle.spawn("services' history", stop_with(&self.lifecycle.token(), follow));
         status.services = Some(ServicesStatus { rows: shown, reading: source.readings() });
         let config = source.configs();
         let statsd = match &config.borrow().config.statsd {
@@ -168,10 +206,9 @@ impl Parts<'_> {
         status: &mut Status,
     ) -> mpsc::Sender<control::Request> {
         let (args, frame, cancel) = (self.args, Arc::clone(&self.frame), self.lifecycle.token());
-        let DockerSide { endpoint, docker, about, address } = side;
+        let DockerSide { docker, address, .. } = side;
+        let docker = docker.with_odd_words(self.metrics.odd_words.clone());
         let host_ip = address.address;
-        info!(docker = %endpoint, docker_version = %about.version, host_ip = host_ip.map(tracing::field::display),
-            "Watching Docker.");
         let (event_in, events) = mpsc::channel(1024);
         let options = Options { resync: args.resync, ..Options::default() };
         let source = DockerSource::new(docker.clone(), options).with_events(event_in);
@@ -189,6 +226,10 @@ impl Parts<'_> {
             prefix: frame.form.prefix.clone(),
             drain_at_exit: self.drain_at_exit(),
         };
+        self.lifecycle.spawn(
+            "registry's history",
+            stop_with(&cancel, follow_registry(publication.clone(), self.history.clone())),
+        );
         status.docker = Some(DockerStatus {
             address: address.clone(),
             registry: self.registry.clone(),
@@ -199,7 +240,7 @@ impl Parts<'_> {
         let changes = self.changes.clone();
         let publications = publication.clone();
         let wires = Wires { containers, events, address, publication: publications, requests, desired, rows, changes };
-        let agent = Agent::new(wires, settings, self.metrics.clone());
+        let agent = Agent::new(wires, settings, self.metrics.clone()).with_history(self.history.clone());
 
         let destination = frame.own_destination();
         let settings = PublisherSettings { metadata: args.metadata_interval, ..frame.settings(&destination) };
@@ -212,7 +253,7 @@ impl Parts<'_> {
             let stop = stop.clone();
             self.lifecycle.spawn("publication", async move {
                 stop.run_until_cancelled(relay.run()).await;
-                Ok::<_, std::convert::Infallible>(())
+                Ok::<_, Infallible>(())
             });
         }
         self.lifecycle.spawn("address", {
@@ -220,7 +261,7 @@ impl Parts<'_> {
             let (resync, cancel) = (args.resync, cancel.clone());
             async move {
                 address::follow(known, machine, resync, cancel).await;
-                Ok::<_, std::convert::Infallible>(())
+                Ok::<_, Infallible>(())
             }
         });
         self.lifecycle.spawn("docker", source.run(pictures, cancel.clone()));
@@ -228,7 +269,7 @@ impl Parts<'_> {
             let ends = (cancel, stop.clone(), revoke.clone());
             async move {
                 agent.run(ends.0, ends.1, ends.2).await;
-                Ok::<_, std::convert::Infallible>(())
+                Ok::<_, Infallible>(())
             }
         });
         self.lifecycle.spawn("publisher", publisher.run(stop, revoke));
@@ -245,7 +286,7 @@ impl Parts<'_> {
         if let Listen::At(address) = self.args.admin {
             let access = self.args.access.access().map_err(Failure::usage)?;
             let server = AdminServer::new("register", status, Arc::new(self.metrics.registry()), changed);
-            let server = server.with_access(access);
+            let server = server.with_routes(agent::history::serve::routes(self.history.clone())).with_access(access);
             let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
             self.lifecycle.spawn("admin server", bound.run(self.lifecycle.token()));
         }

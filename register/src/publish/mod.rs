@@ -9,7 +9,11 @@
 //! | `ledger` | which keys are ours, and which are somebody else's | no |
 //! | `fights` | pauses before a key is written once more that somebody goes on changing | no |
 //! | `holders` | names for those to whom other keys belong | store |
+//! | `identity` | who the agent is, and what its own key says | no |
+//! | `claim` | the right to write, why there is none, and what ends it | no |
+//! | `rival` | whether another agent of the same name lives | no |
 //! | `registrar` | the claim on the host: `/registrars/<node>`, its lease, adoption | store |
+//! | `guard` | watches that key while it is held | store |
 //! | `beats`, `pulse` | renews a lease; the thread on which that is done | store |
 //! | `publisher` | the task that owns the lease | store |
 //! | `writer` | the writes under it; looks after what was written | store |
@@ -21,9 +25,12 @@
 //! something alive; and it touches no key that hangs on another's lease.
 
 pub(crate) mod beats;
+mod claim;
 pub mod fights;
+mod guard;
 pub mod holders;
-mod keys;
+mod identity;
+pub(crate) mod keys;
 pub mod ledger;
 pub mod metadata;
 pub mod numbers;
@@ -31,17 +38,20 @@ mod outstanding;
 mod plan;
 pub mod publisher;
 pub mod pulse;
-pub mod registrar;
+mod registrar;
 pub mod report;
+mod rival;
 pub mod slots;
 mod teller;
 mod writer;
 
+pub use claim::ClaimError;
 pub use holders::Refusal;
+pub use identity::Identity;
 pub use keys::Keys;
 pub use plan::{Form, Registrations};
 pub use publisher::{PublishError, Publisher, PublisherSettings};
-pub use registrar::Identity;
+
 pub use report::{Phase, Publication};
 
 #[cfg(test)]

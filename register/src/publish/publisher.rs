@@ -13,13 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::beats::beats;
+use super::claim::{Claim, ClaimError, End};
+use super::identity::Identity;
 use super::metadata;
 use super::plan::{Form, Registrations};
 use super::pulse::Pulse;
-use super::registrar::{Claim, ClaimError, End, Identity, Registrar};
+use super::registrar::Registrar;
 use super::report::{Phase, Publication, PublishMetrics, Reporter};
 use super::slots::Slots;
 use super::writer::Writer;
+
+/// How often another agent that has the claim is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why the publisher gave up.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +120,10 @@ impl<S: Store> Publisher<S> {
                     return self.store.revoke(lease).await.map_err(PublishError::Revoke);
                 }
                 None => return Ok(()),
-                Some(End::Replaced(error)) => return Err(error.into()),
+                Some(End::Replaced(error)) => {
+                    self.registrar.leave_mark().await;
+                    return Err(error.into());
+                }
                 Some(End::Touched(why)) => warn!(%lease, why, "Claiming this host again."),
                 Some(End::Lost(why)) => {
                     self.report.metrics.lost.inc();
@@ -137,12 +145,23 @@ impl<S: Store> Publisher<S> {
                         (p.phase, p.lease, p.ttl, p.beat) = (Phase::Granted, Some(lease), ttl, Some(SystemTime::now()));
                         p.found.get_or_insert(found);
                     });
+                    self.report.alone();
                     return Ok(claim);
+                }
+                Err(rival @ ClaimError::Contested { .. }) => {
+                    self.report.back();
+                    self.report.wait_for(rival.to_string());
+                    sleep(LOOK).await;
                 }
                 Err(ClaimError::Store { source, .. }) if self.registrar.held() || !source.is_fatal() => {
                     sleep(self.report.away(&source)).await;
                 }
-                Err(final_error) => return Err(final_error),
+                Err(final_error) => {
+                    if matches!(final_error, ClaimError::Replaced { .. }) {
+                        self.registrar.leave_mark().await;
+                    }
+                    return Err(final_error);
+                }
             }
         }
     }

@@ -1,143 +1,49 @@
 //! `/registrars/<node>`: which agent answers for a host, and on which lease.
 //!
 //! The key changes only by compare-and-swap. An agent that finds its machine's own key adopts the lease
-//! behind it; one that finds its token replaced stands down; one that finds another machine's key does not start.
+//! behind it; one that finds its token replaced leaves a mark and stands down; one that finds such a mark waits until the
+//! other agent renews its lease no more; one that finds another machine's key does not start.
 
 use std::time::{Duration, SystemTime};
 
-use super::keys::is_numbered;
-use model::{NodeName, Prefix};
-use registry::store::{
-    Change, Compare, Entry, Fault, KeepAlive, Key, LeaseId, Op, Operation, Position, Revision, Store, StoreError,
-    WatchStream,
-};
-use serde::{Deserialize, Serialize};
+use model::Prefix;
+use registry::store::{Compare, Entry, KeepAlive, Key, LeaseId, Op, Position, Store, StoreError};
 use tokio::time::sleep;
 use tracing::{info, warn};
+
+use super::claim::{Claim, ClaimError};
+use super::identity::{Identity, Record};
+use super::keys::is_numbered;
+use super::rival::Rival;
 
 /// How long to wait before looking again at a key that somebody else is just changing.
 const CONTENDED: Duration = Duration::from_millis(100);
 
-/// Who this agent is.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The host that it answers for.
-    pub node: NodeName,
-    /// What tells this host from another one of the same name: Docker's engine ID, else the host's machine-id.
-    pub machine: String,
-    /// Tells this run of the agent from any other.
-    pub token: String,
-    /// When it started.
-    pub started: SystemTime,
-}
-
-impl Identity {
-    /// An identity with a fresh token.
-    pub fn new(node: NodeName, machine: String) -> Self {
-        let token = format!("{:032x}", rand::random::<u128>());
-        Self { node, machine, token, started: SystemTime::now() }
-    }
-}
-
-/// The value of the key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    machine_id: String,
-    token: String,
-    /// As etcdctl shows it.
-    lease: String,
-    version: String,
-    started: String,
-    prefix: String,
-}
-
-/// When an agent began, as its record says it: such texts compare as times.
-fn started(of: &Identity) -> String {
-    humantime::format_rfc3339_seconds(of.started).to_string()
-}
-
-/// Why an agent may not answer for its host.
-#[derive(Debug, thiserror::Error)]
-pub enum ClaimError {
-    /// Another machine bears this name.
-    #[error(
-        "node name {node:?} belongs to another machine ({machine}, agent started {started}): \
-         {key} in the registry; give each host its own NODE_NAME"
-    )]
-    Taken {
-        /// The node name.
-        node: String,
-        /// The key that says so.
-        key: String,
-        /// The other's machine id.
-        machine: String,
-        /// Since when the other agent runs.
-        started: String,
-    },
-    /// A newer agent of this machine took over.
-    #[error("another agent of this machine took over {key} (started {started}); standing down without revoking")]
-    Replaced {
-        /// The key.
-        key: String,
-        /// When the other agent started.
-        started: String,
-    },
-    /// The store did not answer.
-    #[error("claiming {key}")]
-    Store {
-        /// The key.
-        key: String,
-        /// The store's error.
-        source: StoreError,
-    },
-}
-
-/// The right to write, and what goes with it.
-#[derive(Debug)]
-pub struct Claim {
-    /// The registrar's key.
-    pub key: Key,
-    /// The lease under which everything is written.
-    pub lease: LeaseId,
-    /// How long it lives after each beat.
-    pub ttl: Duration,
-    /// What already hangs on that lease: the former self's keys.
-    pub entries: Vec<Entry>,
-    /// Where a watch on the registrar's key begins.
-    pub at: Position,
-}
-
-/// What ends a claim.
-#[derive(Debug)]
-pub enum End {
-    /// The lease is gone, or nothing is certain any more: claim again.
-    Lost(&'static str),
-    /// A hand was at the registrar's key: claim again, under the same lease if that lives.
-    Touched(&'static str),
-    /// Another agent has it now.
-    Replaced(ClaimError),
-}
-
 /// Claims and guards the key of one node.
 #[derive(Debug)]
 pub struct Registrar<S> {
-    store: S,
-    me: Identity,
+    pub(super) store: S,
+    pub(super) me: Identity,
     prefix: Prefix,
-    key: Key,
+    pub(super) key: Key,
+    /// The key of an older version of this agent, if that is another one.
+    older: Option<Key>,
     ttl: Duration,
     /// Whether the key was ours before: then another token in it is a successor, not a predecessor.
     held: bool,
     /// The lease of our last claim, until it is known to be gone: the key of an agent whose lease lives was deleted or
     /// changed by hand.
     lease: Option<LeaseId>,
+    /// Who is waited for.
+    rival: Option<Rival>,
 }
 
 impl<S: Store> Registrar<S> {
     /// For the agent `me`, which writes under `prefix` with leases of `ttl`.
     pub fn new(store: S, me: Identity, prefix: Prefix, ttl: Duration) -> Self {
         let key = prefix.registrar(&me.node).into();
-        Self { store, me, prefix, key, ttl, held: false, lease: None }
+        let older = prefix.older_registrar(&me.node).map(Key::from);
+        Self { store, me, prefix, key, older, ttl, held: false, lease: None, rival: None }
     }
 
     /// Whether this agent ever held its claim.
@@ -148,13 +54,13 @@ impl<S: Store> Registrar<S> {
     /// Takes the key: with the lease found there, or with a new one.
     ///
     /// # Errors
-    /// [`ClaimError::Store`] may be tried again; the others are final.
+    /// [`ClaimError::Store`] and [`ClaimError::Contested`] may be tried again; the others are final.
     pub async fn claim(&mut self) -> Result<Claim, ClaimError> {
         loop {
             let tried = self.attempt().await;
             match tried {
                 Ok(Some(claim)) => {
-                    (self.held, self.lease) = (true, Some(claim.lease));
+                    (self.held, self.lease, self.rival) = (true, Some(claim.lease), None);
                     return Ok(claim);
                 }
                 Ok(None) => sleep(CONTENDED).await,
@@ -166,48 +72,88 @@ impl<S: Store> Registrar<S> {
     /// `None` where somebody changed the key meanwhile.
     async fn attempt(&mut self) -> Result<Option<Claim>, ClaimError> {
         let Some(entry) = self.store.get(&self.key).await.map_err(|e| self.failed(e))? else {
-            return self.again(Compare::Absent(self.key.clone())).await;
+            let absent = Compare::Absent(self.key.clone());
+            return match self.older_self().await? {
+                Some((entry, lease, record)) => {
+                    let unchanged = Compare::ModifiedAt(entry.key, entry.modified);
+                    self.adopt(lease, vec![absent, unchanged], Some(record)).await
+                }
+                None => self.again(absent).await,
+            };
         };
         let unchanged = Compare::ModifiedAt(self.key.clone(), entry.modified);
         let Some(lease) = entry.lease else {
             warn!(key = %self.key, "The registrar key has no lease, so nobody keeps it; replacing it.");
             return self.again(unchanged).await;
         };
-        let record = self.read(&entry);
+        let record = Record::read(&entry.value);
         let ours = record.as_ref().is_some_and(|r| r.machine_id == self.me.machine);
         if !ours {
             return Err(self.taken(record));
         }
         let record = record.filter(|r| r.token != self.me.token);
         // One that began before this agent is none that took over: an older snapshot of the registry was restored.
-        let is_newer = |other: &&Record| other.started >= started(&self.me);
+        let is_newer = |other: &&Record| other.started >= self.me.began();
         if let Some(other) = record.as_ref().filter(|_| self.held).filter(is_newer) {
             return Err(ClaimError::Replaced { key: self.key.to_string(), started: other.started.clone() });
         }
-        if record.as_ref().is_some_and(|r| r.prefix != self.prefix.as_str()) {
-            // The keys under that prefix are not ours to keep alive any more; they go with their lease.
-            return self.fresh(unchanged).await;
+        let Some(former) = record else { return self.adopt(lease, Vec::new(), None).await };
+        if !self.held && (self.rival.is_some() || former.is_contested(SystemTime::now())) {
+            self.look_at(&former, lease).await?;
         }
-        self.adopt(lease, record.is_some().then_some(unchanged), record).await
+        if former.prefix != self.prefix.as_str() {
+            // The keys under that prefix are not ours to keep alive any more; they go with their lease.
+            return self.fresh(unchanged, former.contested).await;
+        }
+        self.adopt(lease, vec![unchanged], Some(former)).await
+    }
+
+    /// The key of an older version of this agent, of this machine and this prefix, where its lease may live.
+    async fn older_self(&self) -> Result<Option<(Entry, LeaseId, Record)>, ClaimError> {
+        let Some(older) = self.older.as_ref().filter(|_| !self.held) else { return Ok(None) };
+        let entry = match self.store.get(older).await {
+            Ok(entry) => entry,
+            // Its role is for its own key alone.
+            Err(e) if e.is_fatal() => None,
+            Err(e) => return Err(self.failed(e)),
+        };
+        let ours = |r: &Record| r.machine_id == self.me.machine && r.prefix == self.prefix.as_str();
+        Ok(entry.and_then(|entry| {
+            let record = Record::read(&entry.value).filter(ours)?;
+            let lease = entry.lease?;
+            Some((entry, lease, record))
+        }))
+    }
+
+    /// Goes on where the agent of `record` is gone: else it is waited for.
+    async fn look_at(&mut self, record: &Record, lease: LeaseId) -> Result<(), ClaimError> {
+        let left = self.store.time_to_live(lease).await.map_err(|e| self.failed(e))?.unwrap_or_default();
+        let rival = Rival::seen(self.rival.take(), &record.token, left);
+        let is_gone = rival.is_gone(left);
+        self.rival = Some(rival);
+        match is_gone {
+            true => Ok(()),
+            false => Err(ClaimError::Contested { key: self.key.to_string(), started: record.started.clone() }),
+        }
     }
 
     /// Our own lease if it lives yet, or else a new one.
     async fn again(&mut self, when: Compare) -> Result<Option<Claim>, ClaimError> {
-        let Some(lease) = self.lease else { return self.fresh(when).await };
+        let Some(lease) = self.lease else { return self.fresh(when, None).await };
         match self.store.keep_alive(lease).await {
-            Ok(_) => self.adopt(lease, Some(when), None).await,
+            Ok(_) => self.adopt(lease, vec![when], None).await,
             Err(e) if e.is_lease_lost() => {
                 self.lease = None;
-                self.fresh(when).await
+                self.fresh(when, None).await
             }
             Err(e) => Err(self.failed(e)),
         }
     }
 
     /// A new lease, and the key under it if `when` holds.
-    async fn fresh(&self, when: Compare) -> Result<Option<Claim>, ClaimError> {
+    async fn fresh(&self, when: Compare, contested: Option<String>) -> Result<Option<Claim>, ClaimError> {
         let lease = self.store.grant(self.ttl).await.map_err(|e| self.failed(e))?;
-        match self.swap(when, lease.id).await? {
+        match self.swap(vec![when], lease.id, contested).await? {
             Some(at) => {
                 info!(lease = %lease.id, ttl_s = lease.ttl.as_secs(), key = %self.key, "Lease granted.");
                 Ok(Some(Claim { key: self.key.clone(), lease: lease.id, ttl: lease.ttl, entries: Vec::new(), at }))
@@ -219,12 +165,12 @@ impl<S: Store> Registrar<S> {
         }
     }
 
-    /// The lease that `former` left, or our own that we lost sight of; the key is written if `when` says so. `None` where the
-    /// lease is gone, or the key was changed meanwhile.
+    /// The lease that `former` left, or our own that we lost sight of; the key is written where `when` has a condition for it.
+    /// `None` where the lease is gone, or the key was changed meanwhile.
     async fn adopt(
         &self,
         lease: LeaseId,
-        when: Option<Compare>,
+        when: Vec<Compare>,
         former: Option<Record>,
     ) -> Result<Option<Claim>, ClaimError> {
         let beat = async { self.store.keep_alive(lease).await?.beat().await };
@@ -233,9 +179,8 @@ impl<S: Store> Registrar<S> {
             Err(e) if e.is_lease_lost() => return Ok(None),
             Err(e) => return Err(self.failed(e)),
         };
-        if let Some(when) = when
-            && self.swap(when, lease).await?.is_none()
-        {
+        let contested = former.as_ref().and_then(|former| former.contested.clone());
+        if !when.is_empty() && self.swap(when, lease, contested).await?.is_none() {
             return Ok(None);
         }
         let listing = self.store.list(&self.prefix.backends()).await.map_err(|e| self.failed(e))?;
@@ -271,87 +216,24 @@ impl<S: Store> Registrar<S> {
         Ok(entries)
     }
 
-    /// Writes our record under `lease` if `when` holds.
-    async fn swap(&self, when: Compare, lease: LeaseId) -> Result<Option<Position>, ClaimError> {
-        let record = Record {
-            machine_id: self.me.machine.clone(),
-            token: self.me.token.clone(),
-            lease: lease.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: started(&self.me),
-            prefix: self.prefix.to_string(),
-        };
-        let json = serde_json::to_vec(&record).unwrap_or_default(); // strings only: cannot fail
-        match self.store.txn(vec![when], vec![Op::put(self.key.clone(), json, Some(lease))]).await {
+    /// Writes our record under `lease` to each key that `when` has a condition for, if all of them hold.
+    async fn swap(
+        &self,
+        when: Vec<Compare>,
+        lease: LeaseId,
+        contested: Option<String>,
+    ) -> Result<Option<Position>, ClaimError> {
+        let json = Record::new(&self.me, &self.prefix, lease, contested).json();
+        let ops = when.iter().map(|when| Op::put(when.key().clone(), json.clone(), Some(lease))).collect();
+        match self.store.txn(when, ops).await {
             Ok(outcome) => Ok(outcome.succeeded.then_some(outcome.at)),
             Err(e) if e.is_lease_lost() => Ok(None),
             Err(e) => Err(self.failed(e)),
         }
     }
 
-    /// Watches the key from `at` on; returns when it is no longer ours. `away` hears of each fault of the store and
-    /// says how long to wait.
-    pub async fn guard(
-        &self,
-        mut at: Position,
-        newest: impl Fn() -> Revision,
-        mut away: impl FnMut(&StoreError) -> Duration,
-    ) -> End {
-        loop {
-            let fault = match self.watch(at, newest()).await {
-                Ok(mut stream) => loop {
-                    match stream.next().await {
-                        Ok(batch) => {
-                            if let Some(end) = batch.changes.iter().find_map(|change| self.judge(change)) {
-                                return end;
-                            }
-                            at = batch.at;
-                        }
-                        Err(e) => break e,
-                    }
-                },
-                Err(e) => e,
-            };
-            if fault.needs_list() {
-                warn!(error = %agent::telemetry::Chain(&fault), "The registry's past changed; claiming again.");
-                return End::Lost("the registry's past changed");
-            }
-            sleep(away(&fault)).await;
-        }
-    }
-
-    /// Watches the key after `at`. That may lie far back, as the key seldom changes: a store that was set back to a
-    /// snapshot from between is found out by our `newest` write, which it has lost.
-    async fn watch(&self, at: Position, newest: Revision) -> Result<S::Watch, StoreError> {
-        let now = self.store.position(&self.key).await?.revision;
-        if now < newest {
-            let fault = Fault::Rewound { seen: newest, now };
-            return Err(StoreError::new(Operation::Watch, &*self.key, fault));
-        }
-        self.store.watch(&self.key, at).await
-    }
-
-    fn judge(&self, change: &Change) -> Option<End> {
-        match change {
-            // No agent writes such a value, or none without a lease.
-            Change::Put(entry) if entry.key == self.key && (entry.lease.is_none() || self.read(entry).is_none()) => {
-                Some(End::Touched("the registrar key was changed by hand"))
-            }
-            Change::Put(entry) if entry.key == self.key && !self.is_mine(entry) => {
-                let started = self.read(entry).map_or_else(|| "at an unknown time".to_owned(), |r| r.started);
-                Some(End::Replaced(ClaimError::Replaced { key: self.key.to_string(), started }))
-            }
-            Change::Delete { key, .. } if *key == self.key => Some(End::Touched("the registrar key was deleted")),
-            _ => None,
-        }
-    }
-
-    fn read(&self, entry: &Entry) -> Option<Record> {
-        serde_json::from_slice(&entry.value).ok()
-    }
-
-    fn is_mine(&self, entry: &Entry) -> bool {
-        self.read(entry).is_some_and(|r| r.token == self.me.token)
+    pub(super) fn is_mine(&self, entry: &Entry) -> bool {
+        Record::read(&entry.value).is_some_and(|r| r.token == self.me.token)
     }
 
     fn taken(&self, record: Option<Record>) -> ClaimError {

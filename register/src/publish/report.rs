@@ -64,6 +64,8 @@ pub struct Publication {
     pub away: Option<(String, Instant)>,
     /// What the store said when it had no room for a write, and since when. All else goes on.
     pub full: Option<(String, Instant)>,
+    /// The other agent of this name that is waited for, as a sentence with its remedy, and since when.
+    pub rival: Option<(String, Instant)>,
     /// When the lease was last renewed.
     pub beat: Option<SystemTime>,
 }
@@ -219,6 +221,29 @@ impl Reporter {
             }
             was_away
         });
+    }
+
+    /// Another agent has the claim: said once.
+    pub(super) fn wait_for(&self, rival: String) {
+        let is_news = |p: &Publication| p.rival.as_ref().is_none_or(|(said, _)| *said != rival);
+        self.update_if(is_news, |p| {
+            if p.rival.is_none() {
+                warn!(reason = "second_agent", "Not publishing: {rival}.");
+            }
+            let since = p.rival.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+            p.rival = Some((rival.clone(), since));
+        });
+    }
+
+    /// No other agent has the claim.
+    pub(super) fn alone(&self) {
+        self.update_if(
+            |p| p.rival.is_some(),
+            |p| {
+                info!("The other agent of this name is gone; publishing.");
+                p.rival = None;
+            },
+        );
     }
 
     /// Whether the store had no room the last time.

@@ -18,13 +18,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::claim::{Claim, End};
 use super::fights::Fights;
 use super::keys::{Keys, is_numbered, is_shared};
 use super::ledger::{Finding, Ledger, unknown};
 use super::numbers::Numbers;
 use super::outstanding::Outstanding;
 use super::plan::{Form, Registrations, plan, withdrawals};
-use super::registrar::{Claim, End};
 use super::report::{Phase, Reporter};
 use super::slots::Slots;
 use super::teller::Teller;

@@ -31,6 +31,7 @@ const OPEN: [&str; 2] = ["/live", "/ready"];
 
 /// Flags of an agent that say who may read its admin server.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "The admin server")]
 pub struct AccessArgs {
     /// Answer only who shows the token in this file (Authorization: Bearer, or the password of Basic); /live and /ready stay open
     #[arg(long, env = "ADMIN_TOKEN_FILE", value_name = "FILE")]

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 
@@ -25,11 +25,16 @@ use super::{
     access::{AccessError, Token},
     render,
 };
+use crate::telemetry::{Chain, Masked};
+use crate::tls;
 use crate::{clock, console};
-use crate::{telemetry::Masked, tls};
 
 /// For the whole exchange.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries of `--wait`.
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
+/// Between two looks of `--watch`.
+const AGAIN: Duration = Duration::from_secs(2);
 /// Bytes of an answer: some 10 000 services stay well below it.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -39,9 +44,15 @@ pub struct StatusArgs {
     /// Print nothing, and end with 1 and the reason if the agent is not ready: a health check
     #[arg(long, conflicts_with = "json")]
     pub ready: bool,
+    /// With --ready: try again for so long, such as 30s
+    #[arg(long, value_name = "DURATION", requires = "ready", value_parser = humantime::parse_duration)]
+    pub wait: Option<Duration>,
     /// Print the JSON instead of tables
     #[arg(long)]
     pub json: bool,
+    /// Show it anew every 2 seconds, until interrupted
+    #[arg(long, conflicts_with_all = ["ready", "json"])]
+    pub watch: bool,
     /// Who is asked.
     #[command(flatten)]
     pub agent: AgentArgs,
@@ -157,15 +168,42 @@ pub async fn status(
     out: &mut impl Write,
 ) -> Result<(), StatusError> {
     if args.ready {
-        return ready(&args.agent, default, program).await;
+        return ready_within(args.wait.unwrap_or_default(), &args.agent, default, program).await;
+    }
+    if args.watch {
+        return watch(&args.agent, default, program, out).await;
     }
     let status = fetch(&args.agent, default, program).await?;
-    let text = if args.json {
-        format!("{status:#}\n")
-    } else {
-        render::text(&status, clock::millis(clock::now()), io::stdout().is_terminal())
-    };
+    let text = if args.json { format!("{status:#}\n") } else { shown(&status) };
     console::write(out, &text).map_err(StatusError::Print)
+}
+
+/// As text for standard output.
+fn shown(status: &Value) -> String {
+    let text = render::text(status, clock::millis(clock::now()), io::stdout().is_terminal());
+    if console::has_colours() { console::painted(&text) } else { text }
+}
+
+/// Prints the status, or why there is none, again and again, until nobody reads it.
+async fn watch(
+    args: &AgentArgs,
+    default: SocketAddr,
+    program: &'static str,
+    out: &mut impl Write,
+) -> Result<(), StatusError> {
+    let begin = if io::stdout().is_terminal() { console::CLEAR } else { "" };
+    loop {
+        let text = match fetch(args, default, program).await {
+            Ok(status) => shown(&status),
+            Err(error @ (StatusError::Url { .. } | StatusError::Access(_))) => return Err(error),
+            Err(error) => format!("{}\n", Chain(&error)),
+        };
+        match out.write_all(format!("{begin}{text}\n").as_bytes()).and_then(|()| out.flush()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(StatusError::Print)?,
+        }
+        sleep(AGAIN).await;
+    }
 }
 
 /// The status of the agent that the arguments name.
@@ -177,6 +215,26 @@ pub async fn fetch(args: &AgentArgs, default: SocketAddr, program: &'static str)
     match answer.code {
         StatusCode::OK => Ok(answer.body),
         code => Err(StatusError::Refused { address: answer.address, program, code }),
+    }
+}
+
+/// Whether the agent is ready, or becomes so within `patience`. Only what time may mend is tried again.
+async fn ready_within(
+    patience: Duration,
+    args: &AgentArgs,
+    default: SocketAddr,
+    program: &'static str,
+) -> Result<(), StatusError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match ready(args, default, program).await {
+            Err(StatusError::Connect { .. } | StatusError::Timeout { .. } | StatusError::NotReady { .. })
+                if Instant::now() < deadline =>
+            {
+                sleep(BETWEEN_TRIES).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

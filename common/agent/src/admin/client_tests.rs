@@ -54,3 +54,32 @@ async fn what_is_no_admin_server_is_an_error() {
         assert!(err.to_string().contains(wanted), "{answer:?}: {err}");
     }
 }
+
+/// A script that starts an agent waits for it to be ready, whether it listens yet or not.
+#[tokio::test]
+async fn a_ready_agent_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let not_yet = r#"{"reason":"start","detail":"HAProxy is starting"}"#;
+    let answers = [
+        format!("HTTP/1.1 503 Service Unavailable\r\ncontent-length: {}\r\n\r\n{not_yet}", not_yet.len()),
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned(),
+    ];
+    let peer = async {
+        for answer in &answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    };
+    let mut out = Vec::new();
+    let args = StatusArgs { ready: true, wait: Some(Duration::from_secs(60)), ..StatusArgs::default() };
+    let (outcome, ()) = tokio::join!(status(&args, at, "discover", &mut out), peer);
+    outcome.unwrap();
+
+    let never = StatusArgs { ready: true, wait: Some(Duration::ZERO), ..StatusArgs::default() };
+    drop(listener);
+    let error = status(&never, at, "discover", &mut out).await.unwrap_err();
+    assert!(matches!(error, StatusError::Connect { .. }), "{error}");
+}

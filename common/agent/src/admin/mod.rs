@@ -9,6 +9,7 @@
 //! | [`client`] | the command `status` |
 //! | [`control`] | a Unix socket for what changes something |
 //! | [`render`] | a status as text for people |
+//! | `vitals` | the metrics that Prometheus expects of any program |
 //!
 //! # The form of a status
 //! A JSON object that page and command show without knowing the agent: a scalar at the top goes to the overview, an object becomes a table
@@ -28,6 +29,7 @@ mod routes;
 mod server;
 #[cfg(test)]
 mod server_tests;
+mod vitals;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -53,6 +55,18 @@ pub trait StatusSource: Send + Sync {
     }
     /// A JSON object; see the module for its form. No secrets: whoever reaches the port can read it.
     fn status(&self) -> Value;
+    /// What the page shows: the status, unless the agent has more or less for it. Such as the status.
+    fn page(&self) -> Value {
+        self.status()
+    }
+    /// The page's own script, which draws what [`page`](Self::page) gives: see `page.js`. Without one the page shows a table for each part.
+    fn script(&self) -> &'static str {
+        ""
+    }
+    /// The host's name, for the page's title.
+    fn host(&self) -> String {
+        nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
     /// Whether the process can still do its work; `false` asks to be restarted.
     fn live(&self) -> bool;
     /// Whether it does its work now; else why not.

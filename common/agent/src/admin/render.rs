@@ -116,6 +116,7 @@ fn cell(key: &str, value: &Value, now: u64) -> String {
     let text = match (value, value.as_u64()) {
         (_, Some(at)) if key.ends_with("_unix_ms") => age(now, at),
         (_, Some(ms)) if key.ends_with("_ms") => duration(Duration::from_millis(ms)),
+        (Value::Number(ms), None) if key.ends_with("_ms") => fraction(ms.as_f64().unwrap_or_default()),
         (_, Some(n)) if key.ends_with("_bytes") => size(n),
         _ => plain(value),
     };
@@ -184,6 +185,14 @@ fn duration(d: Duration) -> String {
         60..3600 => two(s / 60, "min", s % 60, "s"),
         3600..86_400 => two(s / 3600, "h", s % 3600 / 60, "min"),
         _ => two(s / 86_400, "d", s % 86_400 / 3600, "h"),
+    }
+}
+
+/// Milliseconds with a fraction, which matters below ten alone.
+fn fraction(ms: f64) -> String {
+    match Duration::try_from_secs_f64(ms / 1000.0) {
+        Ok(long) if ms >= 10.0 => duration(long),
+        _ => format!("{ms:.1} ms"),
     }
 }
 
@@ -259,6 +268,7 @@ empty: held
             ["0 ms", "999 ms", "1.2 s", "59 s", "1 min 1 s", "2 h"]
         );
         assert_eq!(d(90_000_000), "1 d 1 h");
+        assert_eq!([0.25, 1.689449, 790.32724, 61_000.5].map(fraction), ["0.2 ms", "1.7 ms", "790 ms", "1 min 1 s"]);
         assert_eq!([size(12), size(1536), size(3 << 30)], ["12 B", "1.5 KiB", "3.0 GiB"]);
         assert_eq!([age(5_000, 4_500), age(5_000, 9_000)], ["now", "in 4 s"]);
     }

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{RawQuery, Request, State},
     http::{HeaderName, Method, StatusCode, header},
     middleware::{self, Next},
     response::{
@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{StatusSource, Unready};
+use super::{StatusSource, Unready, vitals::vitals};
 
 /// More viewers at once get a 503: an event costs a whole status for each of them.
 const MAX_VIEWERS: usize = 16;
@@ -67,10 +67,12 @@ impl AdminState {
 pub(super) fn router(shared: Arc<AdminState>, extra: Router) -> Router {
     let asset =
         |kind: &'static str, text: &'static str| get(move || async move { ([(header::CONTENT_TYPE, kind)], text) });
+    let own = shared.source.script();
     Router::new()
         .route("/", get(page))
         .route("/page.css", asset("text/css; charset=utf-8", include_str!("page.css")))
         .route("/page.js", asset("text/javascript; charset=utf-8", include_str!("page.js")))
+        .route("/own.js", asset("text/javascript; charset=utf-8", own))
         .route("/metrics", get(metrics))
         .route("/live", get(live))
         .route("/ready", get(ready))
@@ -100,11 +102,12 @@ async fn page(State(s): State<Arc<AdminState>>) -> Response {
     let why = s.source.ready().err().map(|unready| unready.detail);
     let (class, ready) = if why.is_none() { ("good", "ready") } else { ("bad", "not ready") };
     // Strangers' names are in it: without a "<" none of them can end the element.
-    let first = json!({"why": why, "status": s.source.status()}).to_string().replace('<', "\\u003c");
-    // All but the last are literals of ours, and what the last brings is not read again.
-    let html =
-        include_str!("page.html").replace("{title}", s.title).replace("{class}", class).replace("{ready}", ready);
-    let html = html.replace("{first}", &first);
+    let first = json!({"why": why, "status": s.source.page()}).to_string().replace('<', "\\u003c");
+    let plain = |c: &char| c.is_ascii_alphanumeric() || ".-_".contains(*c);
+    let host: String = s.source.host().chars().filter(plain).collect();
+    // All but the last are literals of ours or plain names, and what the last brings is not read again.
+    let html = include_str!("page.html").replace("{title}", s.title).replace("{host}", &host);
+    let html = html.replace("{class}", class).replace("{ready}", ready).replace("{first}", &first);
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
 }
 
@@ -114,6 +117,7 @@ async fn metrics(State(s): State<Arc<AdminState>>) -> Response {
     let ready = readiness(s.title, &*s.source);
     let written = text::encode_registry(&mut out, &s.registry)
         .and_then(|()| text::encode_registry(&mut out, &ready))
+        .and_then(|()| text::encode_registry(&mut out, &vitals(s.title, env!("CARGO_PKG_VERSION"))))
         .and_then(|()| text::encode_eof(&mut out));
     match written {
         Ok(()) => {
@@ -152,25 +156,31 @@ async fn ready(State(s): State<Arc<AdminState>>) -> Response {
     }
 }
 
-async fn status(State(s): State<Arc<AdminState>>) -> Response {
+/// The status; with `?page` what the page shows.
+async fn status(State(s): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     s.source.refresh().await;
-    Json(s.source.status()).into_response()
+    Json(if is_of_page(query.as_deref()) { s.source.page() } else { s.source.status() }).into_response()
 }
 
-/// The status now, then again after each change, until the viewer goes or the run ends.
-async fn events(State(s): State<Arc<AdminState>>) -> Response {
+fn is_of_page(query: Option<&str>) -> bool {
+    query == Some("page")
+}
+
+/// The status now, then again after each change, until the viewer goes or the run ends; with `?page` what the page shows.
+async fn events(State(s): State<Arc<AdminState>>, RawQuery(query): RawQuery) -> Response {
     let Ok(viewer) = s.viewers.clone().try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many viewers\n").into_response();
     };
     let mut changes = s.changes.clone();
     changes.mark_changed(); // so that the first event comes at once
     let start = (s, changes, Instant::now(), String::new(), viewer);
-    let events = stream::unfold(start, |(s, mut changes, not_before, mut shown, viewer)| async move {
+    let of_page = is_of_page(query.as_deref());
+    let events = stream::unfold(start, move |(s, mut changes, not_before, mut shown, viewer)| async move {
         loop {
             let changed = s.cancel.run_until_cancelled(next(&mut changes, not_before, s.source.period())).await??;
             s.source.refresh().await;
             let number = *changes.borrow_and_update();
-            let status = s.source.status().to_string();
+            let status = if of_page { s.source.page() } else { s.source.status() }.to_string();
             if changed || status != shown {
                 shown.clone_from(&status);
                 let event = Event::default().event("status").id(number.to_string()).data(status);

@@ -124,7 +124,9 @@ impl Lab {
 async fn each_path_answers_with_security_headers() {
     let lab = Lab::start("127.0.0.1:0").await;
     for (path, kind, part) in [
-        ("/", "text/html", "<h1>discover</h1>"),
+        ("/", "text/html", "<h1>discover <span id=\"host\">"),
+        ("/own.js", "text/javascript", ""),
+        ("/status?page", "application/json", r#"{"n":1}"#),
         ("/page.js", "text/javascript", "textContent"),
         ("/page.css", "text/css", "--back"),
         ("/metrics", "application/openmetrics-text; version=1.0.0", "discover_applies_total 1\n"),

@@ -26,6 +26,18 @@ pub enum CheckError {
         /// How long was waited.
         after: Duration,
     },
+    /// Another program listens on the container's port.
+    #[error(
+        "port {port} of this host belongs to {}, not to the container; end that program, or move one of the two to \
+         another port",
+        program.as_deref().unwrap_or("another program")
+    )]
+    Foreign {
+        /// The port.
+        port: u16,
+        /// The program, where it can be seen.
+        program: Option<String>,
+    },
     /// The try took too long.
     #[error("no answer within {after:?}")]
     Deadline {

@@ -5,6 +5,7 @@
 //! | module | passes when |
 //! |---|---|
 //! | [`tcp`](TcpCheck) | a connection is accepted |
+//! | [`own_port`](OwnPort) | the container itself listens on a port of the host |
 //! | [`http`](HttpProbe) | an HTTP or HTTPS request is answered as expected |
 //! | [`grpc`](GrpcProbe) | `grpc.health.v1.Health/Check` answers SERVING |
 //! | [`exec`](ExecProbe) | a command in the container ends with status 0 |
@@ -21,6 +22,7 @@ mod exec;
 mod grpc;
 mod http;
 mod local;
+mod own_port;
 mod redis;
 mod tcp;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use exec::ExecProbe;
 pub use grpc::GrpcProbe;
 pub use http::{HttpProbe, Phases};
 pub use local::LocalProbe;
+pub use own_port::OwnPort;
 pub use redis::RedisProbe;
 pub use tcp::TcpCheck;
 use tls::TlsClient;
@@ -66,6 +69,8 @@ pub trait Check: Send {
 pub enum AnyCheck {
     /// A connection is accepted.
     Tcp(TcpCheck),
+    /// The container itself listens.
+    OwnPort(OwnPort),
     /// A request is answered as expected.
     Http(Box<HttpProbe>),
     /// The health service answers SERVING.
@@ -124,7 +129,11 @@ impl AnyCheck {
 
     /// The shortest time from one try to the next: what costs a process is not to be had every millisecond.
     pub fn shortest_pause(&self) -> Duration {
-        Duration::from_millis(if matches!(self, Self::Exec(_) | Self::Local(_)) { 250 } else { 1 })
+        match self {
+            Self::Exec(_) | Self::Local(_) => Duration::from_millis(250),
+            Self::OwnPort(_) => Duration::from_millis(20), // it may read every process's descriptors
+            _ => Duration::from_millis(1),
+        }
     }
 }
 
@@ -135,6 +144,7 @@ impl Check for AnyCheck {
         // In a box, so that 500 checks that wait for their next turn cost no room for a TLS handshake each.
         let trying: Trying<'_> = match self {
             Self::Tcp(check) => return check.attempt(timeout).await,
+            Self::OwnPort(check) => return check.attempt(timeout).await,
             Self::Noop => return Outcome::Pass,
             Self::Impossible(why) => return Outcome::Fail(CheckError::Impossible(why.clone())),
             Self::Exec(check) => return check.attempt(timeout).await,

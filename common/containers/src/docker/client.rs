@@ -1,18 +1,25 @@
-//! The few requests that are made of the daemon, over the API without a version: that every daemon answers, in its own newest
-//! dialect (measured; Docker 29 refuses old versions). Answers are read field by field (see
-//! [`parse`](super::parse)), since typed clients end the stream at an unknown word.
+//! The requests to the daemon: bollard's, over connections of ours.
+//!
+//! Their paths hold no API version. Every daemon answers such a path in its newest dialect (measured); Docker 29 refuses old versions.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::{Client, Identity, Method, RequestBuilder, Response};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use bollard::BollardRequest;
+use bollard::errors::Error;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemInfo, SystemVersion};
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures_util::StreamExt as _;
+use prometheus_client::metrics::counter::Counter;
+use serde_json::Value;
 
+use super::connection::{Connector, LONGEST};
 use super::endpoint::Endpoint;
 use super::error::DockerError;
 use super::events::EventStream;
+use super::lenient::{self, Reply};
 use super::list::Listed;
 use super::parse;
 use agent::clock;
@@ -20,32 +27,33 @@ use model::desired::{Container, ContainerId};
 
 /// How long the daemon may take for an answer; it is silent for seconds when it is busy, and for ever when it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The longest answer that is read, in bytes: a list of ten thousand containers stays well below it.
-const LONGEST: usize = 64 << 20;
+/// bollard's own deadline, in seconds, which must not come before ours: it is for an answer's head alone.
+const NEVER: u64 = 86_400;
+/// How much of a command's output is kept, in bytes.
+const OUTPUT: usize = 4096;
 
 /// A client of one daemon; cheap to clone. It connects when it is first used.
 #[derive(Debug, Clone)]
 pub struct Docker {
-    http: Client,
-    base: String,
+    api: bollard::Docker,
+    pub(super) connector: Arc<Connector>,
     /// The endpoint, for messages.
-    shown: Arc<str>,
+    pub(super) shown: Arc<str>,
     local: bool,
-    patience: Duration,
+    pub(super) patience: Duration,
+    pub(super) odd_words: Counter,
+    /// Odd words that were logged.
+    pub(super) told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// What the daemon says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Info {
     /// Its lasting identity; empty where it has none (Podman).
-    #[serde(rename = "ID", default)]
     pub id: String,
     /// The host's name.
-    #[serde(rename = "Name", default)]
     pub name: String,
     /// Its version.
-    #[serde(rename = "ServerVersion", default)]
     pub version: String,
 }
 
@@ -65,32 +73,27 @@ impl Docker {
     /// [`DockerError::Client`] when a certificate cannot be read or used.
     pub fn new(endpoint: &Endpoint) -> Result<Self, DockerError> {
         let error = |source| DockerError::Client { endpoint: endpoint.clone(), source };
-        agent::tls::install_provider();
-        let builder = Client::builder().no_proxy().http1_only().redirect(reqwest::redirect::Policy::none());
-        let builder = builder.connect_timeout(PATIENCE).pool_max_idle_per_host(8).pool_idle_timeout(PATIENCE * 6);
-        let (builder, base) = match endpoint {
-            // No authority is ever asked for plain HTTP, and loading the system's costs a megabyte.
-            Endpoint::Unix(path) => {
-                (builder.unix_socket(path.as_path()).tls_certs_only([]), "http://docker".to_owned())
+        let connector = Arc::new(Connector::new(endpoint).map_err(error)?);
+        let transport = {
+            let connector = connector.clone();
+            move |request: BollardRequest| {
+                let connector = connector.clone();
+                // A command's output has no limit.
+                let limit = if request.uri().path().ends_with("/start") { usize::MAX } else { LONGEST };
+                async move { connector.send(request, limit).await }
             }
-            Endpoint::Http { base, certificates: Some(directory) } => {
-                let read = |name: &str| {
-                    let path = directory.join(name);
-                    std::fs::read(&path).map_err(|e| error(format!("{}: {e}", path.display()).into()))
-                };
-                let authorities =
-                    reqwest::Certificate::from_pem_bundle(&read("ca.pem")?).map_err(|e| error(e.into()))?;
-                let mut identity = read("key.pem")?;
-                identity.push(b'\n');
-                identity.extend(read("cert.pem")?);
-                let identity = Identity::from_pem(&identity).map_err(|e| error(e.into()))?;
-                (builder.tls_certs_only(authorities).identity(identity), base.clone())
-            }
-            Endpoint::Http { base, certificates: None } if base.starts_with("https:") => (builder, base.clone()),
-            Endpoint::Http { base, certificates: None } => (builder.tls_certs_only([]), base.clone()),
         };
-        let http = builder.build().map_err(|e| error(e.into()))?;
-        Ok(Self { http, base, shown: endpoint.to_string().into(), local: endpoint.is_local(), patience: PATIENCE })
+        let version = bollard::API_DEFAULT_VERSION;
+        let api = bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), NEVER, version);
+        Ok(Self {
+            api: api.map_err(|e| error(e.into()))?,
+            connector,
+            shown: endpoint.to_string().into(),
+            local: endpoint.is_local(),
+            patience: PATIENCE,
+            odd_words: Counter::default(),
+            told: Arc::default(),
+        })
     }
 
     /// The same client with another patience for each answer.
@@ -100,12 +103,19 @@ impl Docker {
         self
     }
 
+    /// The same client, counting odd words in `counter`: words in the daemon's answers that bollard does not know.
+    #[must_use]
+    pub fn with_odd_words(mut self, counter: Counter) -> Self {
+        self.odd_words = counter;
+        self
+    }
+
     /// Whether the daemon answers at all.
     ///
     /// # Errors
     /// Any [`DockerError`].
     pub async fn ping(&self) -> Result<(), DockerError> {
-        self.send(Method::GET, "/_ping", None).await.map(drop)
+        self.ask("GET /_ping", self.api.ping()).await.map(drop)
     }
 
     /// What the daemon says of itself.
@@ -113,7 +123,9 @@ impl Docker {
     /// # Errors
     /// Any [`DockerError`].
     pub async fn info(&self) -> Result<Info, DockerError> {
-        self.json(Method::GET, "/info", None).await
+        let SystemInfo { id, name, server_version, .. } = self.read("GET /info", self.api.info()).await?.value;
+        let [id, name, version] = [id, name, server_version].map(Option::unwrap_or_default);
+        Ok(Info { id, name, version })
     }
 
     /// Whether the daemon is Podman, whose health events are noisy or missing.
@@ -121,9 +133,9 @@ impl Docker {
     /// # Errors
     /// Any [`DockerError`].
     pub async fn is_podman(&self) -> Result<bool, DockerError> {
-        let version: Value = self.json(Method::GET, "/version", None).await?;
-        let components = version["Components"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(components.iter().any(|c| c["Name"].as_str().is_some_and(|name| name.contains("Podman"))))
+        let version: Reply<SystemVersion> = self.read("GET /version", self.api.version()).await?;
+        let components = version.value.components.unwrap_or_default();
+        Ok(components.iter().any(|component| component.name.contains("Podman")))
     }
 
     /// The containers of `scope`, each with what the list tells of it.
@@ -131,11 +143,18 @@ impl Docker {
     /// # Errors
     /// Any [`DockerError`].
     pub async fn list(&self, scope: Scope) -> Result<Vec<Listed>, DockerError> {
-        let path = match scope {
-            Scope::Running => "/containers/json",
-            Scope::All => "/containers/json?all=1",
+        let options = (scope == Scope::All).then(|| ListContainersOptionsBuilder::new().all(true).build());
+        let request = "GET /containers/json";
+        let unread = match self.within(request, self.api.list_containers(options)).await? {
+            Ok(all) => return Ok(all.into_iter().map(Listed::from).collect()),
+            Err(Error::JsonDataError { contents, .. }) => contents,
+            Err(error) => return Err(self.failed(request, error)),
         };
-        self.json(Method::GET, path, None).await
+        // An odd word fails the whole list, so each entry is read by itself.
+        let entries: Vec<Value> =
+            lenient::read(unread.as_bytes()).map_err(|e| DockerError::unreadable(request, e))?.value;
+        let read = |entry| lenient::mend::<ContainerSummary>(entry).ok();
+        Ok(entries.into_iter().filter_map(read).map(|entry| self.note(entry).value.into()).collect())
     }
 
     /// A container; `None`: there is none of this id any more.
@@ -146,25 +165,45 @@ impl Docker {
         self.inspect_named(id.as_str()).await
     }
 
-    /// All that the daemon says of a container, unread; `None`: there is none of this id any more.
-    pub(super) async fn describe(&self, id: &ContainerId) -> Result<Option<Value>, DockerError> {
-        match self.json(Method::GET, &format!("/containers/{}/json", id.as_str()), None).await {
+    /// A container by its name, or by the beginning of its id.
+    ///
+    /// # Errors
+    /// As [`inspect`](Self::inspect); a name that no container can have is [`DockerError::Refused`].
+    pub async fn inspect_named(&self, name: &str) -> Result<Option<Container>, DockerError> {
+        // bollard's description of a container is a large value, and the box keeps it out of the caller's future.
+        Box::pin(async {
+            let Some(described) = self.describe(name).await? else { return Ok(None) };
+            let mut container = parse::describe(described)?;
+            if parse::may_be_legacy(&container) {
+                parse::add_legacy_network(&mut container, &self.raw(&format!("/containers/{name}/json")).await?);
+            }
+            Ok(Some(container))
+        })
+        .await
+    }
+
+    /// All that the daemon says of a container; `None`: there is none of this name or id any more.
+    pub(super) async fn describe(&self, name: &str) -> Result<Option<Reply<ContainerInspectResponse>>, DockerError> {
+        let request = format!("GET /containers/{}/json", segment(name)?);
+        match self.read(&request, self.api.inspect_container(name, None)).await {
             Ok(described) => Ok(Some(described)),
             Err(DockerError::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// A container by its name, or by the beginning of its id.
+    /// Stops a container as `docker stop` does, with its own signal and patience, and waits until it has ended. One that has ended already,
+    /// or is gone, is no fault.
     ///
     /// # Errors
-    /// As [`inspect`](Self::inspect); a name that no container can have is [`DockerError::Refused`].
-    pub async fn inspect_named(&self, name: &str) -> Result<Option<Container>, DockerError> {
-        let path = format!("/containers/{}/json", segment(name)?);
-        match self.send(Method::GET, &path, None).await {
-            Ok(body) => Ok(Some(parse::container(&body)?)),
-            Err(DockerError::Refused { status: 404, .. }) => Ok(None),
-            Err(error) => Err(error),
+    /// Any [`DockerError`]; [`DockerError::Refused`] where whoever answers lets nobody stop anything.
+    pub async fn stop(&self, name: &str) -> Result<(), DockerError> {
+        let Some(container) = self.inspect_named(name).await? else { return Ok(()) };
+        let request = format!("POST /containers/{}/stop", segment(name)?);
+        let patient = Self { patience: self.patience + container.stop_timeout, ..self.clone() };
+        match patient.ask(&request, self.api.stop_container(name, None)).await {
+            Err(DockerError::Refused { status: 404, .. }) => Ok(()),
+            answer => answer,
         }
     }
 
@@ -177,19 +216,9 @@ impl Docker {
         let now = clock::now();
         let since =
             if self.local { format!("&since={}.{:09}", now.as_secs(), now.subsec_nanos()) } else { String::new() };
-        let path = format!("/events?filters={}{since}", super::events::filters());
-        let request = || "GET /events".to_owned();
-        let answer = self.http.get(format!("{}{path}", self.base)).send();
-        let Ok(answer) = tokio::time::timeout(self.patience, answer).await else {
-            return Err(DockerError::Deadline { request: request(), seconds: self.patience.as_secs() });
-        };
-        let answer = answer.map_err(|source| self.transport("GET /events", source))?;
-        if !answer.status().is_success() {
-            let status = answer.status().as_u16();
-            let words = tokio::time::timeout(self.patience, self.body(answer, request)).await;
-            let words = words.ok().and_then(Result::ok).unwrap_or_default();
-            return Err(DockerError::Refused { request: request(), status, message: message(&words) });
-        }
+        let (path, request) = (format!("/events?filters={}{since}", super::events::filters()), "GET /events");
+        let opened = self.within(request, self.get(&path, usize::MAX)).await?;
+        let answer = opened.map_err(|error| self.failed(request, error))?;
         Ok(EventStream::new(answer, self.shown.clone()))
     }
 
@@ -204,87 +233,25 @@ impl Docker {
         command: &[String],
         patience: Duration,
     ) -> Result<(i64, Vec<u8>), DockerError> {
-        let request = || format!("exec in container {id}");
         let run = async {
-            let body = json!({ "AttachStdout": true, "AttachStderr": true, "Cmd": command });
-            let path = format!("/containers/{}/exec", id.as_str());
-            let made: Value = self.json(Method::POST, &path, Some(&body)).await?;
-            let exec = segment(made["Id"].as_str().unwrap_or_default())?;
-            // Without an Upgrade header the daemon sends the output as a body that ends with the command.
-            let start = json!({ "Detach": false, "Tty": false });
-            let answer = self.request(Method::POST, &format!("/exec/{exec}/start"), Some(&start)).send().await;
-            let mut answer = answer.map_err(|source| self.transport(&request(), source))?;
-            let mut output = Vec::new();
-            while let Some(chunk) = answer.chunk().await.map_err(|source| self.transport(&request(), source))? {
-                output.extend_from_slice(&chunk[..chunk.len().min(4096_usize.saturating_sub(output.len()))]);
-            }
-            let ended: Value = self.json(Method::GET, &format!("/exec/{exec}/json"), None).await?;
-            let status = ended["ExitCode"].as_i64().unwrap_or(-1);
-            Ok((status, output))
-        };
-        match tokio::time::timeout(patience, run).await {
-            Ok(ended) => ended,
-            Err(_) => Err(DockerError::Deadline { request: request(), seconds: patience.as_secs() }),
-        }
-    }
-
-    fn transport(&self, request: &str, source: reqwest::Error) -> DockerError {
-        let endpoint = self.shown.clone();
-        DockerError::Transport { endpoint, request: request.to_owned(), source: source.without_url() }
-    }
-
-    fn request(&self, method: Method, path: &str, body: Option<&Value>) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
-        match body {
-            Some(body) => request.json(body),
-            None => request,
-        }
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Vec<u8>, DockerError> {
-        let request = || format!("{method} {path}");
-        let in_time = |error| match error {
-            DockerError::Transport { request, source, .. } if source.is_timeout() => {
-                DockerError::Deadline { request, seconds: self.patience.as_secs() }
-            }
-            other => other,
-        };
-        let sent = self.request(method.clone(), path, body).timeout(self.patience).send();
-        let answer = sent.await.map_err(|source| in_time(self.transport(&request(), source)))?;
-        let status = answer.status();
-        let said = self.body(answer, request).await.map_err(in_time)?;
-        if status.is_success() {
-            Ok(said)
-        } else {
-            Err(DockerError::Refused { request: request(), status: status.as_u16(), message: message(&said) })
-        }
-    }
-
-    /// The whole body of an answer, as far as one may be long.
-    async fn body(&self, mut answer: Response, request: impl Fn() -> String) -> Result<Vec<u8>, DockerError> {
-        let mut whole = Vec::new();
-        loop {
-            match answer.chunk().await {
-                Ok(Some(chunk)) if whole.len() + chunk.len() > LONGEST => {
-                    return Err(DockerError::TooLong { request: request(), limit: LONGEST });
+            let cmd = Some(command.to_vec());
+            let options =
+                CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd, ..Default::default() };
+            let exec = self.api.create_exec(id.as_str(), options).await?.id;
+            let mut kept = Vec::new();
+            if let StartExecResults::Attached { mut output, .. } =
+                self.api.start_exec(&exec, None::<StartExecOptions>).await?
+            {
+                while let Some(piece) = output.next().await {
+                    let piece = piece?.into_bytes();
+                    kept.extend_from_slice(&piece[..piece.len().min(OUTPUT.saturating_sub(kept.len()))]);
                 }
-                Ok(Some(chunk)) => whole.extend_from_slice(&chunk),
-                Ok(None) => return Ok(whole),
-                Err(source) => return Err(self.transport(&request(), source)),
             }
-        }
-    }
-
-    async fn json<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<T, DockerError> {
-        let request = format!("{method} {path}");
-        let answer = self.send(method, path, body).await?;
-        let mut reader = serde_json::Deserializer::from_slice(&answer);
-        serde_path_to_error::deserialize(&mut reader).map_err(|source| DockerError::Answer { request, source })
+            Ok((self.api.inspect_exec(&exec).await?.exit_code.unwrap_or(-1), kept))
+        };
+        let request = format!("exec in container {id}");
+        let ran = Self { patience, ..self.clone() }.within(&request, run).await?;
+        ran.map_err(|error| self.failed(&request, error))
     }
 }
 
@@ -296,11 +263,4 @@ fn segment(name: &str) -> Result<&str, DockerError> {
     }
     let request = format!("container {:?}", name.chars().take(80).collect::<String>());
     Err(DockerError::Refused { request, status: 400, message: "no container has such a name".to_owned() })
-}
-
-/// The daemon's own words in `{"message": "…"}`.
-fn message(body: &[u8]) -> String {
-    let value: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = value["message"].as_str().map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
-    text.trim().chars().filter(|c| !c.is_control()).take(300).collect()
 }

@@ -84,8 +84,8 @@ impl Endpoint {
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let port = if has_port { String::new() } else { format!(":{default}") };
         let base = format!("{scheme}://{authority}{port}{path}");
-        let url = reqwest::Url::parse(&base).map_err(|_| error())?;
-        if url.host_str().is_none_or(str::is_empty) {
+        let url: hyper::Uri = base.parse().map_err(|_| error())?;
+        if url.host().is_none_or(str::is_empty) {
             return Err(error());
         }
         Ok(Self::Http { base, certificates: certificates.filter(|_| scheme == "https") })

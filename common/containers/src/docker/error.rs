@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::Endpoint;
+use super::lenient::Unreadable;
 use super::parse::ParseError;
 
 /// A request to the daemon that failed. The message names the request; the cause is the source.
@@ -24,11 +25,11 @@ pub enum DockerError {
         endpoint: Arc<str>,
         /// Method and path.
         request: String,
-        /// Why; without the URL, which says the same again.
-        source: reqwest::Error,
+        /// Why.
+        source: bollard::errors::Error,
     },
     /// The daemon said no.
-    #[error("Docker answered {status} to {request}: {message}")]
+    #[error("Docker answered {status} to {request}: {message}{}", remedy(*status, request))]
     Refused {
         /// Method and path.
         request: String,
@@ -43,7 +44,7 @@ pub enum DockerError {
         /// Method and path.
         request: String,
         /// Where in it, and why.
-        source: serde_path_to_error::Error<serde_json::Error>,
+        source: Unreadable,
     },
     /// A container's description cannot be used.
     #[error("reading what Docker says of a container")]
@@ -79,4 +80,18 @@ pub enum DockerError {
     /// One event is above 1 MB.
     #[error("Docker's event stream holds a line above 1 MB")]
     EventTooLong,
+}
+
+impl DockerError {
+    pub(super) fn unreadable(request: &str, source: Unreadable) -> Self {
+        Self::Answer { request: request.to_owned(), source }
+    }
+}
+
+/// Docker itself never answers 403: what guards its socket does.
+fn remedy(status: u16, request: &str) -> String {
+    match status {
+        403 => format!(" (the proxy or plugin that guards Docker's socket must allow {request})"),
+        _ => String::new(),
+    }
 }

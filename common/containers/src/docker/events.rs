@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
+use hyper::Response;
+use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
@@ -53,7 +56,7 @@ pub(super) fn filters() -> String {
 /// A running subscription.
 #[derive(Debug)]
 pub struct EventStream {
-    answer: reqwest::Response,
+    body: Incoming,
     /// The daemon, for messages.
     endpoint: Arc<str>,
     buffer: Vec<u8>,
@@ -64,8 +67,8 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    pub(super) fn new(answer: reqwest::Response, endpoint: Arc<str>) -> Self {
-        Self { answer, endpoint, buffer: Vec::new(), searched: 0, due: None }
+    pub(super) fn new(answer: Response<Incoming>, endpoint: Arc<str>) -> Self {
+        Self { body: answer.into_body(), endpoint, buffer: Vec::new(), searched: 0, due: None }
     }
 
     /// The next event about a container; what is about something else is passed over. Cancel-safe.
@@ -87,17 +90,17 @@ impl EventStream {
             } else {
                 self.due.get_or_insert_with(|| Instant::now() + WHOLE);
             }
-            let chunk = self.answer.chunk();
+            let chunk = self.body.frame();
             let chunk = match self.due {
                 Some(due) => timeout_at(due, chunk).await.map_err(|_| DockerError::EventCut { after: WHOLE })?,
                 None => chunk.await,
             };
-            let chunk = chunk.map_err(|source| DockerError::Transport {
+            let chunk = chunk.ok_or(DockerError::StreamEnded)?.map_err(|source| DockerError::Transport {
                 endpoint: self.endpoint.clone(),
                 request: "GET /events".into(),
-                source: source.without_url(),
+                source: source.into(),
             })?;
-            self.buffer.extend_from_slice(&chunk.ok_or(DockerError::StreamEnded)?);
+            self.buffer.extend_from_slice(chunk.data_ref().map_or(&[], |data| data));
         }
     }
 

@@ -1,42 +1,36 @@
 //! The daemon's list of containers, and what in it tells that a container must be inspected again.
 
-use serde::Deserialize;
-use serde_json::Value;
+use bollard::models::{ContainerSummary, EndpointSettings};
 
 /// One entry of `GET /containers/json`. Two are the same if nothing that matters here differs.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(from = "Raw")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The container's id, not yet checked.
     pub id: String,
     /// Its name, where it has one.
     pub name: Option<String>,
     /// A text that changes when a listed fact changes which matters here: name, state, health, ports, addresses. The uptime in
-    /// the status (`Up 2 hours (healthy)`) does not, and neither does the order of ports, which the daemon takes from a hash map.
+    /// the status (`Up 2 hours (healthy)`) does not, and neither does the order of ports and networks, which comes from hash maps.
     fingerprint: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
-struct Raw {
-    id: String,
-    names: Value,
-    state: Value,
-    status: Value,
-    ports: Value,
-    network_settings: Value,
-}
-
-impl From<Raw> for Listed {
-    fn from(raw: Raw) -> Self {
-        let health = raw.status.as_str().and_then(|s| s.split_once('(')).map_or("", |(_, health)| health);
-        let health = if health.starts_with("healthy") || health.contains("health") { health } else { "" };
-        let mut ports: Vec<String> =
-            raw.ports.as_array().map(|ports| ports.iter().map(Value::to_string).collect()).unwrap_or_default();
+impl From<ContainerSummary> for Listed {
+    fn from(summary: ContainerSummary) -> Self {
+        let status = summary.status.unwrap_or_default();
+        let health = status.split_once('(').map_or("", |(_, health)| health);
+        let health = if health.contains("health") { health } else { "" };
+        let mut ports: Vec<String> = summary.ports.unwrap_or_default().iter().map(|port| format!("{port:?}")).collect();
         ports.sort_unstable();
-        let fingerprint = format!("{} {} {health} {} {}", raw.names, raw.state, ports.join(","), raw.network_settings);
-        let name = raw.names[0].as_str().map(|name| name.trim_start_matches('/').to_owned());
-        Self { id: raw.id, name, fingerprint }
+        let addresses = |(name, endpoint): (String, EndpointSettings)| {
+            let EndpointSettings { network_id, ip_address, global_ipv6_address, .. } = endpoint;
+            format!("{name} {network_id:?} {ip_address:?} {global_ipv6_address:?}")
+        };
+        let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let mut networks: Vec<String> = networks.into_iter().map(addresses).collect();
+        networks.sort_unstable();
+        let names = summary.names.unwrap_or_default();
+        let fingerprint = format!("{names:?} {:?} {health} {ports:?} {networks:?}", summary.state);
+        let name = names.first().map(|name| name.trim_start_matches('/').to_owned());
+        Self { id: summary.id.unwrap_or_default(), name, fingerprint }
     }
 }

@@ -1,10 +1,13 @@
 //! Docker's API: containers and events, and a source that keeps a picture of them.
 //!
-//! Only a handful of requests are needed, and their answers are read loosely, field by field: typed clients end an event stream
-//! at a word they do not know, and daemons from 20.10 to Podman disagree about words.
+//! bollard makes the requests, over connections of ours ([`connection`]). Daemons from 20.10 to Podman disagree about words: a reply with
+//! one that bollard does not know is read without it ([`lenient`]). The event stream is read line by line ([`events`]), because
+//! bollard's own stream fails at an unknown type, drops the events behind it, hides half an event, and has no limit.
 
+mod answers;
 mod backlog;
 mod client;
+mod connection;
 mod context;
 mod endpoint;
 mod error;
@@ -12,6 +15,7 @@ mod event;
 mod events;
 mod inspections;
 mod learning;
+mod lenient;
 mod list;
 mod own;
 mod parse;

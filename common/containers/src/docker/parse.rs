@@ -1,11 +1,14 @@
 //! `docker inspect` → [`Container`]: only the fields that are needed, each as loosely as daemons write it (20.10 to 29, Podman).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum, EndpointSettings};
+use bollard::models::{HealthStatusEnum, PortMap};
 use serde_json::Value;
 
+use super::lenient::{self, Reply};
 use model::desired::{Binding, Container, ContainerId, ContainerPort, Health, Network, State, parse_signal};
 use model::{Port, Transport};
 
@@ -21,97 +24,36 @@ pub struct ParseError {
     pub why: String,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Raw {
-    id: Option<String>,
-    name: Option<String>,
-    /// The image's id.
-    image: Option<Value>,
-    state: Option<RawState>,
-    config: Option<RawConfig>,
-    host_config: Option<RawHostConfig>,
-    network_settings: Option<RawNetworkSettings>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawState {
-    status: Option<String>,
-    running: Option<bool>,
-    paused: Option<bool>,
-    restarting: Option<bool>,
-    pid: Option<i64>,
-    started_at: Option<String>,
-    #[serde(alias = "Healthcheck")]
-    health: Option<RawHealth>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawHealth {
-    status: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawConfig {
-    image: Option<String>,
-    labels: Option<BTreeMap<String, Option<String>>>,
-    env: Option<Vec<String>>,
-    exposed_ports: Option<BTreeMap<String, Value>>,
-    /// A name, or (older Podman) a number.
-    stop_signal: Option<Value>,
-    stop_timeout: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawHostConfig {
-    network_mode: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawNetworkSettings {
-    ports: Option<BTreeMap<String, Option<Vec<RawBinding>>>>,
-    networks: Option<BTreeMap<String, Option<RawNetwork>>>,
-    /// Gone since API 1.52; older Podman has it without `Networks`.
-    #[serde(rename = "IPAddress")]
-    ip_address: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawBinding {
-    #[serde(rename = "HostIp", default)]
-    host_ip: Option<String>,
-    #[serde(rename = "HostPort", default)]
-    host_port: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RawNetwork {
-    #[serde(rename = "IPAddress")]
-    ipv4: Option<String>,
-    #[serde(rename = "GlobalIPv6Address")]
-    ipv6: Option<String>,
-}
-
 /// Reads the answer to `GET /containers/{id}/json`.
 ///
 /// # Errors
 /// [`ParseError`] naming the container and the field.
 pub fn container(json: &[u8]) -> Result<Container, ParseError> {
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    let raw: Raw = serde_path_to_error::deserialize(&mut reader).map_err(|e| ParseError {
-        container: identity(json),
-        field: e.path().to_string(),
-        why: e.inner().to_string(),
+    let reply = lenient::read(json).map_err(|e| ParseError {
+        container: "?".to_owned(),
+        field: e.path,
+        why: e.why.to_string(),
     })?;
-    let who = raw.id.clone().or_else(|| raw.name.clone()).unwrap_or_else(|| "?".to_owned());
-    let who: String = who.chars().take(12).collect();
+    let mut container = describe(reply)?;
+    if may_be_legacy(&container) {
+        add_legacy_network(&mut container, json);
+    }
+    Ok(container)
+}
+
+/// Reads a decoded reply.
+///
+/// # Errors
+/// [`ParseError`] naming the container and the field.
+pub(super) fn describe(reply: Reply<ContainerInspectResponse>) -> Result<Container, ParseError> {
+    let Reply { value: raw, odd } = reply;
+    let who = raw.id.as_ref().or(raw.name.as_ref()).map_or("?", String::as_str);
+    let who: String = who.chars().filter(|c| !c.is_control()).take(12).collect();
     let fail = |field: &str, why: String| ParseError { container: who.clone(), field: field.to_owned(), why };
     let missing = |field: &str| fail(field, "is missing".to_owned());
+    if let Some((field, value)) = odd.iter().find(|(field, value)| is_needed(field) && !is_understood(field, value)) {
+        return Err(fail(field, format!("cannot be {}", value.to_string().chars().take(80).collect::<String>())));
+    }
 
     let id = raw.id.ok_or_else(|| missing("Id"))?;
     let id: ContainerId = id.parse().map_err(|_| fail("Id", "is not 64 hexadecimal digits".to_owned()))?;
@@ -119,17 +61,34 @@ pub fn container(json: &[u8]) -> Result<Container, ParseError> {
     let config = raw.config.ok_or_else(|| missing("Config"))?;
     let settings = raw.network_settings.ok_or_else(|| missing("NetworkSettings"))?;
     let network_mode = raw.host_config.and_then(|h| h.network_mode).ok_or_else(|| missing("HostConfig.NetworkMode"))?;
+    let beside = |prefix: &str| -> Vec<String> {
+        odd.keys().filter_map(|path| path.strip_prefix(prefix)).map(str::to_owned).collect()
+    };
+    let mut labels: BTreeMap<_, _> = config.labels.unwrap_or_default().into_iter().collect();
+    labels.extend(beside("Config.Labels.").into_iter().map(|name| (name, String::new())));
+    let exposed = config.exposed_ports.unwrap_or_default().into_iter().chain(beside("Config.ExposedPorts."));
+    let mut networks = networks(settings.networks.unwrap_or_default());
+    networks.extend(beside(NETWORKS).into_iter().filter(|n| !n.contains('.')).map(|name| (name, Network::default())));
+    let signal = |value: &Value| parse_signal(&value.to_string());
+    let stop_signal = config.stop_signal.as_deref().and_then(parse_signal);
     Ok(Container {
         name: raw.name.map_or_else(|| id.short().to_owned(), |name| name.trim_start_matches('/').to_owned()),
-        image: image(config.image.ok_or_else(|| missing("Config.Image"))?, raw.image.as_ref()),
-        labels: config.labels.unwrap_or_default().into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect(),
+        image: image(config.image.ok_or_else(|| missing("Config.Image"))?, raw.image.as_deref()),
+        labels,
         env: config.env.unwrap_or_default().iter().map(|entry| variable(entry)).collect(),
-        state: standing(&state).ok_or_else(|| missing("State.Status"))?,
-        health: health(state.health),
+        state: match odd.contains_key("State.Status") {
+            true => State::Other,
+            false => standing(&state).ok_or_else(|| missing("State.Status"))?,
+        },
+        // A word that nobody knows has not passed.
+        health: match odd.contains_key("State.Health.Status") {
+            true => Some(Health::Starting),
+            false => state.health.and_then(|health| health.status).and_then(health),
+        },
         network_mode,
-        networks: networks(settings.networks, settings.ip_address.as_deref()),
-        ports: ports(config.exposed_ports, settings.ports).map_err(|(field, why)| fail(&field, why))?,
-        stop_signal: stop_signal(config.stop_signal),
+        networks,
+        ports: ports(exposed, settings.ports).map_err(|(field, why)| fail(&field, why))?,
+        stop_signal: stop_signal.or_else(|| odd.get("Config.StopSignal").and_then(signal)).unwrap_or(SIGTERM),
         // A negative one means "for ever".
         stop_timeout: config.stop_timeout.map_or(STOP_TIMEOUT, |s| {
             u64::try_from(s).map_or(LONGEST_STOP, |s| Duration::from_secs(s).min(LONGEST_STOP))
@@ -140,21 +99,77 @@ pub fn container(json: &[u8]) -> Result<Container, ParseError> {
     })
 }
 
+const NETWORKS: &str = "NetworkSettings.Networks.";
+
+/// Whether a registration depends on this field: then an unknown value leaves the container out.
+fn is_needed(field: &str) -> bool {
+    const FIELDS: [&str; 18] = [
+        "Id",
+        "Name",
+        "State",
+        "State.Status",
+        "State.Running",
+        "State.Paused",
+        "State.Restarting",
+        "State.Pid",
+        "State.StartedAt",
+        "State.Health",
+        "State.Health.Status",
+        "Config",
+        "Config.Image",
+        "HostConfig",
+        "HostConfig.NetworkMode",
+        "Config.StopSignal",
+        "Config.StopTimeout",
+        "NetworkSettings",
+    ];
+    const ROOMS: [&str; 5] =
+        ["Config.Labels", "Config.Env", "Config.ExposedPorts", "NetworkSettings.Ports", "NetworkSettings.Networks"];
+    let within =
+        |room: &str| field.strip_prefix(room).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    match field.strip_prefix(NETWORKS) {
+        Some(rest) if rest.contains('.') => rest.ends_with(".IPAddress") || rest.ends_with(".GlobalIPv6Address"),
+        _ => FIELDS.contains(&field) || ROOMS.into_iter().any(within),
+    }
+}
+
+/// Whether [`describe`] can use a value that bollard does not know.
+fn is_understood(field: &str, value: &Value) -> bool {
+    match field {
+        "State.Status" | "State.Health.Status" => value.is_string(),
+        "Config.StopSignal" => value.is_number(),
+        _ if field.starts_with("Config.ExposedPorts.") => true,
+        _ => value.is_null() && (field.starts_with("Config.Labels.") || field.starts_with(NETWORKS)),
+    }
+}
+
+/// Whether the container's address may be in `NetworkSettings.IPAddress` only, where old Podman has it. bollard does not read that field:
+/// Docker dropped it in API 1.52.
+pub(super) fn may_be_legacy(container: &Container) -> bool {
+    let mode = container.network_mode.as_str();
+    let of_its_own = mode != "host" && mode != "none" && !mode.starts_with("container:") && !mode.starts_with("ns:");
+    container.networks.is_empty() && of_its_own
+}
+
+/// Reads that field from the whole reply.
+pub(super) fn add_legacy_network(container: &mut Container, json: &[u8]) {
+    let described: Value = serde_json::from_slice(json).unwrap_or_default();
+    let address = described["NetworkSettings"]["IPAddress"].as_str().and_then(|ip| ip.parse::<Ipv4Addr>().ok());
+    if let Some(ipv4) = address {
+        container.networks.insert("bridge".to_owned(), Network { ipv4: Some(ipv4), ipv6: None });
+    }
+}
+
+const SIGTERM: i32 = 15;
+
 /// Docker's default for `StopTimeout`.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A day stands for ever.
 const LONGEST_STOP: Duration = Duration::from_secs(86_400);
 
-/// Who an unreadable answer is about.
-fn identity(json: &[u8]) -> String {
-    let value: Value = serde_json::from_slice(json).unwrap_or_default();
-    let text = value["Id"].as_str().or_else(|| value["Name"].as_str()).unwrap_or("?");
-    text.chars().filter(|c| !c.is_control()).take(12).collect()
-}
-
 /// The reference, or the whole id where the container was made by a part of it: that is no name.
-fn image(reference: String, id: Option<&Value>) -> String {
-    let id = id.and_then(Value::as_str).unwrap_or_default();
+fn image(reference: String, id: Option<&str>) -> String {
+    let id = id.unwrap_or_default();
     let hex = id.rsplit(':').next().unwrap_or_default();
     match reference.len() >= 3 && hex.len() == 64 && hex.starts_with(reference.as_str()) {
         true => id.to_owned(),
@@ -167,71 +182,54 @@ fn variable(entry: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-fn standing(state: &RawState) -> Option<State> {
+fn standing(state: &ContainerState) -> Option<State> {
+    use ContainerStateStatusEnum as Status;
     let by_flags = || match (state.running?, state.paused, state.restarting) {
         (_, Some(true), _) => Some(State::Paused),
         (_, _, Some(true)) => Some(State::Restarting),
         (true, ..) => Some(State::Running),
         (false, ..) => Some(State::Exited),
     };
-    let Some(status) = state.status.as_deref().filter(|status| !status.is_empty()) else { return by_flags() };
-    Some(match status {
-        "running" => State::Running,
-        "paused" => State::Paused,
-        "restarting" => State::Restarting,
-        "created" | "configured" => State::Created,
-        "exited" => State::Exited,
-        "dead" => State::Dead,
-        "removing" => State::Removing,
-        _ => State::Other,
+    Some(match state.status {
+        None | Some(Status::EMPTY) => return by_flags(),
+        Some(Status::RUNNING) => State::Running,
+        Some(Status::PAUSED) => State::Paused,
+        Some(Status::RESTARTING) => State::Restarting,
+        Some(Status::CREATED) => State::Created,
+        Some(Status::EXITED) => State::Exited,
+        Some(Status::DEAD) => State::Dead,
+        Some(Status::REMOVING) => State::Removing,
+        Some(Status::STOPPING) => State::Other,
     })
 }
 
-/// An empty word is Podman's for no HEALTHCHECK, `none` is Docker's. A word that nobody knows has not passed.
-fn health(raw: Option<RawHealth>) -> Option<Health> {
-    match raw?.status?.as_str() {
-        "" | "none" => None,
-        "healthy" => Some(Health::Healthy),
-        "unhealthy" => Some(Health::Unhealthy),
-        _ => Some(Health::Starting),
+/// An empty word is Podman's for no HEALTHCHECK, `none` is Docker's.
+fn health(status: HealthStatusEnum) -> Option<Health> {
+    match status {
+        HealthStatusEnum::EMPTY | HealthStatusEnum::NONE => None,
+        HealthStatusEnum::HEALTHY => Some(Health::Healthy),
+        HealthStatusEnum::UNHEALTHY => Some(Health::Unhealthy),
+        HealthStatusEnum::STARTING => Some(Health::Starting),
     }
 }
 
-fn stop_signal(raw: Option<Value>) -> i32 {
-    const SIGTERM: i32 = 15;
-    match raw {
-        Some(Value::String(name)) => parse_signal(&name).unwrap_or(SIGTERM),
-        Some(Value::Number(number)) => parse_signal(&number.to_string()).unwrap_or(SIGTERM),
-        _ => SIGTERM,
-    }
+fn networks(raw: HashMap<String, EndpointSettings>) -> BTreeMap<String, Network> {
+    let of = |(name, endpoint): (String, EndpointSettings)| {
+        let ipv4 = endpoint.ip_address.and_then(|ip| ip.parse().ok());
+        let ipv6 = endpoint.global_ipv6_address.and_then(|ip| ip.parse().ok());
+        (name, Network { ipv4, ipv6 })
+    };
+    raw.into_iter().map(of).collect()
 }
-
-fn networks(raw: Option<BTreeMap<String, Option<RawNetwork>>>, legacy: Option<&str>) -> BTreeMap<String, Network> {
-    let mut networks: BTreeMap<String, Network> = raw
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, network)| {
-            let ipv4 = network.as_ref().and_then(|n| n.ipv4.as_deref()?.parse().ok());
-            let ipv6 = network.as_ref().and_then(|n| n.ipv6.as_deref()?.parse().ok());
-            (name, Network { ipv4, ipv6 })
-        })
-        .collect();
-    if let (true, Some(ipv4)) = (networks.is_empty(), legacy.and_then(|ip| ip.parse().ok())) {
-        networks.insert("bridge".to_owned(), Network { ipv4: Some(ipv4), ipv6: None });
-    }
-    networks
-}
-
-type Published = BTreeMap<String, Option<Vec<RawBinding>>>;
 
 /// Exposed and published ports together, each once, its bindings sorted and without doubles.
 fn ports(
-    exposed: Option<BTreeMap<String, Value>>,
-    published: Option<Published>,
+    exposed: impl Iterator<Item = String>,
+    published: Option<PortMap>,
 ) -> Result<Vec<ContainerPort>, (String, String)> {
     let mut ports: BTreeMap<(Port, Transport), Vec<Binding>> = BTreeMap::new();
-    for key in exposed.unwrap_or_default().keys() {
-        for port in port_key("Config.ExposedPorts", key)? {
+    for key in exposed {
+        for port in port_key("Config.ExposedPorts", &key)? {
             ports.entry(port).or_default();
         }
     }

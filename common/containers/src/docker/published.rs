@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use bollard::models::ContainerInspectResponse;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -52,8 +52,8 @@ impl PublishedSource {
             let before = self.known.get(&id);
             let ports = match before {
                 Some((same, ports)) if *same == entry => ports.clone(),
-                _ => match self.docker.describe(&id).await {
-                    Ok(described) => described.as_ref().map(of_container).unwrap_or_default(),
+                _ => match self.docker.describe(id.as_str()).await {
+                    Ok(described) => described.map(|reply| of_container(reply.value)).unwrap_or_default(),
                     Err(_) => before.map(|(_, ports)| ports.clone()).unwrap_or_default(),
                 },
             };
@@ -125,24 +125,23 @@ impl PublishedSource {
 
 /// What a container publishes over TCP: what it asked for, and what it has. Where it left the choice of a port to Docker, only what
 /// it has counts.
-fn of_container(described: &Value) -> PublishedPorts {
-    let name: Arc<str> = described["Name"].as_str().unwrap_or("?").trim_start_matches('/').into();
+fn of_container(described: ContainerInspectResponse) -> PublishedPorts {
+    let name: Arc<str> = described.name.as_deref().unwrap_or("?").trim_start_matches('/').into();
+    let asked = described.host_config.and_then(|host| host.port_bindings);
+    let has = described.network_settings.and_then(|settings| settings.ports);
     let mut published = PublishedPorts::new();
-    for ports in [&described["HostConfig"]["PortBindings"], &described["NetworkSettings"]["Ports"]] {
-        for (inside, bindings) in ports.as_object().into_iter().flatten() {
-            if inside.ends_with("/udp") || inside.ends_with("/sctp") {
-                continue;
-            }
-            for binding in bindings.as_array().into_iter().flatten() {
-                let port =
-                    binding["HostPort"].as_str().and_then(|port| port.parse::<u16>().ok()).filter(|port| *port != 0);
-                let ip = match binding["HostIp"].as_str().unwrap_or_default() {
-                    "" => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-                    ip => ip.parse().ok(),
-                };
-                if let (Some(port), Some(ip)) = (port, ip) {
-                    published.insert(SocketAddr::new(ip, port), name.clone());
-                }
+    for (inside, bindings) in [asked, has].into_iter().flatten().flatten() {
+        if inside.ends_with("/udp") || inside.ends_with("/sctp") {
+            continue;
+        }
+        for binding in bindings.unwrap_or_default() {
+            let port = binding.host_port.and_then(|port| port.parse::<u16>().ok()).filter(|port| *port != 0);
+            let ip = match binding.host_ip.as_deref().unwrap_or_default() {
+                "" => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+                ip => ip.parse().ok(),
+            };
+            if let (Some(port), Some(ip)) = (port, ip) {
+                published.insert(SocketAddr::new(ip, port), name.clone());
             }
         }
     }
@@ -151,7 +150,7 @@ fn of_container(described: &Value) -> PublishedPorts {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::super::tests::client_of;
     use super::*;
@@ -162,6 +161,10 @@ mod tests {
             "Id": id(number), "Name": format!("/c{number}"), "State": {"Status": status},
             "HostConfig": {"PortBindings": asked}, "NetworkSettings": {"Ports": has},
         })
+    }
+
+    fn read(described: Value) -> ContainerInspectResponse {
+        serde_json::from_value(described).unwrap()
     }
 
     fn shown(published: &PublishedPorts) -> Vec<String> {
@@ -177,11 +180,11 @@ mod tests {
             "91/tcp": null,
         });
         let has = json!({"90/tcp": [{"HostIp": "0.0.0.0", "HostPort": "49153"}], "99/tcp": null});
-        let published = of_container(&publishing(1, "running", &asked, &has));
+        let published = of_container(read(publishing(1, "running", &asked, &has)));
         assert_eq!(shown(&published), ["0.0.0.0:49153 c1", "127.0.0.1:8081 c1", "[::]:8080 c1"]);
         assert!(
-            of_container(&json!({})).is_empty()
-                && of_container(&publishing(1, "created", &json!(null), &json!(null))).is_empty()
+            of_container(read(json!({}))).is_empty()
+                && of_container(read(publishing(1, "created", &json!(null), &json!(null)))).is_empty()
         );
     }
 

@@ -10,7 +10,9 @@ use super::*;
 use agent::watch::{self, Inlet, Observation, Watcher};
 use testing::docker_api::{DockerApi, Manner, event, id, running};
 
+mod connections;
 mod neighbours;
+mod replies;
 
 /// A client of this crate for a scripted daemon, with little patience.
 pub(super) fn client_of(api: &DockerApi) -> Docker {
@@ -360,10 +362,10 @@ async fn from_the_event_to_the_picture_it_takes_one_inspection() {
         lab.api.emit(&[event(n, "start")]);
         lab.until("it", |o| o.snapshot().is_some_and(|s| s.running.len() == n)).await;
         times.push(began.elapsed());
+        assert_eq!(lab.api.requests(&id(n)), 1, "inspections of container {n}");
     }
     times.sort();
     println!("start event to picture: p50 {:?}, p98 {:?}", times[25], times[48]);
-    assert!(times[25] < Duration::from_millis(50), "{times:?}");
     lab.stop().await;
 }
 

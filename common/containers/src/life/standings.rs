@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::history::Change;
 use model::desired::ContainerId;
 use tokio::time::Instant;
 use tracing::info;
@@ -93,18 +94,23 @@ impl Standings {
     }
 
     /// Says what is new about containers: their rows changed, or what the registry has of them. `rows` gives those of one
-    /// container.
+    /// container. Gives the changes for the history.
     pub fn tell<'a>(
         &mut self,
         mut changed: BTreeSet<ContainerId>,
         rows: impl Fn(&ContainerId) -> &'a [Arc<Row>],
         now: Instant,
         registry: &impl RegistryView,
-    ) {
+    ) -> Vec<Change> {
         changed.extend(self.clock.take_due(now));
+        let mut told = Vec::new();
         for container in changed {
-            self.changes(&container, rows(&container), now, registry).iter().for_each(|(word, row)| say(*word, row));
+            for (word, row) in self.changes(&container, rows(&container), now, registry) {
+                say(word, &row);
+                told.push(change(word, &row));
+            }
         }
+        told
     }
 
     fn changes(
@@ -204,6 +210,22 @@ fn is_same(was: &Row, is: &Row) -> bool {
 /// Where it is registered, if it is.
 fn place(row: &Row) -> Option<(&str, &str)> {
     Some((row.service.as_deref()?, row.id.as_deref()?))
+}
+
+/// The same for the history: `what` is the state, or how it was left.
+fn change(word: Word, row: &Row) -> Change {
+    let what = match word {
+        Word::Registered => "registered",
+        Word::RegisteredDown => "down",
+        Word::Resumed => "resumed",
+        Word::Draining => "draining",
+        Word::Withdrawn => "withdrawn",
+        Word::LeftOut => "left_out",
+        Word::Waiting => "waiting",
+    };
+    let change = Change::new(what).with("service", row.service.as_deref()).with("backend", row.id.as_deref());
+    let change = change.with("name", &*row.container).with("address", row.address.as_deref());
+    change.with("port", row.port.as_deref()).with("reason", row.cause.as_str()).with("why", &*row.reason)
 }
 
 fn say(word: Word, row: &Row) {

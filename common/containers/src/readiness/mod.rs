@@ -20,12 +20,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use model::desired::{Candidate, CheckSpec, ContainerId};
+use model::desired::{Candidate, CheckKind, CheckSpec, ContainerId};
 use model::{BackendId, Port, ServiceName, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::checks::{AnyCheck, TcpCheck};
+use crate::checks::{AnyCheck, OwnPort, TcpCheck};
 use crate::docker::Docker;
 pub use attempts::together;
 use attempts::{Attempts, News};
@@ -247,8 +247,13 @@ impl Readiness {
             let to = self.target(candidate, spec);
             Some((AnyCheck::new(&spec.kind, to, &key.container, self.docker.as_ref())?, spec.clone()))
         };
-        let checks: Vec<_> = candidate.checks.iter().filter_map(runnable).collect();
+        let mut checks: Vec<_> = candidate.checks.iter().filter_map(runnable).collect();
+        // Where the container has the host's network, another program of the host may have its port.
+        let own = candidate.dial.filter(|_| candidate.host_network && candidate.backend.transport == Transport::Tcp);
+        let own = own.map(|address| OwnPort::new(address, key.container.clone()));
         if !checks.is_empty() {
+            let own = own.map(|own| (AnyCheck::OwnPort(own.undialled()), CheckSpec::new(CheckKind::Tcp)));
+            checks.extend(own);
             return Plan::Watch(checks);
         }
         match candidate.dial {
@@ -256,7 +261,11 @@ impl Readiness {
             _ if self.mode == ReadyMode::None => Plan::Open(Why::NotAsked),
             _ if candidate.backend.transport == Transport::Udp => Plan::Open(Why::Udp),
             None => Plan::Open(Why::NoAddress),
-            Some(address) => Plan::Once(AnyCheck::Tcp(TcpCheck::new(address))),
+            Some(address) => match own {
+                // Asked again and again: the port may change hands.
+                Some(own) => Plan::Watch(vec![(AnyCheck::OwnPort(own), CheckSpec::new(CheckKind::Tcp))]),
+                None => Plan::Once(AnyCheck::Tcp(TcpCheck::new(address))),
+            },
         }
     }
 

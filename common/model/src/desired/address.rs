@@ -97,6 +97,10 @@ fn by_attachment(
             warnings: Vec::new(),
         });
     };
+    if container.network_mode == "none" {
+        let why = "its network is none, where publishing a port does nothing; give it another network";
+        return Err(Skip::NoAddress(why.to_owned()));
+    }
     let by_own_address = port.asked_for || view.get("network").is_some();
     if settings.internal {
         let chosen = network(container, view, settings, reader)?;

@@ -52,7 +52,9 @@ pub(super) fn decide_among(container: &Container, neighbours: &Neighbours<'_>, s
         vec![decision(container, None, Outcome::Skip(skip), Vec::new(), warnings)]
     };
     if let Some(filter) = settings.excluded_by(container) {
-        return whole(Skip::Filtered(filter.to_string()));
+        // Its labels are no concern of this agent's.
+        let skip = Skip::Filtered(filter.to_string());
+        return vec![decision(container, None, Outcome::Skip(skip), Vec::new(), Vec::new())];
     }
     match container.state {
         State::Running => {}

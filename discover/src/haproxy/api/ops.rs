@@ -86,15 +86,6 @@ impl ServerParams {
         }
     }
 
-    /// Adds a parameter with its value, unless it is among them; tells whether it was not.
-    pub fn add(&mut self, word: &str, value: &str) -> bool {
-        let new = !self.has(word);
-        if new {
-            self.0.extend([word.to_owned(), value.to_owned()]);
-        }
-        new
-    }
-
     /// Whether `check` is among them: the server then needs [`Op::EnableHealth`] too.
     pub fn has_check(&self) -> bool {
         self.has("check")

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::command::{Command, CommandError};
 use super::ops::{Op, Refusal, RefusalKind, SectionName, ServerRef};
-use super::socket::{Endpoint, Reply, RuntimeSocket, SocketError};
+use super::socket::{DENIED, Endpoint, Reply, RuntimeSocket, SocketError};
 use super::stats::{StatRow, stat};
 use super::tables::{self, Info, ServerState, TableError};
 
@@ -47,6 +47,11 @@ impl RuntimeError {
             Self::Refused { refusal, .. } => Some(refusal.kind),
             _ => None,
         }
+    }
+
+    /// Whether the socket's level does not allow it.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. } if refusal.text == DENIED)
     }
 
     /// Whether HAProxy may have done it all the same: read its state before going on.

@@ -23,6 +23,10 @@ const PROMPT: &[u8] = b"\n> ";
 /// Commands written before their replies are read, in bytes. HAProxy stops reading while we do not take its answers; a chunk of this size
 /// fits into the kernel's buffers, so writing it cannot block for ever.
 const CHUNK: usize = 8192;
+/// The answer to what the socket's level does not allow.
+///
+/// Source: HAProxy's src/cli.c, `cli_has_level`.
+pub const DENIED: &str = "Permission denied";
 /// No reply is longer: 64 MiB is some 400,000 servers' state.
 const MAX_REPLY: usize = 64 << 20;
 /// HAProxy closes an idle session after `stats timeout` (10 s unless configured); ours asks for a day, in seconds.
@@ -112,6 +116,8 @@ pub struct RuntimeSocket {
     master: Option<Endpoint>,
     /// It was said that the master is asked.
     said: bool,
+    /// The same, because the socket allows less.
+    denied: bool,
 }
 
 #[derive(Debug)]
@@ -124,7 +130,7 @@ struct Session {
 impl RuntimeSocket {
     /// A socket at `endpoint`; does no I/O.
     pub fn new(endpoint: Endpoint, deadlines: Deadlines) -> Self {
-        Self { endpoint, deadlines, session: None, master: None, said: false }
+        Self { endpoint, deadlines, session: None, master: None, said: false, denied: false }
     }
 
     /// While no session can be opened (the socket's file was removed, and no reload brings it back), each command goes to the current worker
@@ -163,7 +169,28 @@ impl RuntimeSocket {
     ///
     /// They are pipelined in chunks. When the session breaks, the commands of that chunk without a reply are [`SocketError::Broken`] and the later
     /// ones [`SocketError::NotSent`]; nothing is sent twice.
+    ///
+    /// What the socket's level does not allow, the master is asked for.
     pub async fn run_all(&mut self, commands: &[Command]) -> Vec<Result<Reply, SocketError>> {
+        let mut results = self.run_here(commands).await;
+        let Some(master) = self.master.clone() else { return results };
+        for (command, result) in commands.iter().zip(&mut results) {
+            if !result.as_ref().is_ok_and(|reply| reply.text() == DENIED) {
+                continue;
+            }
+            match one_shot(&master, Prefix::CurrentWorker, command, self.deadlines).await {
+                Err(SocketError::Connect { .. }) => return results,
+                reply => *result = reply,
+            }
+            if !std::mem::replace(&mut self.denied, true) {
+                let socket = &self.endpoint;
+                tracing::warn!(%socket, %master, "HAProxy's runtime socket lacks `level admin` and allows no changes; going through its master.");
+            }
+        }
+        results
+    }
+
+    async fn run_here(&mut self, commands: &[Command]) -> Vec<Result<Reply, SocketError>> {
         let mut results = Vec::with_capacity(commands.len());
         let mut rest = commands;
         while !rest.is_empty() {

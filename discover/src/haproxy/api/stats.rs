@@ -21,6 +21,8 @@ pub struct StatRow {
     pub usable: u64,
     /// The last check's result (`L4OK`, `L4CON`, …); empty without checks.
     pub check_status: String,
+    /// What the last check said, for people: `Connection refused`, `HTTP status 503`.
+    pub last_check: String,
     /// Since the last change of status, where there is one.
     pub lastchg: Option<Duration>,
     /// Idle connections kept to the server.
@@ -77,7 +79,7 @@ pub enum StatKind {
 }
 
 /// The columns that are read, of about a hundred. Source: HAProxy's management guide, 9.1 "CSV format".
-const COLUMNS: [&str; 18] = [
+const COLUMNS: [&str; 19] = [
     "pxname",
     "svname",
     "type",
@@ -86,6 +88,7 @@ const COLUMNS: [&str; 18] = [
     "act",
     "bck",
     "check_status",
+    "last_chk",
     "lastchg",
     "srv_icur",
     "addr",
@@ -105,59 +108,73 @@ const COLUMNS: [&str; 18] = [
 pub fn stat(text: &str) -> Result<Vec<StatRow>, TableError> {
     let (header, rows) = header_and_rows(text, "# pxname,")?;
     let header: Vec<&str> = header.trim_start_matches("# ").split(',').collect();
-    let places = COLUMNS.map(|column| header.iter().position(|name| *name == column));
+    // Which of the columns stands at each place: a thousand rows a second have a hundred places each.
+    let columns: Vec<Option<usize>> = header.iter().map(|name| COLUMNS.iter().position(|c| c == name)).collect();
     rows.map(|line| {
-        let fields = fields(line);
-        let get = |column: &str| {
-            let place = COLUMNS.iter().position(|name| *name == column).and_then(|n| places[n]);
-            place.and_then(|place| fields.get(place)).map_or("", |field| &**field)
-        };
+        let quoted;
+        let mut cells = [""; COLUMNS.len()];
+        match line.contains('"') {
+            false => put(&mut cells, &columns, line.split(',')),
+            true => {
+                quoted = fields(line);
+                put(&mut cells, &columns, quoted.iter().map(String::as_str));
+            }
+        }
         let bad = |what| TableError::new(what, line);
-        let number = |column: &str| match get(column) {
+        let number = |cell: &str| match cell {
             "" => Ok(None),
             digits => digits.parse::<u64>().map(Some).map_err(|_| bad("not a number")),
         };
-        let count = |column: &str| number(column).map(Option::unwrap_or_default);
-        let [section, name] = ["pxname", "svname"].map(get);
+        let count = |cell: &str| number(cell).map(Option::unwrap_or_default);
+        let [section, name, kind, status, weight, act, bck, check_status, last_check, lastchg, idle, addr, rest @ ..] =
+            cells;
+        let [sessions, queued, all_sessions, requests, econ, eresp, responses_5xx] = rest;
         if section.is_empty() || name.is_empty() {
             return Err(bad("a row without pxname and svname"));
         }
-        let all_sessions = count("stot")?;
+        let all_sessions = count(all_sessions)?;
         Ok(StatRow {
             section: section.to_owned(),
             name: name.to_owned(),
-            kind: match number("type")? {
+            kind: match number(kind)? {
                 Some(0) => StatKind::Frontend,
                 Some(1) => StatKind::Section,
                 Some(2) => StatKind::Server,
                 Some(3) => StatKind::Listener,
                 _ => return Err(bad("an unknown type")),
             },
-            status: get("status").to_owned(),
-            weight: number("weight")?,
-            usable: count("act")? + count("bck")?,
-            check_status: get("check_status").to_owned(),
-            lastchg: number("lastchg")?.map(Duration::from_secs),
-            idle_connections: count("srv_icur")?,
-            addr: get("addr").to_owned(),
+            status: status.to_owned(),
+            weight: number(weight)?,
+            usable: count(act)? + count(bck)?,
+            check_status: check_status.to_owned(),
+            last_check: last_check.to_owned(),
+            lastchg: number(lastchg)?.map(Duration::from_secs),
+            idle_connections: count(idle)?,
+            addr: addr.to_owned(),
             counts: Counts {
-                sessions: count("scur")?,
-                queued: count("qcur")?,
+                sessions: count(sessions)?,
+                queued: count(queued)?,
                 all_sessions,
-                requests: number("req_tot")?.unwrap_or(all_sessions),
-                errors: count("econ")? + count("eresp")?,
-                responses_5xx: count("hrsp_5xx")?,
+                requests: number(requests)?.unwrap_or(all_sessions),
+                errors: count(econ)? + count(eresp)?,
+                responses_5xx: count(responses_5xx)?,
             },
         })
     })
     .collect()
 }
 
-/// The fields of one line; a field in double quotes may hold commas, and two quotes stand for one.
-fn fields(line: &str) -> Vec<std::borrow::Cow<'_, str>> {
-    if !line.contains('"') {
-        return line.split(',').map(Into::into).collect();
+/// Puts each field that is read into its cell.
+fn put<'a>(cells: &mut [&'a str], columns: &[Option<usize>], fields: impl Iterator<Item = &'a str>) {
+    for (at, field) in columns.iter().zip(fields) {
+        if let Some(cell) = at.and_then(|at| cells.get_mut(at)) {
+            *cell = field;
+        }
     }
+}
+
+/// The fields of a line with quotes; a field in double quotes may hold commas, and two quotes stand for one.
+fn fields(line: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
@@ -167,11 +184,11 @@ fn fields(line: &str) -> Vec<std::borrow::Cow<'_, str>> {
                 field.push('"');
             }
             '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(std::mem::take(&mut field).into()),
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
             c => field.push(c),
         }
     }
-    fields.push(field.into());
+    fields.push(field);
     fields
 }
 
@@ -186,6 +203,7 @@ mod tests {
         let server = &rows[0];
         let counts = Counts { sessions: 2, queued: 1, all_sessions: 3, requests: 3, ..Counts::default() };
         assert_eq!((server.counts, server.idle_connections), (counts, 5));
+        assert_eq!((&*server.check_status, &*server.last_check), ("L7OK", "a, \"b\""));
         assert_eq!(
             (server.status.as_str(), server.addr.as_str(), server.kind),
             ("UP 1/3", "127.0.0.1:80", StatKind::Server)

@@ -101,44 +101,74 @@ impl CheckState {
     }
 }
 
+/// The columns of `show servers state` that are read.
+const STATE_COLUMNS: [&str; 13] = [
+    "be_name",
+    "srv_name",
+    "srv_id",
+    "srv_addr",
+    "srv_fqdn",
+    "srv_port",
+    "srv_op_state",
+    "srv_admin_state",
+    "srv_uweight",
+    "srv_iweight",
+    "srv_time_since_last_change",
+    "srv_check_state",
+    "srv_agent_state",
+];
+
 /// Reads `show servers state`.
 ///
 /// # Errors
 /// [`TableError`] when the header is missing or a row does not fit it.
 pub fn servers_state(text: &str) -> Result<Vec<ServerState>, TableError> {
     let (header, rows) = header_and_rows(text, "# be_id ")?;
-    let columns: Vec<&str> = header.trim_start_matches("# ").split_whitespace().collect();
+    // Tens of thousands of rows: each column is looked for once.
+    let columns: HashMap<&str, usize> = header.trim_start_matches("# ").split_whitespace().zip(0..).collect();
+    let at = STATE_COLUMNS.map(|column| columns.get(column).copied());
+    let mut row: Vec<&str> = Vec::with_capacity(columns.len());
     rows.map(|line| {
-        let row: HashMap<&str, &str> = columns.iter().copied().zip(line.split_whitespace()).collect();
+        row.clear();
+        row.extend(line.split_ascii_whitespace());
         let bad = |what| TableError::new(what, line);
-        let get =
-            |key: &str| row.get(key).copied().ok_or_else(|| bad("a server's state without a column that is needed"));
-        let number = |key: &str| get(key)?.parse::<u64>().map_err(|_| bad("not a number"));
-        let small = |key: &str| number(key).and_then(|n| u16::try_from(n).map_err(|_| bad("a number too large")));
-        let bits = |key: &str| number(key).and_then(|n| u32::try_from(n).map_err(|_| bad("a number too large")));
+        let cells = at.map(|at| row.get(at?).copied());
+        let Some([section, name, id, addr, fqdn, port, oper, admin, weight, initial_weight, since, check, agent]) =
+            all_of(cells)
+        else {
+            return Err(bad("a server's state without a column that is needed"));
+        };
+        let number = |text: &str| text.parse::<u64>().map_err(|_| bad("not a number"));
+        let small = |text: &str| number(text).and_then(|n| u16::try_from(n).map_err(|_| bad("a number too large")));
+        let bits = |text: &str| number(text).and_then(|n| u32::try_from(n).map_err(|_| bad("a number too large")));
         Ok(ServerState {
-            section: get("be_name")?.to_owned(),
-            name: get("srv_name")?.to_owned(),
-            id: bits("srv_id")?,
-            addr: get("srv_addr")?.parse().ok(),
-            fqdn: Some(get("srv_fqdn")?).filter(|f| *f != "-").map(str::to_owned),
-            port: small("srv_port")?,
-            oper: match number("srv_op_state")? {
+            section: section.to_owned(),
+            name: name.to_owned(),
+            id: bits(id)?,
+            addr: addr.parse().ok(),
+            fqdn: Some(fqdn).filter(|f| *f != "-").map(str::to_owned),
+            port: small(port)?,
+            oper: match number(oper)? {
                 0 => OperState::Stopped,
                 1 => OperState::Starting,
                 2 => OperState::Running,
                 3 => OperState::Stopping,
                 _ => return Err(bad("an unknown srv_op_state")),
             },
-            admin: AdminState(bits("srv_admin_state")?),
-            weight: small("srv_uweight")?,
-            initial_weight: small("srv_iweight")?,
-            since: Duration::from_secs(number("srv_time_since_last_change")?),
-            check: CheckState(bits("srv_check_state")?),
-            agent: CheckState(bits("srv_agent_state")?),
+            admin: AdminState(bits(admin)?),
+            weight: small(weight)?,
+            initial_weight: small(initial_weight)?,
+            since: Duration::from_secs(number(since)?),
+            check: CheckState(bits(check)?),
+            agent: CheckState(bits(agent)?),
         })
     })
     .collect()
+}
+
+fn all_of<const N: usize>(cells: [Option<&str>; N]) -> Option<[&str; N]> {
+    let all = cells.iter().all(Option::is_some);
+    all.then(|| cells.map(Option::unwrap_or_default))
 }
 
 /// What is used of `show info`.
@@ -154,6 +184,8 @@ pub struct Info {
     pub maxconn: u64,
     /// Connections now.
     pub curr_conns: u64,
+    /// Descriptors that it reserved when it loaded its file.
+    pub maxsock: u64,
     /// This worker has been told to end: the session is with an old one.
     pub stopping: bool,
 }
@@ -172,6 +204,7 @@ pub fn info(text: &str) -> Result<Info, TableError> {
         uptime: Duration::from_secs(number("Uptime_sec")?),
         maxconn: number("Maxconn")?,
         curr_conns: number("CurrConns")?,
+        maxsock: number("Maxsock")?,
         stopping: number("Stopping")? != 0,
     })
 }

@@ -36,7 +36,7 @@ fn a_reply_that_is_no_table_is_an_error() {
 
 #[test]
 fn info_tells_an_old_worker_apart() {
-    let text = "Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nPid: 12045\nUptime: 0d 0h00m00s\nUptime_sec: 61\nMaxconn: 9979\nCurrConns: 3\nStopping: 1\nUnstoppable Jobs: 1\n";
+    let text = "Name: HAProxy\nVersion: 2.6.12-1+deb12u4\nPid: 12045\nUptime: 0d 0h00m00s\nUptime_sec: 61\nMaxconn: 9979\nCurrConns: 3\nMaxsock: 20100\nStopping: 1\nUnstoppable Jobs: 1\n";
     let info = info(text).unwrap();
     assert_eq!((info.pid, info.uptime, info.maxconn, info.curr_conns), (12045, Duration::from_secs(61), 9979, 3));
     assert!(info.stopping && info.version.branch() == (2, 6));

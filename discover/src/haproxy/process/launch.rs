@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use super::log::log_since;
+use super::log::{essence, log_since};
 use super::master::{MasterCli, MasterError};
 use super::procs::Procs;
 use super::shortage::is_shortage;
@@ -35,6 +35,8 @@ pub enum Output {
     Inherit,
     /// Appended to a file.
     File(PathBuf),
+    /// What it says of itself is appended to a file; what it logs to its standard output goes to ours.
+    Errors(PathBuf),
 }
 
 /// How to start HAProxy in master-worker mode.
@@ -129,10 +131,11 @@ impl Launch {
         MasterCli::new(&self.master_socket).with_log(self.log().map(Path::to_owned))
     }
 
-    fn log(&self) -> Option<&Path> {
+    /// The file that its output goes to.
+    pub(crate) fn log(&self) -> Option<&Path> {
         match &self.output {
             Output::Inherit => None,
-            Output::File(path) => Some(path),
+            Output::File(path) | Output::Errors(path) => Some(path),
         }
     }
 
@@ -154,7 +157,7 @@ impl Launch {
     ) -> Result<Running, ProcessError> {
         let failed = |source| ProcessError::Run { program: self.program.clone(), source };
         let from = self.log().map_or(0, |log| std::fs::metadata(log).map_or(0, |m| m.len()));
-        let log = || self.log().map_or_else(String::new, |l| log_since(l, from));
+        let log = || self.log().map_or_else(String::new, |l| essence(&log_since(l, from)));
         let mut child = self.command().and_then(|mut c| spawner(&mut c)).map_err(failed)?;
         let deadline = Instant::now() + CONFIG_DEADLINE;
         let master = self.master();
@@ -185,9 +188,16 @@ impl Launch {
 /// Gives a long-lived program a process group of its own and an output that outlives us.
 pub(crate) fn detach(command: &mut Command, output: &Output) -> io::Result<()> {
     command.stdin(Stdio::null()).process_group(0).kill_on_drop(false);
-    if let Output::File(path) = output {
-        let file = OpenOptions::new().create(true).append(true).mode(0o640).open(path)?;
-        command.stdout(file.try_clone()?).stderr(file);
+    let open = |path: &Path| OpenOptions::new().create(true).append(true).mode(0o640).open(path);
+    match output {
+        Output::Inherit => {}
+        Output::Errors(path) => {
+            command.stderr(open(path)?);
+        }
+        Output::File(path) => {
+            let file = open(path)?;
+            command.stdout(file.try_clone()?).stderr(file);
+        }
     }
     Ok(())
 }

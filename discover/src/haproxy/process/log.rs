@@ -21,3 +21,36 @@ pub(super) fn log_since(log: &Path, from: u64) -> String {
     };
     read().unwrap_or_default()
 }
+
+/// What matters of what HAProxy said before it ended, in one line: its alerts, if there are any.
+pub(super) fn essence(said: &str) -> String {
+    let alerts: Vec<&str> = said.lines().filter(|line| line.starts_with("[ALERT]")).collect();
+    let lines = if alerts.is_empty() { said.lines().collect() } else { alerts };
+    with_hint(lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join("; "))
+}
+
+/// The same, with the remedy for what HAProxy cannot name one for.
+pub(super) fn with_hint(said: String) -> String {
+    match said.contains("FD limit") {
+        true => format!(
+            "{said} (lower --maxconn, or raise the limit of open files: `ulimit -n`, LimitNOFILE, --ulimit nofile)"
+        ),
+        false => said,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_open_files_comes_with_its_remedy() {
+        let limit = "[ALERT] (1) : [haproxy.main()] Cannot raise FD limit to 200038, limit is 1024.";
+        assert!(with_hint(limit.to_owned()).contains("--maxconn"));
+        assert_eq!(with_hint("[ALERT] other".to_owned()), "[ALERT] other");
+        let whole = format!("[NOTICE]   (1) : haproxy version is 3.0.11\n{limit}\n[ALERT] (1) : another");
+        let told = essence(&whole);
+        assert!(told.starts_with(limit) && told.contains("; [ALERT] (1) : another (lower --maxconn"), "{told}");
+        assert_eq!(essence("exec: no such file\nbye"), "exec: no such file; bye");
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::log::log_since;
+use super::log::{log_since, with_hint};
 use super::procs::{Procs, ProcsError};
 use crate::haproxy::api::command::{Command, CommandError};
 use crate::haproxy::api::socket::{Deadlines, Endpoint, Prefix, Reply, SocketError, one_shot};
@@ -173,7 +173,7 @@ impl MasterCli {
             () = self.is_one_that_does_not_answer() => String::new(),
         };
         let (success, log) = match said.split_once('\n').unwrap_or((said.as_str(), "")) {
-            ("Success=0", log) => return Ok(ReloadOutcome::Failed { log: startup_log(log) }),
+            ("Success=0", log) => return Ok(ReloadOutcome::Failed { log: with_hint(startup_log(log)) }),
             ("Success=1", log) => (true, Some(startup_log(log))),
             ("", _) => (false, None),
             _ => return Err(MasterError::Refused(said)),
@@ -186,7 +186,7 @@ impl MasterCli {
                     return Ok(ReloadOutcome::Loaded { worker: fresh.pid, log: log() });
                 }
                 if !success && now.failed_reloads > before.failed_reloads {
-                    return Ok(ReloadOutcome::Failed { log: log() });
+                    return Ok(ReloadOutcome::Failed { log: with_hint(log()) });
                 }
             }
             sleep(POLL).await;

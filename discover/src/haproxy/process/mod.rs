@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`launch`] | starts, adopts and stops HAProxy |
 //! | `log` | the end of its log |
+//! | [`output`] | what it says, as events of our log |
 //! | [`procs`] | `show proc` |
 //! | [`master`] | the master CLI: reload with a known outcome |
 //! | [`pace`] | when a reload may happen; no I/O |
@@ -16,9 +17,11 @@
 
 pub mod blame;
 pub mod check;
+pub mod descriptors;
 pub mod launch;
 mod log;
 pub mod master;
+pub mod output;
 pub mod pace;
 pub mod ports;
 pub mod procs;

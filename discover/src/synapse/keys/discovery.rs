@@ -75,7 +75,7 @@ pub const DISCOVERY: &[Key] = &[
         "discovery_jitter",
         Kind::Number,
         "0",
-        "The first look comes at a random moment within so many seconds. zookeeper: changes are read at most so often, 0 to 120.",
+        "The first look comes at a random moment within so many seconds. zookeeper: changes are read at most so often; above 120 it is not used.",
         "a_fleet_that_starts_at_once_is_spread_out",
     ),
     key(

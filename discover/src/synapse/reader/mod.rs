@@ -2,6 +2,7 @@
 
 mod edge;
 mod owners;
+mod places;
 mod registry;
 mod service;
 
@@ -19,6 +20,7 @@ use super::keys::{HAPROXY, Key, Kind};
 use super::types::{Config, Haproxy, Template};
 
 pub use edge::edge;
+pub(crate) use places::spelled;
 pub use registry::with_registry_sections;
 
 /// Reads one config; what is wrong with it gathers in the report.
@@ -100,6 +102,8 @@ impl Reader {
         self.report.file = self.main.clone();
         self.owned_have_nodes(&config);
         self.unique_sections(&config);
+        self.unique_places(root, &mut config);
+        self.report.file = self.main.clone();
         (config, self.report)
     }
 
@@ -145,6 +149,14 @@ impl Reader {
             (h.do_checks, h.check_command.is_some(), "check_command", "do_checks"),
             (h.do_checks, h.candidate_config_file_path.is_some(), "candidate_config_file_path", "do_checks"),
         ];
+        let pairs = ["config_file_path", "socket_file_path", "reload_command", "do_writes", "do_socket", "do_reloads"];
+        if pairs.iter().all(|key| value.get(*key).is_none()) {
+            // Every Synapse refuses this, each version for another one of them.
+            let why = "says nothing of what is to be done: config_file_path, socket_file_path and reload_command are missing; a section \
+                       that is to do nothing says so by do_writes, do_socket and do_reloads";
+            self.report.error("haproxy", why);
+            return;
+        }
         for (on, there, key, switch) in rules {
             let path = format!("haproxy.{key}");
             match value.get(switch) {

@@ -67,7 +67,10 @@ impl MarathonClient {
     pub fn new(urls: &[String], authorization: Option<&str>, patience: Duration) -> Result<Self, Fault> {
         let key = "marathon_api_url";
         let read = |text: &str| {
-            let url = Url::parse(text).map_err(|e| Fault::new(key, format!("{:?}: {e}", Masked(text).to_string())))?;
+            // Synapse takes HOST:PORT, too.
+            let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+            let url =
+                Url::parse(&whole).map_err(|e| Fault::new(key, format!("{:?}: {e}", Masked(text).to_string())))?;
             match matches!(url.scheme(), "http" | "https") && url.has_host() {
                 true => Ok(url),
                 false => Err(Fault::new(

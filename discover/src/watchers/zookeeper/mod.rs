@@ -14,6 +14,7 @@ mod owners;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tracing::warn;
 use zookeeper::{Auth, Sessions, Target, ZkPath};
 
 use super::dns::{Resolver, Resolving, deadline, name_servers};
@@ -100,14 +101,21 @@ impl<const POLL: bool, const DNS: bool> Method for ZooKeeper<POLL, DNS> {
             Some(text) => faults.take(path("generator_config_path", text)),
             None => at.clone(),
         };
-        if !(0.0..=MOST_JITTER).contains(&keys.discovery_jitter) {
-            faults.add("discovery_jitter", format!("is not between 0 and {MOST_JITTER} seconds"));
+        // As in Synapse, which says so, too.
+        let is_far = keys.discovery_jitter > MOST_JITTER;
+        if is_far {
+            warn!(
+                discovery_jitter = keys.discovery_jitter,
+                most = MOST_JITTER,
+                "discovery_jitter is too long, and not used."
+            );
         }
+        let jitter = if is_far { 0.0 } else { keys.discovery_jitter };
         let mut seconds = |key: &str, value: f64| {
             let read = Duration::try_from_secs_f64(value).map_err(|e| Fault::new(key, e));
             faults.take(read).unwrap_or_default()
         };
-        let at_most_every = seconds("discovery_jitter", keys.discovery_jitter.max(0.0));
+        let at_most_every = seconds("discovery_jitter", jitter);
         let retry = (
             seconds("retry_policy.base_interval", keys.retry_policy.base_interval.unwrap_or(RETRY.0)),
             seconds("retry_policy.max_interval", keys.retry_policy.max_interval.unwrap_or(RETRY.1)),

@@ -21,6 +21,7 @@ mod local;
 mod machine;
 mod memory;
 mod memory_haproxy;
+mod neighbour;
 mod nerve;
 mod ops;
 mod plain;
@@ -28,6 +29,7 @@ mod put;
 mod reloads;
 mod restart;
 mod rules;
+mod scale;
 mod sources;
 mod start;
 mod stop;
@@ -94,6 +96,11 @@ const ROWS: &[Row] = &[
         measure: |lab, terminal| Box::pin(stop::measure(lab, terminal)),
     },
     Row {
+        name: "neighbour",
+        about: "what one container that Docker cannot describe costs the others",
+        measure: |lab, terminal| Box::pin(neighbour::measure(lab, terminal)),
+    },
+    Row {
         name: "checks",
         about: "what 500 HTTP checks cost",
         measure: |lab, terminal| Box::pin(checks::measure(lab, terminal)),
@@ -132,6 +139,11 @@ const ROWS: &[Row] = &[
         name: "large",
         about: "20,000 registrations in etcd: the first sync, and what they take of memory",
         measure: |lab, terminal| Box::pin(large::measure(lab, terminal)),
+    },
+    Row {
+        name: "scale",
+        about: "a change, idleness and a restart with 19,800 backends, and with a tenth of them",
+        measure: |lab, terminal| Box::pin(scale::measure(lab, terminal)),
     },
     Row {
         name: "beside",

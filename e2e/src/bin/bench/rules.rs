@@ -140,7 +140,7 @@ async fn with(lab: &Lab, haproxy: &Haproxy) -> Result<Vec<Figure>> {
         figure(
             &format!("one rule's change beside {MANY} rules"),
             format!("{many_single}; beside {SERVICES}: {few_single}"),
-            "p50 ≤ 50 ms",
+            "p50 ≤ 20 ms",
             &format!("{SINGLE} times, 25 ms apart: etcd put with another host → the host answers"),
         ),
         figure(

@@ -52,7 +52,7 @@ pub async fn measure(lab: &Lab, terminal: Terminal) -> Result<Vec<Figure>> {
 }
 
 /// Waits for a put with `wanted` in its value, or for the deletion where nothing is wanted.
-async fn seen(stream: &mut WatchStream, key: &str, wanted: &str) -> Result<()> {
+pub(super) async fn seen(stream: &mut WatchStream, key: &str, wanted: &str) -> Result<()> {
     let search = async {
         loop {
             let message = stream.message().await.during("watching")?.ok_or_else(|| LabError::new("the watch ended"))?;

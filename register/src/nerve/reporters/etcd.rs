@@ -267,7 +267,7 @@ impl Relay {
             absent: BTreeSet::new(),
             refused: BTreeMap::new(),
             session: publication.lease.map(|lease| format!("lease {lease}")),
-            away: publication.away.or(publication.full),
+            away: publication.away.or(publication.full).or(publication.rival),
         };
         replace(&self.out, standing);
     }

@@ -16,10 +16,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::publisher::{PublishError, Publisher, PublisherSettings};
-use super::registrar::{ClaimError, Identity};
 use super::report::{Phase, Publication, PublishMetrics};
 use super::slots::{Slot, Slots, Want};
-use super::{Form, Registrations};
+use super::{ClaimError, Form, Identity, Registrations};
 
 const TTL: Duration = Duration::from_secs(9);
 

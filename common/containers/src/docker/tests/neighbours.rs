@@ -13,8 +13,8 @@ fn is_refused(observation: &Observation<Containers>, number: usize, words: &str)
 }
 
 const MANNERS: [(Manner, &str, &str); 4] = [
-    (Manner::Hangs, "Docker has not described c1 yet", "Docker has not described c1 for 2 s"),
-    (Manner::Takes(Duration::from_secs(8)), "Docker has not described c1 yet", "Docker has not described c1 for 2 s"),
+    (Manner::Hangs, "Docker has not described c1 yet", "Docker has not described c1 for "),
+    (Manner::Takes(Duration::from_secs(8)), "Docker has not described c1 yet", "Docker has not described c1 for "),
     (Manner::Answers(500), "Docker answered 500", "stumbled"),
     (Manner::Answers(403), "Docker answered 403", "stumbled"),
 ];

@@ -296,6 +296,10 @@ fn states_health_and_filters_keep_a_container_out() {
         let expected = if admitted { "web/abc 10.0.0.5:49153" } else { "filtered" };
         assert_eq!(one(web().label("team=a"), &settings), [expected], "{filter}");
     }
+    // What another agent's container asks for is not for us to judge.
+    let faulty = web().label("register.port=eighty");
+    let foreign = Settings { filters: vec!["name=d*".parse().unwrap()], ..settings() };
+    assert!(decide(&map([faulty]), &foreign).iter().all(|decision| decision.warnings.is_empty()));
     let either = Settings { filters: vec!["name=x".parse().unwrap(), "name=c*".parse().unwrap()], ..settings() };
     assert_eq!(one(web(), &either), ["web/abc 10.0.0.5:49153"]);
 }

@@ -142,3 +142,17 @@ fn a_network_that_the_reader_is_on_comes_first() {
     moved.insert(reader.id.clone(), Arc::new(Container { networks: networks(&[("alpha", "10.1.0.9", "")]), ..reader }));
     assert_eq!(address(&moved), "web/abc 10.1.0.2:80", "the reader joined another network");
 }
+
+#[test]
+fn without_a_network_the_reason_is_that_and_not_the_publishing() {
+    for (label, settings) in
+        [("a=b", settings()), ("register.port=80", settings()), ("a=b", Settings { internal: true, ..settings() })]
+    {
+        let mut alone = container(0xabc, "web").ports(&["80"]).label(label);
+        alone.network_mode = "none".to_owned();
+        alone.networks.clear();
+        let [decision] = &decide(&map([alone]), &settings)[..] else { panic!() };
+        let said = decision.to_string();
+        assert!(said.contains("its network is none") && said.contains("another network"), "{said}");
+    }
+}

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::assign::{Shut, Standing, assign};
 use super::edge::frontend::addresses;
+use super::followed::Followed;
 use super::layout::{Layout, Section};
 use super::ports::{Ports, ServicePort, Unlisted};
 use super::published::Published;
@@ -32,6 +33,10 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 pub struct Binds {
     chosen: Ports,
     tenants: Tenants,
+    /// What they were chosen from.
+    followed: Followed,
+    /// To choose once more from the same gave the same: a backend without a port finds its place once its service has one.
+    stable: bool,
     /// What the containers of this host publish, where that is known.
     published: Published,
     /// Ports that the system refused, until when, and why.
@@ -100,6 +105,14 @@ impl Binds {
         now: Instant,
     ) {
         self.refused.retain(|_, (until, _)| *until > now);
+        let known = match listening {
+            Listening::Elsewhere => true,
+            Listening::Layout(_) => self.settled,
+            Listening::Nothing | Listening::Files(_) => false,
+        };
+        if known && absent.is_empty() && self.follow(services, settings, listening, now) {
+            return;
+        }
         self.tenants.review(services, settings.section_linger.min(WAITS_FOR), now);
         let edge_taken = self.edge_is_taken(settings, listening, now);
         let published = match listening {
@@ -112,11 +125,10 @@ impl Binds {
             let shut: BTreeMap<Port, Shut> = published.clone().into_iter().chain(refused).collect();
             Ports { edge_taken, ..assign(services, settings, &Standing { tenants, absent, shut: &shut }) }
         };
-        let known = matches!(listening, Listening::Layout(_) | Listening::Elsewhere) && self.settled;
         if known && self.refused.is_empty() {
             let ports = assign(&self.tenants, &self.refused);
             if ports.same_places(&self.chosen) {
-                return self.take(ports);
+                return self.take(ports, services);
             }
         }
         let ours = self.ours(listening, settings);
@@ -136,15 +148,44 @@ impl Binds {
             if refused.is_empty() {
                 self.tell(&ports, settings);
                 self.settled = wanted.iter().all(|port| ours.contains(port));
-                return self.take(ports);
+                return self.take(ports, services);
             }
             self.refused.extend(refused.into_iter().map(|(port, reason)| (port, (now + TAKEN_FOR, reason))));
         }
     }
 
-    fn take(&mut self, ports: Ports) {
+    fn take(&mut self, ports: Ports, services: &ServiceMap) {
         self.tenants.take(&ports.listed);
+        self.stable = ports == self.chosen;
         self.chosen = ports;
+        self.followed = Followed::chosen_from(services, self.published.told());
+    }
+
+    /// Takes over pools that have changed, where no port can have: tells whether that is all.
+    fn follow(
+        &mut self,
+        services: &ServiceMap,
+        settings: &HaproxySettings,
+        listening: &Listening<'_>,
+        now: Instant,
+    ) -> bool {
+        if !self.stable || !self.refused.is_empty() || self.tenants.any_waits() {
+            return false;
+        }
+        let Some(changes) = self.followed.changes(&self.chosen, services, self.published.told().as_ref()) else {
+            return false;
+        };
+        if self.edge_is_taken(settings, listening, now) != self.chosen.edge_taken {
+            return false;
+        }
+        for (at, pool) in changes {
+            if let Some(behind) = self.chosen.listed.get_mut(&at) {
+                behind.all = pool.clone();
+            }
+            self.followed.take(&at.service, &pool);
+            self.tenants.follow(at, pool);
+        }
+        true
     }
 
     /// Tells what is new of who does not listen, and where.
@@ -235,6 +276,7 @@ mod tests {
     use std::sync::Arc;
 
     use model::{Backend, Pool};
+    use proptest::prelude::*;
 
     use super::super::settings::tests_support::settings;
     use super::*;
@@ -312,6 +354,44 @@ mod tests {
         assert_eq!(listed(&Listening::Files(&[skeleton])), 1, "its file was edited, but it runs");
         assert_eq!(listed(&Listening::Elsewhere), 1);
         assert_eq!(listed(&Listening::Nothing), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn to_follow_pools_gives_what_choosing_anew_gives(
+            turns in prop::collection::vec(prop::collection::vec((0_usize..4, 0_u16..4, 0_u16..3), 0..9), 1..12),
+        ) {
+            let (mut following, mut anew) = (Binds::default(), Binds::default());
+            let (settings, now) = (settings(), Instant::now());
+            let mut pools: BTreeMap<(usize, u16), u16> = BTreeMap::new();
+            let mut services = ServiceMap::new();
+            for (nth, changes) in turns.into_iter().enumerate() {
+                let mut touched = BTreeSet::new();
+                for (service, id, port) in changes {
+                    // A backend without a port, at its usual one, or at another's.
+                    let port = [0, 80 + service as u16, 80][usize::from(port)];
+                    pools.insert((service, id), port);
+                    touched.insert(service);
+                }
+                for service in touched {
+                    let backend = |((_, id), port): (&(usize, u16), &u16)| {
+                        let id = format!("b{id}").parse().unwrap();
+                        let mut backend = Backend::new(id, "127.0.0.1".parse().unwrap(), 9.try_into().unwrap());
+                        (backend.service_port, backend.created) = (Port::new(*port), Some(nth as u64 + 1));
+                        Arc::new(backend)
+                    };
+                    let of = pools.iter().filter(|((of, _), _)| *of == service).map(backend);
+                    services.insert(format!("s{service}").parse().unwrap(), Arc::new(Pool::new(of)));
+                }
+                let now = now + Duration::from_secs(nth as u64 * 3);
+                anew.followed = Followed::default();
+                for binds in [&mut following, &mut anew] {
+                    binds.choose(&services, &settings, &Listening::Elsewhere, &NONE, now);
+                }
+                prop_assert_eq!(following.chosen(), anew.chosen());
+                prop_assert_eq!(&following.tenants, &anew.tenants);
+            }
+        }
     }
 
     #[tokio::test]

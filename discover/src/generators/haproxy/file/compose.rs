@@ -1,21 +1,25 @@
 //! Services as sections, in docker-discover's way: one `listen` for each port of a service. Pure, and cached: a service
 //! whose pool did not change costs a pointer comparison.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
 use tera::{Context, Tera};
 
+use super::ids::is_given_here;
+use super::known::Given;
 use super::layout::{Layout, Section};
 use super::names::{self, owner_of, server_name, server_name_in};
-use super::ports::{PortPool, Ports, ServicePort, Share};
+use super::ports::{PortPool, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
+use super::silence::Silence;
 use super::stats::StatsUser;
 use super::synapse::Quarantined;
 use crate::haproxy::api::version::Capabilities;
@@ -70,7 +74,7 @@ struct Cached {
     pool: Arc<Pool>,
     share: Share,
     port: Port,
-    generation: u64,
+    generation: (u64, u64),
     can: Capabilities,
     section: Arc<Section>,
     quarantined: Vec<Quarantined>,
@@ -171,30 +175,34 @@ impl Composer {
         context.insert("listener_maxconn", &self.settings.listener_maxconn);
         context.insert("binds", &self.settings.listen.binds(port));
         context.insert("mode", mode.as_str());
+        context.insert("silence", &self.settings.silence.of_mode(mode));
         self.render("section.tera", &context)
+    }
+
+    fn params(&self, check: &str, mode: Mode, can: &Capabilities) -> Arc<str> {
+        params(check, self.settings.slow_start, self.settings.silence.of_mode(mode), can)
     }
 
     /// The layout of these services. A section whose template fails keeps its last form and is reported.
     pub fn compose(
         &mut self,
         services: &ServiceMap,
-        ports: &Ports,
-        names: &Resolved,
-        can: &Capabilities,
+        given: &Given<'_>,
     ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
+        let Given { ports, can, .. } = given;
         let mut failed = BTreeMap::new();
         let mut sections = Vec::with_capacity(ports.listed.len());
         let mut clashes = Vec::new();
-        let mut keys = HashSet::with_capacity(ports.listed.len());
+        let (mut cached_ones, mut others) = (0, false);
         for (at, pool) in &ports.listed {
             let key = (at.service.clone(), pool.apart.then_some(at.port));
             let same = |c: &&Cached| {
                 Arc::ptr_eq(&c.pool, &pool.all)
-                    && (c.port, c.generation, &c.can, &c.share) == (at.port, names.generation(), can, &pool.share)
+                    && (c.port, c.generation, &c.can, &c.share) == (at.port, given.generation(), can, &pool.share)
             };
             if let Some(cached) = self.cache.get(&key).filter(same) {
                 sections.push(cached.section.clone());
-                keys.insert(key);
+                cached_ones += 1;
                 continue;
             }
             let name = pool.section(at);
@@ -203,36 +211,42 @@ impl Composer {
                 continue;
             }
             self.renders += 1;
-            match self.section(name, at, pool, names, can) {
+            match self.section(name, at, pool, given) {
                 Ok((section, quarantined)) => {
-                    let section = match self.cache.remove(&key) {
-                        Some(cached) if *cached.section == section => cached.section,
-                        _ => Arc::new(section),
-                    };
+                    let before = self.cache.remove(&key);
+                    others |= before.is_none();
+                    let section = given.settle(section, before.map(|cached| cached.section));
                     let cached = Cached {
                         pool: pool.all.clone(),
                         share: pool.share.clone(),
                         port: at.port,
-                        generation: names.generation(),
+                        generation: given.generation(),
                         can: *can,
                         section: section.clone(),
                         quarantined,
                     };
                     self.modes.extend(mode_of(&section.skeleton).map(|mode| (key.clone(), mode)));
-                    self.cache.insert(key.clone(), cached);
+                    self.cache.insert(key, cached);
                     sections.push(section);
+                    cached_ones += 1;
                 }
                 Err(error) => {
-                    sections.extend(self.cache.get(&key).map(|c| c.section.clone()));
+                    let last = self.cache.get(&key).map(|c| c.section.clone());
+                    cached_ones += usize::from(last.is_some());
+                    sections.extend(last);
                     failed.insert(at.service.clone(), error);
                 }
             }
-            keys.insert(key);
         }
         self.renders += u64::from(clashes != self.clashes);
         self.clashes = clashes;
-        self.cache.retain(|key, _| keys.contains(key));
-        self.modes.retain(|(service, _), _| services.contains_key(service));
+        if others || self.cache.len() != cached_ones {
+            let key = |(at, pool): (&ServicePort, &PortPool)| (at.service.clone(), pool.apart.then_some(at.port));
+            let listed = ports.listed.iter().filter(|(at, pool)| !self.taken.contains(&*pool.section(at)));
+            let keys: HashSet<Key> = listed.map(key).collect();
+            self.cache.retain(|key, _| keys.contains(key));
+            self.modes.retain(|(service, _), _| services.contains_key(service));
+        }
         let header = if ports.stats_taken { &self.header_without_stats } else { &self.header };
         (Layout { header: header.clone(), sections, ..Layout::default() }, failed)
     }
@@ -244,9 +258,10 @@ impl Composer {
             name.push('_');
         }
         let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
-        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let params = self.params(&self.settings.check, self.settings.default_mode, can);
         let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
-        let server = Server { name: "sample".into(), address, params, weight: 1, maint: false, line: None, own };
+        let server =
+            Server { name: "sample".into(), address, params, id: None, weight: 1, maint: false, line: None, own };
         let (name, inherited, text) = (name.into(), "".into(), Default::default());
         Some(Arc::new(Section { name, skeleton, servers: vec![server], inherited, text }))
     }
@@ -256,18 +271,17 @@ impl Composer {
         name: Arc<str>,
         at: &ServicePort,
         pool: &PortPool,
-        names: &Resolved,
-        can: &Capabilities,
+        given: &Given<'_>,
     ) -> Result<(Section, Vec<Quarantined>), TemplateError> {
         let (service, port) = (&at.service, at.port);
         let key = (service.clone(), pool.apart.then_some(port));
         let pool = pool.behind(port);
         let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
-        let params = params(&self.settings.check, self.settings.slow_start, can);
+        let params = self.params(given.checking.words(), mode, &given.can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
         let place = Place { http_checks, ..Place::of_mode(mode) };
-        let (servers, quarantined) = servers(&[(service.clone(), pool)], &params, names, &place);
+        let (servers, quarantined) = servers(&[(service.clone(), pool)], &params, given.names, &place);
         let (inherited, text) = ("".into(), Default::default());
         Ok((Section { name, skeleton, servers, inherited, text }, quarantined))
     }
@@ -285,7 +299,7 @@ fn mode_of(skeleton: &str) -> Option<Mode> {
 }
 
 /// What stands on every server's line.
-pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabilities) -> Arc<str> {
+pub(super) fn params(check: &str, slow_start: Option<Duration>, silence: Silence, can: &Capabilities) -> Arc<str> {
     let mut params = check.to_owned();
     if let Some(slow_start) = slow_start {
         let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
@@ -293,6 +307,7 @@ pub(super) fn params(check: &str, slow_start: Option<Duration>, can: &Capabiliti
     if can.needs_pool_settings {
         params.push_str(" pool-purge-delay 5s pool-max-conn 100");
     }
+    params.push_str(&silence.words());
     params.trim().into()
 }
 
@@ -369,14 +384,20 @@ fn server(
     let address = SocketAddr::new(ip, backend.port.get());
     let mut server = match &backend.haproxy_server_options {
         None => {
-            Server { name, address, params: params.clone(), weight: 1, maint: false, line: None, own: Own::default() }
+            let (params, own) = (params.clone(), Own::default());
+            Server { name, address, id: None, params, weight: 1, maint: false, line: None, own }
         }
         Some(options) => {
             let own = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
                 .and_then(|words| parse(&words, place))
                 .map_err(|why| format!("haproxy_server_options: {why}"))?;
-            if let Some(id) = own.id().filter(|id| !ids.insert(*id)) {
-                return Err(format!("haproxy_server_options: id {id} belongs to another registration"));
+            if let Some(id) = own.id().filter(|id| is_given_here(*id) || !ids.insert(*id)) {
+                let whose = if is_given_here(id) {
+                    "is one of those that discover gives"
+                } else {
+                    "belongs to another registration"
+                };
+                return Err(format!("haproxy_server_options: id {id} {whose}"));
             }
             let words = own.to_string();
             let line = format!("server {name} {address} {params} {words}").into();

@@ -5,35 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use model::ServiceName;
-use tokio::time::Instant;
 
 use super::compose::{Composer, TemplateError};
-use super::layout::{Layout, Retired, Section};
+use super::known::Given;
+use super::layout::{Layout, Section};
 use super::places::Places;
-use super::ports::Ports;
 use super::synapse::{Quarantined, SynapseComposer};
 use crate::haproxy::api::version::Capabilities;
-use crate::names::Resolved;
 use crate::reconcile::Desired;
-
-/// What the file is made of beside the services.
-#[derive(Debug)]
-pub struct Given<'a> {
-    /// Which service listens where, and whether the stats page can.
-    pub ports: &'a Ports,
-    /// Addresses of host names.
-    pub names: &'a Resolved,
-    /// What HAProxy can do.
-    pub can: Capabilities,
-    /// What runs: who has a place there keeps it.
-    pub running: &'a Layout,
-    /// Servers that wait for their deletion.
-    pub retired: &'a Retired,
-    /// The time.
-    pub now: Instant,
-    /// The same in seconds since 1970.
-    pub unix_now: u64,
-}
 
 /// In whose way the file is composed.
 pub enum Composing {
@@ -48,7 +27,7 @@ impl Composing {
     pub fn compose(&mut self, desired: &Desired, given: &Given<'_>) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
         let services = &desired.services;
         match self {
-            Self::Native(composer) => composer.compose(services, given.ports, given.names, &given.can),
+            Self::Native(composer) => composer.compose(services, given),
             Self::Synapse(composer) => {
                 composer.suit(&given.can);
                 composer.take(&desired.configured);

@@ -8,12 +8,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::ServiceName;
 use tokio::time::Instant;
+use tracing::info;
 
 use super::binds::{Binds, Listening};
+use super::checking::Checking;
 use super::compose::{Composer, TemplateError};
-use super::composing::{Composing, Given};
+use super::composing::Composing;
 use super::edge::frontend::Frame;
 use super::edge::{EdgeComposer, Idle};
+use super::known::{Given, Known};
 use super::layout::{Layout, Retired, Section};
 use super::lingering::Lingering;
 use super::loops::Loops;
@@ -38,6 +41,8 @@ pub struct Desk {
     edge: Option<Box<EdgeComposer>>,
     names: Resolved,
     binds: Binds,
+    /// How often servers are checked.
+    checking: Checking,
     /// Servers that would be HAProxy itself.
     loops: Loops,
     /// Services that are gone but whose sections stay, empty, for a while.
@@ -64,23 +69,32 @@ impl Desk {
         let settings = Arc::new(settings);
         let composing = Composing::Native(Box::new(Composer::new(settings.clone())?));
         let edge = settings.edge.clone().map(|edge| EdgeComposer::new(edge, settings.frame(), rules)).transpose()?;
-        Ok(Self::with(Some(settings), composing, edge))
+        let checking = Checking::new(&settings.check, settings.check_rate);
+        Ok(Self::with(Some(settings), composing, edge, checking))
     }
 
     /// Composes in Synapse's way.
     pub fn of_synapse(composer: SynapseComposer, edge: Option<Arc<EdgeSettings>>, rules: &str) -> Self {
         // Its templates are ours and were tried out.
         let edge = edge.and_then(|edge| EdgeComposer::new(edge, Frame::default(), rules).ok());
-        Self::with(None, Composing::Synapse(Box::new(composer)), edge)
+        // What its own servers are asked is the operator's; how often, too.
+        let checking = Checking::beside_synapse();
+        Self::with(None, Composing::Synapse(Box::new(composer)), edge, checking)
     }
 
-    fn with(settings: Option<Arc<HaproxySettings>>, composing: Composing, edge: Option<EdgeComposer>) -> Self {
+    fn with(
+        settings: Option<Arc<HaproxySettings>>,
+        composing: Composing,
+        edge: Option<EdgeComposer>,
+        checking: Checking,
+    ) -> Self {
         Self {
             settings,
             composing,
             edge: edge.map(Box::new),
             names: Resolved::default(),
             binds: Binds::default(),
+            checking,
             loops: Loops::default(),
             lingering: Lingering::default(),
         }
@@ -176,12 +190,33 @@ impl Desk {
         idle: Idle,
         now: Instant,
     ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
+        let composed = self.compose_once(desired, runs, idle, now);
+        let servers = composed.0.sections.iter().map(|section| section.servers.len()).sum();
+        if !self.checking.suit(servers) {
+            return composed;
+        }
+        let inter = self.checking.inter().unwrap_or_default();
+        info!(
+            servers,
+            ?inter,
+            "Servers are checked in another interval from now on (--check-rate); those that run from the next reload on."
+        );
+        self.compose_once(desired, runs, idle, now)
+    }
+
+    fn compose_once(
+        &mut self,
+        desired: &Desired,
+        runs: &Runs<'_>,
+        idle: Idle,
+        now: Instant,
+    ) -> (Layout, BTreeMap<ServiceName, TemplateError>) {
         let given = Given {
             ports: self.binds.chosen(),
             names: &self.names,
+            checking: &self.checking,
             can: runs.can,
-            running: runs.layout,
-            retired: runs.retired,
+            known: Known::new(runs.layout, runs.retired),
             now,
             unix_now: unix_seconds(),
         };
@@ -213,8 +248,14 @@ impl Desk {
         }
     }
 
-    /// `layout` as a reload is to load it: with the full number of spare sections.
-    pub fn refilled(&self, layout: Layout) -> Layout {
+    /// How often servers are checked.
+    pub fn checking(&self) -> &Checking {
+        &self.checking
+    }
+
+    /// `layout` as a reload is to load it: with the full number of spare sections, and the interval of checks of now.
+    pub fn refilled(&self, mut layout: Layout) -> Layout {
+        self.checking.refresh(&mut layout);
         let Some(edge) = &self.edge else { return layout };
         let mut layout = edge.refilled(&layout);
         self.sort(&mut layout);
@@ -223,6 +264,7 @@ impl Desk {
 
     /// HAProxy has loaded this.
     pub fn loaded(&mut self, layout: &Layout) {
+        self.checking.loaded();
         self.lingering.loaded(layout);
         self.binds.loaded(layout);
     }

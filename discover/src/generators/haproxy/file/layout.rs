@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::edge::map::RuleMap;
 use super::server::{Server, checksum_of_text};
+use super::silence::without_file_only;
 
 /// The file's first line: says whose it is, and carries its checksum so that a hand's edits are noticed.
 const MARK: &str = "# Written by discover; edits are undone. checksum=";
@@ -83,7 +84,7 @@ pub fn inherited(header: &str, skeleton: &str) -> Arc<str> {
         }
     }
     words.extend(skeleton.lines().flat_map(default_server));
-    words.join(" ").into()
+    without_file_only(&words.join(" "), None).into()
 }
 
 fn default_server(line: &str) -> impl Iterator<Item = &str> {
@@ -108,6 +109,29 @@ impl Layout {
         let structure = |layout: &Self| (layout.header.clone(), layout.footer.clone(), layout.sections.len());
         let same = |(a, b): (&Arc<Section>, &Arc<Section>)| a.name == b.name && a.skeleton == b.skeleton;
         structure(self) == structure(other) && self.sections.iter().zip(&other.sections).all(same)
+    }
+
+    /// Makes what both have the very same: header, footer, sections.
+    pub fn share_with(&mut self, other: &Self) {
+        let same = |(a, b): (&Arc<Section>, &Arc<Section>)| Arc::ptr_eq(a, b);
+        if self.sections.len() == other.sections.len() && self.sections.iter().zip(&other.sections).all(same) {
+            return; // as nearly always
+        }
+        for (text, same) in [(&mut self.header, &other.header), (&mut self.footer, &other.footer)] {
+            if *text == *same {
+                text.clone_from(same);
+            }
+        }
+        let mut others = other.sections.iter();
+        for section in &mut self.sections {
+            // Mostly both have the same ones in the same order.
+            let next = others.as_slice().first().filter(|next| next.name == section.name);
+            let same = next.or_else(|| other.sections.iter().find(|same| same.name == section.name));
+            if let Some(same) = same.filter(|same| !Arc::ptr_eq(same, section) && *same == section) {
+                *section = same.clone();
+            }
+            others.next();
+        }
     }
 
     /// The file's text: equal layouts give equal bytes.

@@ -24,6 +24,13 @@ impl Lingering {
         now: Instant,
         wanted_by_another: impl Fn(&Section) -> bool,
     ) {
+        let same = |(a, b): (&Arc<Section>, &Arc<Section>)| Arc::ptr_eq(a, b) || a.name == b.name;
+        if self.0.is_empty()
+            && layout.sections.len() == applied.sections.len()
+            && layout.sections.iter().zip(&applied.sections).all(same)
+        {
+            return;
+        }
         let wanted: BTreeSet<&str> = layout.sections.iter().map(|s| &*s.name).collect();
         self.0.retain(|name, _| !wanted.contains(&**name));
         let mut kept = Vec::new();

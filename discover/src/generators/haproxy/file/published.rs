@@ -24,6 +24,11 @@ impl Published {
         Self(Some(watcher))
     }
 
+    /// What was told last.
+    pub fn told(&self) -> Option<Arc<PublishedPorts>> {
+        self.0.as_ref().map(|told| told.borrow().clone())
+    }
+
     /// Whether anybody tells.
     pub fn is_known(&self) -> bool {
         self.0.is_some()

@@ -1,18 +1,26 @@
 //! One server: its line in haproxy.cfg and its parameters at run time, which are the same.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::ids;
+use super::silence::without_file_only;
+
 /// One server of a section. Its line in the file and what `add server` is given hold the same parameters, so that a
-/// reload changes nothing (`add server` inherits nothing from `default-server`: docs/haproxy.md).
+/// reload changes nothing (`add server` inherits nothing from `default-server`: docs/haproxy.md). One word is the exception: see
+/// [`super::silence`].
 #[derive(Debug, Clone)]
 pub struct Server {
     /// HAProxy's name for it, `[A-Za-z0-9_.:-]+`, unique in its section and the same at every start.
     pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Every parameter but the weight and `disabled`, in the order of the line.
+    /// Its id in HAProxy, where [`ids`] gave it: a registration's own and Synapse's are among `params`.
+    pub id: Option<NonZeroU32>,
+    /// Every parameter but that id, the weight and `disabled`, in the order of the line.
     pub params: Arc<str>,
     /// Its share, 0 (drained) to 256.
     pub weight: u16,
@@ -33,15 +41,7 @@ pub struct Own(Option<Arc<str>>);
 /// Which of the words are a registration's own takes no part.
 impl PartialEq for Server {
     fn eq(&self, other: &Self) -> bool {
-        let same_words = || match (&self.line, &other.line) {
-            (Some(a), Some(b)) => a == b,
-            (None, None) => true,
-            _ => self.to_string() == other.to_string(),
-        };
-        self.name == other.name
-            && (self.address, self.weight, self.maint) == (other.address, other.weight, other.maint)
-            && self.params == other.params
-            && same_words()
+        self.id == other.id && self.same_but_for_its_id(other)
     }
 }
 
@@ -55,7 +55,7 @@ impl Server {
         if !["  ", "\t", "weight", "disabled"].iter().any(|text| line.contains(text)) {
             let params = rest.trim_end().into();
             let own = Own::default();
-            return Self { name, address, params, weight: 1, maint: false, line: Some(line), own };
+            return Self { name, address, id: None, params, weight: 1, maint: false, line: Some(line), own };
         }
         let mut params = String::with_capacity(line.len());
         let (mut weight, mut maint) = (1, false);
@@ -74,7 +74,7 @@ impl Server {
             }
             params.push_str(word);
         }
-        Self { name, address, params: params.into(), weight, maint, line: Some(line), own: Own::default() }
+        Self { name, address, id: None, params: params.into(), weight, maint, line: Some(line), own: Own::default() }
     }
 
     /// Tells which of its words its registration brought. Weights and `disabled`, which every HAProxy knows, do not count.
@@ -115,6 +115,37 @@ impl Server {
         [&self.params, inherited].iter().any(|words| words.split_ascii_whitespace().any(|word| word == "agent-check"))
     }
 
+    /// Whether both are the same but for the id that was given here.
+    pub fn same_but_for_its_id(&self, other: &Self) -> bool {
+        let same_words = || match (&self.line, &other.line) {
+            (Some(a), Some(b)) => a == b,
+            (None, None) => true,
+            _ => self.to_string() == other.to_string(),
+        };
+        self.name == other.name
+            && (self.address, self.weight, self.maint) == (other.address, other.weight, other.maint)
+            && self.params == other.params
+            && same_words()
+    }
+
+    /// Whether its registration brought an id.
+    pub fn brings_id(&self) -> bool {
+        let own = || self.own.0.as_deref().unwrap_or_default();
+        (self.line.is_some() && has_word(&self.params, "id")) || has_word(own(), "id")
+    }
+
+    /// The id that was given here, where the parameters begin with one.
+    fn with_id_apart(self) -> Self {
+        let Some((id, params)) = self.params.strip_prefix("id ").map(|rest| rest.split_once(' ').unwrap_or((rest, "")))
+        else {
+            return self;
+        };
+        match id.parse().ok().and_then(ids::given) {
+            Some(id) => Self { id: Some(id), params: params.into(), ..self },
+            None => self,
+        }
+    }
+
     /// Gives a line that says nothing of a weight the one of `default-server`.
     pub fn with_inherited_weight(mut self, inherited: &str) -> Self {
         let weight = |line: &str| line.split_ascii_whitespace().any(|w| w == "weight");
@@ -139,7 +170,10 @@ impl Server {
                 _ => words.push(word),
             }
         }
-        words.extend(self.params.split_ascii_whitespace());
+        let id = self.id.map(|id| id.to_string());
+        words.extend(id.iter().flat_map(|id| ["id", id]));
+        let params = self.params_at_run_time();
+        words.extend(params.split_ascii_whitespace());
         let weight = self.weight.to_string();
         if self.weight != 1 {
             words.extend(["weight", &weight]);
@@ -147,9 +181,17 @@ impl Server {
         words.join(" ")
     }
 
+    /// Its parameters as far as they can be had at run time; of two servers with the same ones, none need be made anew.
+    pub fn params_at_run_time(&self) -> Cow<'_, str> {
+        match &self.line {
+            Some(_) => Cow::Borrowed(&*self.params), // somebody else's words: nothing is left out
+            None => without_file_only(&self.params, self.own_words().map(|own| &**own)),
+        }
+    }
+
     /// Whether it has a cookie.
     pub fn has_cookie(&self) -> bool {
-        self.params.split_ascii_whitespace().any(|w| w == "cookie")
+        has_word(&self.params, "cookie")
     }
 
     /// The same without its cookie.
@@ -176,7 +218,7 @@ impl Server {
             Some(SocketAddr::new(ip, port.parse().ok()?))
         })?;
         let foreign = Self::of_line(name.into(), place, line.into());
-        let ours = Self { line: None, ..foreign.clone() };
+        let ours = Self { line: None, ..foreign.clone() }.with_id_apart();
         Some(if ours.to_string() == line { ours } else { foreign })
     }
 }
@@ -188,6 +230,9 @@ impl fmt::Display for Server {
             return f.write_str(line);
         }
         write!(f, "server {} {}", self.name, self.address)?;
+        if let Some(id) = self.id {
+            write!(f, " id {id}")?;
+        }
         if !self.params.is_empty() {
             write!(f, " {}", self.params)?;
         }
@@ -199,6 +244,10 @@ impl fmt::Display for Server {
         }
         Ok(())
     }
+}
+
+fn has_word(words: &str, word: &str) -> bool {
+    words.split_ascii_whitespace().any(|w| w == word)
 }
 
 /// A checksum of much text, eight bytes at a step: stable across versions and machines, too, and ten times as fast. A change
@@ -226,9 +275,10 @@ mod tests {
         fn a_line_is_read_back_as_it_was_written(
             name in "[a-f0-9:.-]{1,12}", port in 1u16.., v6 in any::<bool>(), weight in 0u16..=256, maint in any::<bool>(),
             params in prop::sample::select(vec!["", "check", "check inter 2s rise 3 fall 2", "id 4 check"]),
+            id in prop::option::of((1_u32 << 24..(1 << 24) + 9).prop_map(|id| NonZeroU32::new(id).unwrap())),
         ) {
             let address = if v6 { format!("[::1]:{port}") } else { format!("127.0.0.1:{port}") }.parse().unwrap();
-            let server = Server { name: name.into(), address, params: params.into(), weight, maint, line: None, own: Own::default() };
+            let server = Server { name: name.into(), address, id, params: params.into(), weight, maint, line: None, own: Own::default() };
             prop_assert_eq!(Server::parse(&format!("\t{server}")), Some(server));
         }
     }

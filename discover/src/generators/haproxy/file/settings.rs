@@ -10,6 +10,7 @@ use std::time::Duration;
 use model::{Mode, Port};
 
 use super::edge::frontend::Frame;
+use super::silence::Silence;
 use super::stats::Stats;
 use crate::edge::EdgeSettings;
 use crate::haproxy::words::bind::ListenOn;
@@ -35,6 +36,8 @@ pub struct HaproxySettings {
     pub default_mode: Mode,
     /// The check of every server, as words of its line.
     pub check: String,
+    /// How many checks a second all servers together get; 0: as many as that says.
+    pub check_rate: u32,
     /// Ramps a new server's weight up over this time.
     pub slow_start: Option<Duration>,
     /// `maxconn` of the process.
@@ -43,6 +46,8 @@ pub struct HaproxySettings {
     pub listener_maxconn: u32,
     /// `timeout connect`, `client` and `server`.
     pub timeouts: [Duration; 3],
+    /// For how long a backend's host may be silent.
+    pub silence: Silence,
     /// The user and group that HAProxy drops to, when it starts as root.
     pub user: Option<(String, String)>,
     /// A directory with `header.tera` or `section.tera` in place of ours.
@@ -65,7 +70,7 @@ impl HaproxySettings {
         Frame {
             listen: self.listen.clone(),
             timeouts: self.timeouts,
-            check: self.check.clone(),
+            silence: self.silence,
             slow_start: self.slow_start,
             default_mode: self.default_mode,
             linger: self.section_linger,
@@ -186,10 +191,12 @@ pub(super) mod tests_support {
             reserved: BTreeSet::new(),
             default_mode: Mode::Tcp,
             check: "check".into(),
+            check_rate: 0,
             slow_start: None,
             maxconn: 100,
             listener_maxconn: 50,
             timeouts: [Duration::from_secs(1); 3],
+            silence: Silence::default(),
             user: None,
             templates: None,
             section_linger: Duration::ZERO,

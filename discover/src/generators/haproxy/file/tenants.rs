@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::layout::Layout;
 use super::names::{id_of, owner_of, port_section_name};
-use super::ports::{PortPool, ServicePort, tcp};
+use super::ports::{PortPool, ServicePort, Share, tcp};
 use super::wishes::{HadPort, Tenancy, first_port, homes};
 use crate::haproxy::process::ports::tcp_binds;
 
@@ -129,6 +129,16 @@ impl Tenants {
                 self.of.remove(&at);
             }
         }
+    }
+
+    /// Whether a port waits for its backends.
+    pub fn any_waits(&self) -> bool {
+        !self.vacant.is_empty()
+    }
+
+    /// Another pool is behind a port that its service has alone.
+    pub fn follow(&mut self, at: ServicePort, pool: Arc<Pool>) {
+        self.of.insert(at, Tenancy::Chosen(pool, Share::Whole));
     }
 
     /// Notes who listens where from now on. Ports that wait for their backends go on waiting where nobody has them.

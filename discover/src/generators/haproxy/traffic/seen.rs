@@ -1,6 +1,8 @@
 //! What HAProxy answered: the state of each server, and the counters of each section. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Backend, Pool, ServiceName, Status, Transport};
 
@@ -65,7 +67,40 @@ pub struct Seen(HashMap<String, SeenSection>);
 #[derive(Debug, Default, PartialEq, Eq)]
 struct SeenSection {
     counts: Counts,
-    servers: HashMap<String, BackendState>,
+    servers: HashMap<String, Arc<SeenServer>>,
+}
+
+/// One server, as HAProxy has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenServer {
+    /// What may become of a request to it.
+    pub state: BackendState,
+    /// HAProxy's own word for that: `UP 1/3`, `no check`.
+    pub status: Box<str>,
+    /// The last check's result, `L4CON`; empty without checks.
+    pub check: Box<str>,
+    /// What that check said, for people.
+    pub said: Box<str>,
+    /// For how long it has been in this state.
+    pub since: Option<Duration>,
+    /// Its share of the traffic.
+    pub weight: Option<u64>,
+    /// What was counted.
+    pub counts: Counts,
+}
+
+impl SeenServer {
+    fn of(row: &StatRow) -> Self {
+        Self {
+            state: BackendState::of_server(row),
+            status: (*row.status).into(),
+            check: (*row.check_status).into(),
+            said: (*row.last_check).into(),
+            since: row.lastchg,
+            weight: row.weight,
+            counts: row.counts,
+        }
+    }
 }
 
 /// One service as it is seen.
@@ -94,11 +129,14 @@ impl Seen {
     pub fn of(rows: impl IntoIterator<Item = StatRow>) -> Self {
         let mut sections: HashMap<String, SeenSection> = HashMap::new();
         for row in rows {
-            let state = BackendState::of_server(&row);
-            match row.kind {
-                StatKind::Section => sections.entry(row.section).or_default().counts = row.counts,
-                StatKind::Server => _ = sections.entry(row.section).or_default().servers.insert(row.name, state),
-                StatKind::Frontend | StatKind::Listener => {}
+            let server = (row.kind == StatKind::Server).then(|| SeenServer::of(&row));
+            let section = row.section;
+            match (row.kind, server) {
+                (StatKind::Section, _) => sections.entry(section).or_default().counts = row.counts,
+                (_, Some(server)) => {
+                    _ = sections.entry(section).or_default().servers.insert(row.name, Arc::new(server))
+                }
+                _ => {}
             }
         }
         Self(sections)
@@ -126,13 +164,10 @@ impl Seen {
             if backend.transport == Transport::Udp {
                 return BackendState::of_registration(backend); // HAProxy has nothing to do with it
             }
-            let at_own = own.iter().filter_map(|section| section.servers.get(&*places.server(backend)));
-            let names = Places::servers_at_the_edge(service, backend);
-            let at_edge = edge.iter().filter_map(|section| names.iter().find_map(|name| section.servers.get(&**name)));
             // A request reaches it by either way.
-            match at_own.chain(at_edge).max() {
+            match servers(service, backend, places, &own, &edge).map(|server| server.state).max() {
                 Some(BackendState::Maint) if backend.status == Status::Down => BackendState::Down,
-                Some(state) => *state,
+                Some(state) => state,
                 None => BackendState::Down,
             }
         };
@@ -140,6 +175,37 @@ impl Seen {
         let counts = own.iter().chain(&edge).map(|section| section.counts);
         Some(ServiceTraffic { states, counts: Some(counts.fold(Counts::default(), Counts::and)) })
     }
+
+    /// The servers of one backend, wherever its service has a section: of several the best comes first.
+    pub fn servers(
+        &self,
+        service: &ServiceName,
+        pool: &Pool,
+        backend: &Backend,
+        places: &Places,
+        edge: &EdgePlaces<'_>,
+    ) -> Vec<Arc<SeenServer>> {
+        let own =
+            places.sections(service, Some(pool)).into_iter().filter_map(|own| self.0.get(&*own)).collect::<Vec<_>>();
+        let edge: Vec<_> = edge.sections(service).filter_map(|section| self.0.get(section)).collect();
+        let mut all: Vec<_> = servers(service, backend, places, &own, &edge).cloned().collect();
+        all.sort_by_key(|server| std::cmp::Reverse(server.state));
+        all
+    }
+}
+
+/// The servers of one backend in its service's own sections and in those of the edge.
+fn servers<'a>(
+    service: &ServiceName,
+    backend: &Backend,
+    places: &Places,
+    own: &[&'a SeenSection],
+    edge: &[&'a SeenSection],
+) -> impl Iterator<Item = &'a Arc<SeenServer>> {
+    let name = places.server(backend);
+    let names = Places::servers_at_the_edge(service, backend);
+    let at_own = own.iter().filter_map(move |section| section.servers.get(&*name));
+    at_own.chain(edge.iter().filter_map(move |section| names.iter().find_map(|name| section.servers.get(&**name))))
 }
 
 #[cfg(test)]

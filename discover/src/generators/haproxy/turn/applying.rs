@@ -34,9 +34,9 @@ impl Haproxy {
         let is_behind = !behind.is_empty();
         let again = match plan {
             Plan::Unchanged => {
-                if self.disk.is_unwritten() {
-                    self.disk.write(&self.applied.layout)?;
-                }
+                // What says the same is the same from now on, so that the next turn sees it at a glance.
+                self.applied.layout.share_with(&self.draft);
+                self.disk.catch_up(&self.applied.layout)?;
                 None
             }
             Plan::Live(live) => {
@@ -76,16 +76,17 @@ impl Haproxy {
         Ok(more.or(Some(at)))
     }
 
-    /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. A full
-    /// disk does not keep the operations back: nothing known to be dead may get traffic for want of a file.
+    /// Writes the file that corresponds to what the operations will make, then does them; tells whether all were. Neither a full disk nor a
+    /// large file keeps the operations back: nothing known to be dead may get traffic for want of a file.
     async fn apply_live(&mut self, mut live: Live) -> Result<bool, HaproxyError> {
         self.delete_sections(&mut live).await;
-        let written = self.disk.write(&live.layout);
+        let first = (!self.disk.is_large()).then(|| self.disk.write(&live.layout));
         let began = Instant::now();
         let ran = self.connection.run(&live, &self.disk.files.rules_name(), &self.metrics).await;
         self.slices.took(live.steps().count(), began.elapsed());
         self.retire(&live);
         self.applied.layout = live.layout.clone();
+        let written = first.unwrap_or_else(|| self.disk.write(&live.layout));
         match ran {
             Ran::Done => {
                 written?;
@@ -124,12 +125,7 @@ impl Haproxy {
 
     /// HAProxy refused some of `live`.
     async fn refused(&mut self, live: Live, errors: &[StepError]) -> Result<(), HaproxyError> {
-        for error in errors.iter().take(MOST_TOLD) {
-            warn!(error = %Chain(error), "HAProxy refused a runtime operation; a reload will do it.");
-        }
-        if let Some(more @ 1..) = errors.len().checked_sub(MOST_TOLD) {
-            warn!(more, "HAProxy refused further runtime operations; a reload will do them.");
-        }
+        self.say_refused(errors);
         if errors.iter().any(StepError::no_sections) {
             self.refusals.sections_by = self.connection.version().cloned();
         }
@@ -157,6 +153,27 @@ impl Haproxy {
             && let Err(error) = replace(&path, text.as_bytes(), Replace { mode: Some(0o644), ..Replace::default() })
         {
             warn!(error = %Chain(&error), "The state file could not be written.");
+        }
+    }
+
+    /// Says what HAProxy refused: of each section the first refusal, which those behind it follow from.
+    fn say_refused(&mut self, errors: &[StepError]) {
+        if let Some(error) = errors.iter().find(|error| error.is_denied()) {
+            // The same at each change, until its line has other words.
+            if !std::mem::replace(&mut self.refusals.denied, true) {
+                warn!(error = %Chain(error), "HAProxy's runtime socket allows no changes, so each is a reload: give its line `stats socket` the words `level admin`.");
+            }
+            return;
+        }
+        self.refusals.denied = false;
+        let mut sections = BTreeSet::new();
+        let firsts: Vec<&StepError> = errors.iter().filter(|error| sections.insert(error.section())).collect();
+        for error in firsts.iter().take(MOST_TOLD) {
+            let refused = errors.iter().filter(|other| other.section() == error.section()).count();
+            warn!(error = %Chain(*error), refused, "HAProxy refused runtime operations; a reload will do them.");
+        }
+        if let Some(more @ 1..) = firsts.len().checked_sub(MOST_TOLD) {
+            warn!(more, "HAProxy refused operations in further sections; a reload will do them.");
         }
     }
 }

@@ -7,7 +7,6 @@ use tracing::{info, warn};
 
 use super::errors::ConnectionError;
 use super::files::{ConfigFiles, OnDisk};
-use super::ids::Ids;
 use super::plan::Applied;
 use super::process::{Commands, Process};
 use super::prove::checker::Checker;
@@ -20,6 +19,7 @@ use crate::haproxy::api::socket::{Deadlines, Endpoint, RuntimeSocket};
 use crate::haproxy::api::tables::{Info, ServerState};
 use crate::haproxy::api::version::{Capabilities, Version};
 use crate::haproxy::process::check::{self, CHECK_TIMEOUT, deadline};
+use crate::haproxy::process::descriptors;
 use crate::haproxy::process::launch::{self, Launch};
 use crate::haproxy::process::master::ReloadOutcome;
 
@@ -49,7 +49,6 @@ pub struct Connection {
     pub(super) others: Vec<Runtime>,
     pub(super) worker: Worker,
     pub(super) commands: Commands,
-    pub(super) ids: Ids,
     /// How long a check of a small file may take.
     check_timeout: Duration,
 }
@@ -60,6 +59,8 @@ pub(super) struct Worker {
     version: Option<Version>,
     /// It is a process of our own network: trying a port here says something.
     near: bool,
+    /// Its process, as it says itself.
+    pid: i32,
     /// It did not answer when it was asked last.
     pub(super) silent: bool,
     /// It checks a server, or asks one's agent.
@@ -78,9 +79,8 @@ impl Connection {
             process: Process::new(launch, mode == ProcessMode::Spawn),
             runtime: Runtime::new(socket),
             others: Vec::new(),
-            worker: Worker { can, version: None, near: false, silent: false, checks: false },
+            worker: Worker { can, version: None, near: false, pid: 0, silent: false, checks: false },
             commands: Commands::default(),
-            ids: Ids::default(),
             check_timeout: CHECK_TIMEOUT,
         }
     }
@@ -142,6 +142,20 @@ impl Connection {
         }
     }
 
+    /// The worker's process, where it is one of this machine that we can look at.
+    pub(super) fn worker_here(&self) -> Option<i32> {
+        Some(self.worker.pid).filter(|pid| self.worker.near && *pid > 0)
+    }
+
+    /// The most descriptors that HAProxy may have, where it is a process of this machine.
+    pub(super) fn descriptor_limit(&self) -> Option<u64> {
+        match (self.mode, self.worker_here()) {
+            (_, Some(worker)) => descriptors::limit(Some(worker)),
+            (ProcessMode::Spawn, None) => descriptors::limit(None),
+            _ => None,
+        }
+    }
+
     /// Whether the worker that was last spoken to is still there, as far as can be seen without asking it.
     pub fn is_open(&self) -> bool {
         !self.asks() || self.runtime.is_open()
@@ -181,7 +195,6 @@ impl Connection {
         };
         self.worker.silent = answers.is_err();
         let (info, running) = answers?;
-        self.ids.seen(&running);
         self.worker.checks = running.iter().any(|server| server.check.enabled() || server.agent.enabled());
         if self.worker.version.as_ref() != Some(&info.version) {
             info!(version = %info.version, pid = info.pid, "HAProxy answers.");
@@ -192,6 +205,7 @@ impl Connection {
             self.worker.version = Some(info.version);
         }
         self.worker.near = launch::shares_our_network(info.pid);
+        self.worker.pid = info.pid;
         if layout.rules.is_some() {
             layout.rules = self.read_rules(&files.rules_name()).await?;
         }

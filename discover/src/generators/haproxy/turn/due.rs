@@ -13,8 +13,8 @@ const VERIFY_EVERY: Duration = Duration::from_secs(10);
 /// How often to check that HAProxy runs, and to look for it when it does not.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Looking at the pools takes at most one part in so many of the time.
-const LOOK_SHARE: u32 = 200;
+/// Looking at the pools, and comparing all of what runs, each take at most one part in so many of the time.
+const LOOK_SHARE: u32 = 500;
 
 /// What waits for its time.
 pub struct Due {
@@ -44,9 +44,9 @@ impl Due {
         self.verify.is_none_or(|at| at <= now)
     }
 
-    /// HAProxy has answered.
-    pub fn verified(&mut self) {
-        self.verify = Some(Instant::now() + VERIFY_EVERY);
+    /// HAProxy has answered, which took so long: with tens of thousands of servers it is asked less often.
+    pub fn verified(&mut self, took: Duration) {
+        self.verify = Some(Instant::now() + VERIFY_EVERY.max(took * LOOK_SHARE));
     }
 
     /// It could not be asked: nothing new is known, so what is known counts for a moment longer.

@@ -28,6 +28,18 @@ pub enum HaproxyError {
     /// The config wants an address that HAProxy could not bind.
     #[error("trying the addresses of the new config")]
     Bind(#[from] BindRefusal),
+    /// HAProxy cannot have as many file descriptors as the file needs.
+    #[error(
+        "loading a file that needs {needed} file descriptors, and HAProxy may have {limit}: raise LimitNOFILE of its unit (nofile of its container), or lower --maxconn"
+    )]
+    Descriptors {
+        /// What it reserves.
+        needed: u64,
+        /// What it may have.
+        limit: u64,
+        /// What HAProxy says.
+        source: ConnectionError,
+    },
     /// HAProxy refuses the file, does not run, or cannot be asked.
     #[error(transparent)]
     Connection(#[from] ConnectionError),

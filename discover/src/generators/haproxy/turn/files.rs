@@ -1,6 +1,7 @@
 //! haproxy.cfg and what lies beside it: the candidate, the last good file, the mark of a reload under way.
 
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,15 @@ use crate::haproxy::process::shortage::is_shortage;
 pub struct ConfigFiles {
     live: PathBuf,
     candidate: PathBuf,
+}
+
+/// A file as it was at one moment: whoever changes it changes this, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    file: (u64, u64),
+    /// How long it is.
+    pub bytes: u64,
+    changed: (i64, i64, i64, i64),
 }
 
 /// What the disk says about what runs.
@@ -157,12 +167,19 @@ impl ConfigFiles {
         [self.live.clone(), self.last_good()].iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect()
     }
 
-    /// Replaces the live file.
+    /// Replaces the live file; gives the number of its bytes.
     ///
     /// # Errors
     /// [`FileError`]; the old file stays.
-    pub fn write_live(&self, layout: &Layout) -> Result<(), FileError> {
+    pub fn write_live(&self, layout: &Layout) -> Result<usize, FileError> {
         write(&self.live, layout)
+    }
+
+    /// Which file is live now, without reading it; `None` where there is none, or a reload was begun.
+    pub fn stamp(&self) -> Option<Stamp> {
+        let live = std::fs::metadata(&self.live).ok().filter(|_| !self.mark().exists())?;
+        let changed = (live.mtime(), live.mtime_nsec(), live.ctime(), live.ctime_nsec());
+        Some(Stamp { file: (live.dev(), live.ino()), bytes: live.len(), changed })
     }
 
     /// Writes the candidate.
@@ -227,10 +244,12 @@ fn read(path: &Path) -> Result<Option<String>, FileError> {
 }
 
 /// Replaces a file by a layout's text, which need not be in one piece for that.
-fn write(path: &Path, layout: &Layout) -> Result<(), FileError> {
+fn write(path: &Path, layout: &Layout) -> Result<usize, FileError> {
+    let pieces = layout.pieces();
     replace_with(path, Replace { mode: Some(0o640), ..Replace::default() }, |file| {
         let mut file = BufWriter::with_capacity(64 * 1024, file);
-        layout.pieces().iter().try_for_each(|piece| file.write_all(piece.as_bytes()))?;
+        pieces.iter().try_for_each(|piece| file.write_all(piece.as_bytes()))?;
         file.flush()
-    })
+    })?;
+    Ok(pieces.iter().map(|piece| piece.len()).sum())
 }

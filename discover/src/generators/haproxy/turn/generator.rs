@@ -44,7 +44,7 @@ pub struct Haproxy {
     /// Where the file is composed.
     pub(super) desk: Desk,
     /// What was composed last: what is desired.
-    draft: Layout,
+    pub(super) draft: Layout,
     pub(super) connection: Connection,
     /// What runs, as far as is known.
     pub(super) applied: Applied,
@@ -163,7 +163,7 @@ impl Haproxy {
 
     /// Composes what is desired, and tells what could not be rendered or is left out.
     fn compose(&mut self, desired: &Desired, now: Instant) -> Layout {
-        let rendered = self.desk.renders();
+        let (rendered, paced) = (self.desk.renders(), self.desk.checking().generation());
         let idle = if self.due.may_delete(now) { Idle::Go } else { Idle::Stay };
         let running = &self.applied.layout;
         let runs = Runs { can: self.can(), layout: running, retired: &self.applied.lingering };
@@ -185,6 +185,9 @@ impl Haproxy {
             self.told.quarantined(&self.desk, &self.refusals.words.proofs);
         }
         self.told.edge(&self.desk, false);
+        if self.desk.checking().generation() != paced {
+            self.weigh();
+        }
         layout
     }
 
@@ -212,7 +215,7 @@ impl Generator for Haproxy {
         let now = Instant::now();
         self.refusals.words.hear(self.connection.mode == ProcessMode::Commands, now);
         self.desk.resolve(desired).await;
-        if self.due.is_verify_due(now) || !self.connection.is_open() {
+        if self.due.is_verify_due(now) || !self.connection.is_open() || self.disk.was_touched() {
             self.verify().await;
         }
         self.look_at_pools(desired).await;

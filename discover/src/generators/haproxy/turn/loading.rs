@@ -7,6 +7,7 @@ use agent::telemetry::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::demands::Descriptors;
 use super::errors::{ConnectionError, HaproxyError};
 use super::generator::Haproxy;
 use super::plan::Applied;
@@ -70,6 +71,7 @@ impl Haproxy {
 
     async fn load(&mut self, layout: Layout, reasons: &BTreeSet<ReloadReason>) -> Result<Reloaded, HaproxyError> {
         let started = Instant::now();
+        self.disk.rest().await?;
         let candidate = self.disk.files.write_candidate(&layout)?;
         if let Err(error) = self.check(&candidate, &layout).await {
             return match self.blame(&layout, &error).await {
@@ -93,7 +95,12 @@ impl Haproxy {
             Err(error) => {
                 let path = self.disk.files.last_good();
                 self.disk.files.roll_back().map_err(|source| HaproxyError::Move { path, source })?;
-                Err(error.into())
+                match Descriptors::of(&layout, self.connection.descriptor_limit()) {
+                    Some(Descriptors { needed, limit: Some(limit) }) if needed > limit => {
+                        Err(HaproxyError::Descriptors { needed, limit, source: error })
+                    }
+                    _ => Err(error.into()),
+                }
             }
         }
     }
@@ -103,7 +110,7 @@ impl Haproxy {
         self.disk.loaded();
         self.connection.silence_agents(&layout).await;
         self.refusals.operations = None;
-        self.refusals.file = None;
+        (self.refusals.file, self.refusals.of_operator) = (None, None);
         self.applied = Applied { layout, state: self.applied.state.loaded(), ..Applied::default() };
         self.desk.loaded(&self.applied.layout);
         self.verify().await;
@@ -141,7 +148,10 @@ impl Haproxy {
                 true
             }
             Err(NoFinding::NotTheirs(why)) => {
-                warn!(why, "HAProxy refuses the operator's own text: the fault is no registration's.");
+                if self.refusals.of_operator.as_ref() != Some(&why) {
+                    warn!(why, "HAProxy refuses the operator's own text: the fault is no registration's.");
+                    self.refusals.of_operator = Some(why);
+                }
                 false
             }
             Err(NoFinding::Unknown) => false,

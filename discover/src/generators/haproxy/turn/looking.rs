@@ -5,6 +5,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::connection::ProcessMode;
+use super::demands::{ChecksStatus, Descriptors};
 use super::errors::ConnectionError;
 use super::generator::Haproxy;
 use super::plan::Applied;
@@ -16,9 +17,15 @@ use crate::reconcile::Desired;
 impl Haproxy {
     /// Compares what runs with what is applied, and believes what runs.
     pub(super) async fn verify(&mut self) {
-        let unwritten = self.disk.is_unwritten().then_some(&self.applied.layout);
-        match self.connection.read_back(&self.disk.files, unwritten).await {
-            Ok(applied) => self.answered(applied).await,
+        let began = Instant::now();
+        // A file that nobody has touched since says what is known already.
+        let known = self.disk.is_unwritten() || self.applied.state.is_known() && self.disk.is_as_left();
+        let known = known.then_some(&self.applied.layout);
+        if known.is_none() {
+            self.disk.left_so();
+        }
+        match self.connection.read_back(&self.disk.files, known).await {
+            Ok(applied) => self.answered(applied, began).await,
             // What cannot be looked at is not believed to be another than before.
             Err(error) if is_shortage(&error) => {
                 if self.note().error.replace(Chain(&error).to_string()).is_none() {
@@ -39,6 +46,7 @@ impl Haproxy {
         // A HAProxy that does not answer is the next look's affair.
         let Ok(rows) = self.connection.runtime.sections().await else { return };
         self.due.looked(began.elapsed(), self.connection.worker.checks);
+        self.traffic.sample(&rows);
         self.told.pools(&rows, &desired.services, self.traffic.places());
     }
 
@@ -60,7 +68,7 @@ impl Haproxy {
         self.due.pace.forgive();
     }
 
-    async fn answered(&mut self, applied: Applied) {
+    async fn answered(&mut self, applied: Applied, began: Instant) {
         if self.applied.state.answers() && applied.layout != self.applied.layout {
             let sections = self.applied.layout.differs_from(&applied.layout).join(", ");
             warn!(%sections, "HAProxy's servers are not what they were left as; repairing them.");
@@ -68,11 +76,36 @@ impl Haproxy {
         }
         self.believe(applied);
         self.refusals.words.proofs.suit(self.connection.version());
-        self.due.verified();
+        self.due.verified(began.elapsed());
+        self.weigh();
         self.note().connected(&self.connection);
         if self.note().old_workers.is_some_and(|old| old > 0) {
             self.count_workers().await;
         }
+    }
+
+    /// Counts what the file that runs asks for, and tells what is scarce, once.
+    pub(super) fn weigh(&mut self) {
+        let layout = &self.applied.layout;
+        let descriptors = Descriptors::of(layout, self.connection.descriptor_limit());
+        let checks = ChecksStatus::of(self.desk.checking(), layout);
+        self.metrics.demands.set(checks.per_second, descriptors);
+        let scarce = descriptors.filter(|descriptors| descriptors.are_scarce());
+        let mut note = self.note();
+        let told = note.descriptors.is_some_and(Descriptors::are_scarce);
+        match scarce {
+            Some(Descriptors { needed, limit }) if !told => {
+                let limit = limit.unwrap_or_default();
+                warn!(
+                    needed,
+                    limit,
+                    "HAProxy needs nearly all of its file descriptors, or more: beyond its limit it can load no file. Raise LimitNOFILE of its unit (nofile of its container), or lower --maxconn."
+                );
+            }
+            None if told => info!("HAProxy has file descriptors enough again."),
+            _ => {}
+        }
+        (note.checks, note.descriptors) = (Some(checks), descriptors);
     }
 
     async fn lost(&mut self, error: &ConnectionError) {
@@ -86,8 +119,9 @@ impl Haproxy {
         self.due.lost();
     }
 
-    /// Takes over what runs. Unchanged rules keep their `Arc`, so that comparing them is cheap.
+    /// Takes over what runs. What did not change keeps its `Arc`, so that comparing it is cheap and nothing is held twice.
     fn believe(&mut self, mut applied: Applied) {
+        applied.layout.share_with(&self.applied.layout);
         if let Some(rules) = &mut applied.layout.rules {
             if let Some(same) = self.applied.layout.rules.as_ref().filter(|known| *known == rules) {
                 *rules = same.clone();

@@ -8,6 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::demands::DemandMetrics;
 use super::reason::ReloadReason;
 use crate::haproxy::api::ops::Op;
 use crate::metrics::{Ended, OutcomeLabel};
@@ -29,6 +30,8 @@ pub struct HaproxyMetrics {
     pub changes_waiting: Gauge,
     /// Services whose structure may not change yet.
     pub structures_waiting: Gauge,
+    /// Checks and descriptors.
+    pub demands: DemandMetrics,
     operations: Family<OperationLabel, Counter>,
     reloads: Family<OutcomeLabel, Counter>,
     reload_reasons: Family<ReasonLabel, Counter>,
@@ -54,8 +57,8 @@ impl EncodeLabelValue for ReloadReason {
 impl HaproxyMetrics {
     /// Metrics in `registry`, under `discover_`.
     pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
         let registry = registry.sub_registry_with_prefix("discover");
+        let metrics = Self { demands: DemandMetrics::new(registry), ..Self::default() };
         registry.register("renders", "Sections rendered anew", metrics.renders.clone());
         registry.register("config_checks", "Times that a haproxy.cfg was checked", metrics.config_checks.clone());
         registry.register("config_writes", "Times that haproxy.cfg was written", metrics.config_writes.clone());

@@ -21,11 +21,11 @@
 //! | [`connection`] | the running HAProxy: asked, changed, loaded | yes |
 //! | [`process`] | HAProxy's processes, found and started | yes |
 //! | [`steps`] | runtime operations, carried out and judged | yes |
-//! | [`ids`] | numbers of servers that are added at run time | no |
 //! | [`readback`] | what runs, from HAProxy's words and its file | no |
 //! | `health` | what a reload must take care of: checks' results, workers that hang | yes |
 //! | `workers` | old workers counted, reloads that wait for them | asks only |
 //! | `by_command` | a reload by an operator's command | yes |
+//! | [`demands`] | checks and descriptors that a file asks for | looks only |
 //! | [`errors`] | what can go wrong | no |
 //! | `telling` | what a turn tells an operator | logs only |
 //! | [`metrics`] | the generator's metrics | no |
@@ -38,13 +38,13 @@ mod choosing;
 pub mod churn;
 mod collecting;
 pub mod connection;
+pub mod demands;
 pub mod disk;
 mod due;
 pub mod errors;
 pub mod files;
 pub mod generator;
 mod health;
-pub mod ids;
 mod loading;
 mod looking;
 pub mod metrics;

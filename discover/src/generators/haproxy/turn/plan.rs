@@ -248,9 +248,10 @@ fn servers(
     let mut missing = false;
     for server in &wanted.servers {
         let lingers = lingering.and_then(|l| l.get(&server.name));
-        let other_params = |was: &Server| was.params != server.params;
+        let other_params =
+            |was: &Server| was.params != server.params && was.params_at_run_time() != server.params_at_run_time();
         match (was.get(&*server.name), lingers) {
-            (Some(was), _) if *was == server => {}
+            (Some(was), _) if was.same_but_for_its_id(server) => {}
             (Some(was), _) if other_params(was) && can.del_server => {
                 step(ServerChange::Replace { was: (*was).clone(), now: server.clone() });
             }

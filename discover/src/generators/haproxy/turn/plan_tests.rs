@@ -11,6 +11,7 @@ fn server(name: &str, port: u16) -> Server {
     Server {
         name: name.into(),
         address: ([127, 0, 0, 1], port).into(),
+        id: None,
         params: "check inter 2s".into(),
         weight: 1,
         maint: false,

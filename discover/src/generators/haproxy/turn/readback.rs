@@ -1,11 +1,13 @@
 //! What runs, from HAProxy's own words and the file that it loaded. Pure.
 
-use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
+
 use super::plan::Applied;
 use super::state::HaproxyState;
+use crate::generators::haproxy::file::ids::given;
 use crate::generators::haproxy::file::layout::{Layout, Retired, Section};
 use crate::generators::haproxy::file::server::Server;
 use crate::haproxy::api::tables::ServerState;
@@ -22,17 +24,21 @@ pub type Place = (Arc<str>, Arc<str>);
 /// Servers in a section of ours that the file does not list are ours too (a change was interrupted), unless the
 /// section's own text has them. Of `retired` ones the parameters are known.
 pub fn applied(file: Layout, state: HaproxyState, retired: &Retired, running: &[ServerState]) -> Applied {
-    let mut by_section: HashMap<&str, Vec<&ServerState>> = HashMap::new();
-    for state in running {
-        by_section.entry(&state.section).or_default().push(state);
+    let mut by_section: HashMap<&str, Vec<&ServerState>> = HashMap::default();
+    // HAProxy lists a section's servers one behind the other.
+    for states in running.chunk_by(|a, b| a.section == b.section) {
+        by_section.entry(&states[0].section).or_default().extend(states);
     }
     let mut lingering = Retired::new();
     let mut layout = file;
     for section in &mut layout.sections {
         let states = by_section.remove(&*section.name).unwrap_or_default();
+        if are_as_known(&section.servers, &states) {
+            continue;
+        }
         let known: HashMap<&str, &Server> = section.servers.iter().map(|s| (&*s.name, s)).collect();
         let fixed = servers_in_text(&section.skeleton);
-        let mut found: HashMap<&str, Server> = HashMap::new();
+        let mut found: HashMap<&str, Server> = HashMap::default();
         for state in states.into_iter().filter(|s| !fixed.contains(&*s.name)) {
             let remembered = || retired.get(&section.name).and_then(|all| all.get(&*state.name));
             let server = as_server(state, known.get(&*state.name).copied().or_else(remembered));
@@ -53,6 +59,20 @@ pub fn applied(file: Layout, state: HaproxyState, retired: &Retired, running: &[
     Applied { layout, lingering, state }
 }
 
+/// Whether HAProxy has just these servers, as they are known: nearly always, and seen without making any of them anew.
+fn are_as_known(known: &[Server], states: &[&ServerState]) -> bool {
+    if known.len() != states.len() {
+        return false;
+    }
+    let in_order = || known.iter().zip(states).all(|(known, state)| *known.name == *state.name);
+    let agree = |known: &Server, state: &ServerState| as_server(state, Some(known)) == *known;
+    if in_order() {
+        return known.iter().zip(states).all(|(known, state)| agree(known, state));
+    }
+    let by_name: HashMap<&str, &ServerState> = states.iter().map(|state| (state.name.as_str(), *state)).collect();
+    by_name.len() == known.len() && known.iter().all(|known| by_name.get(&*known.name).is_some_and(|s| agree(known, s)))
+}
+
 fn as_server(state: &ServerState, known: Option<&Server>) -> Server {
     // Where discover itself took it out of service, it has the agent asked no more: a server that serves all the same is to be repaired.
     let agents = known.filter(|known| state.agent.enabled() && known.serves());
@@ -60,6 +80,7 @@ fn as_server(state: &ServerState, known: Option<&Server>) -> Server {
     Server {
         name: known.map_or_else(|| state.name.as_str().into(), |k| k.name.clone()),
         address: state.addr.map_or_else(unknown_place, |ip| SocketAddr::new(ip, state.port)),
+        id: given(state.id).or_else(|| known.and_then(|k| k.id)),
         // Parameters cannot be read back; an unlisted server has none that could equal a wanted one's.
         params: known.map_or_else(|| "".into(), |k| k.params.clone()),
         weight: agents.map_or(state.weight, |known| known.weight),
@@ -98,7 +119,7 @@ mod tests {
         let own = crate::generators::haproxy::file::server::Own::default();
         let (name, address): (Arc<str>, _) = ("a".into(), SocketAddr::from(([10, 0, 0, 1], 80)));
         let params = "check agent-check agent-port 1".into();
-        let wanted = Server { name, address, params, weight: 4, maint: false, line: None, own };
+        let wanted = Server { name, address, params, id: None, weight: 4, maint: false, line: None, own };
         let (drained, down) = (Server { weight: 0, ..wanted.clone() }, Server { maint: true, ..wanted.clone() });
         for (known, state, same, why) in [
             (&wanted, running(2, 0, ASKED), true, "the agent says 50%"),

@@ -16,6 +16,10 @@ pub struct Refusals {
     pub(super) words: Prover,
     /// The last file that could not be loaded.
     pub(super) file: Option<Layout>,
+    /// What was said of the operator's own text.
+    pub(super) of_operator: Option<String>,
+    /// It was said that the runtime socket allows no changes.
+    pub(super) denied: bool,
 }
 
 impl Refusals {

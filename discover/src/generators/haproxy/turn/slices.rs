@@ -143,14 +143,14 @@ fn queues(live: &mut Live, running: &HashMap<&str, &Arc<Section>>, most: usize) 
     let steps = std::mem::take(&mut live.ops);
     // Servers that a rule may still lead to wait for the rules, and those for the newcomers.
     let hold = live.rules.is_some() && steps.len() > most;
-    let wanted: HashMap<&str, usize> = live.layout.sections.iter().map(|s| (&*s.name, serving(s))).collect();
+    let wanted: HashMap<&str, &Section> = live.layout.sections.iter().map(|s| (&*s.name, &**s)).collect();
     let mut by_section: BTreeMap<Arc<str>, Vec<Step>> = BTreeMap::new();
     for step in steps {
         by_section.entry(step.section.clone()).or_default().push(step);
     }
     let queue = |(section, steps): (Arc<str>, Vec<Step>)| {
         let now = running.get(&*section).map_or(0, |s| serving(s));
-        let then = wanted.get(&*section).copied().unwrap_or_default();
+        let then = wanted.get(&*section).map_or(0, |s| serving(s));
         let comes = |step: &Step| !step.change.is_dead() && step.change.server().serves();
         // Where newcomers take over, half of what serves stays until they are there.
         let stay = match then {

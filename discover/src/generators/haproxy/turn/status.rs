@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use agent::clock::unix_ms;
@@ -9,7 +10,9 @@ use model::ServiceName;
 use serde::Serialize;
 
 use super::connection::Connection;
+use super::demands::{ChecksStatus, Descriptors};
 use super::reason::ReloadReason;
+use crate::edge::Routing;
 use crate::generators::haproxy::file::places::EdgePlaces;
 
 /// How many reloads are remembered.
@@ -52,6 +55,10 @@ pub struct HaproxyStatus {
     pub out_of_service: BTreeSet<ServiceName>,
     /// How many servers wait until HAProxy has judged the words of their registrations.
     pub unproved: usize,
+    /// How often servers are checked, once HAProxy has answered.
+    pub checks: Option<ChecksStatus>,
+    /// File descriptors, where they can be counted.
+    pub descriptors: Option<Descriptors>,
 }
 
 /// What an operator wants to know about the edge.
@@ -61,6 +68,9 @@ pub struct EdgeStatus {
     pub taken: bool,
     /// How many hosts and paths are routed, and names of TLS passed through.
     pub rules: usize,
+    /// All that was decided, for the page.
+    #[serde(skip)]
+    pub routing: Arc<Routing>,
     /// The sections that each routed service has a part in.
     pub sections: BTreeMap<ServiceName, BTreeSet<String>>,
     /// Sections that wait for new services.

@@ -55,12 +55,20 @@ pub enum StepError {
 }
 
 impl StepError {
-    fn section(&self) -> Option<&Arc<str>> {
+    pub(super) fn section(&self) -> Option<&Arc<str>> {
         match self {
             Self::Command { section, .. } | Self::Runtime { section, .. } | Self::Section { section, .. } => {
                 Some(section)
             }
             Self::Rules(_) => None,
+        }
+    }
+
+    /// Whether the socket's level allows no changes.
+    pub(super) fn is_denied(&self) -> bool {
+        match self {
+            Self::Runtime { source, .. } | Self::Section { source, .. } | Self::Rules(source) => source.is_denied(),
+            Self::Command { .. } => false,
         }
     }
 
@@ -197,7 +205,6 @@ impl Connection {
                 }
             }
         }
-        self.ids.give(&mut ops);
         let mut results = self.runtime.apply(&ops).await;
         for other in &mut self.others {
             for (result, of_other) in results.iter_mut().zip(other.apply(&ops).await) {

@@ -80,6 +80,7 @@ impl Telling {
             let names = routing.rules.iter().filter(|(place, _)| place.way == Way::Sni);
             let names: BTreeMap<_, _> = names.map(|(at, rule)| (at.host.to_string(), rule.service.clone())).collect();
             status.sni = passed.is_some().then(|| SniStatus { names, ..SniStatus::default() });
+            status.routing = routing.clone();
             self.routing = routing;
         }
         match passed {

@@ -17,6 +17,7 @@ use crate::edge::decide::MOST_STRIPPED;
 use crate::edge::sections::{PLAIN, empty, section_name};
 use crate::edge::settings::EdgeSettings;
 use crate::generators::haproxy::file::server::checksum_of_text;
+use crate::generators::haproxy::file::silence::Silence;
 use crate::haproxy::words::bind::ListenOn;
 
 /// How many labels of a host a wildcard may stand for.
@@ -65,8 +66,8 @@ pub struct Frame {
     pub listen: ListenOn,
     /// `timeout connect`, `client` and `server`.
     pub timeouts: [Duration; 3],
-    /// The check of every server, as words of its line.
-    pub check: String,
+    /// For how long a backend's host may be silent.
+    pub silence: Silence,
     /// Ramps a new server's weight up over this time.
     pub slow_start: Option<Duration>,
     /// The mode of a service whose registrations do not say.
@@ -83,7 +84,7 @@ impl Default for Frame {
         Self {
             listen: ListenOn::all(),
             timeouts: [Duration::from_secs(2), Duration::from_secs(60), Duration::from_secs(60)],
-            check: "check inter 2s rise 3 fall 2".into(),
+            silence: Silence::default(),
             slow_start: None,
             default_mode: Mode::Tcp,
             linger: Duration::from_secs(600),
@@ -215,9 +216,10 @@ fn slot(
     for (name, time) in [("timeout_connect", frame.timeouts[0]), ("timeout_server", frame.timeouts[2])] {
         context.insert(name, &format!("{}ms", time.as_millis()));
     }
-    let template = match way {
-        Way::Http => include_str!("../templates/slot.tera"),
-        Way::Sni => include_str!("../templates/slot_sni.tera"),
+    let (mode, template) = match way {
+        Way::Http => (Mode::Http, include_str!("../templates/slot.tera")),
+        Way::Sni => (Mode::Tcp, include_str!("../templates/slot_sni.tera")),
     };
+    context.insert("silence", &frame.silence.of_mode(mode));
     render(template, context)
 }

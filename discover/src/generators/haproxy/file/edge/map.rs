@@ -117,38 +117,43 @@ impl RuleMap {
         kept: impl IntoIterator<Item = &'a Kept>,
         section_of: impl Fn(&Place) -> Option<u32>,
     ) -> Self {
-        let mut entries = BTreeMap::new();
         let value = |place: &Place, flags: &str, service: &str| match section_of(place) {
             Some(number) => format!("{}|{flags}|{service}", section_name(place.way, number)),
             None => format!("{}|{flags}|{service}", empty(place.way)),
         };
         let nobody: Arc<str> = NOBODY.into();
-        let mut floors: Vec<String> = Vec::new();
-        let mut floor = |host: &HostPattern, way| floors.push(key(&Place { way, ..Place::sni(host.clone()) }));
+        // Sorted at once: the last value of a key counts.
+        let mut entries: Vec<(Arc<str>, Arc<str>)> = Vec::with_capacity(routing.rules.len() * 2);
+        let floor = |host: &HostPattern, way| -> (Arc<str>, Arc<str>) {
+            (key(&Place { way, ..Place::sni(host.clone()) }).into(), nobody.clone())
+        };
         for host in settings.owners.hosts() {
-            floor(host, Way::Http);
+            entries.push(floor(host, Way::Http));
             if settings.sni_port.is_some() {
-                floor(host, Way::Sni);
+                entries.push(floor(host, Way::Sni));
             }
+        }
+        let kept: Vec<&Kept> = kept.into_iter().collect();
+        if settings.shares_port() {
+            let names = routing.rules.keys().chain(kept.iter().map(|kept| &kept.place));
+            let hosts = hosts_below_names(routing, names.filter(|place| place.way == Way::Sni));
+            entries.extend(hosts.map(|host| floor(host, Way::Sni)));
         }
         let mut last: Option<&HostPattern> = None;
         for (place, rule) in &routing.rules {
             if place.way == Way::Http && last != Some(&place.host) {
                 last = Some(&place.host);
-                floor(&place.host, Way::Http);
+                // Unless the very host has a rule, which comes first.
+                if !place.path.is_root() {
+                    entries.push(floor(&place.host, Way::Http));
+                }
             }
-            entries.insert(key(place).into(), value(place, &flags(rule), rule.service.as_str()).into());
+            entries.push((key(place).into(), value(place, &flags(rule), rule.service.as_str()).into()));
         }
-        for Kept { place, flags, service } in kept {
-            entries.insert(key(place).into(), value(place, flags, service).into());
-        }
-        if settings.shares_port() {
-            floors.extend(hosts_below_names(routing, &entries).map(|host| key(&Place::sni(host))));
-        }
-        for key in floors {
-            entries.entry(key.into()).or_insert_with(|| nobody.clone());
-        }
-        Self { entries, tangled: false }
+        entries.extend(
+            kept.iter().map(|Kept { place, flags, service }| (key(place).into(), value(place, flags, service).into())),
+        );
+        Self { entries: entries.into_iter().collect(), tangled: false }
     }
 
     /// A map of lines as HAProxy shows them or a file has them.
@@ -215,15 +220,30 @@ impl RuleMap {
             let place = place(key).filter(|place| !now.rules.contains_key(place) && stays(place, target))?;
             Some(Kept { place, flags: target.flags.into(), service: target.service.into() })
         });
-        missing.collect()
+        in_order(missing)
+    }
+
+    /// The same, of these `places`, which are all that this map has rules for and some more.
+    pub fn missing_of<'a>(
+        &self,
+        places: impl Iterator<Item = &'a Place>,
+        now: &Routing,
+        stays: impl Fn(&Place, Target<'_>) -> bool,
+    ) -> Vec<Kept> {
+        let missing = places.filter(|place| !now.rules.contains_key(place)).filter_map(|place| {
+            let target = Target::parse(self.entries.get(&*key(place))?)?;
+            let kept = || Kept { place: place.clone(), flags: target.flags.into(), service: target.service.into() };
+            stays(place, target).then(kept)
+        });
+        in_order(missing)
     }
 
     /// The part of `self` that can be had while only `sections` run: what points elsewhere stays as it is in `running`.
     pub fn within(&self, running: &Self, has_section: impl Fn(&str) -> bool) -> Self {
         let reachable = |value: &str| Target::parse(value).is_none_or(|target| has_section(target.section));
-        let entries = self.entries.iter().map(|(key, value)| match running.entries.get(key) {
-            Some(old) if !reachable(value) => (key.clone(), old.clone()),
-            _ => (key.clone(), value.clone()),
+        let entries = self.entries.iter().map(|(key, value)| {
+            let old = (!reachable(value)).then(|| running.entries.get(key)).flatten();
+            (key.clone(), old.unwrap_or(value).clone())
         });
         Self { entries: entries.collect(), tangled: false }
     }
@@ -262,15 +282,20 @@ impl RuleMap {
     }
 }
 
-/// The hosts with routes that a wildcard of TLS would catch: who has a rule for a host has nothing to fear from one.
+fn in_order(kept: impl Iterator<Item = Kept>) -> Vec<Kept> {
+    let mut kept: Vec<Kept> = kept.collect();
+    kept.sort_by(|a, b| a.place.cmp(&b.place));
+    kept
+}
+
+/// The hosts with routes that a wildcard among these names of TLS would catch: who has a rule for a host has nothing to fear from one.
 fn hosts_below_names<'a>(
     routing: &'a Routing,
-    entries: &BTreeMap<Arc<str>, Arc<str>>,
-) -> impl Iterator<Item = HostPattern> + use<'a> {
-    let names = entries.keys().filter_map(|key| place(key)).filter(|place| place.way == Way::Sni);
-    let wild: Vec<HostPattern> = names.map(|place| place.host).filter(|name| name.wildcard().is_some()).collect();
+    names: impl Iterator<Item = &'a Place>,
+) -> impl Iterator<Item = &'a HostPattern> {
+    let wild: Vec<&HostPattern> = names.map(|place| &place.host).filter(|name| name.wildcard().is_some()).collect();
     let hosts = routing.rules.keys().filter(|place| place.way == Way::Http).map(|place| &place.host);
-    hosts.filter(move |host| wild.iter().any(|name| name.covers(host.as_str()))).cloned()
+    hosts.filter(move |host| wild.iter().any(|name| name.covers(host.as_str())))
 }
 
 impl RuleChange {

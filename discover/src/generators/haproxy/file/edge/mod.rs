@@ -34,7 +34,7 @@ use self::map::{Kept, Target};
 use self::plain::PlainDefaults;
 use self::slots::{Need, Runs, Slots};
 use super::compose::{Member, TemplateError, params, server_names, servers};
-use super::composing::Given;
+use super::known::Given;
 use super::layout::{Layout, Section};
 use super::synapse::Quarantined;
 use crate::edge::sections::{section_name, section_number};
@@ -79,7 +79,7 @@ pub enum Idle {
 
 struct Cached {
     members: Vec<Member>,
-    generation: u64,
+    generation: (u64, u64),
     can: Capabilities,
     section: Arc<Section>,
     quarantined: Vec<Quarantined>,
@@ -160,7 +160,8 @@ impl EdgeComposer {
     pub fn compose(&mut self, layout: &mut Layout, desired: &Desired, given: &Given<'_>, idle: Idle) {
         let services = &desired.services;
         let is_first = self.last.is_none();
-        let changed = self.asking.route(services, given.running, &self.settings, self.frame.default_mode, is_first);
+        let changed =
+            self.asking.route(services, given.known.running, &self.settings, self.frame.default_mode, is_first);
         let (kept, until) = self.linger(services, given, changed);
         let plain = self.plain.in_header(&layout.header, &self.plain_lines).filter(|_| given.can.add_backend);
         let assigned = |way: &Way| {
@@ -192,7 +193,7 @@ impl EdgeComposer {
         for (way, number) in self.spares() {
             self.section((way, number, Kind::Whole), &[], given);
         }
-        layout.rules = Some(self.rules(&slots, kept, given.running, until));
+        layout.rules = Some(self.rules(&slots, kept, given.known.running, until));
         layout.footer = format!("{}{}", layout.footer, self.footers[usize::from(given.ports.edge_taken)]).into();
         self.slots = slots;
     }
@@ -226,7 +227,7 @@ impl EdgeComposer {
     /// The rules that run and stay although nobody asks for them: those whose last registration has gone. Such a place answers 503
     /// for a while, and nothing must be made anew when a container comes back.
     fn linger(&mut self, services: &ServiceMap, given: &Given<'_>, changed: bool) -> (Vec<Kept>, Option<Instant>) {
-        let Some(running) = &given.running.rules else { return (Vec::new(), None) };
+        let Some(running) = &given.known.running.rules else { return (Vec::new(), None) };
         let now = given.now;
         let same =
             |last: &&Last| !changed && Arc::ptr_eq(&last.rules, running) && last.until.is_none_or(|until| until > now);
@@ -236,15 +237,21 @@ impl EdgeComposer {
         // Who is still registered has said that it does not claim the place any more; the rule goes at once.
         let withdrawn = |target: Target<'_>| {
             let Some((service, pool)) = services.get_key_value(target.service) else { return false };
-            let section = given.running.sections.iter().find(|section| *section.name == *target.section);
-            let runs: HashSet<&str> =
-                section.iter().flat_map(|s| s.servers.iter().map(|server| &*server.name)).collect();
+            let runs: HashSet<&str> = given.known.servers(target.section).iter().map(|server| &*server.name).collect();
             !runs.is_empty() && server_names(&[(service.clone(), pool.clone())]).any(|name| runs.contains(&*name))
         };
         let passes = self.settings.sni_port.is_some();
         let stays = |place: &Place, target: Target<'_>| (passes || place.way != Way::Sni) && !withdrawn(target);
         let until = now + self.frame.linger;
-        let mut kept = running.missing_from(self.asking.routing(), stays);
+        let routing = self.asking.routing();
+        let mut kept = match self.last.as_ref().filter(|last| Arc::ptr_eq(&last.rules, running)) {
+            // Of what this map was made of is known: its ten thousand lines need not be read for the one that is missing.
+            Some(last) => {
+                let before = gone(&last.routing.rules, &routing.rules).chain(last.kept.iter().map(|kept| &kept.place));
+                running.missing_of(before, routing, stays)
+            }
+            None => running.missing_from(routing, stays),
+        };
         let ends = kept.iter().map(|rule| {
             let end = self.lingering.get(&rule.place).copied().unwrap_or(until);
             (rule.place.clone(), end)
@@ -256,8 +263,8 @@ impl EdgeComposer {
 
     /// Which section serves each place; where HAProxy `adds` sections, plain ones are among them.
     fn assign(&self, way: Way, kept: &[Kept], given: &Given<'_>, adds: bool, idle: Idle) -> Slots {
-        static NONE: BTreeMap<Place, u32> = BTreeMap::new();
-        let held = self.slots.get(&way).map_or(&NONE, |slots| &slots.of);
+        let none = HashMap::new();
+        let held = self.slots.get(&way).map_or(&none, |slots| &slots.of);
         let upstreams: Vec<&Upstream> = self.asking.upstreams().iter().filter(|u| u.way() == Some(way)).collect();
         let kind = |sticky| if sticky { Kind::Whole } else { Kind::Plain };
         let needs: Vec<Need<'_>> = upstreams.iter().map(|u| Need { places: &u.places, kind: kind(u.sticky) }).collect();
@@ -267,10 +274,10 @@ impl EdgeComposer {
         };
         let kind_of = |section: &Section| if adds && section.made_from().is_some() { Kind::Plain } else { Kind::Whole };
         let sections: BTreeMap<u32, &Arc<Section>> =
-            given.running.sections.iter().filter_map(|section| Some((number_of(section)?, section))).collect();
+            given.known.running.sections.iter().filter_map(|section| Some((number_of(section)?, section))).collect();
         let running = sections.iter().map(|(number, section)| (*number, kind_of(section))).collect();
         let ruled = LazyCell::new(|| -> HashSet<u32> {
-            let rules = given.running.rules.iter().flat_map(|rules| rules.sections());
+            let rules = given.known.running.rules.iter().flat_map(|rules| rules.sections());
             rules.filter(|(place, _)| place.way == way).map(|(_, number)| number).collect()
         });
         let runs = |number: u32, upstream: Option<usize>| {
@@ -293,7 +300,7 @@ impl EdgeComposer {
         if idle == Idle::Stay || !adds {
             return slots;
         }
-        let full = given.running.sections.iter().filter(|section| !section.is_idle(given.retired));
+        let full = given.known.running.sections.iter().filter(|section| !section.is_idle(given.known.retired));
         let busy: HashSet<u32> = full.filter_map(number_of).collect();
         slots.without_idle(|number| busy.contains(&number))
     }
@@ -301,7 +308,7 @@ impl EdgeComposer {
     fn section(&mut self, at: (Way, u32, Kind), members: &[Member], given: &Given<'_>) -> Arc<Section> {
         let same = |cached: &&Cached| {
             let mut pairs = cached.members.iter().zip(members);
-            cached.generation == given.names.generation()
+            cached.generation == given.generation()
                 && cached.can == given.can
                 && cached.members.len() == members.len()
                 && pairs.all(|((was, old), (is, new))| Arc::ptr_eq(old, new) && was == is)
@@ -310,8 +317,10 @@ impl EdgeComposer {
             return cached.section.clone();
         }
         let before = self.sections.remove(&at);
-        let params = params(&self.frame.check, self.frame.slow_start, &given.can);
-        let place = options::Place::of_mode(if at.0 == Way::Http { Mode::Http } else { Mode::Tcp });
+        let mode = if at.0 == Way::Http { Mode::Http } else { Mode::Tcp };
+        let params =
+            params(given.checking.words(), self.frame.slow_start, self.frame.silence.of_mode(mode), &given.can);
+        let place = options::Place::of_mode(mode);
         let (servers, quarantined) = servers(members, &params, given.names, &place);
         // The template was tried out when the composer was made.
         let skeleton = match &before {
@@ -320,11 +329,8 @@ impl EdgeComposer {
         };
         let name = section_name(at.0, at.1).into();
         let section = Section { name, skeleton, servers, inherited: "".into(), text: Default::default() };
-        let section = match before {
-            Some(cached) if *cached.section == section => cached.section,
-            _ => Arc::new(section),
-        };
-        let (generation, members) = (given.names.generation(), members.to_vec());
+        let section = given.settle(section, before.map(|cached| cached.section));
+        let (generation, members) = (given.generation(), members.to_vec());
         let cached = Cached { members, generation, can: given.can, section: section.clone(), quarantined };
         self.sections.insert(at, cached);
         section
@@ -349,4 +355,13 @@ impl EdgeComposer {
         self.last = Some(Last { rules: rules.clone(), slots, routing, kept, until });
         rules
     }
+}
+
+/// The places that `old` has and `new` has not. Both are sorted.
+fn gone<'a, T>(old: &'a BTreeMap<Place, T>, new: &'a BTreeMap<Place, T>) -> impl Iterator<Item = &'a Place> {
+    let mut new = new.keys().peekable();
+    old.keys().filter(move |place| {
+        while new.next_if(|other| other < place).is_some() {}
+        new.peek() != Some(place)
+    })
 }

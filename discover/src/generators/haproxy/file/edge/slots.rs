@@ -7,7 +7,7 @@
 //! Whole sections without a place are spare: a new place takes one, and nothing in HAProxy's structure changes. Where HAProxy can
 //! make plain sections, an upstream that is content with one gets one made, and it goes with the upstream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::frontend::Kind;
 use crate::edge::Place;
@@ -15,8 +15,8 @@ use crate::edge::Place;
 /// The sections of one way, by number, and which places they serve.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// The section of each place.
-    pub of: BTreeMap<Place, u32>,
+    /// The section of each place: of ten thousand places each one is looked up at every change.
+    pub of: HashMap<Place, u32>,
     /// All sections, those without a place among them.
     pub all: BTreeMap<u32, Kind>,
 }
@@ -51,12 +51,12 @@ impl Slots {
     pub fn assign<'a>(
         needs: &[Need<'a>],
         waiting: impl Iterator<Item = &'a Place>,
-        held: &BTreeMap<Place, u32>,
+        held: &HashMap<Place, u32>,
         running: &BTreeMap<u32, Kind>,
         runs: impl Fn(u32, Option<usize>) -> Runs,
         adds: bool,
     ) -> Self {
-        let mut slots = Self { of: BTreeMap::new(), all: running.clone() };
+        let mut slots = Self { of: HashMap::with_capacity(held.len()), all: running.clone() };
         let mut numbers: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); needs.len()];
         let mut owners: BTreeMap<u32, Option<usize>> = BTreeMap::new();
         let new = |need: Kind| if adds { need } else { Kind::Whole };

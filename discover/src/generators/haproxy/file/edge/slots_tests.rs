@@ -16,8 +16,13 @@ fn single(places: &[Place], kind: Kind) -> Vec<Need<'_>> {
     places.chunks(1).map(|places| Need { places, kind }).collect()
 }
 
-fn assign(needs: &[Need<'_>], held: &BTreeMap<Place, u32>, running: &BTreeMap<u32, Kind>, adds: bool) -> Slots {
+fn assign(needs: &[Need<'_>], held: &HashMap<Place, u32>, running: &BTreeMap<u32, Kind>, adds: bool) -> Slots {
     Slots::assign(needs, [].iter(), held, running, |_, _| Runs::Nothing, adds)
+}
+
+/// The sections of the places in their order.
+fn numbers(slots: &Slots) -> Vec<u32> {
+    BTreeMap::from_iter(&slots.of).into_values().copied().collect()
 }
 
 #[test]
@@ -25,7 +30,7 @@ fn a_place_keeps_its_section_and_a_new_one_takes_a_spare_one() {
     let (held, running) = ([(place("b"), 2)].into(), (1..=3).map(|n| (n, Kind::Whole)).collect());
     let all = places(&["a", "b", "c", "d"]);
     let slots = assign(&single(&all[..3], Kind::Plain), &held, &running, false);
-    assert_eq!(slots.of.values().copied().collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(numbers(&slots), [1, 2, 3]);
     assert_eq!((slots.all.len(), slots.spare()), (3, 0), "no change of the structure");
     let more = assign(&single(&all, Kind::Plain), &slots.of, &running, false);
     assert_eq!((more.of[&all[3]], more.all[&4]), (4, Kind::Whole));
@@ -38,7 +43,7 @@ fn where_haproxy_makes_sections_the_spare_ones_are_left_to_sticky_places() {
     let running = (1..=2).map(|n| (n, Kind::Whole)).collect();
     let all = places(&["plain", "sticky"]);
     let needs = [Need { places: &all[..1], kind: Kind::Plain }, Need { places: &all[1..], kind: Kind::Whole }];
-    let slots = assign(&needs, &BTreeMap::new(), &running, true);
+    let slots = assign(&needs, &HashMap::new(), &running, true);
     assert_eq!((slots.of[&all[0]], slots.of[&all[1]], slots.spare()), (3, 1, 1));
     assert_eq!(slots.all[&3], Kind::Plain);
     // A plain one that becomes sticky moves; its section is free for the next one, or goes.
@@ -47,7 +52,7 @@ fn where_haproxy_makes_sections_the_spare_ones_are_left_to_sticky_places() {
     assert_eq!(moved.clone().without_idle(|number| number == 3), moved, "its servers are still there");
     assert_eq!(moved.clone().without_idle(|_| false).all.len(), 2);
     let new = places(&["new"]);
-    assert_eq!(assign(&single(&new, Kind::Plain), &BTreeMap::new(), &moved.all, true).of[&new[0]], 3);
+    assert_eq!(assign(&single(&new, Kind::Plain), &HashMap::new(), &moved.all, true).of[&new[0]], 3);
     // One that needs no stickiness any more stays where it is.
     assert_eq!(assign(&single(&all, Kind::Plain), &moved.of, &moved.all, true).of, moved.of);
 }
@@ -55,16 +60,16 @@ fn where_haproxy_makes_sections_the_spare_ones_are_left_to_sticky_places() {
 #[test]
 fn places_of_one_upstream_share_a_section_and_part_when_their_upstreams_do() {
     let (all, running) = (places(&["a", "b"]), (1..=3).map(|n| (n, Kind::Whole)).collect());
-    let together = assign(&[Need { places: &all, kind: Kind::Plain }], &BTreeMap::new(), &running, false);
-    assert_eq!(together.of.values().copied().collect::<Vec<_>>(), [1, 1]);
+    let together = assign(&[Need { places: &all, kind: Kind::Plain }], &HashMap::new(), &running, false);
+    assert_eq!(numbers(&together), [1, 1]);
     let apart = assign(&single(&all, Kind::Plain), &together.of, &running, false);
-    assert_eq!(apart.of.values().copied().collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(numbers(&apart), [1, 2]);
 }
 
 #[test]
 fn a_place_moves_only_to_where_nobody_but_its_own_servers_run() {
     let (all, running): (_, BTreeMap<u32, Kind>) = (places(&["a", "b"]), (1..=3).map(|n| (n, Kind::Whole)).collect());
-    let (apart, at_1): (BTreeMap<Place, u32>, BTreeMap<Place, u32>) =
+    let (apart, at_1): (HashMap<Place, u32>, HashMap<Place, u32>) =
         ([(place("a"), 1), (place("b"), 2)].into(), [(place("a"), 1)].into());
     for (kind, runs, held, expected) in [
         // Those that have sections.
@@ -85,7 +90,7 @@ fn a_place_moves_only_to_where_nobody_but_its_own_servers_run() {
         };
         let need = [Need { places: &all, kind }];
         let slots = Slots::assign(&need, [].iter(), held, &running, busy, false);
-        assert_eq!(slots.of.values().copied().collect::<Vec<_>>(), expected, "{kind:?} {runs:?} {held:?}");
+        assert_eq!(numbers(&slots), expected, "{kind:?} {runs:?} {held:?}");
     }
 }
 
@@ -93,7 +98,7 @@ fn a_place_moves_only_to_where_nobody_but_its_own_servers_run() {
 fn a_place_that_waits_keeps_its_section_unless_it_is_somebodys() {
     let (all, running) = (places(&["a", "b"]), (1..=2).map(|n| (n, Kind::Whole)).collect());
     let of = |held: [u32; 2]| {
-        let held: BTreeMap<Place, u32> = all.iter().cloned().zip(held).collect();
+        let held: HashMap<Place, u32> = all.iter().cloned().zip(held).collect();
         let needs = single(&all[..1], Kind::Plain);
         let slots = Slots::assign(&needs, all[1..].iter(), &held, &running, |_, _| Runs::Nothing, false);
         (slots.of.get(&all[1]).copied(), slots.spare())
@@ -104,7 +109,7 @@ fn a_place_that_waits_keeps_its_section_unless_it_is_somebodys() {
 #[test]
 fn what_is_in_a_section_is_asked_only_where_a_place_comes() {
     let (all, asked) = (places(&["a", "b"]), Cell::new(0));
-    let held: BTreeMap<Place, u32> = all.iter().cloned().zip(1..).collect();
+    let held: HashMap<Place, u32> = all.iter().cloned().zip(1..).collect();
     let runs = |_, _| {
         asked.set(asked.get() + 1);
         Runs::Nothing
@@ -128,7 +133,7 @@ proptest! {
             *whole |= sticky;
         }
         let needs: Vec<Need<'_>> = upstreams.values().map(|(places, whole)| Need { places, kind: kind(*whole) }).collect();
-        let held = held.into_iter().map(|(name, n)| (place(&name), n)).collect();
+        let held: HashMap<Place, u32> = held.into_iter().map(|(name, n)| (place(&name), n)).collect();
         let running: BTreeMap<u32, Kind> = running.into_iter().map(|(n, whole)| (n, kind(whole || !adds))).collect();
         let slots = assign(&needs, &held, &running, adds);
         prop_assert_eq!(slots.of.len(), raw.len());

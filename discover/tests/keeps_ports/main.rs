@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod several;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
