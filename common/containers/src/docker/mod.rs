@@ -1,7 +1,7 @@
 //! Docker's API: containers and events, and a source that keeps a picture of them.
 //!
-//! bollard makes the requests, over connections of ours ([`connection`]). Daemons from 20.10 to Podman disagree about words: a reply with
-//! one that bollard does not know is read without it ([`lenient`]). The event stream is read line by line ([`events`]), because
+//! bollard makes the requests, over connections of ours (`connection`). Daemons from 20.10 to Podman disagree about words: a reply with
+//! one that bollard does not know is read without it (`lenient`). The event stream is read line by line (`events`), because
 //! bollard's own stream fails at an unknown type, drops the events behind it, hides half an event, and has no limit.
 
 mod answers;
