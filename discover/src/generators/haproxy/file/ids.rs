@@ -9,25 +9,9 @@ use std::num::NonZeroU32;
 
 use foldhash::{HashMap, HashMapExt as _};
 
+use super::numbers::{COUNT, FIRST};
+pub use super::numbers::{given, is_given_here};
 use super::server::{Server, checksum};
-
-/// Above what HAProxy and registrants give.
-const FIRST: u32 = 1 << 24;
-/// How many ids there are. HAProxy's consistent hashing reads the lowest 20 bits of an id, and servers that agree in them would share one
-/// place.
-///
-/// Source: src/lb_chash.c, which multiplies an id by `SRV_EWGHT_RANGE` (4096) in 32 bits.
-const COUNT: u32 = 1 << 20;
-
-/// Whether ids like this one are given here.
-pub fn is_given_here(id: u32) -> bool {
-    (FIRST..FIRST + COUNT).contains(&id)
-}
-
-/// An id as the registry and HAProxy write it, if it is one that is given here.
-pub fn given(id: u32) -> Option<NonZeroU32> {
-    NonZeroU32::new(id).filter(|id| is_given_here(id.get()))
-}
 
 /// The id of a server that nobody is in the way of.
 fn first_choice(name: &str) -> u32 {

@@ -14,7 +14,7 @@
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
 //! | [`checking`] | how often servers are checked | no |
-//! | [`ids`], [`known`] | ids of servers, and who has them in HAProxy | no |
+//! | [`ids`], [`numbers`], [`known`] | ids of servers, and who has them in HAProxy | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
 //! | [`edge`] | the HTTP edge: its frontend, sections and rules | no |
 //! | [`layout`], [`server`] | haproxy.cfg, written and read back | no |
@@ -37,6 +37,7 @@ pub mod layout;
 pub mod lingering;
 pub mod loops;
 pub mod names;
+pub mod numbers;
 pub mod places;
 pub mod ports;
 pub mod published;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::ids;
+use super::numbers::given;
 use super::silence::without_file_only;
 
 /// One server of a section. Its line in the file and what `add server` is given hold the same parameters, so that a
@@ -18,7 +18,7 @@ pub struct Server {
     pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its id in HAProxy, where [`ids`] gave it: a registration's own and Synapse's are among `params`.
+    /// Its id in HAProxy, where discover gave it: a registration's own and Synapse's are among `params`.
     pub id: Option<NonZeroU32>,
     /// Every parameter but that id, the weight and `disabled`, in the order of the line.
     pub params: Arc<str>,
@@ -140,7 +140,7 @@ impl Server {
         else {
             return self;
         };
-        match id.parse().ok().and_then(ids::given) {
+        match id.parse().ok().and_then(given) {
             Some(id) => Self { id: Some(id), params: params.into(), ..self },
             None => self,
         }
