@@ -34,7 +34,7 @@ async fn noted(agent: &Agent, service: &str, what: &str, backend: &str) -> Resul
 #[test]
 fn an_incident_is_told_with_time_and_reason_over_a_restart_and_by_etcd_itself() -> Result<()> {
     in_lab(async |lab| {
-        let (etcd, port) = (Etcd::start(), free_port()?);
+        let (etcd, port) = (Etcd::start(), free_port());
         let mut discover =
             Discover::new("discover", &haproxy::newest()?).args(&["--announce"]).start(lab, &etcd).await?;
         let (stopped, failing) = (Server::start("stopped").await?, Server::start("failing").await?);

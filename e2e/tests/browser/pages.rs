@@ -40,7 +40,7 @@ const AUDIT: &str = r"(() => {
 impl Visit {
     /// What is wrong stands first, with its reason and the command that helps; the row unfolds by keyboard, and says since when and why.
     pub async fn what_is_wrong(&mut self) -> Result<()> {
-        let (good, bad, port) = (Server::start("good").await?, Server::start("bad").await?, free_port()?);
+        let (good, bad, port) = (Server::start("good").await?, Server::start("bad").await?, free_port());
         for (id, server) in [("good", &good), ("bad", &bad)] {
             let value = json!({"host": server.address.ip(), "port": server.address.port(), "service_port": port, "mode": "http", "name": format!("checkout-{id}")});
             let put = self.etcd.operator().await.put(format!("/backends/checkout/{id}"), value.to_string(), None).await;
