@@ -1,6 +1,8 @@
 //! docs/install.md as it stands there, on machines with systemd: the packages, and three hosts set up by packages and by images.
 //! The machines are containers on a network of the test's own, and their containers are this machine's.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "what helps a test may fail it")]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@
 //! | `reload`, `reload_failed` | HAProxy was reloaded, or refused it | why it was reloaded |
 //! | `more` | so many further changes of one turn are not named | |
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +86,10 @@ impl Chronicle {
         };
         let now = self.last.as_ref()?;
         let mut changes = if end.ok { end.of_pools(&last.services) } else { Vec::new() };
+        // Who is new counts as up until HAProxy is seen to say otherwise.
+        for at in new_ones(&last.services, &now.services) {
+            self.seen.entry(at).or_insert((BackendState::Up, Status::Up));
+        }
         if !changes.is_empty() && self.unrouted.is_none() {
             self.unrouted = end.since;
         }
@@ -125,6 +129,21 @@ impl Chronicle {
         self.seen = seen;
         changed
     }
+}
+
+/// Backends that are up and were not there before.
+fn new_ones(before: &ServiceMap, now: &ServiceMap) -> Vec<(ServiceName, BackendId)> {
+    let mut new = Vec::new();
+    for (name, pool) in now {
+        let before = before.get(name);
+        if before.is_some_and(|before| Arc::ptr_eq(before, pool)) {
+            continue;
+        }
+        let known: HashSet<_> = before.iter().flat_map(|pool| pool.backends()).map(|backend| &backend.id).collect();
+        let ups = pool.backends().iter().filter(|backend| backend.status == Status::Up && !known.contains(&backend.id));
+        new.extend(ups.map(|backend| (name.clone(), backend.id.clone())));
+    }
+    new
 }
 
 impl TurnEnd<'_> {

@@ -50,7 +50,8 @@ async fn a_rolling_change_of_the_service_port_serves_both_until_the_old_one_is_e
         world.want("web", pool((5, old), (9, new)));
         world.settle().await;
         let after = Load::start(new, 4);
-        (before.flows(50).await, after.flows(50).await);
+        before.flows(50).await;
+        after.flows(50).await;
         assert_eq!((all_of(old).await, all_of(new).await), (vec!["one".to_owned()], vec!["two".to_owned()]));
         let told = disputed(&world, "web").unwrap();
         assert!(told.contains(&old.to_string()) && told.contains(&new.to_string()), "{told}");

@@ -77,11 +77,8 @@ impl<S: Store> Registrar<S> {
     /// Tells the agent that took over, and whoever comes after it, that this one lived: the next one waits until the other is
     /// gone. Nothing depends on its success.
     pub async fn leave_mark(&self) {
-        match timeout(MARKING, self.mark()).await {
-            Ok(Err(error)) => {
-                warn!(error = %Chain(&error), key = %self.key, "The other agent could not be told of this one.")
-            }
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = timeout(MARKING, self.mark()).await {
+            warn!(error = %Chain(&error), key = %self.key, "The other agent could not be told of this one.");
         }
     }
 

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use bollard::BollardRequest;
 use bollard::errors::Error;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemInfo, SystemVersion};
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use futures_util::StreamExt as _;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 
@@ -29,13 +27,11 @@ use model::desired::{Container, ContainerId};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// bollard's own deadline, in seconds, which must not come before ours: it is for an answer's head alone.
 const NEVER: u64 = 86_400;
-/// How much of a command's output is kept, in bytes.
-const OUTPUT: usize = 4096;
 
 /// A client of one daemon; cheap to clone. It connects when it is first used.
 #[derive(Debug, Clone)]
 pub struct Docker {
-    api: bollard::Docker,
+    pub(super) api: bollard::Docker,
     pub(super) connector: Arc<Connector>,
     /// The endpoint, for messages.
     pub(super) shown: Arc<str>,
@@ -220,38 +216,6 @@ impl Docker {
         let opened = self.within(request, self.get(&path, usize::MAX)).await?;
         let answer = opened.map_err(|error| self.failed(request, error))?;
         Ok(EventStream::new(answer, self.shown.clone()))
-    }
-
-    /// Runs a command in a container and returns its exit status, with the first 4 kB of what it printed.
-    ///
-    /// # Errors
-    /// Any [`DockerError`]; [`DockerError::Deadline`] when it does not end within `patience` (it then runs on: Docker cannot
-    /// stop it).
-    pub async fn exec(
-        &self,
-        id: &ContainerId,
-        command: &[String],
-        patience: Duration,
-    ) -> Result<(i64, Vec<u8>), DockerError> {
-        let run = async {
-            let cmd = Some(command.to_vec());
-            let options =
-                CreateExecOptions { attach_stdout: Some(true), attach_stderr: Some(true), cmd, ..Default::default() };
-            let exec = self.api.create_exec(id.as_str(), options).await?.id;
-            let mut kept = Vec::new();
-            if let StartExecResults::Attached { mut output, .. } =
-                self.api.start_exec(&exec, None::<StartExecOptions>).await?
-            {
-                while let Some(piece) = output.next().await {
-                    let piece = piece?.into_bytes();
-                    kept.extend_from_slice(&piece[..piece.len().min(OUTPUT.saturating_sub(kept.len()))]);
-                }
-            }
-            Ok((self.api.inspect_exec(&exec).await?.exit_code.unwrap_or(-1), kept))
-        };
-        let request = format!("exec in container {id}");
-        let ran = Self { patience, ..self.clone() }.within(&request, run).await?;
-        ran.map_err(|error| self.failed(&request, error))
     }
 }
 

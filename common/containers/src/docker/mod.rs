@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod event;
 mod events;
+mod exec;
 mod inspections;
 mod learning;
 mod lenient;

@@ -104,7 +104,9 @@ impl Binds {
         absent: &BTreeSet<ServicePort>,
         now: Instant,
     ) {
+        let tried = self.refused.len();
         self.refused.retain(|_, (until, _)| *until > now);
+        self.stable &= self.refused.len() == tried; // a port that was refused is tried again
         let known = match listening {
             Listening::Elsewhere => true,
             Listening::Layout(_) => self.settled,
