@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Command, Subcommand};
 use clap_complete::Shell;
 
+use crate::console;
+
 /// The commands that print the command line's description.
 #[derive(Debug, Subcommand)]
 pub enum Pages {
@@ -40,7 +42,8 @@ impl Pages {
                 let name = program.get_name().to_owned();
                 let mut script = Vec::new();
                 clap_complete::generate(*shell, &mut program, name, &mut script);
-                out.write_all(&script).map_err(|cause| PagesError { to: "the completion script".to_owned(), cause })
+                console::write(out, &String::from_utf8_lossy(&script))
+                    .map_err(|cause| PagesError { to: "the completion script".to_owned(), cause })
             }
             Self::Man { directory } => manual(program, directory)
                 .map_err(|cause| PagesError { to: format!("the manual pages to {}", directory.display()), cause }),

@@ -136,8 +136,7 @@ async fn exec_reads_a_commands_output_and_status() {
                             format!("{kind}\0\0\0\0\0\0{length}{text}")
                         };
                         let frames = frame('\u{1}', "out") + &frame('\u{2}', "err");
-                        let head = "HTTP/1.1 101 UPGRADED\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\n";
-                        format!("{head}{frames}")
+                        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{frames}", frames.len())
                     }
                     _ => reply(r#"{"ID":"e1","Running":false,"ExitCode":3}"#, ""),
                 }

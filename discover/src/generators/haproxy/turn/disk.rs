@@ -62,7 +62,7 @@ impl Disk {
 
     /// Whether somebody else changed the live file since we left it, and it is not about to be written anyway.
     pub fn was_touched(&self) -> bool {
-        !self.unwritten && self.left.is_some() && self.left != self.files.stamp()
+        !self.unwritten && self.left.is_some() && self.left != self.files.stamp() && self.files.can_be_there()
     }
 
     /// Whether the file is so large that HAProxy does not wait for it.

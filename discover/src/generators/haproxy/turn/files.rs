@@ -182,6 +182,11 @@ impl ConfigFiles {
         Some(Stamp { file: (live.dev(), live.ino()), bytes: live.len(), changed })
     }
 
+    /// Whether their directory is there: without it nothing can be read, and what runs goes on.
+    pub fn can_be_there(&self) -> bool {
+        self.live.parent().is_some_and(std::path::Path::is_dir)
+    }
+
     /// Writes the candidate.
     ///
     /// # Errors
