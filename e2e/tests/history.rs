@@ -54,9 +54,6 @@ fn an_incident_is_told_with_time_and_reason_over_a_restart_and_by_etcd_itself() 
         let gone = noted(&discover, "checkout", "gone", "stopped").await?;
         assert_eq!(gone["reason"], "orderly", "a hand deleted it: {gone}");
 
-        discover.crash_and_restart().await?;
-        assert_eq!(noted(&discover, "checkout", "gone", "stopped").await?, gone, "it is on disk");
-
         let endpoint = etcd.endpoint().authority();
         let known = lines(&["history", "--registry", "checkout", "--json", "--etcd-host", &endpoint])?;
         let told: Vec<_> =
