@@ -214,8 +214,8 @@ mod tests {
             });
             Arc::new(Pool::new(all))
         };
-        let mut memory = Memory::default();
-        memory.told = (0..100).map(|n| (service(n), pool("10.0.0.1"))).collect();
+        let told = (0..100).map(|n| (service(n), pool("10.0.0.1"))).collect();
+        let mut memory = Memory { told, ..Memory::default() };
         let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let (mut wholes, mut longest) = (0, 0);
         let mut now = Instant::now();

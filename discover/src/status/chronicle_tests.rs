@@ -39,7 +39,7 @@ fn turn(
 fn each_turn_notes_what_it_changed_and_a_failed_one_nothing_of_pools() {
     let (mut chronicle, haproxy) = (Chronicle::default(), HaproxyStatus::default());
     let (a, b) = (backend("a", 1), backend("b", 2));
-    let first = desired(&[("web", &[a.clone()])]);
+    let first = desired(&[("web", std::slice::from_ref(&a))]);
     assert!(turn(&mut chronicle, &first, false, &haproxy, &[]).is_empty(), "nothing is routed yet");
     assert_eq!(turn(&mut chronicle, &first, true, &haproxy, &[]), ["started 1 services, 1 backends"]);
     assert!(turn(&mut chronicle, &first, true, &haproxy, &[]).is_empty());
