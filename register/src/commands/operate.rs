@@ -26,10 +26,14 @@ pub async fn drain(args: &DrainArgs, drain: bool) -> Result<(), Failure> {
 /// No agent answers.
 pub async fn status(args: &StatusArgs) -> Result<(), Failure> {
     let default = client::on_this_host("REGISTER_ADMIN", ADMIN.parse().map_err(Failure::usage)?);
-    client::status(args, default, "register", &mut std::io::stdout().lock()).await.map_err(|e| match e {
-        StatusError::Url { .. } | StatusError::Access(_) => Failure::usage(e),
-        _ => Failure::runtime(e),
-    })
+    client::status(args, default, "register", &mut std::io::stdout().lock()).await.map_err(failure)
+}
+
+fn failure(error: StatusError) -> Failure {
+    match error {
+        StatusError::Url { .. } | StatusError::Access(_) => Failure::usage(error),
+        _ => Failure::runtime(error),
+    }
 }
 
 /// Prints what changed, the oldest first.
@@ -40,10 +44,7 @@ pub async fn history(args: &HistoryArgs) -> Result<(), Failure> {
     let default = client::on_this_host("REGISTER_ADMIN", ADMIN.parse().map_err(Failure::usage)?);
     let service = args.service.as_ref().map(ServiceName::as_str);
     let question = Question { agent: args.agent.clone(), service, since: args.since, json: args.json };
-    let text = agent::history::client::history(&question, default, "register").await.map_err(|e| match e {
-        StatusError::Url { .. } | StatusError::Access(_) => Failure::usage(e),
-        _ => Failure::runtime(e),
-    })?;
+    let text = agent::history::client::history(&question, default, "register").await.map_err(failure)?;
     print(&text)
 }
 

@@ -1,5 +1,6 @@
 //! What becomes of an answer: decoded, counted, or an error that names the request.
 
+use bollard::BollardRequest;
 use bollard::errors::Error;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
@@ -53,7 +54,12 @@ impl Docker {
     }
 
     pub(super) async fn get(&self, path: &str, limit: usize) -> Result<Response<Incoming>, Error> {
-        let answer = self.connector.send(Request::get(path).body(bollard::body_full(Bytes::new()))?, limit).await?;
+        self.accepted(Request::get(path).body(bollard::body_full(Bytes::new()))?, limit).await
+    }
+
+    /// An answer that is no refusal, before its body.
+    pub(super) async fn accepted(&self, request: BollardRequest, limit: usize) -> Result<Response<Incoming>, Error> {
+        let answer = self.connector.send(request, limit).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }

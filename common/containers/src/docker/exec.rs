@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use bollard::errors::Error;
 use bollard::exec::CreateExecOptions;
 use http_body_util::BodyExt as _;
 use hyper::Request;
@@ -13,7 +12,6 @@ use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
 
 use super::client::Docker;
-use super::connection::whole;
 use super::error::DockerError;
 use model::desired::ContainerId;
 
@@ -41,12 +39,7 @@ impl Docker {
             let exec = self.api.create_exec(id.as_str(), options).await?.id;
             let start = Request::post(format!("/exec/{exec}/start")).header(CONTENT_TYPE, "application/json");
             let body = bollard::body_full(Bytes::from_static(br#"{"Detach":false,"Tty":false}"#));
-            let answer = self.connector.send(start.body(body)?, usize::MAX).await?;
-            if !answer.status().is_success() {
-                let status_code = answer.status().as_u16();
-                let message = String::from_utf8_lossy(&whole(answer).await?).into_owned();
-                return Err(Error::DockerResponseServerError { status_code, message });
-            }
+            let answer = self.accepted(start.body(body)?, usize::MAX).await?;
             let (mut body, mut raw) = (answer.into_body(), Vec::new());
             while let Some(frame) = body.frame().await {
                 let data = frame?.into_data().unwrap_or_default();
