@@ -48,11 +48,25 @@ fn an_incident_is_told_with_time_and_reason_over_a_restart_and_by_etcd_itself() 
         }
         noted(&discover, "checkout", "registered", "failing").await?;
 
-        // One container's host gives it up.
+        // A check fails on one host, the other's container is gone.
         drop(failing);
+        let down = noted(&discover, "checkout", "server_down", "failing").await?;
+        assert_eq!((&down["reason"], &down["why"]), (&json!("L4CON"), &json!("Connection refused")), "{down}");
         operator.delete("/backends/checkout/stopped", None).await.during("deleting a backend")?;
         let gone = noted(&discover, "checkout", "gone", "stopped").await?;
         assert_eq!(gone["reason"], "orderly", "a hand deleted it: {gone}");
+        assert!(gone["took_ms"].as_f64().is_some_and(|ms| (0.0..60_000.0).contains(&ms)), "{gone}");
+        assert!(discover.metric("discover_event_to_routed_seconds_count").await? >= 1.0);
+
+        // It is written within about a second.
+        let file = Discover::new("discover", &haproxy::newest()?).dir(lab)?.join("history.jsonl");
+        wait::until_true("the change on disk", PATIENCE, async || {
+            std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"gone\""))
+        })
+        .await?;
+        discover.crash_and_restart().await?;
+        let before = noted(&discover, "checkout", "server_down", "failing").await?;
+        assert_eq!(before, down, "it is on disk");
 
         let endpoint = etcd.endpoint().authority();
         let known = lines(&["history", "--registry", "checkout", "--json", "--etcd-host", &endpoint])?;

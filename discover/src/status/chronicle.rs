@@ -114,16 +114,17 @@ impl Chronicle {
         for (name, pool) in services {
             for (backend, state) in pool.backends().iter().zip(view.service(name, pool).states) {
                 let at = (name.clone(), backend.id.clone());
-                let is = (state, backend.status);
-                if let Some(was) = self.seen.get(&at)
-                    && was.0 != state
-                    && was.1 == backend.status
-                {
-                    let server = view.server(name, pool, backend);
+                let was = self.seen.get(&at).copied();
+                let server = view.server(name, pool, backend);
+                if server.is_none() {
+                    seen.extend(was.map(|was| (at, was))); // HAProxy says nothing of who waits for its reload
+                    continue;
+                }
+                if was.is_some_and(|was| was.0 != state && was.1 == backend.status) {
                     self.history.note(of_server(name, backend, state, server.as_deref()));
                     changed = true;
                 }
-                seen.insert(at, is);
+                seen.insert(at, (state, backend.status));
             }
         }
         self.seen = seen;
