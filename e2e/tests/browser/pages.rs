@@ -55,6 +55,13 @@ impl Visit {
         assert!(trouble.contains("checkout-bad at") && trouble.contains("Connection refused"), "{trouble}");
         assert!(trouble.contains("discover history checkout"), "the command that helps: {trouble}");
         self.browser.until("document.querySelector('#said').textContent.includes('checkout: 1 of 2 down')").await?;
+        // Other services of this browser have lost their servers by now: they may stand before it.
+        let rank = "[...document.querySelectorAll('#services .row')].map((row) => row.matches('.bad') ? 2 : row.matches('.soso') ? 1 : 0).join('')";
+        let ranks = self.browser.text(rank).await?;
+        assert!(
+            ranks.contains('1') && ranks.as_bytes().is_sorted_by(|a, b| a >= b),
+            "what is not whole stands first: {ranks}"
+        );
         // The rows below are about that one.
         self.browser
             .evaluate("document.querySelector('#filter').value = 'checkout', document.querySelector('#filter').dispatchEvent(new Event('input', {bubbles: true}))")
@@ -74,6 +81,7 @@ impl Visit {
             "true",
             "the focus stays"
         );
+        self.browser.until("document.querySelector('#timeline').innerText.includes('HAProxy: down')").await?;
         self.shot("degraded.png").await?;
         for (dark, width) in [(false, 1200), (true, 1200), (true, 390), (false, 390)] {
             self.browser.look(width, dark).await?;
