@@ -192,7 +192,7 @@ impl Docker {
     /// or is gone, is no fault.
     ///
     /// # Errors
-    /// Any [`DockerError`]; [`DockerError::Refused`] where whoever answers lets nobody stop anything.
+    /// Any [`DockerError`]; [`DockerError::Refused`] when Docker, or a proxy before it, does not allow that.
     pub async fn stop(&self, name: &str) -> Result<(), DockerError> {
         let Some(container) = self.inspect_named(name).await? else { return Ok(()) };
         let request = format!("POST /containers/{}/stop", segment(name)?);

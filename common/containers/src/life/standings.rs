@@ -53,7 +53,7 @@ pub struct Standings {
     clock: Alarms,
 }
 
-/// What [`Standings`] is told by.
+/// What the registry has, for [`Standings`].
 pub trait RegistryView {
     /// Whether the registry has it as this row says.
     fn is_so(&self, row: &Row) -> bool;
