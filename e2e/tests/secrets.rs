@@ -219,7 +219,7 @@ fn the_least_roles_suffice_and_no_secret_is_shown() -> Result<()> {
         .await?;
         wait::until_true("a failure of Docker and of the service", PATIENCE, async || {
             let (ok, text) = register.status();
-            ok && text.contains("\"web\"") && waiting.process.log().contains("Docker does not say what it is")
+            ok && text.contains("\"web\"") && waiting.process.log().contains("Docker does not answer")
         })
         .await?;
         for (who, agent) in [

@@ -101,7 +101,9 @@ pub async fn ask(docker: &Docker, given: bool) -> Info {
         match about(docker, given).await {
             Ok(about) => return about,
             Err(e) => {
-                if backoff.failures() == 0 {
+                if backoff.failures() == 0 && given {
+                    warn!(error = %Chain(&e), "Docker does not answer; trying again");
+                } else if backoff.failures() == 0 {
                     warn!(error = %Chain(&e), "Docker's /info, which names this host, cannot be read; trying again. NODE_NAME can name the host instead.");
                 }
                 sleep(backoff.next_delay()).await;
