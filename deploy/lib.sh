@@ -2,6 +2,8 @@
 # What the scripts of this directory share: where the project is, how they speak, and root rights only where needed.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Where release_build puts the programs.
+RELEASE=${CARGO_TARGET_DIR:-$ROOT/target}/release
 
 # Progress goes to standard error, so that a script's standard output stays a value that others can read.
 say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; }

@@ -12,6 +12,7 @@
 //! | `out_of_service`, `in_service` | no backend of a service can take a request; one can again | |
 //! | `left_out`, `taken_in` | a registration is left out; it is not any more | |
 //! | `reload`, `reload_failed` | HAProxy was reloaded, or refused it | why it was reloaded |
+//! | `source_away`, `source_back` | a source fails, and is current again (noted by the agent) | |
 //! | `more` | so many further changes of one turn are not named | |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -218,6 +218,10 @@ fn measure(source: &Source, observation: &Observation<Snapshot>, metrics: &Metri
 }
 
 impl StatusSource for StatusBoard {
+    fn version(&self) -> &'static str {
+        crate::VERSION
+    }
+
     fn status(&self) -> Value {
         let state = self.lock();
         let haproxy = state.haproxy.as_ref().map(|h| lock(&h.status).clone());
