@@ -69,6 +69,8 @@ have nginx || { missing+=(nginx) && services+=(nginx); }
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
 # The agents' clock jumps in a test; the machine's does not.
 need faketime faketime
+# register is tried on a live Podman; runc comes with Docker.
+have podman || { missing+=(podman) && services+=(podman.socket); }
 # ZooKeeper without its daemon: the tests start their own servers. It runs on Java.
 [ -e /usr/share/java/zookeeper.jar ] || missing+=(libzookeeper-java)
 need java default-jre-headless
