@@ -18,7 +18,7 @@ setup: ## install what is missing (as root, or by sudo), check Rust and Docker
 build: setup ## compile the release binaries
 	@. deploy/lib.sh && release_build -p register -p discover
 
-dist: setup ## make a release: Debian packages, tarballs, image files, bills of materials, into target/dist
+dist: setup ## make a release: Debian packages, tarballs, image files, bills of materials, into target/dist; ARCH=arm64: for that
 	@deploy/dist.sh
 
 images: setup ## build the images docker-register and docker-discover, and the demo's

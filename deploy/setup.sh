@@ -75,6 +75,13 @@ have podman || { missing+=(podman) && services+=(podman.socket); }
 [ -e /usr/share/java/zookeeper.jar ] || missing+=(libzookeeper-java)
 need java default-jre-headless
 
+# For programs of another architecture (make dist ARCH=arm64).
+if [ -n "$TARGET" ]; then
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    [ -e /usr/aarch64-linux-gnu/include/stdio.h ] || missing+=(libc6-dev-arm64-cross)
+    need qemu-aarch64-static qemu-user-static
+fi
+
 # moto's server, a real EC2 and S3 API for the tests, lives in a venv (deploy/moto.sh).
 need python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
@@ -117,5 +124,7 @@ rust_hint="install Rust $RUST_NEEDED or later from https://rustup.rs, or run: ru
 { have rustc && have cargo; } || die "no Rust compiler found; $rust_hint"
 rust=$(rustc --version | awk '{ print $2 }')
 [ "$(printf '%s\n' "$RUST_NEEDED" "$rust" | sort -V | sed -n 1p)" = "$RUST_NEEDED" ] || die "Rust $rust is too old; $rust_hint"
+
+[ -z "$TARGET" ] || rustup target add "$TARGET" || die "Rust's libraries for $TARGET are missing: rustup target add $TARGET"
 
 say "ready: Rust $rust, Docker $(docker version --format '{{.Server.Version}}'), $(compose_command)"
