@@ -93,6 +93,9 @@ impl Agent {
             if !self.may_begin(&mut clock, &merged, &observations) {
                 continue;
             }
+            if let Some(near) = self.reconciler.near() {
+                near.hear(&self.board.found_down());
+            }
             let desired = self.reconciler.desired(merged, Instant::now());
             goals.send_replace(Some(Arc::new(Goal { desired, observations, since })));
             // The generators have it by now, so a slow disk does not delay them.

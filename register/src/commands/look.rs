@@ -51,6 +51,7 @@ pub fn settings(args: &DockerArgs, host_ip: Option<std::net::IpAddr>, node: &Nod
         health: args.health,
         filters: args.filter.clone(),
         node: Some(node.as_str().into()),
+        zone: args.zone.as_ref().map(|zone| zone.as_str().into()),
     }
 }
 
