@@ -116,7 +116,10 @@ fn account(labels: &Labels<'_>, reading: &mut Reading) {
         match key.as_str() {
             "service" | "priority" | "middlewares" => tell(said, ("is part of the route", true)),
             "entrypoints" | "rulesyntax" => {
-                tell(said, ("has no effect: a route is served on all ports of the edge", true))
+                // An entry point of another name may be one that few can reach.
+                let is_common = |name: &str| ["web", "websecure", "http", "https"].contains(&name.trim());
+                let is_used = key != "entrypoints" || said.value.to_ascii_lowercase().split(',').all(is_common);
+                tell(said, ("has no effect: a route is served on all ports of the edge", is_used))
             }
             "tls.options" if said.value != "default" => {}
             "tls.passthrough" => tell(said, ("is part of the route", true)),
