@@ -112,7 +112,8 @@ impl AwsKeys {
 
     /// The id and the secret, if the config has one of them: as Synapse has it, the other may be in the environment.
     fn pair(&self, get: &dyn Fn(&str) -> Option<String>) -> [Option<String>; 2] {
-        let own = [&self.aws_access_key_id, &self.aws_secret_access_key].map(|key| key.clone().filter(|v| !v.is_empty()));
+        let own =
+            [&self.aws_access_key_id, &self.aws_secret_access_key].map(|key| key.clone().filter(|v| !v.is_empty()));
         if own.iter().all(Option::is_none) {
             return own;
         }
@@ -133,7 +134,10 @@ impl AwsKeys {
             _ => None,
         };
         let half = missing.map(|(key, other, variable)| {
-            Fault::new(key, format!("is not given, here or as {variable}: {other} alone does not count, the standard chain does"))
+            Fault::new(
+                key,
+                format!("is not given, here or as {variable}: {other} alone does not count, the standard chain does"),
+            )
         });
         region.into_iter().chain(half).collect()
     }
@@ -302,6 +306,8 @@ mod tests {
         assert!(doubts(&keys, &[("AWS_SECRET_ACCESS_KEY", "s")]).is_empty());
         let keys = AwsKeys { aws_access_key_id: text(""), aws_secret_access_key: text("s"), ..AwsKeys::default() };
         assert_eq!(doubts(&keys, &[]), ["aws_region", "aws_access_key_id"]);
-        assert!(doubts(&AwsKeys::default(), &[("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "a")]).is_empty());
+        assert!(
+            doubts(&AwsKeys::default(), &[("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "a")]).is_empty()
+        );
     }
 }

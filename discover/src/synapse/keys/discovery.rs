@@ -152,7 +152,13 @@ pub const DISCOVERY: &[Key] = &[
     ),
     key("tag_name", Kind::Text, "", "ec2tag: the tag's key; required.", "ec2tag_finds_running_instances_by_their_tag"),
     key("tag_value", Kind::Text, "", "ec2tag: its value; required.", "ec2tag_finds_running_instances_by_their_tag"),
-    key("aws_region", Kind::Text, "AWS_REGION, else us-east-1", "ec2tag: the region.", "ec2tag_finds_running_instances_by_their_tag"),
+    key(
+        "aws_region",
+        Kind::Text,
+        "AWS_REGION, else us-east-1",
+        "ec2tag: the region.",
+        "ec2tag_finds_running_instances_by_their_tag",
+    ),
     key(
         "aws_access_key_id",
         Kind::Text,

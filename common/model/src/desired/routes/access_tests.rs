@@ -94,7 +94,8 @@ fn every_word_of_a_vocabulary_is_accounted_for() {
     }
     // An entry point that may be an internal one is warned of.
     for (points, warned) in [("web,websecure", false), ("WEB, https", false), ("internal", true), ("web,admin", true)] {
-        let text = format!("traefik.http.routers.a.rule=Host(`a.example`)\ntraefik.http.routers.a.entrypoints={points}");
+        let text =
+            format!("traefik.http.routers.a.rule=Host(`a.example`)\ntraefik.http.routers.a.entrypoints={points}");
         assert_eq!(routes(&[80], &text).1.iter().any(|w| w.contains("entrypoints has no effect")), warned, "{points}");
     }
     // An application's own variables are no business of nginx-proxy's.
