@@ -114,7 +114,8 @@ impl Subject<'_, '_> {
             if entry.value.len() > 1024 || entry.value.chars().any(char::is_control) {
                 return Err(entry.bad(accepted));
             }
-            labels.insert("tags".to_owned(), values::tags(entry.value));
+            let tags = values::tags(entry.value);
+            labels.extend((!tags.is_empty()).then(|| ("tags".to_owned(), tags)));
         }
         Ok(labels)
     }

@@ -18,10 +18,19 @@ pub const METHODS: &[&str] = &[
     "base",
 ];
 
+/// Synapse's README has an older word for a method than Synapse itself.
+const OLD_METHODS: &[(&str, &str)] = &[("awstag", "ec2tag")];
+
 /// Where backends come from.
 pub const DISCOVERY: &[Key] = &[
-    key("method", Kind::Word(METHODS), "", "The kind of watcher; required.", "an_unknown_method_lists_the_known_ones")
-        .required(),
+    key(
+        "method",
+        Kind::Spelled(METHODS, OLD_METHODS),
+        "",
+        "The kind of watcher; required. An old spelling of `ec2tag` is `awstag`.",
+        "an_unknown_method_lists_the_known_ones",
+    )
+    .required(),
     key(
         "label_filters",
         Kind::Objects(LABEL_FILTER),
@@ -143,7 +152,13 @@ pub const DISCOVERY: &[Key] = &[
     ),
     key("tag_name", Kind::Text, "", "ec2tag: the tag's key; required.", "ec2tag_finds_running_instances_by_their_tag"),
     key("tag_value", Kind::Text, "", "ec2tag: its value; required.", "ec2tag_finds_running_instances_by_their_tag"),
-    key("aws_region", Kind::Text, "AWS_REGION", "ec2tag: the region.", "ec2tag_finds_running_instances_by_their_tag"),
+    key(
+        "aws_region",
+        Kind::Text,
+        "AWS_REGION, else us-east-1",
+        "ec2tag: the region.",
+        "ec2tag_finds_running_instances_by_their_tag",
+    ),
     key(
         "aws_access_key_id",
         Kind::Text,
@@ -285,7 +300,7 @@ const RESOLVER: &[Key] = &[
     ours(
         "aws_region",
         Kind::Text,
-        "AWS_REGION",
+        "AWS_REGION, else us-east-1",
         "s3_toggle: the bucket's region.",
         "multi_s3_toggle_draws_a_watcher_when_the_weights_change",
     ),
