@@ -70,7 +70,8 @@ impl Keeper {
         let verdict = self.readiness.verdict(&key);
         let replaced = || self.handovers.get(container, &candidate.service);
         let mut judged = judge(candidate, verdict, self.drains.get(container).or_else(replaced));
-        if judged.state == RowState::Up
+        // Whether it is ready yet is another matter in each of its runs, and the loop is the same one.
+        if matches!(judged.state, RowState::Up | RowState::Waiting)
             && let Some(why) = self.runs.held_back(container, now)
         {
             judged = Judged::between_runs(why);

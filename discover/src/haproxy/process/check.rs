@@ -146,7 +146,11 @@ pub async fn check_by(
         return Ok(());
     }
     let both = [output.stdout, output.stderr].concat();
-    let (status, output) = (output.status, tail(&String::from_utf8_lossy(&both)));
+    let status = output.status;
+    let output = match tail(&String::from_utf8_lossy(&both)) {
+        nothing if nothing.is_empty() => format!("it said nothing ({status})"),
+        output => output,
+    };
     Err(match status.signal() {
         Some(_) => CheckError::Crashed { config, status, output },
         None => CheckError::Refused { config, output },
