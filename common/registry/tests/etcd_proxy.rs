@@ -19,13 +19,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A proxy before `etcd`, and a store that uses it, by `timeouts`.
-fn proxy(
-    binary: &Path,
-    etcd: &Etcd,
-    namespace: &str,
-    directory: &Path,
-    timeouts: Timeouts,
-) -> (Daemon, EtcdStore) {
+fn proxy(binary: &Path, etcd: &Etcd, namespace: &str, directory: &Path, timeouts: Timeouts) -> (Daemon, EtcdStore) {
     let listen = format!("127.0.0.1:{}", free_port());
     let mut command = Command::new(binary);
     command.args(["grpc-proxy", "start", "--endpoints", &etcd.endpoint().authority()]);

@@ -11,8 +11,8 @@ use agent::backoff::Backoff;
 use agent::telemetry::Chain;
 use agent::trouble::{News, Trouble};
 use registry::store::{
-    Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store,
-    StoreError, TxnOutcome, Value, WatchStream, chunks,
+    Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store, StoreError,
+    TxnOutcome, Value, WatchStream, chunks,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};

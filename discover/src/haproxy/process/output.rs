@@ -146,6 +146,26 @@ impl Said {
     }
 }
 
+/// What HAProxy says as it loads its configs, where its file is not read along.
+#[derive(Debug, Default)]
+pub struct Words(Digest);
+
+impl Words {
+    /// Passes on what is wrong, in HAProxy's eyes, with a config that it has loaded.
+    pub fn hear(&mut self, said: &str) {
+        self.objections(said).into_iter().for_each(Said::say);
+    }
+
+    fn objections(&mut self, said: &str) -> Vec<Said> {
+        let lines = said.lines().filter_map(|line| self.0.line(line));
+        let mut objections: Vec<_> = lines.filter(Said::is_of_a_start).collect();
+        objections.retain(|said| matches!(said.level, Level::Error | Level::Warn));
+        self.0.stopped.clear();
+        objections.extend(self.0.rest());
+        objections
+    }
+}
+
 /// HAProxy's file, read up to a place.
 #[derive(Debug)]
 pub struct HaproxyOutput {
@@ -282,6 +302,15 @@ mod tests {
         let (limit, down) = ("[haproxy.main()] Cannot raise FD limit to 9.", "Server web/a is DOWN, reason: timeout");
         assert_eq!([limit, down, limit, down].map(&mut said), [true, true, false, true]);
         assert!(said("[haproxy.main()] Cannot raise FD limit to 8."));
+    }
+
+    #[test]
+    fn of_a_reload_only_objections_are_passed_on_and_each_once() {
+        let mut words = Words::default();
+        let stops = "[WARNING]  (1) : Proxy one stopped (cumulated conns: FE: 0, BE: 0).\n".repeat(100);
+        let said = format!("[NOTICE]   (1) : Reloading HAProxy\n{stops}[WARNING]  (1) : config : missing timeouts");
+        assert_eq!(words.objections(&said), [self::said(Level::Warn, 1, "config : missing timeouts")]);
+        assert_eq!(words.objections(&said), []);
     }
 
     #[test]

@@ -304,5 +304,6 @@ async fn watches_that_fall_silent_again_and_again_are_no_trouble() {
         assert!(heard.is_err(), "the registry is said not to serve");
     }
     store.delete("/registrars/n1");
-    until("the key is watched all the same", Duration::from_secs(1), || !store.entries("/registrars/n1").is_empty()).await;
+    until("the key is watched all the same", Duration::from_secs(1), || !store.entries("/registrars/n1").is_empty())
+        .await;
 }

@@ -50,7 +50,8 @@ mod tests {
     #[test]
     fn an_endpoint_that_ends_connections_at_their_fourth_ping_is_pinged_rarely() {
         let (usual, mut now) = (Duration::from_secs(5), Instant::now());
-        for (lives, rare) in [(&[20, 20][..], true), (&[20, 1, 30], true), (&[20, 900, 20], false), (&[1, 2, 3], false)] {
+        for (lives, rare) in [(&[20, 20][..], true), (&[20, 1, 30], true), (&[20, 900, 20], false), (&[1, 2, 3], false)]
+        {
             let mut pings = Pings::default();
             let told = lives.iter().filter(|secs| {
                 assert_eq!(pings.connects(usual, now), usual);

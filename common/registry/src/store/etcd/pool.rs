@@ -58,7 +58,13 @@ impl Slot {
     fn new(endpoint: &Endpoint) -> Arc<Self> {
         let name = endpoint.to_string();
         let endpoint = endpoint.clone();
-        Arc::new(Self { endpoint, name, client: Mutex::default(), left: AtomicUsize::default(), pings: Default::default() })
+        Arc::new(Self {
+            endpoint,
+            name,
+            client: Mutex::default(),
+            left: AtomicUsize::default(),
+            pings: Default::default(),
+        })
     }
 
     /// Where to connect. By name at first: then the system takes the first of the name's addresses that accepts, and stays there
@@ -203,7 +209,10 @@ impl Pool {
             slot.left.fetch_add(1, Ordering::Relaxed);
             let ended = matches!(fault, Fault::Unavailable { .. });
             if ended && lock(&slot.pings).left(self.config.timeouts.ping_interval, Instant::now()) {
-                info!(endpoint = slot.name, "The server ends connections that are pinged; it is pinged rarely from now on.");
+                info!(
+                    endpoint = slot.name,
+                    "The server ends connections that are pinged; it is pinged rarely from now on."
+                );
             }
             if let Ok(mut client) = slot.client.try_lock() {
                 *client = None;
