@@ -27,9 +27,18 @@ impl Keeper {
         for id in std::mem::take(&mut self.dirty) {
             self.warmups.begin(&id);
             let decisions = self.decided.decider.of(&id).to_vec();
+            self.runs.decided(&id, &decisions);
             let of = |decision: Arc<Decision>| Some((self.judge_one(&decision, grown, now)?, decision));
-            let ports = decisions.into_iter().filter_map(of).map(|(judged, decision)| (decision, judged)).collect();
-            let next = self.warmups.next(&id, now).into_iter().chain(self.runs.next(&id, now)).min();
+            let mut ports: Vec<_> =
+                decisions.into_iter().filter_map(of).map(|(judged, decision)| (decision, judged)).collect();
+            let mut next = self.warmups.next(&id, now).into_iter().chain(self.runs.next(&id, now)).min();
+            if ports.is_empty()
+                && let Some((decisions, ends, until)) = self.runs.between(&id, now)
+            {
+                let judged = Judged::between_runs(format!("{ends}, and it does not run now"));
+                ports = decisions.iter().map(|decision| (decision.clone(), judged.clone())).collect();
+                next = Some(until);
+            }
             self.alarms.set(&id, next);
             judgement.insert(id, ports);
         }

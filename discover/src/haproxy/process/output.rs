@@ -126,7 +126,8 @@ fn is_answer(text: &str) -> bool {
     let begins = ["CLI : ", "haproxy version is ", "path to executable is "].iter().any(|word| text.starts_with(word));
     let of_maintenance = text.starts_with("Server ")
         && ["(leaving forced maintenance)", "is going DOWN for maintenance"].iter().any(|words| text.contains(words));
-    begins || of_maintenance || text == "Server deleted."
+    let of_a_reload = text.starts_with("Former worker (") && text.contains(") exited with code 0 ");
+    begins || of_maintenance || of_a_reload || text == "Server deleted."
 }
 
 impl Said {
@@ -257,6 +258,14 @@ mod tests {
             ),
             ("[WARNING] 332/080314 (12042) : Exiting", said(Level::Warn, 12042, "Exiting")),
             ("[DIAG]     (7) : x", said(Level::Info, 7, "x")),
+            (
+                "[WARNING]  (7) : Former worker (8) exited with code 0 (Exit)",
+                said(Level::Debug, 7, "Former worker (8) exited with code 0 (Exit)"),
+            ),
+            (
+                "[WARNING]  (7) : Former worker (8) exited with code 139 (Segmentation fault)",
+                said(Level::Warn, 7, "Former worker (8) exited with code 139 (Segmentation fault)"),
+            ),
             ("[NOTICE]   (7) : Server deleted.", said(Level::Debug, 7, "Server deleted.")),
             (
                 "[WARNING]  (7) : Server web/two is going DOWN for maintenance. 1 active",
