@@ -303,7 +303,11 @@ impl StatusSource for StatusBoard {
 /// Ready is: every generator has brought about what is desired, and HAProxy runs it.
 fn self_ready(state: &Shown) -> Result<(), Unready> {
     match &state.turn {
-        None => return Err(Unready::new("first_sync", "no source has answered yet")),
+        None => {
+            let why =
+                state.sources.iter().filter_map(|(source, told)| Some(format!("; {}: {}", source.name, told.error()?)));
+            return Err(Unready::new("first_sync", format!("no source has answered yet{}", why.collect::<String>())));
+        }
         Some(TurnRecord { error: Some(error), .. }) => {
             return Err(Unready::new("turn", format!("the last turn failed: {error}")));
         }
