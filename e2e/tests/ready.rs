@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::agents::{Agent, Discover, binary};
+use e2e::agents::{Agent, Discover, Register, binary};
 use e2e::haproxy::Haproxy;
 use e2e::http::Client;
 use e2e::scene::routed;
@@ -224,4 +224,25 @@ async fn started(lab: &Lab, discover: &Discover, etcd: &Etcd) -> Result<Agent> {
     let answers = async || Client::new(agent.address(), false, PATIENCE).get("/live").await.is_ok();
     wait::until_true("an agent that answers", PATIENCE, answers).await?;
     Ok(agent)
+}
+
+#[test]
+fn register_lives_and_says_why_before_docker_has_answered() -> Result<()> {
+    in_lab(async |lab| {
+        let (etcd, socket) = (Etcd::start(), lab.dir().join("docker.sock"));
+        let host = format!("unix://{}", socket.display());
+        let register = Register::new("early").args(&["--docker-host", &host]);
+        let mut agent = register.spawn(lab, &etcd.endpoint().authority())?;
+        let mut client = Client::new(agent.address(), false, PATIENCE);
+        let ready = wait::until("an answer", PATIENCE, async || client.get("/ready").await.ok()).await?;
+        assert!(ready.status == 503 && ready.body.contains("Docker does not answer"), "{ready:?}");
+        assert_eq!(client.get("/live").await.during("asking /live")?.status, 200);
+        assert!(client.get("/").await.during("asking for the page")?.body.contains("not ready"));
+        assert_eq!(agent.metric("register_not_ready").await?, 1.0);
+        // The real one, which it finds by itself.
+        std::os::unix::fs::symlink("/var/run/docker.sock", &socket).during("making a socket")?;
+        agent.ready().await?;
+        assert_eq!(agent.metric("register_ready").await?, 1.0);
+        Ok(())
+    })
 }

@@ -218,6 +218,6 @@ impl StatusSource for Status {
     }
 
     fn reasons(&self) -> &'static [&'static str] {
-        &["docker", "registry", "lease", "publishing", "reporter"]
+        &["docker", "registry", "lease", "publishing", "second_agent", "reporter"]
     }
 }

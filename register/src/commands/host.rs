@@ -94,13 +94,14 @@ pub async fn about(docker: &Docker, given: bool) -> Result<Info, DockerError> {
     }
 }
 
-/// The same; asks until there is an answer.
-pub async fn ask(docker: &Docker, given: bool) -> Info {
+/// The same; asks until there is an answer, and says to `failed` why there is none yet.
+pub async fn ask(docker: &Docker, given: bool, failed: impl Fn(String)) -> Info {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     loop {
         match about(docker, given).await {
             Ok(about) => return about,
             Err(e) => {
+                failed(format!("Docker does not answer: {}", Chain(&e)));
                 if backoff.failures() == 0 && given {
                     warn!(error = %Chain(&e), "Docker does not answer; trying again");
                 } else if backoff.failures() == 0 {
@@ -155,15 +156,15 @@ mod tests {
     async fn a_proxy_that_keeps_info_back_stops_nobody_whose_name_is_given() {
         let api = DockerApi::start();
         api.forbid(Some("/info"));
-        assert_eq!(ask(&api.client(), true).await, Info::default());
+        assert_eq!(ask(&api.client(), true, drop).await, Info::default());
         assert_ne!(machine_id(&Info::default()).unwrap(), "", "a container without /etc/machine-id has its boot's id");
         let refused = about(&api.client(), false).await.unwrap_err().to_string();
         let told = "Docker answered 403 to GET /info: not allowed \
                     (the proxy or plugin that guards Docker's socket must allow GET /info)";
         assert_eq!(refused, told);
-        let waiting = tokio::time::timeout(Duration::from_millis(300), ask(&api.client(), false)).await;
+        let waiting = tokio::time::timeout(Duration::from_millis(300), ask(&api.client(), false, drop)).await;
         waiting.expect_err("without a name it is asked for until it answers");
         api.forbid(None);
-        assert_ne!(ask(&api.client(), false).await.name, "");
+        assert_ne!(ask(&api.client(), false, drop).await.name, "");
     }
 }

@@ -9,6 +9,7 @@ pub mod operate;
 pub mod put;
 pub mod run;
 pub mod stop;
+mod waiting;
 
 use std::error::Error;
 use std::fmt;

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::waiting::Waiting;
 use super::{Failure, check, host, look};
 use crate::address::{self, HostAddress};
 use crate::agent::board::Rows;
@@ -67,10 +68,13 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
         }
         None => None,
     };
+    let cancel = lifecycle.token();
     let side = if args.watches_docker() {
-        match lifecycle.token().run_until_cancelled(docker_side(args, &etcd)).await {
-            Some(side) => Some(side?),
-            None => return Ok(()),
+        let waiting = Waiting::new();
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            side = docker_side(args, &etcd, &waiting) => Some(side?),
+            Err(failure) = waiting.clone().serve(args, &metrics) => return Err(failure),
         }
     } else {
         None
@@ -139,10 +143,10 @@ pub async fn run(args: &RunArgs) -> Result<(), Failure> {
 }
 
 /// Finds Docker and this host's address.
-async fn docker_side(args: &RunArgs, etcd: &EtcdConfig) -> Result<DockerSide, Failure> {
+async fn docker_side(args: &RunArgs, etcd: &EtcdConfig, waiting: &Waiting) -> Result<DockerSide, Failure> {
     let (endpoint, docker) = look::docker(&args.docker)?;
     let address = host::host_ip(args, etcd).await?;
-    let about = host::ask(&docker, args.docker.node_name.is_some()).await;
+    let about = host::ask(&docker, args.docker.node_name.is_some(), |why| waiting.because(why)).await;
     Ok(DockerSide { endpoint, docker, about, address })
 }
 

@@ -92,8 +92,14 @@ impl Process {
             match self.seen {
                 Seen::As(pid, started) if self.is_ours && launch::is_same(pid, started) => {
                     if silent > MASTER_PATIENCE {
-                        let log = format!("process {pid} lives but is silent");
                         let socket = self.master.path().to_owned();
+                        let log = if socket.exists() {
+                            format!("process {pid} lives but is silent")
+                        } else {
+                            format!(
+                                "process {pid} lives, and its socket's file is gone: kill {pid}, and discover starts it anew"
+                            )
+                        };
                         return Err(ProcessError::Silent { socket, after: MASTER_PATIENCE, log }.into());
                     }
                 }
