@@ -152,11 +152,6 @@ impl AddressPolicy {
         Self { rules, loopback: allow_loopback || own && !lists }
     }
 
-    /// Takes loopback addresses, and all else that can be a backend.
-    pub fn with_loopback() -> Self {
-        Self::new(Vec::new(), true, false)
-    }
-
     /// Judges an address.
     ///
     /// # Errors

@@ -19,9 +19,6 @@ use crate::nerve::services::{ServiceRow, ServiceState};
 use crate::publish::Publication;
 
 /// Notes how the registry serves, as long as there is a publisher.
-///
-/// # Errors
-/// None; the form fits `Lifecycle::spawn`.
 pub async fn follow_registry(
     mut publication: watch::Receiver<Publication>,
     history: History,
@@ -49,9 +46,6 @@ pub async fn follow_registry(
 }
 
 /// Notes each change of a service without Docker.
-///
-/// # Errors
-/// None; the form fits `Lifecycle::spawn`.
 pub async fn follow_services(mut rows: watch::Receiver<Arc<[ServiceRow]>>, history: History) -> Result<(), Infallible> {
     let mut known = BTreeMap::new();
     loop {

@@ -42,9 +42,6 @@ pub enum PrivilegesError {
 
 /// Becomes `user` with the group of `socket`, if this process is root; otherwise does nothing. `own` is a directory for
 /// the user, made if it is missing. Call it before other threads start.
-///
-/// # Errors
-/// [`PrivilegesError`].
 pub fn drop_to(user: &str, socket: Option<&Path>, own: Option<&Path>) -> Result<(), PrivilegesError> {
     if !getuid().is_root() {
         return Ok(());

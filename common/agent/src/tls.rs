@@ -38,9 +38,6 @@ pub struct PemError {
 }
 
 /// The certificates in a PEM file of at most 1 MB; at least one.
-///
-/// # Errors
-/// [`PemError`].
 pub async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let wrong = |why: &str| PemError { path: path.to_owned(), why: why.to_owned() };
     let about = tokio::fs::metadata(path).await.map_err(|e| wrong(&e.to_string()))?;
@@ -57,9 +54,6 @@ pub async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, P
 }
 
 /// The authorities in a PEM file.
-///
-/// # Errors
-/// [`PemError`].
 pub async fn authorities(path: &Path) -> Result<RootCertStore, PemError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path).await? {

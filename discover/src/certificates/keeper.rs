@@ -99,9 +99,6 @@ pub struct CertificateKeeper {
 
 impl CertificateKeeper {
     /// A keeper of what `sources` have, with its copies in `directory`. No I/O.
-    ///
-    /// # Errors
-    /// [`KeepError::Directory`].
     pub fn new(sources: Vec<PathBuf>, directory: PathBuf, metrics: Metrics) -> Result<Self, KeepError> {
         if !directory.is_absolute() || !directory.to_str().is_some_and(is_safe_word) {
             return Err(KeepError::Directory(directory));
@@ -111,9 +108,6 @@ impl CertificateKeeper {
     }
 
     /// A keeper of an edge's certificates, if it is to have any. No I/O.
-    ///
-    /// # Errors
-    /// [`KeepError::Directory`].
     pub fn of(edge: &EdgeSettings, metrics: &Metrics) -> Result<Option<Self>, KeepError> {
         let wanted = (!edge.certificates.is_empty()).then(|| edge.certificates.clone());
         wanted.map(|sources| Self::new(sources, edge.copies.clone(), metrics.clone())).transpose()

@@ -68,9 +68,6 @@ impl FileOutput {
     }
 
     /// Writes one service's file, if what is there says something else.
-    ///
-    /// # Errors
-    /// [`FileError`].
     fn write(&self, service: &ServiceName, pool: &Pool) -> Result<(), FileError> {
         let text = text(pool);
         let path = self.path(service);

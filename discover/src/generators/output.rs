@@ -44,9 +44,6 @@ pub async fn shell(what: &'static str, command: &str) -> Result<(), OutputError>
 }
 
 /// As [`shell`], with another deadline. A command that runs out of time is killed, and with it whatever it started.
-///
-/// # Errors
-/// As [`shell`].
 pub async fn shell_within(what: &'static str, command: &str, deadline: Duration) -> Result<(), OutputError> {
     let failed = |why: String| OutputError::Command { what, command: command.to_owned(), why };
     let mut sh = environment::made("sh");

@@ -272,7 +272,7 @@ fn generator(
     let connection = Connection::new(mode, launch.clone(), socket.to_owned());
     let pace = ReloadPace::new(interval, 0.0);
     let haproxy = Haproxy::new(settings.clone(), connection, pace, HaproxyMetrics::new(registry)).unwrap();
-    haproxy.with_addresses(AddressPolicy::with_loopback(), None)
+    haproxy.with_addresses(AddressPolicy::new(Vec::new(), true, false), None)
 }
 
 /// A backend whose clients come to `service_port`.

@@ -84,9 +84,6 @@ impl Look for Machine {
 }
 
 /// What Docker says of itself. Nothing of it is needed if the node's name is `given`: then a proxy of Docker's socket may refuse it.
-///
-/// # Errors
-/// As [`Docker::info`].
 pub async fn about(docker: &Docker, given: bool) -> Result<Info, DockerError> {
     match docker.info().await {
         Err(DockerError::Refused { .. }) if given => Ok(Info::default()),

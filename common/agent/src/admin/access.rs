@@ -73,9 +73,6 @@ pub enum AccessError {
 
 impl AccessArgs {
     /// Who may read. Reads the token; the certificate is read when a connection comes.
-    ///
-    /// # Errors
-    /// [`AccessError::Token`].
     pub fn access(&self) -> Result<Access, AccessError> {
         let token = self.admin_token_file.as_deref().map(Token::read).transpose()?;
         let pair = self.admin_cert.clone().zip(self.admin_key.clone());

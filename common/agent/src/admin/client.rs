@@ -207,9 +207,6 @@ async fn watch(
 }
 
 /// The status of the agent that the arguments name.
-///
-/// # Errors
-/// [`StatusError`].
 pub async fn fetch(args: &AgentArgs, default: SocketAddr, program: &'static str) -> Result<Value, StatusError> {
     let answer = ask(args, "/status", default, program).await?;
     match answer.code {
@@ -262,9 +259,6 @@ pub struct Answer {
 }
 
 /// Asks the agent that the arguments name for the JSON at `path`.
-///
-/// # Errors
-/// [`StatusError`].
 pub async fn ask(
     args: &AgentArgs,
     path: &str,

@@ -101,9 +101,6 @@ impl AdminServer {
     }
 
     /// Takes the address, and says so when strangers may read there; `flag` is named in the error.
-    ///
-    /// # Errors
-    /// [`AdminError`].
     pub async fn bind(self, address: SocketAddr, flag: &'static str) -> Result<Bound, AdminError> {
         let failed = |source| AdminError::Bind { address, flag, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -22,9 +22,6 @@ pub struct Question<'a> {
 }
 
 /// The answer of the agent (at `default` unless the question names another) as text, the oldest first.
-///
-/// # Errors
-/// [`StatusError`].
 pub async fn history(
     question: &Question<'_>,
     default: SocketAddr,

@@ -48,26 +48,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Each of them but for those of what is left out.
-    pub const ALL: [Self; 16] = [
-        Self::Accepted,
-        Self::ChecksPass,
-        Self::Healthcheck,
-        Self::NotAsked,
-        Self::Udp,
-        Self::NotDialled,
-        Self::FoundRegistered,
-        Self::Stop,
-        Self::Operator,
-        Self::Replaced,
-        Self::NotReady,
-        Self::CheckFails,
-        Self::HealthcheckFails,
-        Self::CrashLoop,
-        Self::KeyTaken,
-        Self::Ended,
-    ];
-
     /// The word used in log, status and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

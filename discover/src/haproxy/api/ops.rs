@@ -24,16 +24,6 @@ impl ServerRef {
     pub fn new(section: impl Into<String>, name: impl Into<String>) -> Result<Self, CommandError> {
         Ok(Self { section: checked(section.into())?, name: checked(name.into())? })
     }
-
-    /// The section's name.
-    pub fn section(&self) -> &str {
-        &self.section
-    }
-
-    /// The server's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
 }
 
 impl fmt::Display for ServerRef {
@@ -48,9 +38,6 @@ pub struct SectionName(String);
 
 impl SectionName {
     /// Checks the name as [`ServerRef::new`] does.
-    ///
-    /// # Errors
-    /// [`CommandError::UnsafeWord`].
     pub fn new(name: impl Into<String>) -> Result<Self, CommandError> {
         Ok(Self(checked(name.into())?))
     }

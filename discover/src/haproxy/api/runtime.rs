@@ -54,11 +54,6 @@ impl RuntimeError {
         matches!(self, Self::Refused { refusal, .. } if refusal.text == DENIED)
     }
 
-    /// Whether HAProxy may have done it all the same: read its state before going on.
-    pub fn outcome_unknown(&self) -> bool {
-        matches!(self, Self::Socket(e) if e.outcome_unknown())
-    }
-
     pub(super) fn refused(operation: &impl ToString, reply: &Reply) -> Self {
         let refusal = Refusal { kind: RefusalKind::Other, text: reply.text().to_owned() };
         Self::Refused { operation: operation.to_string(), refusal }
@@ -121,9 +116,6 @@ impl Runtime {
     }
 
     /// Does one operation.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn run(&mut self, op: Op) -> Result<(), RuntimeError> {
         self.apply(&[op]).await.into_iter().collect()
     }
@@ -145,41 +137,26 @@ impl Runtime {
     }
 
     /// `show servers state`, of all sections or one.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn servers_state(&mut self, section: Option<&str>) -> Result<Vec<ServerState>, RuntimeError> {
         self.show(["show", "servers", "state"].into_iter().chain(section), tables::servers_state).await
     }
 
     /// `show info`.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn info(&mut self) -> Result<Info, RuntimeError> {
         self.show(["show", "info"], tables::info).await
     }
 
     /// The sections that can hold servers, as a whole: few bytes even where there are many servers.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn sections(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
         self.show(["show", "stat", "-1", "2", "-1"], stat).await
     }
 
     /// The same, and each server.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn servers(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
         self.show(["show", "stat", "-1", "6", "-1"], stat).await
     }
 
     /// The sections that can hold servers and take traffic: those that were published (3.4 and later).
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn published(&mut self) -> Result<BTreeSet<String>, RuntimeError> {
         let rows = self.sections().await?;
         Ok(rows.into_iter().filter(|row| !row.status.contains("(UNPUB)")).map(|row| row.section).collect())
@@ -214,9 +191,6 @@ impl Runtime {
     }
 
     /// Sends a command that only shows something, and has the answer read.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn show<'a, T>(
         &mut self,
         words: impl IntoIterator<Item = &'a str>,

@@ -148,9 +148,6 @@ impl Launch {
     }
 
     /// As [`spawn`](Self::spawn), the process made by `spawner`: who reaps strangers' zombies must know its own children from the start.
-    ///
-    /// # Errors
-    /// As [`spawn`](Self::spawn).
     pub async fn spawn_by(
         &self,
         spawner: impl FnOnce(&mut Command) -> io::Result<Child>,
@@ -215,9 +212,6 @@ pub async fn adopt(master: &MasterCli) -> Result<Option<Running>, MasterError> {
 }
 
 /// Waits for a HAProxy that somebody else starts: until its master answers and shows a worker.
-///
-/// # Errors
-/// [`ProcessError::Silent`].
 pub async fn await_master(master: &MasterCli, patience: Duration) -> Result<Running, ProcessError> {
     let deadline = Instant::now() + patience;
     loop {
@@ -303,9 +297,6 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 
 impl Running {
     /// Stops it, see [`stop`]; its child handle, where there is one, is waited for.
-    ///
-    /// # Errors
-    /// As [`stop`].
     pub async fn stop(mut self, grace: Duration) -> Result<(), ProcessError> {
         let mut child = self.child.take();
         let pid = self.master;

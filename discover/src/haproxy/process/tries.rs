@@ -29,9 +29,6 @@ pub trait Suspected: Send + Sync {
 }
 
 /// Finds out which of the suspects `0..count` HAProxy does not take; the first try may take `deadline`.
-///
-/// # Errors
-/// [`NoFinding`].
 pub async fn search(count: usize, deadline: Duration, file: impl Suspected) -> Result<Finding, NoFinding> {
     find(count, TRIES, &mut Tries { file, patience: Patience::new(deadline) }).await
 }

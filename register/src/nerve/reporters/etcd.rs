@@ -39,6 +39,7 @@ pub struct Target {
 
 impl Target {
     /// Below `path` in the cluster of `servers` (URLs); without servers the agent's own.
+    #[cfg(test)]
     pub fn new(servers: &[&str], path: &str) -> Self {
         Self { servers: servers.iter().map(|s| (*s).to_owned()).collect(), path: path.to_owned() }
     }

@@ -79,9 +79,6 @@ impl Source {
     }
 
     /// Runs until cancelled.
-    ///
-    /// # Errors
-    /// None.
     pub async fn run(
         mut self,
         mut asked: watch::Receiver<u64>,

@@ -256,9 +256,6 @@ impl Connection {
     }
 
     /// Has HAProxy load the live file: a reload where it runs, a start where it does not. Gives what it said.
-    ///
-    /// # Errors
-    /// [`ConnectionError`].
     pub async fn load(&mut self) -> Result<String, ConnectionError> {
         if self.mode == ProcessMode::Files {
             return Ok(String::new());

@@ -21,7 +21,6 @@ mod told;
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::{Mode, ServiceMap, ServiceName};
@@ -111,11 +110,6 @@ impl EdgeComposer {
         let (asking, sections, lingering) = (Asking::default(), HashMap::new(), HashMap::new());
         let (slots, refilled, last) = (ByWay::new(), ByWay::new(), None);
         Ok(Self { settings, frame, footers, plain_lines, plain, asking, lingering, slots, refilled, sections, last })
-    }
-
-    /// Where the edge listens.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        frontend::addresses(&self.settings, &self.frame.listen)
     }
 
     /// Takes over from before a restart which section each place has.

@@ -88,9 +88,6 @@ impl Proving {
 }
 
 /// Finds out which suspects of a file HAProxy does not take; `probe` is the file to use.
-///
-/// # Errors
-/// [`NoFinding`].
 pub async fn search(trial: &Trial, checker: &Checker, probe: &Path, checks: &Counter) -> Result<Finding, NoFinding> {
     let deadline = deadline(checker.timeout, trial.servers());
     let found = tries::search(trial.len(), deadline, Probe { trial, checker, path: probe, checks }).await;
