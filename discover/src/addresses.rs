@@ -126,7 +126,6 @@ pub enum AddressRefusal {
     Loopback,
     /// 169.254.0.0/16, fe80::/10.
     LinkLocal,
-    /// In a network that is excluded.
     Excluded(Network),
     /// In none of the networks that are listed.
     NotListed,

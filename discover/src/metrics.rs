@@ -39,14 +39,12 @@ pub struct Metrics {
     pub source_failures: Family<SourceLabel, Counter>,
     /// When each of the edge's certificates ends, Unix time in seconds.
     pub certificate_expiry: Family<CertificateLabel, Gauge>,
-    /// Certificates that are left out.
     pub certificates_left_out: Gauge,
 }
 
 /// How something ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabel {
-    /// How.
     pub outcome: Ended,
 }
 

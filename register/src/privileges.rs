@@ -17,27 +17,14 @@ pub enum PrivilegesError {
     Lookup {
         /// The name.
         user: String,
-        /// The system's answer.
         source: nix::Error,
     },
     /// A file that the user must reach.
     #[error("making {} usable for {user:?}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The user.
-        user: String,
-        /// The system's answer.
-        source: io::Error,
-    },
+    File { path: PathBuf, user: String, source: io::Error },
     /// Refused by the kernel: a capability is missing.
     #[error("becoming {user:?} (the capabilities SETUID and SETGID are needed)")]
-    Refused {
-        /// The user.
-        user: String,
-        /// The system's answer.
-        source: nix::Error,
-    },
+    Refused { user: String, source: nix::Error },
 }
 
 /// Becomes `user` with the group of `socket`, if this process is root; otherwise does nothing. `own` is a directory for

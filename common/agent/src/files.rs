@@ -52,7 +52,6 @@ pub enum FileError {
         operation: &'static str,
         /// The file that the step was for.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
     /// The target is a directory, a device, a socket or a pipe, which a rename would destroy or cannot replace.

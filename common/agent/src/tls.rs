@@ -31,9 +31,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct PemError {
-    /// The file.
     pub path: PathBuf,
-    /// What is wrong.
     pub why: String,
 }
 

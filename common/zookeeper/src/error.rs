@@ -56,7 +56,6 @@ pub enum ZkFault {
     /// The connection was cut, or could not be made; whether the call was carried out is not known.
     #[error("{server} is unavailable: {why}")]
     Unavailable {
-        /// Which server.
         server: Arc<str>,
         /// In the words of the transport.
         why: String,
@@ -64,7 +63,6 @@ pub enum ZkFault {
     /// Nothing was heard for too long.
     #[error("{server} was silent for {after:?}")]
     Silent {
-        /// Which server.
         server: Arc<str>,
         /// How long.
         after: Duration,
@@ -78,13 +76,11 @@ pub enum ZkFault {
     /// The node's access list does not let us.
     #[error("permission denied")]
     Denied,
-    /// There is no such node.
     #[error("no such node")]
     NoNode,
     /// There is such a node.
     #[error("the node exists already")]
     NodeExists,
-    /// It has children.
     #[error("the node has children")]
     NotEmpty,
     /// An ephemeral node can have no children.

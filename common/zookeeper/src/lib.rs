@@ -34,7 +34,6 @@ pub use wire::Stat;
 const MOST_CALLS: usize = 1024;
 /// All that there is to be allowed: read, write, create, delete, administer.
 const ALL: i32 = 31;
-/// To read.
 const READ: i32 = 1;
 
 /// What becomes of a node, and whether ZooKeeper numbers it.

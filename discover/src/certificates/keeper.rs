@@ -38,7 +38,6 @@ pub const FILES: [&str; 2] = [LIST, NAMES];
 /// What keeps HAProxy from having the certificates that it should have.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// Our directory's path cannot be in a command.
     #[error("{} cannot be named in a command to HAProxy", .0.display())]
     Directory(PathBuf),
     /// Our copies cannot be written.
@@ -49,9 +48,7 @@ pub enum KeepError {
     Io {
         /// Such as "reading".
         operation: &'static str,
-        /// Of what.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
     /// HAProxy is not there.
@@ -62,7 +59,6 @@ pub enum KeepError {
     Command {
         /// Our copy.
         path: String,
-        /// Why.
         source: CommandError,
     },
     /// HAProxy refused.

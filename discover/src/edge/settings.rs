@@ -107,7 +107,6 @@ impl Default for EdgeSettings {
 pub struct EdgeListen {
     /// The address; none: those on which services listen.
     pub ip: Option<IpAddr>,
-    /// The port.
     pub port: Port,
 }
 

@@ -65,7 +65,6 @@ pub async fn shell_within(what: &'static str, command: &str, deadline: Duration)
 /// A file and how it is tried.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Output {
-    /// The file.
     pub path: PathBuf,
     /// Its mode and owner.
     pub how: Replace,
@@ -118,7 +117,6 @@ pub struct MadeFrom {
 /// Something made anew, and from what.
 #[derive(Debug)]
 pub struct Made<T> {
-    /// It.
     pub what: T,
     /// What to remember once it is applied.
     pub from: MadeFrom,

@@ -99,7 +99,6 @@ impl<'a> Sparing<'a> {
         self.count
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -26,7 +26,6 @@ pub const ROOT: &[Key] = &[
 
 const STATSD: &[Key] = &[key("host", Kind::Text), key("port", PORT_NUMBER), key("sample_rate", Kind::Any)];
 
-/// One service.
 pub const SERVICE: &[Key] = &[
     key("discovery", Kind::Object(DISCOVERY)),
     key("discovery_multi", Kind::Object(DISCOVERY)),

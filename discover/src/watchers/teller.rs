@@ -15,19 +15,15 @@ use super::findings::Answer;
 /// How well what is told is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// It is so.
     Synced,
     /// It was so: some source below fails.
     Stale {
-        /// Since when.
         since: Instant,
-        /// How.
         error: Arc<str>,
     },
 }
 
 impl Standing {
-    /// The standing of an observation that has a snapshot.
     pub fn of(observation: &Observation<Snapshot>) -> Self {
         match observation {
             Observation::Stale { since, error, .. } => Self::Stale { since: *since, error: error.clone() },

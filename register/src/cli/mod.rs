@@ -354,7 +354,6 @@ pub enum OnExit {
 /// `--layout`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LayoutArg {
-    /// By service.
     Service,
     /// By host, then service.
     Host,

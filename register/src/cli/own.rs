@@ -170,7 +170,6 @@ pub struct ExecArgs {
 /// `--check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TryWhat {
-    /// Nothing.
     Nothing,
     /// A connection is accepted.
     Tcp,

@@ -66,7 +66,6 @@ async fn look_up(etcd: &EtcdConfig, aloud: bool) -> Option<SocketAddr> {
 
 /// This machine, in its own network: the address is where its way to etcd begins.
 pub struct Machine {
-    /// Where to.
     pub etcd: EtcdConfig,
     /// Loopback addresses will do.
     pub allow_loopback: bool,

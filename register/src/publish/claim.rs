@@ -28,7 +28,6 @@ pub enum ClaimError {
          run, give one another name by --node-name (NODE_NAME)"
     )]
     Replaced {
-        /// The key.
         key: String,
         /// When the other agent started.
         started: String,
@@ -39,19 +38,13 @@ pub enum ClaimError {
          stop one of the two, or give one another name by --node-name (NODE_NAME)"
     )]
     Contested {
-        /// The key.
         key: String,
         /// When the other agent started.
         started: String,
     },
     /// The store did not answer.
     #[error("claiming {key}")]
-    Store {
-        /// The key.
-        key: String,
-        /// The store's error.
-        source: StoreError,
-    },
+    Store { key: String, source: StoreError },
 }
 
 /// The right to write, and what goes with it.

@@ -52,12 +52,7 @@ pub struct AccessArgs {
 pub enum AccessError {
     /// The token's file.
     #[error("reading the admin server's token from {}: {why}", path.display())]
-    Token {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    Token { path: PathBuf, why: String },
     /// Certificate or key.
     #[error("the admin server's certificate")]
     Pem(#[from] PemError),

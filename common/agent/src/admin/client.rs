@@ -93,7 +93,6 @@ pub enum StatusError {
         address: String,
         /// Who should be there.
         program: &'static str,
-        /// The system's answer.
         source: io::Error,
     },
     /// It took too long.

@@ -50,7 +50,6 @@ pub enum AdminError {
         address: SocketAddr,
         /// The flag that sets it.
         flag: &'static str,
-        /// The system's answer.
         source: io::Error,
     },
     /// Its certificate or key cannot be used.

@@ -25,7 +25,6 @@ use std::path::PathBuf;
 /// Something about one place of the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// The file.
     pub file: PathBuf,
     /// The key path, such as `services.api.haproxy.port`; empty for the file itself.
     pub path: String,

@@ -11,7 +11,6 @@ use crate::clock;
 /// What is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Question<'a> {
-    /// Which agent.
     pub agent: AgentArgs,
     /// Only changes of this service.
     pub service: Option<&'a str>,

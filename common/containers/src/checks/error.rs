@@ -12,16 +12,10 @@ use crate::docker::DockerError;
 pub enum CheckError {
     /// The system refused.
     #[error("connecting to {address}")]
-    Connect {
-        /// Where to.
-        address: SocketAddr,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Connect { address: SocketAddr, source: io::Error },
     /// Neither yes nor no.
     #[error("{address} did not answer within {after:?}")]
     Silent {
-        /// Where to.
         address: SocketAddr,
         /// How long was waited.
         after: Duration,
@@ -33,7 +27,6 @@ pub enum CheckError {
         program.as_deref().unwrap_or("another program")
     )]
     Foreign {
-        /// The port.
         port: u16,
         /// The program, where it can be seen.
         program: Option<String>,
@@ -49,23 +42,16 @@ pub enum CheckError {
     Tls {
         /// With whom.
         address: SocketAddr,
-        /// Why.
         source: io::Error,
     },
     /// The authority that the check is to trust cannot be used.
     #[error("authority {}: {why}", path.display())]
-    Authority {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Authority { path: PathBuf, why: String },
     /// The talk ended before its time.
     #[error("talking to {address}")]
     Talk {
         /// With whom.
         address: SocketAddr,
-        /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// An answer, but not the right one.

@@ -49,7 +49,6 @@ pub struct Info {
     pub id: String,
     /// The host's name.
     pub name: String,
-    /// Its version.
     pub version: String,
 }
 
@@ -58,7 +57,6 @@ pub struct Info {
 pub enum Scope {
     /// Those that run, the paused and restarting ones included.
     Running,
-    /// All.
     All,
 }
 

@@ -25,7 +25,6 @@ pub enum DockerError {
         endpoint: Arc<str>,
         /// Method and path.
         request: String,
-        /// Why.
         source: bollard::errors::Error,
     },
     /// The daemon said no.
@@ -65,7 +64,6 @@ pub enum DockerError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The event stream ended.
     #[error("Docker's event stream ended")]
     StreamEnded,
     /// The event stream holds what is no event.

@@ -15,7 +15,6 @@ use serde_path_to_error::{Path, Segment};
 pub struct Unreadable {
     /// Where in the reply.
     pub path: String,
-    /// What is wrong there.
     pub why: serde_json::Error,
 }
 
@@ -43,7 +42,6 @@ impl<T> From<T> for Reply<T> {
     }
 }
 
-/// Reads a reply.
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<Reply<T>, Unreadable> {
     if let Ok(value) = serde_json::from_slice::<T>(text) {
         return Ok(value.into());

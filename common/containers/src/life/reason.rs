@@ -13,7 +13,6 @@ use crate::readiness::Why;
 pub enum Reason {
     /// Its port accepted a connection.
     Accepted,
-    /// Its checks pass.
     ChecksPass,
     /// Its HEALTHCHECK decides, and does not fail.
     Healthcheck,
@@ -33,7 +32,6 @@ pub enum Reason {
     Replaced,
     /// Nothing accepted a connection yet, or a check has not passed often enough.
     NotReady,
-    /// A check fails.
     CheckFails,
     /// Its HEALTHCHECK fails, and it is published as down.
     HealthcheckFails,

@@ -20,10 +20,7 @@ pub enum CommandError {
     },
     /// The word would end the command, begin another, or be read as something else than a value.
     #[error("{word:?} cannot be sent to HAProxy's socket")]
-    UnsafeWord {
-        /// The word.
-        word: String,
-    },
+    UnsafeWord { word: String },
     /// Longer than [`MAX_COMMAND`].
     #[error("a command of {bytes} bytes, of at most {MAX_COMMAND}: {start:?}…")]
     TooLong {

@@ -116,7 +116,6 @@ pub enum Op {
     SetAddr(ServerRef, SocketAddr),
     /// Adds an unpublished section that inherits all from a named `defaults` section (3.4 and later).
     AddSection {
-        /// Its name.
         name: SectionName,
         /// The `defaults` section.
         defaults: SectionName,
@@ -133,16 +132,13 @@ pub enum Op {
     MapAdd {
         /// The map's file name as the config has it.
         map: String,
-        /// The key.
         key: String,
-        /// Its value.
         value: String,
     },
     /// Changes the value of a key that is there.
     MapSet {
         /// The map's file name as the config has it.
         map: String,
-        /// The key.
         key: String,
         /// Its new value.
         value: String,
@@ -151,7 +147,6 @@ pub enum Op {
     MapDel {
         /// The map's file name as the config has it.
         map: String,
-        /// The key.
         key: String,
     },
 }

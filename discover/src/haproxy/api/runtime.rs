@@ -13,12 +13,7 @@ use super::tables::{self, Info, ServerState, TableError};
 pub enum RuntimeError {
     /// It cannot be sent at all; only a reload can do it.
     #[error("making the command of {operation}")]
-    Command {
-        /// The operation.
-        operation: String,
-        /// Why.
-        source: CommandError,
-    },
+    Command { operation: String, source: CommandError },
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -67,7 +62,6 @@ pub enum DelOutcome {
     Deleted,
     /// It still has streams or connections: try again later.
     Busy,
-    /// It was not there.
     NotFound,
     /// HAProxy will not, for a reason that waiting does not change.
     Refused(Refusal),

@@ -23,15 +23,12 @@ impl TableError {
 /// One server of `show servers state`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerState {
-    /// Its section.
     pub section: String,
-    /// Its name.
     pub name: String,
     /// HAProxy's number for it within the section; a deleted server's is used again.
     pub id: u32,
     /// Its address; `None` while a name has none.
     pub addr: Option<IpAddr>,
-    /// Its port.
     pub port: u16,
     /// What the checks think of it.
     pub oper: OperState,

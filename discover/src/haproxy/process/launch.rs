@@ -42,9 +42,7 @@ pub enum Output {
 /// How to start HAProxy in master-worker mode.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// The program.
     pub program: PathBuf,
-    /// Its config.
     pub config: PathBuf,
     /// Where its master CLI will listen; the file gets mode 600.
     pub master_socket: PathBuf,
@@ -59,16 +57,10 @@ pub struct Launch {
 pub enum ProcessError {
     /// The program cannot be run at all.
     #[error("running {program}")]
-    Run {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Run { program: PathBuf, source: io::Error },
     /// It ended before it answered.
     #[error("HAProxy ended at its start ({status}): {log}")]
     Ended {
-        /// How.
         status: ExitStatus,
         /// The end of its output, where that is known.
         log: String,
@@ -86,19 +78,14 @@ pub enum ProcessError {
     /// A signal could not be sent.
     #[error("sending {signal} to process {pid}")]
     Signal {
-        /// Which.
         signal: Signal,
         /// To whom.
         pid: i32,
-        /// Why.
         source: Errno,
     },
     /// It has not ended, even after SIGKILL.
     #[error("process {pid} does not end")]
-    Immortal {
-        /// Which.
-        pid: i32,
-    },
+    Immortal { pid: i32 },
 }
 
 /// A running HAProxy.

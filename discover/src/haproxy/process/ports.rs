@@ -16,11 +16,9 @@ use super::shortage::is_shortage;
 #[derive(Debug, thiserror::Error)]
 #[error("{address} cannot be bound: {reason}")]
 pub struct BindRefusal {
-    /// The address.
     pub address: SocketAddr,
     /// What it means.
     pub reason: BindReason,
-    /// The system's answer.
     pub source: io::Error,
 }
 

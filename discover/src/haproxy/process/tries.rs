@@ -12,7 +12,6 @@ const TRIES: usize = 48;
 
 /// A file with suspects.
 pub trait Suspected: Send + Sync {
-    /// What was written.
     type Written: Send;
 
     /// Writes the file with these suspects only; `None` where it cannot be written.

@@ -19,7 +19,6 @@ const WAITED_FOR: u32 = 3;
 /// Why a round of questions is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NamesError {
-    /// None was answered.
     #[error("none of {questions} questions is answered; the first")]
     None {
         /// How many there were.

@@ -25,10 +25,8 @@ pub enum MarathonError {
     Transport {
         /// Without a password.
         url: String,
-        /// Why.
         source: reqwest::Error,
     },
-    /// It refused.
     #[error("{url} answered {status}: {message}")]
     Refused {
         /// Without a password.
@@ -43,7 +41,6 @@ pub enum MarathonError {
     Answer {
         /// Without a password.
         url: String,
-        /// What about it.
         why: String,
     },
 }

@@ -70,7 +70,6 @@ const CHECK: &[Key] = &[
 
 const OWN_REPORTER: &[Key] = &[key("reporter_type", Kind::Lines)];
 
-/// One service.
 pub const SERVICE: &[Key] = &joined::<{ OWN.len() + reporters_keys() }>(OWN);
 
 /// One entry of `reporters`.

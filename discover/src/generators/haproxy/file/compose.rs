@@ -33,16 +33,10 @@ use crate::seniority::mode;
 pub enum TemplateError {
     /// The file cannot be read.
     #[error("reading template {path:?}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// It is not Tera, or names what is not there.
     #[error("template {name:?}")]
     Tera {
-        /// Which one.
         name: String,
         /// Why, with line and column.
         source: Box<tera::Error>,

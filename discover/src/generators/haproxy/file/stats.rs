@@ -82,7 +82,6 @@ fn user(line: &str) -> Result<StatsUser, &'static str> {
 pub enum StatsListen {
     /// There is no stats page.
     None,
-    /// Here.
     These(Vec<IpAddr>),
 }
 

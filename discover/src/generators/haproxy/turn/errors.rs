@@ -19,12 +19,7 @@ pub enum HaproxyError {
     Write(#[from] FileError),
     /// The last good file could not be put back.
     #[error("moving {path:?}")]
-    Move {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Move { path: PathBuf, source: std::io::Error },
     /// The config wants an address that HAProxy could not bind.
     #[error("trying the addresses of the new config")]
     Bind(#[from] BindRefusal),

@@ -93,7 +93,6 @@ impl Default for Frame {
     }
 }
 
-/// The addresses on which the edge listens.
 pub fn addresses(settings: &EdgeSettings, listen: &ListenOn) -> Vec<SocketAddr> {
     let of = |port: Port| match settings.listen.ip {
         Some(ip) => vec![SocketAddr::new(ip, port.get())],
