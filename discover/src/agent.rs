@@ -151,7 +151,7 @@ type News = Arc<Mutex<Option<Instant>>>;
 
 /// Wakes the agent at each change of a source.
 async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel: CancellationToken, news: News) {
-    let failures = metrics.source_failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
+    let failures = metrics.sources.failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
     let (mut standing, mut failing) = ("", false);
     loop {
         let (now, fails) = {

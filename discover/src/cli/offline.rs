@@ -47,7 +47,7 @@ impl Native {
         let settings = args.settings(config, &config.with_file_name("haproxy.sock"), reserved)?;
         let settings = Arc::new(HaproxySettings { edge: edge.clone(), ..settings });
         let checking = || Checking::new(&settings.check, settings.check_rate);
-        let edge = edge.map(|edge| OfflineEdge::new(&edge, settings.frame(), checking(), config)).transpose()?;
+        let edge = edge.map(|edge| OfflineEdge::new(&edge, settings.frame.clone(), checking(), config)).transpose()?;
         let composer = Composer::new(settings.clone()).map_err(|e| Failure::usage(&e))?;
         Ok(Self { settings, composer, edge })
     }

@@ -99,7 +99,7 @@ impl Composer {
         let (header_without_stats, taken, clashes) = (header.clone(), BTreeSet::new(), Vec::new());
         let (modes, renders) = (HashMap::new(), 0);
         let mut composer = Self { settings, tera, header_without_stats, header, taken, clashes, cache, modes, renders };
-        composer.header = composer.render_header(composer.settings.stats_port)?.into();
+        composer.header = composer.render_header(composer.settings.stats.port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
         composer.taken = names::of_proxies(&composer.header).map(str::to_owned).collect();
         if !composer.settings.stats.users.is_empty() && !composer.header.contains("http_auth(") {
@@ -149,13 +149,13 @@ impl Composer {
         let s = &self.settings;
         let mut context = Context::new();
         context.insert("maxconn", &s.maxconn);
-        context.insert("listener_maxconn", &s.listener_maxconn);
+        context.insert("listener_maxconn", &s.frame.listener_maxconn);
         context.insert("socket", &s.socket);
         context.insert("user", &s.user.as_ref().map(|(user, _)| user));
         context.insert("group", &s.user.as_ref().map(|(_, group)| group));
         context.insert("stats", &stats_port.map(|port| s.listen_of(port).binds(port)));
         context.insert("stats_users", &s.stats.users.iter().map(StatsUser::words).collect::<Vec<_>>());
-        let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
+        let milliseconds = s.frame.timeouts.map(|t| format!("{}ms", t.as_millis()));
         for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
             context.insert(name, &value);
         }
@@ -166,15 +166,15 @@ impl Composer {
         let mut context = Context::new();
         context.insert("service", service);
         context.insert("port", &port);
-        context.insert("listener_maxconn", &self.settings.listener_maxconn);
-        context.insert("binds", &self.settings.listen.binds(port));
+        context.insert("listener_maxconn", &self.settings.frame.listener_maxconn);
+        context.insert("binds", &self.settings.frame.listen.binds(port));
         context.insert("mode", mode.as_str());
-        context.insert("silence", &self.settings.silence.of_mode(mode));
+        context.insert("silence", &self.settings.frame.silence.of_mode(mode));
         self.render("section.tera", &context)
     }
 
     fn params(&self, check: &str, mode: Mode, can: &Capabilities) -> Arc<str> {
-        params(check, self.settings.slow_start, self.settings.silence.of_mode(mode), can)
+        params(check, self.settings.frame.slow_start, self.settings.frame.silence.of_mode(mode), can)
     }
 
     /// The layout of these services. A section whose template fails keeps its last form and is reported.
@@ -251,8 +251,8 @@ impl Composer {
         while layout.sections.iter().any(|section| *section.name == *name) {
             name.push('_');
         }
-        let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
-        let params = self.params(&self.settings.check, self.settings.default_mode, can);
+        let skeleton = self.skeleton(&name, Port::MIN, self.settings.frame.default_mode).ok()?.into();
+        let params = self.params(&self.settings.check, self.settings.frame.default_mode, can);
         let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
         let server =
             Server { name: "sample".into(), address, params, id: None, weight: 1, maint: false, line: None, own };
@@ -270,7 +270,7 @@ impl Composer {
         let (service, port) = (&at.service, at.port);
         let key = (service.clone(), pool.apart.then_some(port));
         let pool = pool.behind(port);
-        let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
+        let mode = mode(&pool, self.settings.frame.default_mode, self.modes.get(&key).copied());
         let params = self.params(given.checking.words(), mode, &given.can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));

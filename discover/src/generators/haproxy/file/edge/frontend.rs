@@ -59,7 +59,7 @@ pub enum Kind {
     Whole,
 }
 
-/// The edge as the rest of the file has it.
+/// What the edge's part of haproxy.cfg has in common with the services'.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Where services listen; the edge does, too, unless it has an address of its own.
@@ -70,11 +70,11 @@ pub struct Frame {
     pub silence: Silence,
     /// Ramps a new server's weight up over this time.
     pub slow_start: Option<Duration>,
-    /// The mode of a service whose registrations do not say.
+    /// The mode of a section whose registrations do not say.
     pub default_mode: Mode,
-    /// How long the rules of a service without backends stay.
+    /// How long the section, or the rules, of a service without registrations stay before a reload removes them.
     pub linger: Duration,
-    /// `maxconn` of each frontend; without it the process's counts.
+    /// `maxconn` of each listener: what one of them uses up at most. Without it the process's counts.
     pub listener_maxconn: Option<u32>,
 }
 
