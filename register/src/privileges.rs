@@ -14,11 +14,7 @@ pub enum PrivilegesError {
     UnknownUser(String),
     /// The user database cannot be read.
     #[error("looking up --user {user:?}")]
-    Lookup {
-        /// The name.
-        user: String,
-        source: nix::Error,
-    },
+    Lookup { user: String, source: nix::Error },
     /// A file that the user must reach.
     #[error("making {} usable for {user:?}", path.display())]
     File { path: PathBuf, user: String, source: io::Error },

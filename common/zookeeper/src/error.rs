@@ -8,7 +8,6 @@ use std::time::Duration;
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation} {path}")]
 pub struct ZkError {
-    /// What was asked.
     pub operation: Operation,
     /// The node, as the servers know it (with the chroot).
     pub path: String,
@@ -62,11 +61,7 @@ pub enum ZkFault {
     },
     /// Nothing was heard for too long.
     #[error("{server} was silent for {after:?}")]
-    Silent {
-        server: Arc<str>,
-        /// How long.
-        after: Duration,
-    },
+    Silent { server: Arc<str>, after: Duration },
     /// The session ran out: its ephemeral nodes are gone. A new one is begun by itself.
     #[error("the session has expired")]
     Expired,

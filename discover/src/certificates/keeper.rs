@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::load::{self, Certificate, FileStamp, LoadedCertificates, RefusedCertificate};
 use super::names::CertificateNames;
 use super::running::{self, Running, Step};
-use crate::edge::EdgeSettings;
+use crate::edge::{EdgeCertificates, EdgeSettings};
 use crate::haproxy::api::command::{Command, CommandError, is_safe_word};
 use crate::haproxy::api::socket::{RuntimeSocket, SocketError};
 use crate::haproxy::api::tables;
@@ -56,17 +56,12 @@ pub enum KeepError {
     Socket(#[from] SocketError),
     /// A certificate does not fit a command; the next reload takes it.
     #[error("{path} cannot be sent, the next reload takes it")]
-    Command {
-        /// Our copy.
-        path: String,
-        source: CommandError,
-    },
+    Command { path: String, source: CommandError },
     /// HAProxy refused.
     #[error("{command}: HAProxy says {reply:?}")]
     Refused {
         /// What was sent, without a key.
         command: String,
-        /// Its answer.
         reply: String,
     },
 }
@@ -105,8 +100,9 @@ impl CertificateKeeper {
 
     /// A keeper of an edge's certificates, if it is to have any. No I/O.
     pub fn of(edge: &EdgeSettings, metrics: &Metrics) -> Result<Option<Self>, KeepError> {
-        let wanted = (!edge.certificates.is_empty()).then(|| edge.certificates.clone());
-        wanted.map(|sources| Self::new(sources, edge.copies.clone(), metrics.clone())).transpose()
+        let EdgeCertificates { given, copies } = &edge.certificates;
+        let wanted = (!given.is_empty()).then(|| given.clone());
+        wanted.map(|sources| Self::new(sources, copies.clone(), metrics.clone())).transpose()
     }
 
     /// What is served and what was left out, as it changes.

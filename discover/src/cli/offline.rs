@@ -12,7 +12,7 @@ use super::Failure;
 use super::settings::HaproxyArgs;
 use crate::certificates::keeper::FILES;
 use crate::certificates::load;
-use crate::edge::EdgeSettings;
+use crate::edge::{EdgeCertificates, EdgeSettings};
 use crate::generators::haproxy::file::assign::assign_anew;
 use crate::generators::haproxy::file::checking::Checking;
 use crate::generators::haproxy::file::compose::Composer;
@@ -115,7 +115,7 @@ impl OfflineEdge {
     /// [`Failure::Usage`]: never, as the templates are ours.
     pub fn new(settings: &EdgeSettings, frame: Frame, checking: Checking, config: &Path) -> Result<Self, Failure> {
         let settings = settings.clone().with_copies_beside(config);
-        let (certificates, copies) = (settings.certificates.clone(), settings.copies.clone());
+        let EdgeCertificates { given: certificates, copies } = settings.certificates.clone();
         let files = ConfigFiles::new(config.to_owned());
         let composer = EdgeComposer::new(Arc::new(settings), frame, &files.rules_name());
         let composer = composer.map_err(|e| Failure::usage(&e))?;

@@ -28,7 +28,6 @@ pub enum OutputError {
     Command {
         /// `check_command`, `reload_command`, `start_command`.
         what: &'static str,
-        /// The shell command.
         command: String,
         /// Its exit and its own words.
         why: String,

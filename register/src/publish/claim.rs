@@ -13,7 +13,6 @@ pub enum ClaimError {
          {key} in the registry; give each host a name of its own by --node-name (NODE_NAME)"
     )]
     Taken {
-        /// The node name.
         node: String,
         /// The key that says so.
         key: String,
@@ -50,7 +49,6 @@ pub enum ClaimError {
 /// The right to write, and what goes with it.
 #[derive(Debug)]
 pub struct Claim {
-    /// The registrar's key.
     pub key: Key,
     /// The lease under which everything is written.
     pub lease: LeaseId,

@@ -58,12 +58,7 @@ pub enum AccessError {
     Pem(#[from] PemError),
     /// They do not fit together.
     #[error("using the certificate in {}", path.display())]
-    Unfit {
-        /// The certificate's file.
-        path: PathBuf,
-        /// The TLS implementation's words.
-        source: rustls::Error,
-    },
+    Unfit { path: PathBuf, source: rustls::Error },
 }
 
 impl AccessArgs {

@@ -55,11 +55,7 @@ pub enum ControlError {
     Connect { path: PathBuf, source: io::Error },
     /// The exchange broke off.
     #[error("calling {}", path.display())]
-    Call {
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
+    Call { path: PathBuf, source: io::Error },
     /// The agent's own answer.
     #[error("{message}")]
     Refused {

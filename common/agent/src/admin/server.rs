@@ -46,7 +46,6 @@ pub enum AdminError {
     /// The address is taken, not ours, or not allowed.
     #[error("listening on {address} for the admin server (choose another address with {flag}, or {flag} off)")]
     Bind {
-        /// What was asked for.
         address: SocketAddr,
         /// The flag that sets it.
         flag: &'static str,

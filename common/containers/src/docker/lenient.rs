@@ -13,7 +13,6 @@ use serde_path_to_error::{Path, Segment};
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {why}")]
 pub struct Unreadable {
-    /// Where in the reply.
     pub path: String,
     pub why: serde_json::Error,
 }

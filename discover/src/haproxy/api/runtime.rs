@@ -20,19 +20,13 @@ pub enum RuntimeError {
     /// HAProxy said no, or something that is not known to mean yes.
     #[error("HAProxy refused {operation:?}: {:?}", refusal.text)]
     Refused {
-        /// The command.
         operation: String,
         /// Its words, and what they mean.
         refusal: Refusal,
     },
     /// HAProxy answered, but not with what this command shows.
     #[error("reading the answer to {operation:?}")]
-    Unreadable {
-        /// The command.
-        operation: String,
-        /// Where it is wrong.
-        source: TableError,
-    },
+    Unreadable { operation: String, source: TableError },
 }
 
 impl RuntimeError {

@@ -68,7 +68,6 @@ pub enum ProcessError {
     /// It runs, but its master CLI did not answer in time; it has been stopped again.
     #[error("HAProxy did not answer on {socket} within {after:?}: {log}")]
     Silent {
-        /// The master socket.
         socket: PathBuf,
         /// How long it was given.
         after: Duration,
@@ -77,12 +76,7 @@ pub enum ProcessError {
     },
     /// A signal could not be sent.
     #[error("sending {signal} to process {pid}")]
-    Signal {
-        signal: Signal,
-        /// To whom.
-        pid: i32,
-        source: Errno,
-    },
+    Signal { signal: Signal, pid: i32, source: Errno },
     /// It has not ended, even after SIGKILL.
     #[error("process {pid} does not end")]
     Immortal { pid: i32 },

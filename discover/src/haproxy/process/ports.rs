@@ -17,7 +17,6 @@ use super::shortage::is_shortage;
 #[error("{address} cannot be bound: {reason}")]
 pub struct BindRefusal {
     pub address: SocketAddr,
-    /// What it means.
     pub reason: BindReason,
     pub source: io::Error,
 }

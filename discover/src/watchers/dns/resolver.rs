@@ -91,11 +91,7 @@ pub enum AskError {
     Failed { question: Question, source: NetError },
     /// Nothing came in time.
     #[error("asking for {question}: no answer within {deadline:?}")]
-    Late {
-        question: Question,
-        /// The time.
-        deadline: Duration,
-    },
+    Late { question: Question, deadline: Duration },
     /// An answer that was cut off and could not be had whole.
     #[error("asking for {0}: the answer is cut off, and not to be had over TCP")]
     CutOff(Question),

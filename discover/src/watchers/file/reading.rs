@@ -30,11 +30,7 @@ pub enum FileFault {
     NotRegular(PathBuf),
     /// Larger than any list of backends.
     #[error("reading {}: {bytes} bytes are above the limit of {MOST_BYTES}", path.display())]
-    TooLong {
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
+    TooLong { path: PathBuf, bytes: u64 },
     /// More files than any directory of backends has.
     #[error("reading {}: more than {MOST_FILES} files", .0.display())]
     TooMany(PathBuf),

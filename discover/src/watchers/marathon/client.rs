@@ -31,9 +31,7 @@ pub enum MarathonError {
     Refused {
         /// Without a password.
         url: String,
-        /// HTTP's.
         status: u16,
-        /// In its words.
         message: String,
     },
     /// An answer that is none.

@@ -27,14 +27,7 @@ pub enum HaproxyError {
     #[error(
         "loading a file that needs {needed} file descriptors, and HAProxy may have {limit}: raise LimitNOFILE of its unit (nofile of its container), or lower --maxconn"
     )]
-    Descriptors {
-        /// What it reserves.
-        needed: u64,
-        /// What it may have.
-        limit: u64,
-        /// What HAProxy says.
-        source: ConnectionError,
-    },
+    Descriptors { needed: u64, limit: u64, source: ConnectionError },
     /// HAProxy refuses the file, does not run, or cannot be asked.
     #[error(transparent)]
     Connection(#[from] ConnectionError),

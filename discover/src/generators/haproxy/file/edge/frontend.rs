@@ -110,7 +110,7 @@ fn binds(settings: &EdgeSettings, listen: &ListenOn, way: Way) -> Vec<String> {
         };
         addresses.into_iter().map(|address| format!("{address} {words}").trim_end().to_owned()).collect::<Vec<_>>()
     };
-    let secure = bind_words(&settings.copies);
+    let secure = bind_words(&settings.certificates.copies);
     let https = match settings.https() {
         _ if settings.shares_port() => vec![format!("{} accept-proxy {secure}", inner(settings))],
         https => https.map(|port| of(port, &secure)).unwrap_or_default(),
@@ -124,7 +124,7 @@ fn binds(settings: &EdgeSettings, listen: &ListenOn, way: Way) -> Vec<String> {
 /// Where TLS that ends here comes from the frontend that looks at names, with the client's address ahead. A socket without a file needs
 /// no directory that HAProxy could reach from where it may be locked in.
 fn inner(settings: &EdgeSettings) -> String {
-    let of = format!("{} {:?} {:?}", settings.copies.display(), settings.listen, settings.sni_port);
+    let of = format!("{} {:?} {:?}", settings.certificates.copies.display(), settings.listen, settings.sni_port);
     format!("abns@discover-{:016x}", checksum_of_text(of.as_bytes()))
 }
 
@@ -157,7 +157,7 @@ fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool, way:
     context.insert("sni", SNI);
     context.insert("host", HOST);
     context.insert("forged", &forged());
-    context.insert("names", &settings.https().map(|_| names(&settings.copies)));
+    context.insert("names", &settings.https().map(|_| names(&settings.certificates.copies)));
     context.insert("inner", &settings.shares_port().then(|| inner(settings)));
     context.insert("access_log", &settings.access_log.as_ref().map(ToString::to_string));
     context.insert("trusted", &settings.trusted.iter().map(ToString::to_string).collect::<Vec<_>>());
