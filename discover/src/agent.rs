@@ -137,7 +137,7 @@ impl Agent {
     }
 }
 
-/// A generator's task ends only when it is told to, or by a panic, which is everybody's.
+/// A generator's task ends only when it is cancelled, or by a panic, which ends the agent.
 fn go_on_if_well(end: Result<(), tokio::task::JoinError>) {
     if let Err(error) = end
         && let Ok(panic) = error.try_into_panic()

@@ -72,7 +72,7 @@ pub fn system_authorities() -> Arc<RootCertStore> {
     SYSTEM.get_or_init(load).clone()
 }
 
-/// Trusts without an authority: whoever holds the key of exactly this certificate, or of any.
+/// Trusts without an authority: the holder of the key of exactly this certificate, or of any.
 #[derive(Debug)]
 pub struct Holder {
     exactly: Option<CertificateDer<'static>>,

@@ -62,7 +62,7 @@ impl Native {
         Ok(layout)
     }
 
-    /// The layout of these services; what is left out is told on standard error.
+    /// The layout of these services; standard error says what is left out.
     ///
     /// # Errors
     /// [`Failure::Usage`] naming the service whose section cannot be rendered.
@@ -122,7 +122,7 @@ impl OfflineEdge {
         Ok(Self { composer, checking, files, certificates, copies, last: Layout::default() })
     }
 
-    /// Adds the edge to a layout; what came to nothing is told on standard error.
+    /// Adds the edge to a layout; standard error says what came to nothing.
     pub fn add_to(&mut self, layout: &mut Layout, services: &ServiceMap) {
         let desired = Desired { services: services.clone(), ..Desired::default() };
         self.checking.suit(services.values().map(|pool| pool.len()).sum());

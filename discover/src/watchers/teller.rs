@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::findings::Answer;
 
-/// How well what is told is known.
+/// How well the answers are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     Synced,
@@ -32,7 +32,7 @@ impl Standing {
     }
 }
 
-/// Tells a watcher's answers to whoever listens.
+/// Passes a watcher's answers to its listeners.
 #[derive(Debug)]
 pub struct Teller(Outlet<Snapshot>);
 

@@ -16,7 +16,7 @@ use super::wishes::{HadPort, Wish, wishes};
 use crate::haproxy::process::ports::BindReason;
 use crate::seniority::Seniority;
 
-/// The most ports of one service. Whoever registers backends is untrusted, and each port is a section.
+/// The most ports of one service. Registry writers are untrusted, and each port is a section.
 const MOST_PORTS: usize = 100;
 
 /// Why nobody can listen on a port.
@@ -255,7 +255,7 @@ impl<'a> Contest<'a> {
     }
 }
 
-/// What a service is told that listens on several ports.
+/// The note about a service that listens on several ports.
 fn several(of_service: &[Asked<'_>], tenants: &Tenants) -> Option<PortNote> {
     let granted = || of_service.iter().filter(|asked| asked.refused.is_none());
     let age = |asked: &Asked<'_>| (asked.wish.oldest.created.unwrap_or(u64::MAX), asked.at.port);

@@ -133,7 +133,7 @@ impl Unlisted {
     }
 }
 
-/// What a service is told whose registrations ask for more than one port, or for none.
+/// The note about a service whose registrations ask for more than one port, or for none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortNote {
     /// They ask for several.

@@ -20,7 +20,7 @@ pub struct ConfigFiles {
     candidate: PathBuf,
 }
 
-/// A file as it was at one moment: whoever changes it changes this, too.
+/// A file as it was at one moment: each change of the file changes this, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     file: (u64, u64),

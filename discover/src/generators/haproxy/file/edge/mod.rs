@@ -32,9 +32,10 @@ pub use self::map::RuleMap;
 use self::map::{Kept, Target};
 use self::plain::PlainDefaults;
 use self::slots::{Need, Runs, Slots};
-use super::compose::{Member, TemplateError, params, server_names, servers};
+use super::compose::TemplateError;
 use super::known::Given;
 use super::layout::{Layout, Section};
+use super::members::{Member, params, server_names, servers};
 use super::synapse::Quarantined;
 use crate::edge::sections::{section_name, section_number};
 use crate::edge::{EdgeSettings, Place, Routing, Upstream, Way};
@@ -275,7 +276,7 @@ impl EdgeComposer {
             rules.filter(|(place, _)| place.way == way).map(|(_, number)| number).collect()
         });
         let runs = |number: u32, upstream: Option<usize>| {
-            // A rule that still leads there would bring its requests to whoever comes.
+            // A rule that still leads there would bring its requests to the section's next service.
             if upstream.is_none() && ruled.contains(&number) {
                 return Runs::Foreign;
             }
