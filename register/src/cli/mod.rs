@@ -213,7 +213,6 @@ pub struct ExplainArgs {
     /// Containers by name or id, or the beginning of an id [default: all that run]
     #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
-    /// Docker
     #[command(flatten)]
     pub docker: DockerArgs,
 }
@@ -224,7 +223,6 @@ pub struct LsArgs {
     /// Print JSON: services, each with its backends
     #[arg(long)]
     pub json: bool,
-    /// etcd
     #[command(flatten)]
     pub etcd: EtcdArgs,
 }

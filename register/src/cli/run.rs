@@ -37,19 +37,15 @@ pub struct NerveArgs {
 /// Flags of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Nerve's config
     #[command(flatten)]
     pub nerve: NerveArgs,
     /// With --config: watch Docker as well; without one Docker is always watched
     #[arg(id = "docker_too", long = "docker", help_heading = "Docker and containers", env = "REGISTER_DOCKER", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub docker_too: bool,
-    /// Docker
     #[command(flatten)]
     pub docker: DockerArgs,
-    /// How keys look
     #[command(flatten)]
     pub form: FormArgs,
-    /// etcd
     #[command(flatten)]
     pub etcd: EtcdArgs,
     /// How often everything is read again, although nothing seems to have changed
@@ -79,7 +75,6 @@ pub struct RunArgs {
     /// Where the admin server listens: ADDRESS:PORT or off
     #[arg(long, env = "REGISTER_ADMIN", value_name = "ADDRESS", default_value = ADMIN)]
     pub admin: Listen,
-    /// Who may read there
     #[command(flatten)]
     pub access: AccessArgs,
     /// Where the history outlives a restart; where the directory is not there, it is in memory alone

@@ -53,7 +53,6 @@ pub struct StatusArgs {
     /// Show it anew every 2 seconds, until interrupted
     #[arg(long, conflicts_with_all = ["ready", "json"])]
     pub watch: bool,
-    /// Who is asked.
     #[command(flatten)]
     pub agent: AgentArgs,
 }

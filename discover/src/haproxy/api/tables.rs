@@ -78,16 +78,11 @@ impl AdminState {
     }
 }
 
-/// Bits of `srv_check_state`. Source: HAProxy, `CHK_ST_*`.
+/// Bits of `srv_check_state`; 0x02: there is a check. Source: HAProxy, `CHK_ST_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckState(pub u32);
 
 impl CheckState {
-    /// The server has a check.
-    pub fn configured(self) -> bool {
-        self.0 & 0x02 != 0
-    }
-
     /// Its check is switched on.
     pub fn enabled(self) -> bool {
         self.0 & 0x04 != 0

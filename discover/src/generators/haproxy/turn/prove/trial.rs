@@ -132,12 +132,8 @@ impl Trial {
     }
 
     /// How many suspects there are.
-    pub fn len(&self) -> usize {
+    pub fn suspects(&self) -> usize {
         self.suspects.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.suspects.is_empty()
     }
 
     /// A section of the file.
