@@ -18,7 +18,7 @@ setup: ## install what is missing (as root, or by sudo), check Rust and Docker
 build: setup ## compile the release binaries
 	@. deploy/lib.sh && release_build -p register -p discover
 
-dist: setup ## make a release: Debian packages, tarballs, image files, bills of materials, into target/dist
+dist: setup ## make a release: Debian packages, tarballs, image files, bills of materials, into target/dist; ARCH=arm64: for that
 	@deploy/dist.sh
 
 images: setup ## build the images docker-register and docker-discover, and the demo's
@@ -68,16 +68,14 @@ docs: setup ## build the API documentation
 	@echo "see target/doc/discover/index.html"
 
 bench: setup lab images ## measure speed and cost; prints a table
-	cargo run --release --locked -q -p e2e --bin bench
+	@. deploy/lib.sh && release_build -q -p e2e --bin bench && "$$RELEASE/bench"
 
-bench-scale: setup lab ## measure what large sizes cost, each beside a tenth of it; takes up to 20 minutes
-	cargo build --release --locked -p register -p discover
-	cargo run --release --locked -q -p e2e --bin bench -- --scale
+bench-scale: build lab ## measure what large sizes cost, each beside a tenth of it; takes up to 20 minutes
+	@. deploy/lib.sh && release_build -q -p e2e --bin bench && "$$RELEASE/bench" --scale
 
 fuzz: setup ## feed the readers of labels, values and replies with rubbish, 60 s each
 	@deploy/fuzz.sh
 
 SOAK ?= 1h
-soak: setup lab ## live for SOAK (1h) under load, with random life and faults; prints what was held
-	cargo build --release --locked -p register -p discover
-	cargo run --release --locked -q -p e2e --bin soak -- --time $(SOAK)
+soak: build lab ## live for SOAK (1h) under load, with random life and faults; prints what was held
+	@. deploy/lib.sh && release_build -q -p e2e --bin soak && "$$RELEASE/soak" --time $(SOAK)

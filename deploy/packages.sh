@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# packages.sh [PROFILE [DIRECTORY]]: makes Debian packages and tarballs of the programs as they were built, for this machine's
-# architecture: the program, its manual pages and completions, its systemd unit, its settings. PROFILE is release (default) or dev;
+# packages.sh [PROFILE [DIRECTORY]]: makes Debian packages and tarballs of the programs as they were built, for ARCH (this machine's
+# architecture): the program, its manual pages and completions, its systemd unit, its settings. PROFILE is release (default) or dev;
 # DIRECTORY is target/dist unless given. The same programs and commit give the same bytes. With dev there are packages only, made fast.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -9,7 +9,9 @@ cd "$ROOT"
 profile=${1:-release}
 out=${2:-target/dist}
 version=$(version_of)
-arch=$(dpkg --print-architecture)
+arch=$ARCH
+programs=$RELEASE
+[ "$profile" = release ] || programs=target/debug
 SOURCE_DATE_EPOCH=$(commit_time %ct)
 export SOURCE_DATE_EPOCH
 compression=(-Zxz)
@@ -30,6 +32,9 @@ maintainer="docker-register developers <developers@docker-register.invalid>"
 # The least glibc that has all that the program asks for.
 glibc_of() { readelf -V "$1" | grep -oE 'GLIBC_[0-9.]+' | sort -uV | tail -1 | sed 's/GLIBC_//'; }
 
+# What is built for another architecture is run by an emulator.
+run() { ${TARGET:+qemu-aarch64-static -L /usr/aarch64-linux-gnu} "$@"; }
+
 # Everything under a directory has the commit's time, and its directories everybody's rights to look.
 settle() {
     find "$1" -type d -exec chmod 755 {} +
@@ -40,11 +45,11 @@ settle() {
 lay_out() {
     local program=$work/bin/$1 prefix=$2 doc=$2/share/doc/${package[$1]} shell
     install -D -m 755 "$program" "$prefix/bin/$1"
-    "$program" man "$prefix/share/man/man1"
+    run "$program" man "$prefix/share/man/man1"
     gzip -9n "$prefix"/share/man/man1/*
     for shell in bash:bash-completion/completions/$1 zsh:zsh/vendor-completions/_$1 fish:fish/vendor_completions.d/$1.fish; do
         install -d "$(dirname "$prefix/share/${shell#*:}")"
-        "$program" completions "${shell%%:*}" >"$prefix/share/${shell#*:}"
+        run "$program" completions "${shell%%:*}" >"$prefix/share/${shell#*:}"
     done
     install -d "$doc"
     install -m 644 README.md LICENSE-MIT LICENSE-APACHE "$doc/"
@@ -54,8 +59,8 @@ lay_out() {
 
 for program in register discover; do
     name=${package[$program]}
-    install -D -m 755 "target/${profile/dev/debug}/$program" "$work/bin/$program"
-    strip "$work/bin/$program"
+    install -D -m 755 "$programs/$program" "$work/bin/$program"
+    "${TARGET:+aarch64-linux-gnu-}strip" "$work/bin/$program"
 
     tree=$work/$name
     lay_out "$program" "$tree/usr"

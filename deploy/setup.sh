@@ -69,9 +69,18 @@ have nginx || { missing+=(nginx) && services+=(nginx); }
 [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
 # The agents' clock jumps in a test; the machine's does not.
 need faketime faketime
+# register is tried on a live Podman; runc comes with Docker.
+have podman || { missing+=(podman) && services+=(podman.socket); }
 # ZooKeeper without its daemon: the tests start their own servers. It runs on Java.
 [ -e /usr/share/java/zookeeper.jar ] || missing+=(libzookeeper-java)
 need java default-jre-headless
+
+# For programs of another architecture (make dist ARCH=arm64).
+if [ -n "$TARGET" ]; then
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    [ -e /usr/aarch64-linux-gnu/include/stdio.h ] || missing+=(libc6-dev-arm64-cross)
+    need qemu-aarch64-static qemu-user-static
+fi
 
 # moto's server, a real EC2 and S3 API for the tests, lives in a venv (deploy/moto.sh).
 need python3 python3
@@ -115,5 +124,7 @@ rust_hint="install Rust $RUST_NEEDED or later from https://rustup.rs, or run: ru
 { have rustc && have cargo; } || die "no Rust compiler found; $rust_hint"
 rust=$(rustc --version | awk '{ print $2 }')
 [ "$(printf '%s\n' "$RUST_NEEDED" "$rust" | sort -V | sed -n 1p)" = "$RUST_NEEDED" ] || die "Rust $rust is too old; $rust_hint"
+
+[ -z "$TARGET" ] || rustup target add "$TARGET" || die "Rust's libraries for $TARGET are missing: rustup target add $TARGET"
 
 say "ready: Rust $rust, Docker $(docker version --format '{{.Server.Version}}'), $(compose_command)"

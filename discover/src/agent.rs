@@ -25,6 +25,9 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// How often to check, after the sync deadline, whether a source has answered.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// The history's words for a source that fails, and for one that is current again.
+const SOURCE_CHANGES: [&str; 2] = ["source_away", "source_back"];
+
 /// What the agent is made of.
 pub struct Agent {
     /// Sources of pools, in the order in which they are merged.
@@ -67,6 +70,8 @@ impl Agent {
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
         let news = News::default();
         for source in &self.sources {
+            let follow = self.board.history().follow(source.name.clone(), source.inlet.clone(), SOURCE_CHANGES);
+            tokio::spawn(cancel.clone().run_until_cancelled_owned(follow));
             tokio::spawn(forward(
                 source.clone(),
                 self.wake.clone(),
@@ -87,6 +92,9 @@ impl Agent {
             self.board.observed(&self.sources, &observations, &self.metrics);
             if !self.may_begin(&mut clock, &merged, &observations) {
                 continue;
+            }
+            if let Some(near) = self.reconciler.near() {
+                near.hear(&self.board.found_down());
             }
             let desired = self.reconciler.desired(merged, Instant::now());
             goals.send_replace(Some(Arc::new(Goal { desired, observations, since })));

@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::trouble::{News, Trouble};
 use model::{Host, Pool, ServiceMap};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::addresses::AddressPolicy;
 
@@ -39,13 +40,15 @@ pub struct Resolved {
 
 type Answer = (Arc<str>, Option<Vec<IpAddr>>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Known {
     address: Option<IpAddr>,
     /// Why none of its addresses is taken.
     refused: Option<String>,
     /// `None` while the name is being asked.
     ask_again: Option<Instant>,
+    /// What was said of it.
+    trouble: Trouble,
 }
 
 impl Default for Resolved {
@@ -104,8 +107,7 @@ impl Resolved {
                 continue;
             }
             new += usize::from(known.is_none());
-            let known =
-                self.known.entry(name.clone()).or_insert(Known { address: None, refused: None, ask_again: None });
+            let known = self.known.entry(name.clone()).or_default();
             known.ask_again = None;
             let answered = self.answered.clone();
             tokio::spawn(async move {
@@ -126,11 +128,14 @@ impl Resolved {
         let Some(known) = self.known.get_mut(&name) else { return };
         known.ask_again = Some(Instant::now() + if answer.is_some() { FRESH } else { FAILED });
         let Some(addresses) = answer else {
-            if known.address.is_none() && known.refused.is_none() {
+            if known.address.is_none() && known.refused.is_none() && known.trouble.fail("no address") == News::Begins {
                 warn!(%name, "Host name has no address; its backends are left out.");
             }
             return;
         };
+        if let Some(lasted) = known.trouble.end() {
+            info!(%name, after_s = lasted.as_secs(), "Host name has an address again.");
+        }
         let address = addresses.iter().copied().find(|ip| self.policy.judge(*ip).is_ok());
         let refused = addresses.first().filter(|_| address.is_none()).and_then(|ip| {
             let why = self.policy.judge(*ip).err()?;
@@ -186,10 +191,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn that_a_name_has_no_address_is_said_once_until_it_has_one() {
+        let mut names = Resolved::new(AddressPolicy::new(Vec::new(), true, false));
+        let name: Arc<str> = "web".into();
+        names.known.insert(name.clone(), Known::default());
+        for _ in 0..2 {
+            names.note((name.clone(), None));
+            assert_eq!(names.known.get_mut("web").unwrap().trouble.fail("no address"), News::None);
+        }
+        names.note((name.clone(), Some(vec![IpAddr::from([127, 0, 0, 1])])));
+        assert_eq!(names.known.get_mut("web").unwrap().trouble.end(), None);
+    }
+
+    #[tokio::test]
     async fn each_answer_is_judged_and_of_several_addresses_an_allowed_one_is_taken() {
         let mut names = Resolved::default();
         let name: Arc<str> = "web".into();
-        names.known.insert(name.clone(), Known { address: None, refused: None, ask_again: None });
+        names.known.insert(name.clone(), Known::default());
         let mut answer = |all: &[&str]| {
             names.note((name.clone(), Some(all.iter().map(|ip| ip.parse().unwrap()).collect())));
             (names.get("web").map(|ip| ip.to_string()), names.refused("web").map(str::to_owned), names.generation())

@@ -147,7 +147,7 @@ fn say(trouble: &mut Trouble, outcome: &Result<(), String>) {
             }
         }
         Err(error) => match trouble.fail(&without_ids(error)) {
-            News::Begins => error!(error, "A turn failed; it is tried again each second."),
+            News::Begins => error!(error, "A turn failed; it is tried again."),
             News::OtherReason => error!(error, "The turns still fail, for another reason."),
             News::None => {}
         },

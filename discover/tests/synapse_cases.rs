@@ -66,3 +66,40 @@ fn a_config_with_removed_directives_is_refused_with_their_modern_form() {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
 }
+
+/// Offline no name is looked up, so that only `localhost` is known to be where HAProxy listens.
+#[test]
+fn a_host_name_with_the_services_own_port_is_no_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = r#"{"haproxy": {"global": [], "defaults": [], "do_writes": false, "do_socket": false, "do_reloads": false},
+        "services": {"db": {"discovery": {"method": "base"}, "haproxy": {"port": 3306}}}}"#;
+    let backends = r#"{"db": [{"host": "db1.internal", "port": 3306}, {"host": "db2", "port": 3306},
+        {"host": "localhost", "port": 3306}]}"#;
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    std::fs::write(dir.path().join("backends.json"), backends).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_discover"));
+    command.current_dir(dir.path()).args(["render", "--config", "config.json", "--backends", "backends.json"]);
+    let output = command.output().unwrap();
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains(" db1.internal:3306 ") && text.contains(" db2:3306 "), "{text}{said}");
+    assert_eq!((text.matches("\tserver ").count(), said.lines().count()), (2, 1), "{text}{said}");
+    assert!(said.contains("localhost:3306 is left out: 127.0.0.1:3306: HAProxy itself listens there"), "{said}");
+}
+
+/// Synapse's SDK goes on without them, and discover with a warning.
+#[test]
+fn a_config_without_aws_region_or_half_of_its_keys_is_good_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("synapse.json");
+    let text = r#"{"haproxy": {"global": [], "defaults": [], "do_writes": false, "do_socket": false, "do_reloads": false},
+        "services": {"a": {"backend_port_override": 80, "haproxy": {}, "discovery": {"method": "multi", "resolver": {"method": "union"},
+            "watchers": {"ec2": {"method": "ec2tag", "tag_name": "n", "tag_value": "v", "aws_access_key_id": "k"}}}}}}"#;
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_discover"));
+    let output = command.args(["check", "--config"]).arg(&config).env_clear().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    for key in ["aws_region", "aws_secret_access_key"] {
+        assert!(said.contains(&format!("services.a.discovery.watchers.ec2.{key}: is not given")), "{key}: {said}");
+    }
+}

@@ -3,12 +3,12 @@
 //! | `what` | it means |
 //! |---|---|
 //! | `registered`, `down`, `draining`, `resumed`, `withdrawn`, `left_out`, `waiting` | a port of a container, with the reason of the log |
+//! | `docker_away`, `docker_back` | whether Docker answers |
 //! | `registry_away`, `registry_back`, `registry_full` | whether the registry serves |
 //! | `lease` | the agent writes under this lease from now on |
 //! | `service_up`, `service_waiting`, `service_failing`, `service_throttled`, `service_left-out`, `service_gone` | a service of a config |
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use agent::history::{Change, History};
@@ -19,10 +19,7 @@ use crate::nerve::services::{ServiceRow, ServiceState};
 use crate::publish::Publication;
 
 /// Notes how the registry serves, as long as there is a publisher.
-pub async fn follow_registry(
-    mut publication: watch::Receiver<Publication>,
-    history: History,
-) -> Result<(), Infallible> {
+pub async fn follow_registry(mut publication: watch::Receiver<Publication>, history: History) {
     let (mut away, mut full, mut lease) = (false, false, None::<LeaseId>);
     loop {
         {
@@ -40,19 +37,19 @@ pub async fn follow_registry(
             }
         }
         if publication.changed().await.is_err() {
-            return Ok(());
+            return;
         }
     }
 }
 
 /// Notes each change of a service without Docker.
-pub async fn follow_services(mut rows: watch::Receiver<Arc<[ServiceRow]>>, history: History) -> Result<(), Infallible> {
+pub async fn follow_services(mut rows: watch::Receiver<Arc<[ServiceRow]>>, history: History) {
     let mut known = BTreeMap::new();
     loop {
         let now = rows.borrow_and_update().clone();
         changes(&mut known, &now).into_iter().for_each(|change| history.note(change));
         if rows.changed().await.is_err() {
-            return Ok(());
+            return;
         }
     }
 }
@@ -123,7 +120,7 @@ mod tests {
             }
         }
         drop(out);
-        following.await.unwrap().unwrap();
+        following.await.unwrap();
         let noted = history.read(&agent::history::Query::default());
         let what: Vec<&str> = noted.iter().rev().map(|change| change["what"].as_str().unwrap()).collect();
         assert_eq!(what, ["lease", "registry_away", "registry_back"]);

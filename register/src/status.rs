@@ -165,6 +165,10 @@ impl ServicesStatus {
 }
 
 impl StatusSource for Status {
+    fn version(&self) -> &'static str {
+        crate::VERSION
+    }
+
     fn status(&self) -> Value {
         let mut status = Map::new();
         let mut put = |key: &str, value: Value| drop(status.insert(key.to_owned(), value));

@@ -38,6 +38,15 @@ fn docker(args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap().trim().to_owned()
 }
 
+/// What a command of register's prints.
+fn register(args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_register"));
+    command.args(args).env("HOST_IP", "127.0.0.1").env("REGISTER_ALLOW_LOOPBACK", "true").env_remove("RUST_LOG");
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "register {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -240,6 +249,11 @@ async fn a_container_that_docker_cannot_describe_holds_up_no_other_one() {
     host.start_agent();
     host.expect(&[&other]).await;
     host.until("it is shown", || host.status().contains("has not described")).await;
+    let name = docker(&["ps", "--no-trunc", "--filter", &format!("id={stuck}"), "--format", "{{.Names}}"]);
+    for (args, words) in [(vec!["explain", name.trim()], "left out: not described"), (vec!["plan"], &other[..12])] {
+        let told = register(&args);
+        assert!(told.contains(words), "{args:?}: {told}");
+    }
     let later = host.serving();
     host.expect(&[&other, &later]).await;
     docker(&["kill", &other]);

@@ -1,7 +1,6 @@
 //! Follows a store's keys step by step: list at R, watch from R+1, list again only when there is no other way.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
 
 use tracing::{debug, info};
 
@@ -116,8 +115,7 @@ impl<S: Store> Follower<S> {
                 if self.brought.is_empty() {
                     let batch = match watch.next().await {
                         Ok(batch) => batch,
-                        // The store answers, the stream does not: some proxies of etcd pass no signs of life on.
-                        Err(StoreError { fault: Fault::Idle(quiet), .. }) => return Ok(self.watch_anew(quiet)),
+                        Err(error) if error.is_silence() => return Ok(self.watch_anew()),
                         Err(error) => return Err(error),
                     };
                     match self.each_revision {
@@ -130,8 +128,8 @@ impl<S: Store> Follower<S> {
         }
     }
 
-    fn watch_anew(&mut self, quiet: Duration) -> Followed {
-        debug!(prefix = %self.prefix, ?quiet, "The watch is silent; opening it anew.");
+    fn watch_anew(&mut self) -> Followed {
+        debug!(prefix = %self.prefix, "The watch is silent; opening it anew.");
         if let Step::Watching(_, at) = &self.step {
             self.step = Step::Resume(*at);
         }

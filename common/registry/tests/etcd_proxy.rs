@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A proxy before `etcd`, and a store that uses it.
-fn proxy(binary: &Path, etcd: &Etcd, namespace: &str, directory: &Path) -> (Daemon, EtcdStore) {
+/// A proxy before `etcd`, and a store that uses it, by `timeouts`.
+fn proxy(binary: &Path, etcd: &Etcd, namespace: &str, directory: &Path, timeouts: Timeouts) -> (Daemon, EtcdStore) {
     let listen = format!("127.0.0.1:{}", free_port());
     let mut command = Command::new(binary);
     command.args(["grpc-proxy", "start", "--endpoints", &etcd.endpoint().authority()]);
@@ -30,18 +30,21 @@ fn proxy(binary: &Path, etcd: &Etcd, namespace: &str, directory: &Path) -> (Daem
         assert!(Instant::now() < deadline, "the proxy does not start");
         std::thread::sleep(Duration::from_millis(10));
     }
-    let ms = Duration::from_millis;
-    let timeouts = Timeouts { call: ms(500), probe: ms(200), idle: ms(300), ..Timeouts::default() };
     let config = EtcdConfig { timeouts, ..EtcdConfig::new(parse_endpoints(&listen, None, false).unwrap()) };
     (daemon, EtcdStore::new(config))
 }
 
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
 #[tokio::test]
 async fn through_etcds_own_proxy_a_quiet_registry_makes_no_error_and_a_change_arrives() {
+    let timeouts = Timeouts { call: ms(500), probe: ms(200), idle: ms(300), ..Timeouts::default() };
     for (binary, namespace) in binaries().iter().flat_map(|binary| [(binary, ""), (binary, "/ns")]) {
         let etcd = Etcd::start_with(binary, &[]);
         let directory = tempfile::tempdir().unwrap();
-        let (_proxy, store) = proxy(binary, &etcd, namespace, directory.path());
+        let (_proxy, store) = proxy(binary, &etcd, namespace, directory.path(), timeouts);
         let lease = store.grant(Duration::from_secs(60)).await.unwrap().id;
         store.put_all(vec![Op::put("/backends/web/a", *b"h:1", Some(lease))]).await.unwrap();
         store.keep_alive(lease).await.unwrap().beat().await.unwrap();
@@ -60,5 +63,27 @@ async fn through_etcds_own_proxy_a_quiet_registry_makes_no_error_and_a_change_ar
         timeout(PATIENCE, arrives).await.expect("a change arrives");
         assert_eq!(follower.snapshot().services["web"].backends().len(), 2);
         store.keep_alive(lease).await.unwrap().beat().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_ends_connections_for_their_pings_is_pinged_rarely() {
+    // Each proxy bears fewer pings than this: 3.5's one in 5 s, 3.4's one in 5 minutes.
+    let timeouts = Timeouts { ping_interval: ms(100), ..Timeouts::default() };
+    for binary in &binaries() {
+        let etcd = Etcd::start_with(binary, &[]);
+        let directory = tempfile::tempdir().unwrap();
+        let (_proxy, store) = proxy(binary, &etcd, "", directory.path(), timeouts);
+        let mut follower = Follower::new(store, Prefix::default());
+        // A connection that lives so long has outlived four pings many times over.
+        let (deadline, mut since, mut ends) = (Instant::now() + PATIENCE * 2, Instant::now(), 0);
+        while since.elapsed() < timeouts.ping_interval * 30 {
+            assert!(Instant::now() < deadline, "{} still fails, after {ends} times", binary.display());
+            if let Ok(Err(error)) = timeout(timeouts.ping_interval, follower.step()).await {
+                follower.failed(&error);
+                (since, ends) = (Instant::now(), ends + 1);
+            }
+        }
+        assert!(ends > 0, "{} bears the pings: the test shows nothing", binary.display());
     }
 }

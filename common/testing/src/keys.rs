@@ -153,9 +153,8 @@ fn kind(of: &Kind, object: &dyn Fn(&[Key]) -> Value) -> Value {
         Kind::Any => json!({}),
         Kind::Bool => or_text(json!({"type": ["boolean", "null"]}), TRUTH),
         Kind::Text => one_line,
-        Kind::Word(words) => {
-            json!({"enum": words.iter().map(|word| json!(word)).chain([Value::Null]).collect::<Vec<_>>()})
-        }
+        Kind::Word(words) => of_words(words.iter().copied()),
+        Kind::Spelled(words, old) => of_words(words.iter().copied().chain(old.iter().map(|(was, _)| *was))),
         Kind::Whole { min, max } | Kind::Digits { min, max } => {
             let mut schema = json!({"type": ["integer", "null"]});
             if *min > i64::MIN {
@@ -175,6 +174,10 @@ fn kind(of: &Kind, object: &dyn Fn(&[Key]) -> Value) -> Value {
         Kind::Objects(keys) => json!({"anyOf": [object(keys), {"type": "array", "items": object(keys)}]}),
         Kind::Map(kind_of) => json!({"type": ["object", "null"], "additionalProperties": kind(kind_of, object)}),
     }
+}
+
+fn of_words<'a>(words: impl Iterator<Item = &'a str>) -> Value {
+    json!({"enum": words.map(Value::from).chain([Value::Null]).collect::<Vec<_>>()})
 }
 
 /// Whether a schema of [`json_schema`]'s making takes a value: of JSON Schema it knows the words that stand there.
@@ -271,7 +274,7 @@ fn words(kind: &Kind) -> String {
     match kind {
         Kind::Bool => "true or false".to_owned(),
         Kind::Text => "text".to_owned(),
-        Kind::Word(words) => words.join(" or "),
+        Kind::Word(words) | Kind::Spelled(words, _) => words.join(" or "),
         Kind::Whole { min, max } | Kind::Digits { min, max } => match (*min, *max) {
             (i64::MIN, _) => "whole number".to_owned(),
             (min, i64::MAX) => format!("whole number from {min}"),

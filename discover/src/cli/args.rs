@@ -6,6 +6,7 @@ use std::time::Duration;
 use agent::admin::Listen;
 use agent::admin::access::AccessArgs;
 use clap::Args;
+use model::Pattern;
 
 use super::Failure;
 use super::docker_ports::DockerPortsArgs;
@@ -16,7 +17,7 @@ use crate::addresses::AddressArgs;
 use crate::generators::haproxy::turn::connection::ProcessMode;
 use crate::haproxy::process::launch::{Launch, Output};
 use crate::haproxy::process::pace::MOST_OLD;
-use crate::reconcile::{DefaultServer, GuardSettings, Limits, OnEmpty};
+use crate::reconcile::{DefaultServer, GuardSettings, Limits, NearSettings, OnEmpty, Preference};
 
 /// Where the control socket is, unless said otherwise.
 pub const CONTROL_SOCKET: &str = "/run/discover/control.sock";
@@ -125,6 +126,23 @@ pub(super) struct PaceArgs {
     /// How long a source is waited for at the start, once another has answered
     #[arg(long, env = "DISCOVER_SYNC_DEADLINE", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     pub(super) sync_deadline: Duration,
+    #[command(flatten)]
+    prefer: PreferArgs,
+}
+
+/// Near first.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Near first")]
+pub(super) struct PreferArgs {
+    /// Send requests to backends with this label first, such as zone=eu-1a or node=host-7; several with commas, the nearest first
+    #[arg(long, env = "DISCOVER_PREFER", value_name = "LABEL=VALUE", value_delimiter = ',')]
+    prefer: Vec<Preference>,
+    /// The share of them, in percent, that has to be able to take requests; with less the next ones are asked as well
+    #[arg(long, env = "DISCOVER_PREFER_MIN", value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    prefer_min: u8,
+    /// Only for these services, with * for any characters; several with commas [default: all]
+    #[arg(long, env = "DISCOVER_PREFER_SERVICES", value_name = "PATTERN", value_delimiter = ',')]
+    prefer_services: Vec<Pattern>,
 }
 
 impl ProcessArgs {
@@ -175,6 +193,11 @@ fn absolute(path: PathBuf) -> PathBuf {
 
 impl PaceArgs {
     /// How the guard judges.
+    pub(super) fn near(&self) -> NearSettings {
+        let PreferArgs { prefer, prefer_min: least, prefer_services: services } = self.prefer.clone();
+        NearSettings { prefer, least, services }
+    }
+
     pub(super) fn guard(&self) -> GuardSettings {
         GuardSettings { hold: self.hold, threshold_percent: self.hold_above }
     }

@@ -20,7 +20,7 @@ use crate::agent::{Agent, TakesTurns};
 use crate::generators::haproxy::Haproxy;
 use crate::generators::haproxy::turn::metrics::HaproxyMetrics;
 use crate::metrics::Metrics;
-use crate::reconcile::{Admission, Emptied, Guard, Memory, Reconciler, Source};
+use crate::reconcile::{Admission, Emptied, Guard, Memory, Near, Reconciler, Source};
 use crate::state::StateFile;
 use crate::status::services::HaproxyPart;
 use crate::status::{StatusBoard, series};
@@ -164,5 +164,7 @@ pub(super) fn reconciler(
     let policies = description.policies().map(|policies| policies.beginning_with(before));
     let emptied = Emptied::new(pace.on_empty, routed.clone()).with_defaults(pace.default_servers.clone());
     let admission = Admission::new(description.addresses());
-    Reconciler::new(description.args.limits, guard, admission, emptied).with_policies(policies)
+    Reconciler::new(description.args.limits, guard, admission, emptied)
+        .with_policies(policies)
+        .with_near(Near::new(pace.near()))
 }

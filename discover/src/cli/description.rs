@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::reconcile::{Policies, Source};
 use crate::synapse::load::load_judged;
 use crate::synapse::{Config, LoadedConfig};
-use crate::watchers::configured;
+use crate::watchers::{configured, judged};
 
 /// The flags, and the config that comes before them.
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ pub(super) type Certificates = (CertificateKeeper, Option<RuntimeSocket>);
 /// Reads the config and everything that follows from it, or says all that is wrong.
 pub(super) fn read(path: &Path) -> Result<LoadedConfig, String> {
     let lookup = |name: &str| std::env::var(name).ok();
-    let watchers = |config: &Config| configured(config).map_or_else(|wrong| wrong.0, |_| Vec::new());
+    let watchers = |config: &Config| judged(config).map_err(|wrong| wrong.0);
     let loaded = load_judged(path, &lookup, watchers).map_err(|e| format!("the config is wrong\n{e}"))?;
     for note in loaded.warnings.iter().chain(&loaded.notices) {
         warn!(%note, "Config.");

@@ -11,7 +11,7 @@ use agent::sync::lock;
 use model::ServiceName;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +51,10 @@ pub(super) async fn serve(assembly: &Assembly, registry: Registry, lifecycle: &m
     if let Some(path) = assembly.history_file.clone() {
         lifecycle.spawn("history", board.history().keep(path, cancel.clone()));
     }
-    lifecycle.spawn("changes", look_for_changes(board.clone(), assembly.changes.clone(), cancel.clone()));
+    lifecycle.spawn(
+        "changes",
+        look_for_changes(board.clone(), assembly.changes.clone(), assembly.wake.clone(), cancel.clone()),
+    );
     if args.announce {
         let (store, prefix) = args.source.registry("--announce")?;
         let node = board.host().parse().map_err(|e: model::NameError| Failure::usage(&e))?;
@@ -78,11 +81,13 @@ pub(super) async fn serve(assembly: &Assembly, registry: Registry, lifecycle: &m
 async fn look_for_changes(
     board: StatusBoard,
     changes: watch::Sender<u64>,
+    wake: Arc<Notify>,
     cancel: CancellationToken,
 ) -> Result<(), Infallible> {
     while cancel.run_until_cancelled(sleep(LOOK)).await.is_some() {
         if board.look_for_changes().await {
             changes.send_modify(|n| *n += 1);
+            wake.notify_one(); // who is near may not suffice any more
         }
     }
     Ok(())

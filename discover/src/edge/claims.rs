@@ -1,8 +1,9 @@
 //! What one service asks for: by its registrations' routes, by its name, by the config.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use model::{Backend, BackendId, HostPattern, Mode, PathPrefix, Pool, Route, ServiceName, Status, Transport};
 
 use super::Place;
@@ -121,7 +122,7 @@ pub fn of_service(
     }
     let every: Vec<u32> = tcp().map(|(at, _)| at).collect();
     let mut asks = Asks { pools: vec![pool.clone()], ..Asks::default() };
-    let mut known: HashMap<Vec<u32>, usize> = [(every, 0)].into();
+    let mut known: HashMap<Vec<u32>, usize> = HashMap::from_iter([(every, 0)]);
     for (place, asking) in asked {
         let age = |asking: &&Asking<'_>| {
             (asking.backend.status == Status::Draining, asking.backend.created.unwrap_or(u64::MAX))

@@ -1,8 +1,9 @@
 //! Who serves a place: the registrations that claim it. Places that the very same registrations serve have one upstream. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _};
 use model::{Pool, ServiceName, Transport};
 
 use super::claims::{Asks, Origin};

@@ -6,6 +6,7 @@ mod guard;
 mod limits;
 mod memory;
 mod merge;
+mod near;
 mod policy;
 mod reconciler;
 mod sections;
@@ -24,6 +25,7 @@ pub use guard::{Guard, GuardSettings};
 pub use limits::{LeftOut, Limits};
 pub use memory::{Memory, MemoryError, Stamp};
 pub use merge::{Merged, Source, merge};
+pub use near::{FoundDown, Near, NearSettings, Nearness, Preference};
 pub use policy::{Policies, passes};
 pub use reconciler::Reconciler;
 pub use sections::Sections;
@@ -43,6 +45,8 @@ pub struct Desired {
     pub previous: BTreeMap<ServiceName, Instant>,
     /// Services whose sections from the registry are refused, or of which something is left out, and why.
     pub refused: Arc<BTreeMap<ServiceName, String>>,
+    /// Services whose near backends come first (`--prefer`).
+    pub near: BTreeMap<ServiceName, Nearness>,
     /// Registrations that are left out for their addresses.
     pub barred: Arc<Barred>,
 }

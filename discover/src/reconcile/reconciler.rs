@@ -7,9 +7,9 @@ use model::ServiceMap;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Admission, Desired, Emptied, Guard, LeftOut, Limits, Memory, Merged, Policies};
+use super::{Admission, Desired, Emptied, Guard, LeftOut, Limits, Memory, Merged, Near, Policies};
 
-/// Makes the desired state: limits, then guard, admission, stand-ins for empty pools, and the config's policies.
+/// Makes the desired state: limits, then guard, admission, stand-ins for empty pools, the config's policies, and near backends first.
 #[derive(Debug)]
 pub struct Reconciler {
     limits: Limits,
@@ -17,6 +17,7 @@ pub struct Reconciler {
     admission: Admission,
     emptied: Emptied,
     policies: Option<Policies>,
+    near: Near,
     /// What the limits left out last.
     left_out: LeftOut,
     /// Pools that stand in for empty ones.
@@ -27,7 +28,7 @@ impl Reconciler {
     /// Without policies: pools count as they were discovered. The control socket has the `guard`, too.
     pub fn new(limits: Limits, guard: Arc<Mutex<Guard>>, admission: Admission, emptied: Emptied) -> Self {
         let (left_out, kept) = (LeftOut::new(), ServiceMap::new());
-        Self { limits, guard, admission, emptied, policies: None, left_out, kept }
+        Self { limits, guard, admission, emptied, policies: None, near: Near::default(), left_out, kept }
     }
 
     /// With what a config makes of discovered pools.
@@ -35,6 +36,18 @@ impl Reconciler {
     pub fn with_policies(mut self, policies: Option<Policies>) -> Self {
         self.policies = policies;
         self
+    }
+
+    /// With near backends first.
+    #[must_use]
+    pub fn with_near(mut self, near: Near) -> Self {
+        self.near = near;
+        self
+    }
+
+    /// Where near backends come first; what HAProxy finds of them counts.
+    pub fn near(&mut self) -> Option<&mut Near> {
+        Some(&mut self.near).filter(|near| !near.is_off())
     }
 
     /// What ought to run.
@@ -47,6 +60,7 @@ impl Reconciler {
         if let Some(policies) = &mut self.policies {
             policies.apply_to(&mut desired, &merged.generator_configs, now);
         }
+        desired.near = self.near.weigh(&mut desired.services);
         if !self.left_out.is_empty() {
             Arc::make_mut(&mut desired.refused).extend(self.left_out.clone());
         }

@@ -12,6 +12,8 @@
 //! | `out_of_service`, `in_service` | no backend of a service can take a request; one can again | |
 //! | `left_out`, `taken_in` | a registration is left out; it is not any more | |
 //! | `reload`, `reload_failed` | HAProxy was reloaded, or refused it | why it was reloaded |
+//! | `source_away`, `source_back` | a source fails, and is current again (noted by the agent) | |
+//! | `near`, `spills` | near backends of a service suffice again; farther ones are asked as well (`--prefer`) | |
 //! | `more` | so many further changes of one turn are not named | |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -29,7 +31,7 @@ use tokio::time::Instant;
 use super::services::View;
 use crate::generators::haproxy::traffic::seen::{BackendState, SeenServer};
 use crate::generators::haproxy::turn::status::{HaproxyStatus, ReloadRecord};
-use crate::reconcile::Desired;
+use crate::reconcile::{Desired, FoundDown, Nearness};
 
 /// The most changes of one turn that are named: a registry that comes back whole is not to push out all that was before.
 const MOST_OF_A_TURN: usize = 500;
@@ -41,6 +43,8 @@ pub(super) struct Chronicle {
     last: Option<Last>,
     /// What HAProxy said of each backend, and what its registration said then.
     seen: HashMap<(ServiceName, BackendId), (BackendState, Status)>,
+    /// Those of them that HAProxy finds down.
+    pub(super) found_down: Arc<FoundDown>,
     /// Since when HAProxy has another number of servers that can take a request than was last looked at.
     pub(super) moved: Option<Instant>,
     /// The first news of what is not routed yet: a reload waits, or was refused.
@@ -52,6 +56,7 @@ pub(super) struct Chronicle {
 struct Last {
     services: ServiceMap,
     held: BTreeMap<ServiceName, usize>,
+    near: BTreeMap<ServiceName, Nearness>,
     left_out: BTreeMap<String, String>,
     out_of_service: BTreeSet<ServiceName>,
     /// When the newest reload that was noted ended.
@@ -94,6 +99,7 @@ impl Chronicle {
             self.unrouted = end.since;
         }
         changes.extend(of_holds(&last.held, &now.held));
+        changes.extend(of_near(&last.near, &now.near));
         changes.extend(of_left_out(&last.left_out, &now.left_out));
         let service = |what, service: &ServiceName| Change::new(what).with("service", service.as_str());
         changes.extend(now.out_of_service.difference(&last.out_of_service).map(|name| service("out_of_service", name)));
@@ -126,6 +132,11 @@ impl Chronicle {
                 }
                 seen.insert(at, (state, backend.status));
             }
+        }
+        let down = |seen: &(&(ServiceName, BackendId), &(BackendState, Status))| seen.1.0 == BackendState::Down;
+        let down: FoundDown = seen.iter().filter(down).map(|(at, _)| at.clone()).collect();
+        if down != *self.found_down {
+            self.found_down = Arc::new(down);
         }
         self.seen = seen;
         changed
@@ -166,6 +177,7 @@ impl TurnEnd<'_> {
                 _ => self.desired.services.clone(),
             },
             held: self.desired.held.iter().map(|(service, held)| (service.clone(), held.len())).collect(),
+            near: self.desired.near.clone(),
             left_out: self.left_out.iter().filter_map(texts).collect(),
             out_of_service: self.haproxy.map(|haproxy| haproxy.out_of_service.clone()).unwrap_or_default(),
             reloaded: self.haproxy.and_then(|h| h.reloads.front()).map_or(reloaded, |reload| reload.at_unix_ms),
@@ -199,7 +211,7 @@ impl TurnEnd<'_> {
                     let odd = (backend.status != Status::Up).then(|| backend.status.as_str());
                     Some(of_backend("registered", name, backend).with("reason", odd))
                 }
-                Some(old) => of_change(name, old, backend),
+                Some(old) => of_change(name, old, backend, self.desired.near.contains_key(name)),
             };
             changes.extend(change.map(|change| change.took(self.took())));
         }
@@ -244,8 +256,8 @@ fn at_backend(change: Change, service: &ServiceName, backend: &Backend) -> Chang
     change.with("name", backend.name.as_deref()).with("address", backend.address())
 }
 
-/// What of a registration changed, if anything that people look at.
-fn of_change(service: &ServiceName, was: &Backend, is: &Backend) -> Option<Change> {
+/// What of a registration changed, if anything that people look at. Weights of a pool that is `weighed` are not the registration's.
+fn of_change(service: &ServiceName, was: &Backend, is: &Backend, weighed: bool) -> Option<Change> {
     if was.status != is.status {
         return Some(of_backend(is.status.as_str(), service, is).with("reason", "registration"));
     }
@@ -254,7 +266,7 @@ fn of_change(service: &ServiceName, was: &Backend, is: &Backend) -> Option<Chang
     if was.address() != is.address() {
         news.push(format!("address {} → {}", was.address(), is.address()));
     }
-    if was.weight != is.weight {
+    if was.weight != is.weight && !weighed {
         news.push(format!("weight {} → {}", weight(was), weight(is)));
     }
     if was.service_port != is.service_port {
@@ -274,6 +286,19 @@ fn of_holds(was: &BTreeMap<ServiceName, usize>, is: &BTreeMap<ServiceName, usize
     let ended = was.iter().filter(|(service, _)| !is.contains_key(*service));
     let begun = begun.map(|(service, held)| change("held", service, *held));
     begun.chain(ended.map(|(service, held)| change("hold_ended", service, *held))).collect()
+}
+
+/// Only what was known before can have changed.
+fn of_near(was: &BTreeMap<ServiceName, Nearness>, is: &BTreeMap<ServiceName, Nearness>) -> Vec<Change> {
+    let news = is.iter().filter(|(service, now)| was.get(*service).is_some_and(|before| before != *now));
+    let change = |(service, now): (&ServiceName, &Nearness)| {
+        let (what, why) = match now {
+            Nearness::Near(place) => ("near", place),
+            Nearness::Spills(why) => ("spills", why),
+        };
+        Change::new(what).with("service", service.as_str()).with("why", &**why)
+    };
+    news.map(change).collect()
 }
 
 fn of_left_out(was: &BTreeMap<String, String>, is: &BTreeMap<String, String>) -> Vec<Change> {

@@ -38,7 +38,7 @@ use self::services::{HaproxyPart, View};
 use crate::certificates::LoadedCertificates;
 use crate::generators::haproxy::turn::status::HaproxyStatus;
 use crate::metrics::{Metrics, SourceLabel};
-use crate::reconcile::{Desired, Source};
+use crate::reconcile::{Desired, Nearness, Source};
 
 /// How often who watches the page is shown what HAProxy sees, at the least.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -56,6 +56,7 @@ struct Shown {
     held: BTreeMap<ServiceName, usize>,
     kept: BTreeSet<ServiceName>,
     previous: BTreeMap<ServiceName, Instant>,
+    near: BTreeMap<ServiceName, Nearness>,
     turn: Option<TurnRecord>,
     haproxy: Option<HaproxyPart>,
     /// Watchers below others: shown, never merged.
@@ -180,6 +181,7 @@ impl StatusBoard {
             || state.held != held
             || state.kept != desired.kept
             || state.previous != desired.previous
+            || state.near != desired.near
             || state.quarantined != quarantined
             || was_failing != turn.error.is_some();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -194,6 +196,7 @@ impl StatusBoard {
         state.held = held;
         state.kept = desired.kept.clone();
         state.previous = desired.previous.clone();
+        state.near = desired.near.clone();
         state.quarantined = quarantined;
         state.turn = Some(turn);
         changed
@@ -218,6 +221,10 @@ fn measure(source: &Source, observation: &Observation<Snapshot>, metrics: &Metri
 }
 
 impl StatusSource for StatusBoard {
+    fn version(&self) -> &'static str {
+        crate::VERSION
+    }
+
     fn status(&self) -> Value {
         let state = self.lock();
         let haproxy = state.haproxy.as_ref().map(|h| lock(&h.status).clone());
@@ -234,6 +241,7 @@ impl StatusSource for StatusBoard {
                 previous: state.previous.get(name),
                 unlisted: note(|haproxy| &haproxy.unlisted),
                 disputed: note(|haproxy| &haproxy.disputed),
+                near: state.near.get(name),
             })
         };
         let services: Vec<Value> = state.services.iter().map(service).collect();
@@ -295,7 +303,11 @@ impl StatusSource for StatusBoard {
 /// Ready is: every generator has brought about what is desired, and HAProxy runs it.
 fn self_ready(state: &Shown) -> Result<(), Unready> {
     match &state.turn {
-        None => return Err(Unready::new("first_sync", "no source has answered yet")),
+        None => {
+            let why =
+                state.sources.iter().filter_map(|(source, told)| Some(format!("; {}: {}", source.name, told.error()?)));
+            return Err(Unready::new("first_sync", format!("no source has answered yet{}", why.collect::<String>())));
+        }
         Some(TurnRecord { error: Some(error), .. }) => {
             return Err(Unready::new("turn", format!("the last turn failed: {error}")));
         }

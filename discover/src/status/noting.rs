@@ -1,5 +1,7 @@
 //! What the board notes for the history, and what it knows of HAProxy beside its status.
 
+use std::sync::Arc;
+
 use agent::history::History;
 use agent::sync::lock;
 use agent::watch::Observation;
@@ -11,7 +13,7 @@ use super::chronicle::TurnEnd;
 use super::rows::quarantined;
 use super::services::{HaproxyPart, View};
 use crate::metrics::Metrics;
-use crate::reconcile::Desired;
+use crate::reconcile::{Desired, FoundDown};
 
 impl StatusBoard {
     /// Links to HAProxy's stats page on this port.
@@ -22,6 +24,11 @@ impl StatusBoard {
     /// What has changed.
     pub fn history(&self) -> History {
         self.lock().chronicle.history.clone()
+    }
+
+    /// Backends that HAProxy finds down, as of the last look.
+    pub fn found_down(&self) -> Arc<FoundDown> {
+        self.lock().chronicle.found_down.clone()
     }
 
     /// Notes what a turn has changed. `since`: the first news that it was for; `ok`: it brought about what is desired.

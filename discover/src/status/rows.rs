@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::certificates::LoadedCertificates;
 use crate::generators::haproxy::traffic::seen::{BackendState, ServiceTraffic};
-use crate::reconcile::{Desired, Source};
+use crate::reconcile::{Desired, Nearness, Source};
 
 /// What is known of one service.
 pub(super) struct ServiceRow<'a> {
@@ -28,6 +28,8 @@ pub(super) struct ServiceRow<'a> {
     pub(super) unlisted: Option<String>,
     /// What of its registrations does not count.
     pub(super) disputed: Option<String>,
+    /// Which of its backends come first.
+    pub(super) near: Option<&'a Nearness>,
 }
 
 pub(super) fn service(of: ServiceRow<'_>) -> Value {
@@ -48,7 +50,13 @@ pub(super) fn service(of: ServiceRow<'_>) -> Value {
     }
     put("backends", of.pool.backends().iter().map(|b| b.address()).collect());
     put("previous_for_ms", json!(of.previous.map(|at| millis(at.elapsed()))));
-    put("note", json!(of.unlisted.or_else(|| stands_in.map(str::to_owned)).or(of.disputed)));
+    let (near, spills) = match of.near {
+        Some(Nearness::Near(place)) => (Some(place.clone()), None),
+        Some(Nearness::Spills(why)) => (None, Some(why.clone())),
+        None => (None, None),
+    };
+    put("near", json!(near));
+    put("note", json!(of.unlisted.or_else(|| stands_in.map(str::to_owned)).or(of.disputed).or(spills)));
     Value::Object(row)
 }
 

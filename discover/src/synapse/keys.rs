@@ -69,9 +69,12 @@ pub const METHODS: &[&str] = &[
     "base",
 ];
 
+/// Synapse's README has an older word for a method than Synapse itself.
+const OLD_METHODS: &[(&str, &str)] = &[("awstag", "ec2tag")];
+
 /// Where backends come from.
 pub const DISCOVERY: &[Key] = &[
-    key("method", Kind::Word(METHODS)),
+    key("method", Kind::Spelled(METHODS, OLD_METHODS)),
     key("label_filters", Kind::Objects(LABEL_FILTER)),
     key("label_filter", Kind::Objects(LABEL_FILTER)),
     key("hosts", Kind::Lines),

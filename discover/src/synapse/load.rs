@@ -37,7 +37,7 @@ pub fn load(path: &Path) -> Result<LoadedConfig, ConfigError> {
 /// # Errors
 /// [`ConfigError`] with every problem.
 pub fn load_with(path: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Result<LoadedConfig, ConfigError> {
-    load_judged(path, lookup, |_| Vec::new())
+    load_judged(path, lookup, |_| Ok(Vec::new()))
 }
 
 /// What is wrong with one key of a service.
@@ -51,14 +51,14 @@ pub struct WrongKey {
     pub why: String,
 }
 
-/// As [`load_with`]; `judge` knows of further problems of what could be read.
+/// As [`load_with`]; `judge` knows of further problems of what could be read, or of what is doubtful only.
 ///
 /// # Errors
 /// [`ConfigError`] with every problem.
 pub fn load_judged(
     path: &Path,
     lookup: &dyn Fn(&str) -> Option<String>,
-    judge: impl FnOnce(&Config) -> Vec<WrongKey>,
+    judge: impl FnOnce(&Config) -> Result<Vec<WrongKey>, Vec<WrongKey>>,
 ) -> Result<LoadedConfig, ConfigError> {
     let mut report = Report { file: path.to_owned(), ..Report::default() };
     let mut files = vec![path.to_owned()];
@@ -67,13 +67,15 @@ pub fn load_judged(
     let mut origin = HashMap::new();
     conf_dir(&mut root, SERVICE, &mut origin, lookup, &mut report, &mut files);
     let (config, mut report) = Reader::new(report, origin.clone()).config(&root);
-    for WrongKey { service, key, why } in judge(&config) {
+    let judged = judge(&config);
+    let doubtful = judged.is_ok();
+    for WrongKey { service, key, why } in judged.unwrap_or_else(|wrong| wrong) {
         let path = format!("services.{service}.{key}");
         // A service of several copies is told once, and so is a key that was found wrong before, or what it stands in.
         let told = |note: &Note| note.path == path || path.starts_with(&format!("{}.", note.path));
-        if !report.errors.iter().any(told) {
+        if !if doubtful { &report.warnings } else { &report.errors }.iter().any(told) {
             report.file = origin.get(service.as_str()).cloned().unwrap_or_else(|| files[0].clone());
-            report.error(&path, why);
+            if doubtful { report.warn(&path, why) } else { report.error(&path, why) }
         }
     }
     let Report { errors, warnings, notices, .. } = report;

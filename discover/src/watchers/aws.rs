@@ -18,6 +18,8 @@ use super::Fault;
 
 /// For credentials: outside of EC2 nobody answers at the metadata's address.
 const CREDENTIALS_WITHIN: Duration = Duration::from_secs(5);
+/// Where Synapse asks if nothing names a region: version 1 of AWS's SDK for Ruby has this default.
+const DEFAULT_REGION: &str = "us-east-1";
 /// The largest answer: a page of 1,000 instances has some 5 MB.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -102,6 +104,44 @@ impl AwsKeys {
         format!("{:?} {:?} {:?}", self.aws_region, self.aws_access_key_id, self.aws_endpoint_url)
     }
 
+    fn region(&self, get: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        let given = |value: &String| !value.is_empty();
+        let own = self.aws_region.clone().filter(given);
+        own.or_else(|| get("AWS_REGION").filter(given)).or_else(|| get("AWS_DEFAULT_REGION").filter(given))
+    }
+
+    /// The id and the secret, if the config has one of them: as Synapse has it, the other may be in the environment.
+    fn pair(&self, get: &dyn Fn(&str) -> Option<String>) -> [Option<String>; 2] {
+        let own =
+            [&self.aws_access_key_id, &self.aws_secret_access_key].map(|key| key.clone().filter(|v| !v.is_empty()));
+        if own.iter().all(Option::is_none) {
+            return own;
+        }
+        let [id, secret] = own;
+        let read = |name: &str| get(name).filter(|v| !v.is_empty());
+        [id.or_else(|| read("AWS_ACCESS_KEY_ID")), secret.or_else(|| read("AWS_SECRET_ACCESS_KEY"))]
+    }
+
+    /// What Synapse goes on without, and what counts instead.
+    pub fn doubts(&self, get: &dyn Fn(&str) -> Option<String>) -> Vec<Fault> {
+        let region = self.region(get).is_none().then(|| {
+            let why = format!("is not given, here or as AWS_REGION: {DEFAULT_REGION} is asked, as Synapse asks it");
+            Fault::new("aws_region", why)
+        });
+        let missing = match self.pair(get) {
+            [Some(_), None] => Some(("aws_secret_access_key", "aws_access_key_id", "AWS_SECRET_ACCESS_KEY")),
+            [None, Some(_)] => Some(("aws_access_key_id", "aws_secret_access_key", "AWS_ACCESS_KEY_ID")),
+            _ => None,
+        };
+        let half = missing.map(|(key, other, variable)| {
+            Fault::new(
+                key,
+                format!("is not given, here or as {variable}: {other} alone does not count, the standard chain does"),
+            )
+        });
+        region.into_iter().chain(half).collect()
+    }
+
     /// The service that is meant; nothing is asked yet. An answer may take `patience`. `get` reads one variable of the environment.
     ///
     /// # Errors
@@ -112,14 +152,12 @@ impl AwsKeys {
         patience: Duration,
         get: impl Fn(&str) -> Option<String>,
     ) -> Result<Aws, Fault> {
-        let get = |name: &str| get(name).filter(|v| !v.is_empty());
-        let region = self.aws_region.clone().filter(|r| !r.is_empty());
-        let region = region.or_else(|| get("AWS_REGION")).or_else(|| get("AWS_DEFAULT_REGION"));
-        let region = region.ok_or_else(|| Fault::new("aws_region", "is required, here or as AWS_REGION"))?;
+        let region = self.region(&get).unwrap_or_else(|| DEFAULT_REGION.to_owned());
         if !region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
             return Err(Fault::new("aws_region", format!("{region:?} is no region, such as eu-west-1")));
         }
         let own = format!("AWS_ENDPOINT_URL_{}", service.to_ascii_uppercase());
+        let get = |name: &str| get(name).filter(|v| !v.is_empty());
         let endpoint = self.aws_endpoint_url.clone().or_else(|| get(&own)).or_else(|| get("AWS_ENDPOINT_URL"));
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let base = endpoint.unwrap_or_else(|| format!("https://{service}.{region}.{suffix}"));
@@ -135,23 +173,9 @@ impl AwsKeys {
             .with_http_send(Sender(client(CREDENTIALS_WITHIN)?))
             .with_env(OsEnv);
         let sign = RequestSigner::new(service, &region);
-        // As Synapse has it, one half may be here and the other one in the environment.
-        let half = |key, with: &str, variable: &str| {
-            get(variable).ok_or_else(|| Fault::new(key, format!("is required with {with}, here or as {variable}")))
-        };
-        let pair = match (self.aws_access_key_id.clone(), self.aws_secret_access_key.clone()) {
-            (None, None) => None,
-            (Some(id), Some(secret)) => Some((id, secret)),
-            (Some(id), None) => {
-                Some((id, half("aws_secret_access_key", "aws_access_key_id", "AWS_SECRET_ACCESS_KEY")?))
-            }
-            (None, Some(secret)) => {
-                Some((half("aws_access_key_id", "aws_secret_access_key", "AWS_ACCESS_KEY_ID")?, secret))
-            }
-        };
-        let signer = match pair {
-            Some((id, secret)) => Signer::new(context, StaticCredentialProvider::new(&id, &secret), sign),
-            None => Signer::new(context, DefaultCredentialProvider::new(), sign),
+        let signer = match self.pair(&get) {
+            [Some(id), Some(secret)] => Signer::new(context, StaticCredentialProvider::new(&id, &secret), sign),
+            _ => Signer::new(context, DefaultCredentialProvider::new(), sign),
         };
         Ok(Aws { service, http: client(patience)?, signer, base })
     }
@@ -263,8 +287,24 @@ mod tests {
         assert_eq!(base(&keys, &[("AWS_ENDPOINT_URL", "http://h:5")]).unwrap(), "http://h:5/");
         let none = AwsKeys::default();
         assert_eq!(base(&none, &[("AWS_REGION", "cn-north-1")]).unwrap(), "https://ec2.cn-north-1.amazonaws.com.cn/");
-        assert_eq!(base(&none, &[]).unwrap_err().key, "aws_region");
-        let half = AwsKeys { aws_access_key_id: Some("a".into()), ..keys };
-        assert_eq!(base(&half, &[]).unwrap_err().key, "aws_secret_access_key");
+        assert_eq!(base(&none, &[]).unwrap(), "https://ec2.us-east-1.amazonaws.com/");
+        assert_eq!(base(&none, &[("AWS_REGION", "Frankfurt")]).unwrap_err().key, "aws_region");
+    }
+
+    #[test]
+    fn what_synapse_goes_on_without_is_doubted() {
+        let doubts = |keys: &AwsKeys, env: &[(&str, &str)]| -> Vec<String> {
+            let get = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            keys.doubts(&get).into_iter().map(|fault| fault.key).collect()
+        };
+        let text = |value: &str| Some(value.to_owned());
+        let keys = AwsKeys { aws_region: text("eu-west-1"), aws_access_key_id: text("a"), ..AwsKeys::default() };
+        assert_eq!(doubts(&keys, &[]), ["aws_secret_access_key"]);
+        assert!(doubts(&keys, &[("AWS_SECRET_ACCESS_KEY", "s")]).is_empty());
+        let keys = AwsKeys { aws_access_key_id: text(""), aws_secret_access_key: text("s"), ..AwsKeys::default() };
+        assert_eq!(doubts(&keys, &[]), ["aws_region", "aws_access_key_id"]);
+        assert!(
+            doubts(&AwsKeys::default(), &[("AWS_DEFAULT_REGION", "eu-west-1"), ("AWS_ACCESS_KEY_ID", "a")]).is_empty()
+        );
     }
 }

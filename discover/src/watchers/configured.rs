@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::ServiceName;
 
 use super::methods::AnyMethod;
-use super::{BoxWatcher, Context, Method, MethodInput};
+use super::{BoxWatcher, Context, Fault, Method, MethodInput};
 use crate::synapse::Config;
 use crate::synapse::load::WrongKey;
 use crate::synapse::types::Service;
@@ -32,6 +32,18 @@ impl fmt::Display for ConfiguredError {
     }
 }
 
+/// What of the services' `discovery` is doubtful only.
+///
+/// # Errors
+/// [`ConfiguredError`] with the key path of each problem.
+pub fn judged(config: &Config) -> Result<Vec<WrongKey>, ConfiguredError> {
+    let watched = configured(config)?;
+    let of = |(service, watched): (&Arc<Service>, &Configured)| -> Vec<WrongKey> {
+        watched.method.doubts().into_iter().map(|doubt| wrong_key(service, doubt)).collect()
+    };
+    Ok(config.services.iter().zip(&watched).flat_map(of).collect())
+}
+
 /// The watchers that a config asks for.
 ///
 /// # Errors
@@ -41,14 +53,14 @@ pub fn configured(config: &Config) -> Result<Vec<Configured>, ConfiguredError> {
     for service in &config.services {
         match AnyMethod::read(&MethodInput::of(service)) {
             Ok(method) => good.push(Configured { service: service.name.clone(), method: Arc::new(method) }),
-            Err(faults) => bad.extend(faults.0.into_iter().map(|fault| WrongKey {
-                service: service.name.clone(),
-                key: key_path(service, &fault.key),
-                why: fault.why,
-            })),
+            Err(faults) => bad.extend(faults.0.into_iter().map(|fault| wrong_key(service, fault))),
         }
     }
     if bad.is_empty() { Ok(good) } else { Err(ConfiguredError(bad)) }
+}
+
+fn wrong_key(service: &Service, Fault { key, why }: Fault) -> WrongKey {
+    WrongKey { service: service.name.clone(), key: key_path(service, &key), why }
 }
 
 /// Where a key of a service's discovery stands in its config: `discovery` beside `discovery_multi` is the watcher `primary`.

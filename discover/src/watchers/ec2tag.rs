@@ -60,6 +60,10 @@ impl Method for Ec2Tag {
         }
     }
 
+    fn doubts(&self) -> Vec<Fault> {
+        self.aws.doubts(&|name| std::env::var(name).ok())
+    }
+
     /// Services of one region and account share credentials and connections.
     fn watcher(&self, context: &mut Context) -> BoxWatcher {
         let made = self.aws.service("ec2", self.pace.patience, |name| std::env::var(name).ok());

@@ -192,6 +192,11 @@ pub trait Method: fmt::Debug + Send + Sync + Sized + 'static {
         true
     }
 
+    /// What it goes on without, though it may not be what was meant.
+    fn doubts(&self) -> Vec<Fault> {
+        Vec::new()
+    }
+
     /// The servers that it asks, for messages and tests.
     fn servers(&self) -> Vec<String> {
         Vec::new()

@@ -34,6 +34,10 @@ macro_rules! methods {
                 match self { $(Self::$variant(method) => method.answers()),+ }
             }
 
+            fn doubts(&self) -> Vec<Fault> {
+                match self { $(Self::$variant(method) => method.doubts()),+ }
+            }
+
             fn servers(&self) -> Vec<String> {
                 match self { $(Self::$variant(method) => method.servers()),+ }
             }

@@ -36,5 +36,5 @@ pub mod teller;
 pub mod zookeeper;
 
 pub use crate::client::docker;
-pub use configured::{Configured, ConfiguredError, configured};
+pub use configured::{Configured, ConfiguredError, configured, judged};
 pub use method::{About, AnyError, AnyWatcher, BoxWatcher, Context, Fault, Faults, Method, MethodInput};

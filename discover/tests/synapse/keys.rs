@@ -13,6 +13,30 @@ fn an_unknown_method_lists_the_known_ones() {
     );
 }
 
+/// The first example of Synapse's README.
+#[test]
+fn an_old_spelling_of_a_method_is_read_with_a_notice() {
+    let awstag = json!({"method": "awstag", "tag_name": "n", "tag_value": "v"});
+    for (discovery, at) in [
+        (awstag.clone(), "discovery"),
+        (
+            json!({"method": "multi", "resolver": {"method": "union"}, "watchers": {"ec2": awstag}}),
+            "discovery.watchers.ec2",
+        ),
+    ] {
+        let service = json!({"discovery": discovery, "backend_port_override": 80});
+        let loaded = load(&config_of(json!({}), service)).unwrap();
+        let notices: Vec<String> = loaded.notices.iter().map(ToString::to_string).collect();
+        assert!(
+            notices
+                .iter()
+                .any(|n| n.ends_with(&format!("services.s.{at}.method: awstag is an old spelling of ec2tag"))),
+            "{notices:?}"
+        );
+        discover::watchers::configured(&loaded.config).unwrap();
+    }
+}
+
 #[test]
 fn etcd_is_found_in_each_forks_spelling() {
     for (discovery, want) in [

@@ -97,6 +97,11 @@ fn discovery_multi_is_read() {
         load(&config_of(json!({}), json!({"discovery_multi": {"watchers": {}, "resolver": {"method": "union"}}})))
             .unwrap();
     assert_eq!(loaded.config.services[0].discovery.method, "multi");
+    // Another watcher of that name counts for nothing.
+    let multi = json!({"watchers": {"primary": "not even an object"}, "resolver": {"method": "union"}});
+    let loaded = load(&config_of(json!({}), json!({"discovery_multi": multi}))).unwrap();
+    assert_eq!(loaded.config.services[0].discovery.raw["watchers"]["primary"]["method"], "base");
+    assert!(loaded.warnings[0].to_string().contains("services.s.discovery_multi.watchers.primary: is passed over"));
 }
 
 #[test]

@@ -10,8 +10,6 @@ use super::Visit;
 
 /// The size of a large installation.
 const LARGE: (usize, usize) = (1_000, 20);
-/// How long a browser may take to show it, in milliseconds.
-const FIRST_PAINT: f64 = 500.0;
 /// The most bytes of the page without its data.
 const PAGE: usize = 60_000;
 
@@ -109,8 +107,7 @@ impl Visit {
             let took = self.browser.evaluate(painted).await?.as_f64().during("a time of painting")?;
             (paint, longest) = (paint.min(took), longest.max(took));
         }
-        eprintln!("first paint of {} services of {} backends: {paint:.0} to {longest:.0} ms", LARGE.0, LARGE.1);
-        assert!(paint <= FIRST_PAINT, "{paint} ms");
+        println!("FIGURE first paint of {} services of {} backends: {paint:.0} to {longest:.0} ms", LARGE.0, LARGE.1);
         let rows = self.browser.evaluate("document.querySelectorAll('#services .row').length").await?;
         assert!((20..200).contains(&rows.as_u64().unwrap_or(0)), "{rows} rows in the document");
         self.browser.evaluate("scrollTo(0, document.body.scrollHeight / 2)").await?;

@@ -175,6 +175,9 @@ pub struct DockerArgs {
     /// The name of this host in the registry [default: the host name that Docker tells]
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub node_name: Option<NodeName>,
+    /// The zone of this host: registrations get the labels zone and node, for `discover --prefer`
+    #[arg(long, env = "REGISTER_ZONE", value_name = "NAME")]
+    pub zone: Option<NodeName>,
     /// Publish loopback addresses, too (for a demo on one host)
     #[arg(long, env = "REGISTER_ALLOW_LOOPBACK")]
     pub allow_loopback: bool,

@@ -51,6 +51,7 @@ pub fn settings(args: &DockerArgs, host_ip: Option<std::net::IpAddr>, node: &Nod
         health: args.health,
         filters: args.filter.clone(),
         node: Some(node.as_str().into()),
+        zone: args.zone.as_ref().map(|zone| zone.as_str().into()),
     }
 }
 
@@ -72,8 +73,21 @@ struct Seen {
     docker: Docker,
     containers: ContainerMap,
     decisions: Vec<Decision>,
-    /// Containers that Docker cannot describe, or describes in a way that cannot be read, each with the reason.
-    undescribed: Vec<(ContainerId, String)>,
+    undescribed: Vec<Undescribed>,
+}
+
+/// A container that Docker cannot describe, or describes in a way that cannot be read.
+struct Undescribed {
+    id: ContainerId,
+    name: Option<String>,
+    why: String,
+}
+
+impl Undescribed {
+    fn line(&self) -> String {
+        let name = self.name.as_deref().unwrap_or("without a name");
+        format!("{} {}: left out: {}\n", self.id.short(), plain(name), plain(&self.why))
+    }
 }
 
 /// Looks once.
@@ -89,10 +103,12 @@ async fn look(args: &DockerArgs) -> Result<Seen, Failure> {
             (Ok(Some(container)), _) => drop(containers.insert(container.id.clone(), Arc::new(container))),
             // Gone since the listing: nothing to say about it.
             (Ok(None), _) => {}
-            (Err(e @ (DockerError::Container(_) | DockerError::Refused { .. })), Ok(id)) => {
-                undescribed.push((id, format!("not described: {}", Chain(&e))));
+            // Docker itself has gone since.
+            (Err(e @ DockerError::Transport { .. }), _) => return Err(Failure::runtime(e)),
+            (Err(e), Ok(id)) => {
+                undescribed.push(Undescribed { id, name: listed.name, why: format!("not described: {}", Chain(&e)) });
             }
-            (Err(e), _) => return Err(Failure::runtime(e)),
+            (Err(e), Err(_)) => return Err(Failure::runtime(e)),
         }
     }
     let decisions = decide(&containers, &settings);
@@ -127,7 +143,9 @@ pub async fn plan(args: &DockerArgs) -> Result<(), Failure> {
         }
     }
     skipped.extend(
-        undescribed.iter().map(|(id, why)| json!({ "container": null, "id": id.short(), "port": null, "reason": why })),
+        undescribed
+            .iter()
+            .map(|of| json!({ "container": of.name, "id": of.id.short(), "port": null, "reason": of.why })),
     );
     services.sort_keys();
     print(&format!("{:#}\n", json!({ "registrations": services, "skipped": skipped, "warnings": warnings })))
@@ -151,15 +169,14 @@ pub async fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     if args.containers.is_empty() {
         let running = |d: &&Decision| containers.get(&d.container).is_some_and(|c| c.state == State::Running);
         meant.extend(decisions.iter().filter(running));
-        undescribed.iter().for_each(|(id, why)| text.push_str(&format!("{id}: left out: {}\n", plain(why))));
+        text.extend(undescribed.iter().map(Undescribed::line));
     }
     for wanted in &args.containers {
         let fits = |d: &&Decision| *d.name == **wanted || d.container.as_str().starts_with(wanted.as_str());
         let (before, told) = (meant.len(), text.len());
         meant.extend(decisions.iter().filter(fits));
-        for (id, why) in undescribed.iter().filter(|(id, _)| id.as_str().starts_with(wanted.as_str())) {
-            text.push_str(&format!("{id}: left out: {}\n", plain(why)));
-        }
+        let fits = |of: &&Undescribed| of.name.as_ref() == Some(wanted) || of.id.as_str().starts_with(wanted.as_str());
+        text.extend(undescribed.iter().filter(fits).map(Undescribed::line));
         if (meant.len(), text.len()) == (before, told) {
             return Err(Failure::runtime(format!("there is no container {wanted:?}")));
         }

@@ -161,7 +161,7 @@ struct Parts<'a> {
 /// `work`, cut off at the end.
 fn stop_with(
     cancel: &CancellationToken,
-    work: impl Future<Output = Result<(), Infallible>> + Send + 'static,
+    work: impl Future<Output = ()> + Send + 'static,
 ) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
     let cancel = cancel.clone();
     async move {
@@ -230,6 +230,8 @@ impl Parts<'_> {
             "registry's history",
             stop_with(&cancel, follow_registry(publication.clone(), self.history.clone())),
         );
+        let follow = self.history.clone().follow("docker".into(), containers.clone(), ["docker_away", "docker_back"]);
+        self.lifecycle.spawn("Docker's history", stop_with(&cancel, follow));
         status.docker = Some(DockerStatus {
             address: address.clone(),
             registry: self.registry.clone(),

@@ -38,6 +38,9 @@ impl<S: Store> Registrar<S> {
                 },
                 Err(e) => e,
             };
+            if fault.is_silence() {
+                continue;
+            }
             if fault.needs_list() {
                 warn!(error = %Chain(&fault), "The registry's past changed; claiming again.");
                 return End::Lost("the registry's past changed");

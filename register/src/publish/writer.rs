@@ -11,8 +11,8 @@ use agent::backoff::Backoff;
 use agent::telemetry::Chain;
 use agent::trouble::{News, Trouble};
 use registry::store::{
-    Batch, Change, Compare, Entry, Fault, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store,
-    StoreError, TxnOutcome, Value, WatchStream, chunks,
+    Batch, Change, Compare, Entry, Key, KeyWatch, LeaseId, MAX_TXN_OPS, Op, Position, Revision, Store, StoreError,
+    TxnOutcome, Value, WatchStream, chunks,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
@@ -355,8 +355,7 @@ impl<'a, S: Store> Writer<'a, S> {
         let ears = &mut self.ears;
         let chain = Chain(error).to_string();
         // What keeps the store from serving is said by the others that use it; a silent watch is just opened anew.
-        let is_silent = matches!(error.fault, Fault::Idle(_));
-        if !is_silent && !error.needs_list() && ears.trouble.fail(&chain) == News::OtherReason {
+        if !error.is_silence() && !error.needs_list() && ears.trouble.fail(&chain) == News::OtherReason {
             warn!(error = %chain, "The agent's own keys cannot be watched; they are read back now and then.");
         }
         (ears.keys, ears.unsure) = (self.store.watch_keys(), true);

@@ -67,6 +67,10 @@ pub trait StatusSource: Send + Sync {
     fn host(&self) -> String {
         nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
+    /// What runs, as `--version` prints it: `1.2.3 (commit day)`.
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
     /// Whether the process can still do its work; `false` asks to be restarted.
     fn live(&self) -> bool;
     /// Whether it does its work now; else why not.

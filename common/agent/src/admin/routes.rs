@@ -117,7 +117,7 @@ async fn metrics(State(s): State<Arc<AdminState>>) -> Response {
     let ready = readiness(s.title, &*s.source);
     let written = text::encode_registry(&mut out, &s.registry)
         .and_then(|()| text::encode_registry(&mut out, &ready))
-        .and_then(|()| text::encode_registry(&mut out, &vitals(s.title, env!("CARGO_PKG_VERSION"))))
+        .and_then(|()| text::encode_registry(&mut out, &vitals(s.title, s.source.version())))
         .and_then(|()| text::encode_eof(&mut out));
     match written {
         Ok(()) => {

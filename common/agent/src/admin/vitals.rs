@@ -12,11 +12,13 @@ use prometheus_client::registry::Registry;
 /// Ticks in a second in `/proc`: the kernel's `USER_HZ`, 100 on every architecture that Linux has for us.
 const TICKS: f64 = 100.0;
 
-/// Of this process, at this moment. What the kernel does not tell is left out.
+/// Of this process, at this moment; `version` is `1.2.3 (commit day)` or its first half. What the kernel does not tell is left out.
 pub(super) fn vitals(program: &str, version: &str) -> Registry {
     let mut registry = read(Path::new("/proc"));
-    let built = Family::<[(&'static str, String); 1], Gauge>::default();
-    built.get_or_create(&[("version", version.to_owned())]).set(1);
+    let built = Family::<[(&'static str, String); 2], Gauge>::default();
+    let (version, build) = version.split_once(' ').unwrap_or((version, ""));
+    let build = build.trim_matches(['(', ')']).to_owned();
+    built.get_or_create(&[("version", version.to_owned()), ("build", build)]).set(1);
     registry.register(format!("{program}_build_info"), "1, with what was built", built);
     registry
 }
@@ -75,8 +77,8 @@ mod tests {
 
     #[test]
     fn the_numbers_of_this_process_are_told_under_prometheus_names() {
-        let shown = text(&vitals("x", "1.2.3"));
-        assert!(shown.contains("x_build_info{version=\"1.2.3\"} 1\n"), "{shown}");
+        let shown = text(&vitals("x", "1.2.3 (abc 2026-11-29)"));
+        assert!(shown.contains("x_build_info{version=\"1.2.3\",build=\"abc 2026-11-29\"} 1\n"), "{shown}");
         for name in
             ["process_cpu_seconds_total ", "process_resident_memory_bytes ", "process_open_fds ", "process_max_fds "]
         {

@@ -53,6 +53,13 @@ fn check(value: &mut Value, kind: &Kind, path: &str, report: &mut Report) {
                 report.error(path, format!("{value} is none of {}", words.join(", ")));
             }
         }
+        Kind::Spelled(words, old) => {
+            if let Some((was, word)) = old.iter().find(|(was, _)| value == was) {
+                report.notice(path, format!("{was} is an old spelling of {word}"));
+                *value = (*word).into();
+            }
+            check(value, &Kind::Word(words), path, report);
+        }
         Kind::Whole { min, max } => whole(value, *min, *max, path, report),
         Kind::Digits { min, max } => whole(&mut value.clone(), *min, *max, path, report),
         Kind::Number => match number(value) {

@@ -10,6 +10,8 @@ pub enum Kind {
     Text,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// The same, and old spellings, each with the word that it is read as.
+    Spelled(&'static [&'static str], &'static [(&'static str, &'static str)]),
     /// A whole number, also as digits in a text.
     Whole {
         /// The least.

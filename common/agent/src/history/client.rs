@@ -82,7 +82,8 @@ fn cell(change: &Value, title: &str, key: &str, now_ms: u64) -> String {
         ("AGO", _) => ago(now_ms.saturating_sub(at)),
         ("TIME (UTC)", _) => utc(at),
         ("TOOK", Value::Number(ms)) => format!("{ms} ms"),
-        ("WHY", Value::Null) => text(&change["name"]),
+        ("BACKEND", Value::Null) if change["service"].is_null() => text(&change["name"]),
+        ("WHY", Value::Null) if !change["service"].is_null() => text(&change["name"]),
         (_, value) => text(value),
     }
 }

@@ -32,6 +32,7 @@ pub use self::file::MOST;
 use crate::clock;
 use crate::sync::lock;
 use crate::trouble::{News, Trouble};
+use crate::watch::Inlet;
 
 /// Changes are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_secs(1);
@@ -205,6 +206,24 @@ impl History {
             }
             if ends {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Notes as `[away, back]` when the source goes stale, and when it is current again, until it ends.
+    pub async fn follow<T>(self, name: Arc<str>, mut source: Inlet<T>, [away, back]: [&'static str; 2]) {
+        let mut was_stale = false;
+        loop {
+            {
+                let now = source.borrow_and_update();
+                let is_stale = now.stale_since().is_some();
+                if is_stale != std::mem::replace(&mut was_stale, is_stale) {
+                    let change = Change::new(if is_stale { away } else { back });
+                    self.note(change.with("name", &*name).with("why", now.error()));
+                }
+            }
+            if source.changed().await.is_err() {
+                return;
             }
         }
     }

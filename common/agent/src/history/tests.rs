@@ -120,3 +120,32 @@ fn what_cannot_be_written_is_tried_again() {
     file.append(&again, lines).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), again);
 }
+
+#[tokio::test]
+async fn a_source_is_noted_when_it_fails_and_when_it_is_current_again() {
+    let (out, inlet) = crate::watch::channel::<u8>();
+    let history = History::default();
+    let following = tokio::spawn(history.clone().follow("etcd".into(), inlet, ["away", "back"]));
+    let refused = std::io::Error::other("refused");
+    out.mark_stale(&refused); // nothing is known yet, so nothing is lost
+    out.publish(Arc::new(1));
+    for noted in 1..=3 {
+        out.mark_stale(&refused);
+        while history.count() < 2 * noted - 1 {
+            tokio::task::yield_now().await;
+        }
+        out.mark_stale(&refused);
+        out.mark_synced();
+        while history.count() < 2 * noted {
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(out);
+    following.await.unwrap();
+    let noted = history.read(&Query { most: Some(2), ..Query::default() });
+    let texts = |n: usize| ["what", "name", "why"].map(|key| noted[n][key].as_str().unwrap_or("").to_owned());
+    assert_eq!(
+        (texts(1), texts(0)),
+        (["away", "etcd", "refused"].map(str::to_owned), ["back", "etcd", ""].map(str::to_owned))
+    );
+}

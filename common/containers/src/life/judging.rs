@@ -27,9 +27,18 @@ impl Keeper {
         for id in std::mem::take(&mut self.dirty) {
             self.warmups.begin(&id);
             let decisions = self.decided.decider.of(&id).to_vec();
+            self.runs.decided(&id, &decisions);
             let of = |decision: Arc<Decision>| Some((self.judge_one(&decision, grown, now)?, decision));
-            let ports = decisions.into_iter().filter_map(of).map(|(judged, decision)| (decision, judged)).collect();
-            let next = self.warmups.next(&id, now).into_iter().chain(self.runs.next(&id, now)).min();
+            let mut ports: Vec<_> =
+                decisions.into_iter().filter_map(of).map(|(judged, decision)| (decision, judged)).collect();
+            let mut next = self.warmups.next(&id, now).into_iter().chain(self.runs.next(&id, now)).min();
+            if ports.is_empty()
+                && let Some((decisions, ends, until)) = self.runs.between(&id, now)
+            {
+                let judged = Judged::between_runs(format!("{ends}, and it does not run now"));
+                ports = decisions.iter().map(|decision| (decision.clone(), judged.clone())).collect();
+                next = Some(until);
+            }
             self.alarms.set(&id, next);
             judgement.insert(id, ports);
         }
@@ -70,7 +79,8 @@ impl Keeper {
         let verdict = self.readiness.verdict(&key);
         let replaced = || self.handovers.get(container, &candidate.service);
         let mut judged = judge(candidate, verdict, self.drains.get(container).or_else(replaced));
-        if judged.state == RowState::Up
+        // Whether it is ready yet is another matter in each of its runs, and the loop is the same one.
+        if matches!(judged.state, RowState::Up | RowState::Waiting)
             && let Some(why) = self.runs.held_back(container, now)
         {
             judged = Judged::between_runs(why);

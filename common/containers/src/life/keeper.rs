@@ -162,8 +162,13 @@ impl Keeper {
     /// An event may begin or end a drain; what became of the container is seen when it is read again.
     fn take(&mut self, event: &Event, news: &mut News) {
         news.events += 1;
-        if matches!(event.kind, EventKind::Kill { .. }) {
-            self.runs.asked_to_stop(&event.container);
+        match event.kind {
+            EventKind::Kill { .. } => self.runs.asked_to_stop(&event.container),
+            EventKind::Destroy => {
+                self.runs.removed(&event.container);
+                self.dirty.insert(event.container.clone());
+            }
+            _ => {}
         }
         let found = self.decided.candidate(&event.container);
         if !self.drains.observe(event, found.map(|(_, candidate)| candidate), Instant::now()) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::desired::{Container, ContainerId, ContainerMap, State};
+use model::desired::{Container, ContainerId, ContainerMap, Decision, State};
 use tokio::time::Instant;
 
 use crate::readiness::{Damping, WINDOW};
@@ -21,6 +21,8 @@ struct Run {
     /// When that was seen.
     since: Instant,
     damping: Damping,
+    /// What was decided about it when it ran last, once it has ended by itself.
+    decisions: Vec<Arc<Decision>>,
 }
 
 /// All containers that run, or ran lately.
@@ -66,14 +68,14 @@ impl Runs {
             if let Some(run) = self.runs.get_mut(id) {
                 run.damping.forget(at);
                 if run.started_at.is_some() && run.started_at.as_deref() != started_at {
-                    run.started_at = None;
+                    (run.started_at, run.since) = (None, now);
                     if !self.asked.remove(id) {
                         run.damping.fell(at);
                     }
                 }
             }
             if let Some(started_at) = started_at {
-                let new = || Run { started_at: None, since: now, damping: Damping::default() };
+                let new = || Run { started_at: None, since: now, damping: Damping::default(), decisions: Vec::new() };
                 let run = self.runs.entry(id.clone()).or_insert_with(new);
                 if run.started_at.is_none() {
                     (run.started_at, run.since) = (Some(started_at.into()), now);
@@ -123,6 +125,30 @@ impl Runs {
         (now < run.since + hold).then(|| {
             format!("{}, and counts again once it has run for {hold:?}", self.ends(container).unwrap_or_default())
         })
+    }
+
+    /// This is decided about a container that may be one of those.
+    pub fn decided(&mut self, container: &ContainerId, decisions: &[Arc<Decision>]) {
+        let ended = |run: &&mut Run| run.started_at.is_some() && run.damping.falls() > 0;
+        if let Some(run) = self.runs.get_mut(container).filter(ended) {
+            run.decisions = decisions.to_vec();
+        }
+    }
+
+    /// It is removed, and will not run again.
+    pub fn removed(&mut self, container: &ContainerId) {
+        if let Some(run) = self.runs.get_mut(container) {
+            run.decisions.clear();
+        }
+    }
+
+    /// Of a container that ends too often, and does not run: what was decided about it, how often it has ended, and until when
+    /// that is to be said, as it may run again.
+    pub fn between(&self, container: &ContainerId, now: Instant) -> Option<(&[Arc<Decision>], String, Instant)> {
+        let run = self.runs.get(container).filter(|run| run.started_at.is_none())?;
+        let until = run.since + WINDOW;
+        let loops = !run.damping.hold(UNIT).is_zero() && now < until;
+        loops.then_some((&*run.decisions, self.ends(container)?, until))
     }
 
     /// How often this container has ended by itself, for people; `None`: not at all within the window.

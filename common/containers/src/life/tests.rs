@@ -122,3 +122,46 @@ async fn without_anybody_to_ask_what_docker_last_said_must_be_its_present_word()
         assert!(matches!(keeper.containers(), Observation::Synced { .. }));
     }
 }
+
+/// Publishes that a container runs since then, or that it does not run.
+fn runs_since(out: &Outlet<Containers>, start: Option<u32>) {
+    let running = start.map(|n| {
+        let mut container = parse_container(running(1, "web").to_string().as_bytes()).unwrap();
+        container.started_at = n.to_string();
+        (container.id.clone(), Arc::new(container))
+    });
+    out.publish(Arc::new(Containers { running: running.into_iter().collect(), ..Containers::default() }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_loop_is_shown_between_two_runs_and_before_readiness_until_it_is_removed_or_of_the_past() {
+    let container: ContainerId = id(1).parse().unwrap();
+    for is_removed in [true, false] {
+        let ((out, containers), (sender, events)) = (channel(), mpsc::channel(16));
+        let mut keeper = keeper(containers, events, None);
+        for n in 0..4 {
+            runs_since(&out, Some(n));
+            if n < 3 {
+                until(&mut keeper, RowState::Up, "").await;
+            } else {
+                until(&mut keeper, RowState::Waiting, "ended 3 times within 5 minutes, and counts again").await;
+            }
+            runs_since(&out, None);
+            step(&mut keeper).await;
+        }
+        until(&mut keeper, RowState::Waiting, "ended 4 times within 5 minutes, and it does not run now").await;
+        let gone = |keeper: &mut Keeper| {
+            keeper.touch(&container);
+            keeper.judge(|_| true, false)[&container].is_empty()
+        };
+        assert!(!gone(&mut keeper));
+        let began = Instant::now();
+        if is_removed {
+            let kind = EventKind::Destroy;
+            sender.send(Event { kind, container: container.clone(), time_nanos: 0 }).await.unwrap();
+        }
+        step(&mut keeper).await; // the event, or the clock
+        assert!(gone(&mut keeper));
+        assert_eq!(began.elapsed() < Duration::from_secs(1), is_removed, "{:?}", began.elapsed());
+    }
+}

@@ -47,7 +47,7 @@ impl Subject<'_, '_> {
         warnings: &mut Vec<String>,
     ) -> Result<Candidate, Skip> {
         let checks = checks::read(&self.view)?;
-        let labels = self.labels()?;
+        let labels = self.labels(settings)?;
         let h2 = self.h2()?;
         let mode = self.mode(&checks, h2.as_deref(), trail)?;
         let options = server_options(mode, h2, trail, warnings);
@@ -98,17 +98,24 @@ impl Subject<'_, '_> {
         })
     }
 
-    /// Registrator's attributes and tags.
-    fn labels(&self) -> Result<BTreeMap<String, String>, Skip> {
+    /// Registrator's attributes and tags, and the host's place unless an attribute says another.
+    fn labels(&self, settings: &Settings) -> Result<BTreeMap<String, String>, Skip> {
         let attributes = self.view.under("attr:");
         let mut labels: BTreeMap<String, String> =
             attributes.into_iter().map(|(key, entry)| (key.to_owned(), entry.value.to_owned())).collect();
+        if let Some(zone) = &settings.zone {
+            let place = [("zone", Some(zone)), ("node", settings.node.as_ref())];
+            for (key, value) in place.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+                labels.entry(key.to_owned()).or_insert_with(|| value.to_string());
+            }
+        }
         if let Some(entry) = self.view.get("tags") {
             let accepted = "a comma list of at most 1024 bytes without control characters";
             if entry.value.len() > 1024 || entry.value.chars().any(char::is_control) {
                 return Err(entry.bad(accepted));
             }
-            labels.insert("tags".to_owned(), values::tags(entry.value));
+            let tags = values::tags(entry.value);
+            labels.extend((!tags.is_empty()).then(|| ("tags".to_owned(), tags)));
         }
         Ok(labels)
     }

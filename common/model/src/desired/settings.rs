@@ -39,6 +39,8 @@ pub struct Settings {
     pub filters: Vec<Filter>,
     /// The host, for templates.
     pub node: Option<Arc<str>>,
+    /// The zone of the host: where there is one, registrations are labelled with it and with the node.
+    pub zone: Option<Arc<str>>,
 }
 
 impl Settings {

@@ -181,6 +181,12 @@ impl StoreError {
         !self.is_fatal() && !matches!(self.fault, Fault::Refused { .. } | Fault::LeaseLost(_))
     }
 
+    /// Whether the store answers and a watch of it does not: some proxies of etcd pass no signs of life on. It is watched anew from
+    /// where it was, and that is no news.
+    pub fn is_silence(&self) -> bool {
+        matches!(self.fault, Fault::Idle(_))
+    }
+
     /// Whether what is known of the store is no base to watch from any more: list again.
     pub fn needs_list(&self) -> bool {
         matches!(self.fault, Fault::Compacted { .. } | Fault::Rewound { .. } | Fault::ClusterChanged { .. })

@@ -234,7 +234,7 @@ impl RuntimeSocket {
                 reply => results.push(reply),
             }
         }
-        if !std::mem::replace(&mut self.said, true) {
+        if results.iter().any(Result::is_ok) && !std::mem::replace(&mut self.said, true) {
             tracing::warn!(%error, %master, "No session with HAProxy's runtime socket; going through its master.");
         }
         Some(results)

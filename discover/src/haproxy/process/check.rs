@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::log::LOG_TAIL;
+use super::log::{LOG_TAIL, essence};
 use crate::haproxy::api::version::{Version, VersionError};
 
 /// How long a check of a small config may take, unless the operator says otherwise.
@@ -30,7 +30,7 @@ pub fn deadline(timeout: Duration, servers: usize) -> Duration {
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The config is wrong.
-    #[error("haproxy -c refuses {config}: {output}")]
+    #[error("haproxy -c refuses {config}: {}", essence(output))]
     Refused {
         /// The file.
         config: PathBuf,
@@ -46,7 +46,7 @@ pub enum CheckError {
         after: Duration,
     },
     /// A signal ended it.
-    #[error("haproxy -c on {config} ended with {status}: {output}")]
+    #[error("haproxy -c on {config} ended with {status}: {}", essence(output))]
     Crashed {
         /// The file.
         config: PathBuf,
@@ -56,7 +56,7 @@ pub enum CheckError {
         output: String,
     },
     /// The program cannot be run.
-    #[error("running {program} -c")]
+    #[error("running {program} -c (--haproxy-bin names HAProxy's program)")]
     Run {
         /// The program.
         program: PathBuf,
@@ -137,7 +137,11 @@ pub async fn check_by(
         return Ok(());
     }
     let both = [output.stdout, output.stderr].concat();
-    let (status, output) = (output.status, tail(&String::from_utf8_lossy(&both)));
+    let status = output.status;
+    let output = match tail(&String::from_utf8_lossy(&both)) {
+        nothing if nothing.is_empty() => format!("it said nothing ({status})"),
+        output => output,
+    };
     Err(match status.signal() {
         Some(_) => CheckError::Crashed { config, status, output },
         None => CheckError::Refused { config, output },
@@ -203,6 +207,21 @@ mod tests {
         while since.is_some() && is_same(pid, since) {
             assert!(tokio::time::Instant::now() < deadline, "process {pid} lives on");
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_without_a_word_says_so_and_how_it_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("haproxy");
+        for (script, words) in [
+            ("exit 127", "it said nothing (exit status: 127)"),
+            ("echo '[NOTICE] (1) : version'; echo '[ALERT] (1) : no' >&2; exit 1", "[ALERT] (1) : no"),
+        ] {
+            std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let error = check(&program, Path::new("h.cfg"), Duration::from_secs(5)).await.unwrap_err();
+            assert_eq!(error.to_string(), format!("haproxy -c refuses h.cfg: {words}"));
         }
     }
 

@@ -25,7 +25,11 @@ pub(super) fn log_since(log: &Path, from: u64) -> String {
 /// What matters of what HAProxy said before it ended, in one line: its alerts, if there are any.
 pub(super) fn essence(said: &str) -> String {
     let alerts: Vec<&str> = said.lines().filter(|line| line.starts_with("[ALERT]")).collect();
-    let lines = if alerts.is_empty() { said.lines().collect() } else { alerts };
+    let lines = match alerts.is_empty() {
+        true if said.trim().is_empty() => vec!["it said nothing"],
+        true => said.lines().collect(),
+        false => alerts,
+    };
     with_hint(lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join("; "))
 }
 
@@ -52,5 +56,6 @@ mod tests {
         let told = essence(&whole);
         assert!(told.starts_with(limit) && told.contains("; [ALERT] (1) : another (lower --maxconn"), "{told}");
         assert_eq!(essence("exec: no such file\nbye"), "exec: no such file; bye");
+        assert_eq!(essence("\n"), "it said nothing");
     }
 }

@@ -126,7 +126,8 @@ fn is_answer(text: &str) -> bool {
     let begins = ["CLI : ", "haproxy version is ", "path to executable is "].iter().any(|word| text.starts_with(word));
     let of_maintenance = text.starts_with("Server ")
         && ["(leaving forced maintenance)", "is going DOWN for maintenance"].iter().any(|words| text.contains(words));
-    begins || of_maintenance || text == "Server deleted."
+    let of_a_reload = text.starts_with("Former worker (") && text.contains(") exited with code 0 ");
+    begins || of_maintenance || of_a_reload || text == "Server deleted."
 }
 
 impl Said {
@@ -143,6 +144,26 @@ impl Said {
             Level::Info => info!(source = "haproxy", pid, "{text}"),
             Level::Debug => debug!(source = "haproxy", pid, "{text}"),
         }
+    }
+}
+
+/// What HAProxy says as it loads its configs, where its file is not read along.
+#[derive(Debug, Default)]
+pub struct Words(Digest);
+
+impl Words {
+    /// Passes on what is wrong, in HAProxy's eyes, with a config that it has loaded.
+    pub fn hear(&mut self, said: &str) {
+        self.objections(said).into_iter().for_each(Said::say);
+    }
+
+    fn objections(&mut self, said: &str) -> Vec<Said> {
+        let lines = said.lines().filter_map(|line| self.0.line(line));
+        let mut objections: Vec<_> = lines.filter(Said::is_of_a_start).collect();
+        objections.retain(|said| matches!(said.level, Level::Error | Level::Warn));
+        self.0.stopped.clear();
+        objections.extend(self.0.rest());
+        objections
     }
 }
 
@@ -234,6 +255,14 @@ mod tests {
             ),
             ("[WARNING] 332/080314 (12042) : Exiting", said(Level::Warn, 12042, "Exiting")),
             ("[DIAG]     (7) : x", said(Level::Info, 7, "x")),
+            (
+                "[WARNING]  (7) : Former worker (8) exited with code 0 (Exit)",
+                said(Level::Debug, 7, "Former worker (8) exited with code 0 (Exit)"),
+            ),
+            (
+                "[WARNING]  (7) : Former worker (8) exited with code 139 (Segmentation fault)",
+                said(Level::Warn, 7, "Former worker (8) exited with code 139 (Segmentation fault)"),
+            ),
             ("[NOTICE]   (7) : Server deleted.", said(Level::Debug, 7, "Server deleted.")),
             (
                 "[WARNING]  (7) : Server web/two is going DOWN for maintenance. 1 active",
@@ -279,6 +308,15 @@ mod tests {
         let (limit, down) = ("[haproxy.main()] Cannot raise FD limit to 9.", "Server web/a is DOWN, reason: timeout");
         assert_eq!([limit, down, limit, down].map(&mut said), [true, true, false, true]);
         assert!(said("[haproxy.main()] Cannot raise FD limit to 8."));
+    }
+
+    #[test]
+    fn of_a_reload_only_objections_are_passed_on_and_each_once() {
+        let mut words = Words::default();
+        let stops = "[WARNING]  (1) : Proxy one stopped (cumulated conns: FE: 0, BE: 0).\n".repeat(100);
+        let said = format!("[NOTICE]   (1) : Reloading HAProxy\n{stops}[WARNING]  (1) : config : missing timeouts");
+        assert_eq!(words.objections(&said), [self::said(Level::Warn, 1, "config : missing timeouts")]);
+        assert_eq!(words.objections(&said), []);
     }
 
     #[test]

@@ -39,14 +39,16 @@ impl Reader {
                     &format!("{at}.method"),
                     "is multi, or left out",
                 );
-                let mut watchers = Map::from_iter([("primary".to_owned(), Value::Object(own))]);
-                watchers.extend(multi.get("watchers").and_then(Value::as_object).cloned().unwrap_or_default());
+                let mut watchers = multi.get("watchers").and_then(Value::as_object).cloned().unwrap_or_default();
+                if watchers.insert("primary".to_owned(), Value::Object(own)).is_some() {
+                    let why = "is passed over, as in Synapse: the watcher primary is the service's discovery";
+                    self.report.warn(&format!("{at}.watchers.primary"), why);
+                }
                 multi.insert("watchers".to_owned(), Value::Object(watchers));
                 multi.insert("method".to_owned(), "multi".into());
                 multi
             }
         };
-        self.respelled(&mut raw, &at);
         self.inner(&mut raw, &at);
         Discovery::of(raw).unwrap_or_else(|e| {
             let at = format!("{at}.{}", e.path());
@@ -57,14 +59,6 @@ impl Reader {
         })
     }
 
-    /// Synapse's README has an older word for a method than Synapse itself.
-    fn respelled(&mut self, discovery: &mut Map<String, Value>, path: &str) {
-        if let Some(method) = discovery.get_mut("method").filter(|method| *method == "awstag") {
-            *method = "ec2tag".into();
-            self.report.notice(&format!("{path}.method"), "awstag is an old spelling of ec2tag");
-        }
-    }
-
     /// The watchers below a multi, at any depth, held against the table.
     fn inner(&mut self, discovery: &mut Map<String, Value>, path: &str) {
         for (name, value) in discovery.get_mut("watchers").and_then(Value::as_object_mut).into_iter().flatten() {
@@ -72,7 +66,6 @@ impl Reader {
             match value.as_object_mut() {
                 Some(map) => {
                     check::object(map, DISCOVERY, &path, &mut self.report);
-                    self.respelled(map, &path);
                     self.inner(map, &path);
                 }
                 None => self.report.error(&path, "is not an object"),

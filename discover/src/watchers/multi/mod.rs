@@ -125,6 +125,11 @@ impl Method for Multi {
         }
     }
 
+    fn doubts(&self) -> Vec<Fault> {
+        let below = |child: &Child| Faults(child.method.doubts()).below(&format!("watchers.{}", child.name)).0;
+        self.children.iter().flat_map(below).collect()
+    }
+
     fn servers(&self) -> Vec<String> {
         self.children.iter().flat_map(|c| c.method.servers()).collect()
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use e2e::agents::{Agent, Register};
 use e2e::figures::{Figure, megabytes, millis};
 use e2e::flock::registered;
+use e2e::lab::MARK;
 use e2e::terminal::Terminal;
 use e2e::{Context, Etcd, Lab, LabError, Result, wait};
 use etcd_client::{Client, EventType, GetOptions, WatchOptions, WatchStream};
@@ -92,6 +93,7 @@ async fn at(lab: &Lab, terminal: Terminal, size: Size) -> Result<Vec<Figure>> {
 struct Host {
     api: DockerApi,
     port: u16,
+    mark: String,
     agent: Agent,
     watch: WatchStream,
 }
@@ -101,7 +103,7 @@ async fn one(lab: &Lab, size: Size) -> Result<Measured> {
     let etcd = Etcd::start();
     let (port, listener) = accepting().await?;
     let api = DockerApi::start();
-    (0..living).for_each(|number| api.put(container(number, port)));
+    (0..living).for_each(|number| api.put(container(lab.mark(), number, port)));
     let register = Register::new(&format!("host-{living}")).args(&["--docker-host", &api.host(), "--resync", "10m"]);
     let agent = register.start(lab, &etcd).await?;
     let mut client = etcd.operator().await;
@@ -110,7 +112,7 @@ async fn one(lab: &Lab, size: Size) -> Result<Measured> {
     wait::until_true("all containers in etcd", PATIENCE, all).await?;
     let options = WatchOptions::new().with_prefix();
     let watch = client.watch("/backends/", Some(options)).await.during("watching the backends")?;
-    let mut host = Host { api, port, agent, watch };
+    let mut host = Host { api, port, mark: lab.mark().to_owned(), agent, watch };
     tokio::time::sleep(Duration::from_secs(2)).await; // what the start cost is not meant
     let before = lease(&mut client).await?;
 
@@ -143,7 +145,7 @@ impl Host {
     async fn all(&mut self, numbers: Range<usize>, action: &str) -> Result<Duration> {
         for number in numbers.clone() {
             match action {
-                "start" => self.api.put(container(number, self.port)),
+                "start" => self.api.put(container(&self.mark, number, self.port)),
                 "die" => self.api.remove(number),
                 _ => {}
             }
@@ -181,10 +183,11 @@ impl Host {
 }
 
 /// A container whose port accepts, at an address of its own on loopback.
-fn container(number: usize, port: u16) -> Value {
+fn container(mark: &str, number: usize, port: u16) -> Value {
     let mut container = running(number, &format!("crowd{}", number / SERVICE));
     let name = format!("{port}/tcp");
     let address = format!("127.{}.{}.{}", 1 + number / 65_536, number / 256 % 256, number % 256);
+    container["Config"]["Labels"][MARK] = mark.into();
     container["Config"]["ExposedPorts"] = json!({ name.as_str(): {} });
     container["NetworkSettings"] = json!({
         "Ports": { name.as_str(): [{"HostIp": "0.0.0.0", "HostPort": (10_000 + number).to_string()}] },

@@ -103,7 +103,6 @@ async fn with(lab: &Lab, haproxy: &Haproxy) -> Result<Vec<Figure>> {
     }
     edge.answers("first-9.example").await?;
     edge.discover.quiet().await?;
-    let reloads = edge.discover.metric("discover_reloads_total").await?;
     let (few_memory, few_latency, few_single) =
         (edge.memory().await?, edge.latency("first-9.example").await?, edge.single().await?);
 
@@ -115,6 +114,13 @@ async fn with(lab: &Lab, haproxy: &Haproxy) -> Result<Vec<Figure>> {
     let (many_latency, many_single) = (edge.latency("h5000.example").await?, edge.single().await?);
     let many_memory = edge.memory().await?;
 
+    // Each has a section of its own, which may cost a reload; after that only its rule changes.
+    for service in 0..SERVICES {
+        edge.put(&format!("/backends/s{service}/change"), [format!("before-{service}.example")]).await?;
+        edge.answers(&format!("before-{service}.example")).await?;
+    }
+    edge.discover.quiet().await?;
+    let reloads = edge.discover.metric("discover_reloads_total").await?;
     let plan = Plan { keep_alive: 4, closing: 2, rate: 80, ..Plan::mixed(loopback(edge.port)) };
     let load = Load::start(&Plan { host: Some("h5000.example".to_owned()), at_most: Duration::from_mins(3), ..plan });
     let mut tick = tokio::time::interval(PACE);

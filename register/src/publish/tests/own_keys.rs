@@ -290,3 +290,20 @@ async fn a_shared_port_key_is_written_by_the_first_and_by_the_next_when_that_one
     b.publish(registrations([])).await;
     until("nobody's", Duration::from_secs(1), || shared().is_none()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_fall_silent_again_and_again_are_no_trouble() {
+    let store = FakeStore::new();
+    let mut agent = Agent::start(&store, "m1");
+    agent.publish(registrations([1])).await;
+    for _ in 0..5 {
+        sleep(Duration::from_secs(35)).await;
+        agent.state.mark_unchanged();
+        store.cancel_watches(Fault::Idle(Duration::from_secs(35)));
+        let heard = timeout(Duration::from_secs(1), agent.state.wait_for(|p| p.away.is_some())).await;
+        assert!(heard.is_err(), "the registry is said not to serve");
+    }
+    store.delete("/registrars/n1");
+    until("the key is watched all the same", Duration::from_secs(1), || !store.entries("/registrars/n1").is_empty())
+        .await;
+}

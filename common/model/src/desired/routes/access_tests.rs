@@ -92,6 +92,12 @@ fn every_word_of_a_vocabulary_is_accounted_for() {
         }
         assert!(explained.contains("a.example"), "{explained}");
     }
+    // An entry point that may be an internal one is warned of.
+    for (points, warned) in [("web,websecure", false), ("WEB, https", false), ("internal", true), ("web,admin", true)] {
+        let text =
+            format!("traefik.http.routers.a.rule=Host(`a.example`)\ntraefik.http.routers.a.entrypoints={points}");
+        assert_eq!(routes(&[80], &text).1.iter().any(|w| w.contains("entrypoints has no effect")), warned, "{points}");
+    }
     // An application's own variables are no business of nginx-proxy's.
     let (_, warnings) = routes(&[80], "$VIRTUAL_ENV=/venv\n$HSTS=on\n$CERT_NAME=x\n$HTTPS_METHOD=GET");
     assert_eq!(warnings, [""; 0]);
@@ -137,7 +143,7 @@ fn traefiks_switch_is_read_as_go_reads_it() {
         ("true", true),
         ("1", true),
         ("t", true),
-        ("", true),
+        ("", false),
         ("0", false),
         ("f", false),
         ("False", false),
@@ -148,7 +154,7 @@ fn traefiks_switch_is_read_as_go_reads_it() {
         assert_eq!(!found.is_empty(), serves, "{word:?}");
         assert_eq!(
             warnings.iter().any(|w| w.contains("ParseBool") || w.contains("1, t, T")),
-            ["no", "yes"].contains(&word),
+            ["", "no", "yes"].contains(&word),
             "{word:?}: {warnings:?}"
         );
     }

@@ -34,9 +34,10 @@ use crate::{HostPattern, Mode, Port, Route, Routes, SniNames, Transport};
 
 /// Begins a route's line of the trail.
 const ROUTE: &str = "route: ";
-/// Which of the vocabularies is our own, and which is Traefik's.
+/// Which of the vocabularies is whose.
 const OWN: usize = 0;
 const TRAEFIK: usize = 1;
+const CADDY: usize = 2;
 /// The most refusals told of one container.
 const MOST_TOLD: usize = 32;
 /// The most bytes of a list or a rule.
@@ -178,8 +179,9 @@ pub fn read(container: &Container, vocabulary: &Vocabulary<'_>, tcp: &BTreeSet<P
             }
         }
     }
-    for (port, origin) in traefik::h2(&container.labels, tcp) {
-        if counting.get(&port) == Some(&TRAEFIK) {
+    let h2 = traefik::h2(&container.labels, tcp).into_iter().map(|said| (TRAEFIK, said));
+    for (rank, (port, origin)) in h2.chain(caddy::h2(&container.labels).map(|said| (CADDY, said))) {
+        if counting.get(&port) == Some(&rank) {
             asked.ports.entry(port).or_default().h2 = Some(origin);
         }
     }

@@ -224,7 +224,9 @@ fn caddys_labels_make_routes_where_they_are_plain() {
     for (text, words) in [
         ("caddy=a.example", "no reverse_proxy"),
         ("caddy=a.example/x\ncaddy.reverse_proxy={{upstreams}}", "is not a host name"),
-        ("caddy=a.example\ncaddy.reverse_proxy=* {{upstreams}}", "reverse_proxy is not"),
+        ("caddy=a.example\ncaddy.reverse_proxy=/a* {{upstreams}}", "a path before it that ends in /*"),
+        ("caddy=a.example\ncaddy.reverse_proxy={{upstreams 80 81}}", "reverse_proxy is invalid"),
+        ("caddy=a.example\ncaddy.reverse_proxy={{upstreams https 80}}", "https"),
         ("caddy=a.example\ncaddy.reverse_proxy={{upstreams 82}}", "its port is not registered"),
         (
             "caddy=a.example\ncaddy.reverse_proxy={{upstreams}}\ncaddy.basic_auth=x",
@@ -234,6 +236,20 @@ fn caddys_labels_make_routes_where_they_are_plain() {
         assert_refused(&[80, 81], text, words);
     }
     assert_routes(&[80], "caddyfile=x\ncaddy.x=y", &[]);
+    let paths = "caddy=a.example\ncaddy.reverse_proxy=/a/* {{upstreams}}\ncaddy_1=b.example\ncaddy_1.reverse_proxy=* {{upstreams 81}}";
+    assert_routes(&[80, 81], paths, &["80 a.example/a", "81 b.example/"]);
+    // Without a port Caddy dials 80, whatever else there is.
+    assert_refused(&[5000], "caddy=a.example\ncaddy.reverse_proxy={{upstreams}}", "its port is not registered");
+}
+
+#[test]
+fn caddys_h2c_is_http_2_to_the_container() {
+    for (upstreams, h2) in [("h2c 80", true), ("h2c", true), ("http 80", false), ("80", false)] {
+        let text = format!("caddy=a.example\ncaddy.reverse_proxy={{{{upstreams {upstreams}}}}}");
+        let decisions = decisions(&[80], &text);
+        let explained: String = decisions.iter().map(ToString::to_string).collect();
+        assert_eq!(decisions[0].candidate().unwrap().backend.haproxy_server_options.is_some(), h2, "{explained}");
+    }
 }
 
 #[test]

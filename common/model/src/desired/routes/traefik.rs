@@ -112,11 +112,16 @@ fn account(labels: &Labels<'_>, reading: &mut Reading) {
         if is_used { reading.notes.push(line) } else { reading.unused.push(line) }
     };
     let (http, tcp) = (&labels.http, &labels.tcp);
-    for (key, said) in http.routers.values().chain(tcp.routers.values()).flatten() {
+    let of_tcp = tcp.routers.values().flatten().map(|router| (true, router));
+    for (is_tcp, (key, said)) in http.routers.values().flatten().map(|router| (false, router)).chain(of_tcp) {
         match key.as_str() {
             "service" | "priority" | "middlewares" => tell(said, ("is part of the route", true)),
             "entrypoints" | "rulesyntax" => {
-                tell(said, ("has no effect: a route is served on all ports of the edge", true))
+                // One of HTTP's that has another name may be one that few can reach.
+                let is_common = |name: &str| ["web", "websecure", "http", "https"].contains(&name.trim());
+                let is_used =
+                    is_tcp || key != "entrypoints" || said.value.to_ascii_lowercase().split(',').all(is_common);
+                tell(said, ("has no effect: a route is served on all ports of the edge", is_used))
             }
             "tls.options" if said.value != "default" => {}
             "tls.passthrough" => tell(said, ("is part of the route", true)),

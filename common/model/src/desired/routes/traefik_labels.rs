@@ -63,11 +63,10 @@ impl<'a> Labels<'a> {
         for (name, value) in labels {
             let lower = name.to_ascii_lowercase();
             let Some(rest) = lower.strip_prefix("traefik.") else { continue };
-            let value = value.trim();
             let elements = match rest.splitn(3, '.').collect::<Vec<_>>()[..] {
+                // As it stands: an empty text or a blank is no word of Go's.
                 ["enable"] => {
                     found.disabled = match values::go_bool(value) {
-                        _ if value.is_empty() => None,
                         Some(true) => None,
                         Some(false) => Some(Ok(format!("Traefik's labels are not used, as {} asks", label(name)))),
                         None => Some(Err(format!(
@@ -87,6 +86,7 @@ impl<'a> Labels<'a> {
                 ["tcp", kind, rest] => found.tcp.of(kind).map(|elements| (elements, rest)),
                 _ => None,
             };
+            let value = value.trim();
             match elements.and_then(|(elements, rest)| Some((elements, rest.split_once('.')?))) {
                 Some((elements, (element, key))) => {
                     elements.entry(element.to_owned()).or_default().insert(key.to_owned(), Said { name, value });

@@ -41,6 +41,19 @@ fn names_come_from_where_the_agent_was_told_to_look() {
 }
 
 #[test]
+fn the_hosts_zone_labels_registrations_unless_an_attribute_does() {
+    let web = || container(0xabc, "acme/web").ports(&["80=0.0.0.0:1"]);
+    let labels = |container: Container, zone: Option<&str>| {
+        let settings = Settings { node: Some("h1".into()), zone: zone.map(Into::into), ..settings() };
+        let decisions = decide(&map([container]), &settings);
+        serde_json::to_string(&decisions[0].candidate().unwrap().backend.labels).unwrap()
+    };
+    assert_eq!(labels(web(), None), "{}");
+    assert_eq!(labels(web(), Some("a")), r#"{"node":"h1","zone":"a"}"#);
+    assert_eq!(labels(web().env("SERVICE_ZONE=b"), Some("a")), r#"{"node":"h1","zone":"b"}"#);
+}
+
+#[test]
 fn registrators_vocabulary_with_its_precedence() {
     let dns = || container(0xabc, "dns").ports(&["53=0.0.0.0:1", "53/udp=0.0.0.0:2"]);
     let names =

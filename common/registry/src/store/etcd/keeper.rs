@@ -59,7 +59,7 @@ impl EtcdKeeper {
             Ok(Err(error)) => classify(&endpoint, &error),
             Err(_) => Failure::of(Fault::Timeout { endpoint, after }),
         };
-        self.cluster.pool.leave(stream.index);
+        self.cluster.pool.leave(stream.index, &failure.fault);
         Err(failure)
     }
 }

@@ -22,6 +22,7 @@ mod keeper;
 mod keys;
 mod live;
 mod members;
+mod pings;
 mod pool;
 mod stream;
 mod watch;

@@ -11,13 +11,15 @@ use std::time::Duration;
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
 use tokio::net::lookup_host;
 use tokio::sync::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::config::{Credentials, Endpoint, EtcdConfig};
 use super::fault::{Failure, classify};
 use super::identify::{Finding, identify};
+use super::pings::Pings;
 use crate::store::{Fault, Operation, StoreError};
+use agent::sync::lock;
 
 /// Least number of attempts of one call; with more endpoints than this, each gets one.
 const ATTEMPTS: usize = 3;
@@ -49,12 +51,20 @@ struct Slot {
     client: Mutex<Option<Client>>,
     /// How often its connection was given up.
     left: AtomicUsize,
+    pings: std::sync::Mutex<Pings>,
 }
 
 impl Slot {
     fn new(endpoint: &Endpoint) -> Arc<Self> {
         let name = endpoint.to_string();
-        Arc::new(Self { endpoint: endpoint.clone(), name, client: Mutex::new(None), left: AtomicUsize::new(0) })
+        let endpoint = endpoint.clone();
+        Arc::new(Self {
+            endpoint,
+            name,
+            client: Mutex::default(),
+            left: AtomicUsize::default(),
+            pings: Default::default(),
+        })
     }
 
     /// Where to connect. By name at first: then the system takes the first of the name's addresses that accepts, and stays there
@@ -147,7 +157,7 @@ impl Pool {
                 Err(failure) => failure,
             };
             if failure.moves_on {
-                self.leave(index);
+                self.leave(index, &failure.fault);
             }
             if !failure.moves_on || attempt == attempts || (retry == Retry::Unsent && !failure.unsent) {
                 return Err(StoreError::new(operation, subject, self.explain(index, failure).await));
@@ -189,14 +199,21 @@ impl Pool {
         }
     }
 
-    /// Gives up the connection to an endpoint and, if it is the current one, goes on to the next.
-    pub(super) fn leave(&self, index: usize) {
+    /// Gives up the connection to an endpoint, for that fault, and, if it is the current one, goes on to the next.
+    pub(super) fn leave(&self, index: usize, fault: &Fault) {
         let next = (index + 1) % self.count().max(1);
         // Of several callers that fail at once, one moves on.
         let moved = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         // Where the client is locked, somebody connects anew already.
         if moved && let Some(slot) = self.slot(index) {
             slot.left.fetch_add(1, Ordering::Relaxed);
+            let ended = matches!(fault, Fault::Unavailable { .. });
+            if ended && lock(&slot.pings).left(self.config.timeouts.ping_interval, Instant::now()) {
+                info!(
+                    endpoint = slot.name,
+                    "The server ends connections that are pinged; it is pinged rarely from now on."
+                );
+            }
             if let Ok(mut client) = slot.client.try_lock() {
                 *client = None;
             }
@@ -215,9 +232,10 @@ impl Pool {
 
     async fn connect(&self, slot: &Slot) -> Result<Client, Failure> {
         let times = &self.config.timeouts;
+        let interval = lock(&slot.pings).connects(times.ping_interval, Instant::now());
         let mut options = ConnectOptions::new()
             .with_connect_timeout(times.call)
-            .with_keep_alive(times.ping_interval, times.ping)
+            .with_keep_alive(interval, times.ping)
             .with_keep_alive_while_idle(true)
             .with_auto_token_refresh(true)
             .with_require_leader(true);

@@ -207,7 +207,7 @@ impl SharedStream {
     /// Closes the stream to new watches; another endpoint is tried next where that may help.
     fn give_up(&self, watches: &mut Watches, failure: Failure) -> Fault {
         if failure.moves_on || matches!(failure.fault, Fault::Idle(_) | Fault::Ended(_)) {
-            self.cluster.pool.leave(self.index);
+            self.cluster.pool.leave(self.index, &failure.fault);
         }
         watches.closed = Some(failure.fault.clone());
         failure.fault
@@ -338,7 +338,7 @@ impl SharedStream {
             let quiet = self.quiet();
             // That one of our readers is slow is no silence of the stream: that takes less.
             if quiet >= times.idle {
-                return Failure::of(Fault::Idle(quiet));
+                return Failure::of(Fault::Idle(times.idle));
             }
             if quiet < times.probe {
                 sleep(times.probe - quiet).await;

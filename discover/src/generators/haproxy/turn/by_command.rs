@@ -10,8 +10,8 @@ use crate::haproxy::api::runtime::Runtime;
 
 impl Connection {
     /// Runs the command; without one nobody reloads. Gives nothing of what HAProxy said.
-    pub(super) async fn reload_by_command(&mut self) -> Result<String, ConnectionError> {
-        let Some(command) = self.commands.reload.clone() else { return Ok(String::new()) };
+    pub(super) async fn reload_by_command(&mut self) -> Result<(), ConnectionError> {
+        let Some(command) = self.commands.reload.clone() else { return Ok(()) };
         let dead = if self.asks() && !self.worker.silent { self.dead_servers().await } else { Vec::new() };
         shell("reload_command", &command).await?;
         self.runtime.reopen();
@@ -20,7 +20,7 @@ impl Connection {
             self.await_socket().await;
         }
         self.mark_dead(&dead).await;
-        Ok(String::new())
+        Ok(())
     }
 
     /// A command may return before the new worker answers. One that does not in time is found out by the next look.

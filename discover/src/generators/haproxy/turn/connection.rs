@@ -22,6 +22,7 @@ use crate::haproxy::process::check::{self, CHECK_TIMEOUT, deadline};
 use crate::haproxy::process::descriptors;
 use crate::haproxy::process::launch::{self, Launch};
 use crate::haproxy::process::master::ReloadOutcome;
+use crate::haproxy::process::output::Words;
 
 /// HAProxy answers in microseconds, and lists 40,000 servers within a second: one that takes longer than this hangs. A turn
 /// asks a few times, and must end all the same.
@@ -49,6 +50,7 @@ pub struct Connection {
     pub(super) others: Vec<Runtime>,
     pub(super) worker: Worker,
     pub(super) commands: Commands,
+    words: Words,
     /// How long a check of a small file may take.
     check_timeout: Duration,
 }
@@ -81,6 +83,7 @@ impl Connection {
             others: Vec::new(),
             worker: Worker { can, version: None, near: false, pid: 0, silent: false, checks: false },
             commands: Commands::default(),
+            words: Words::default(),
             check_timeout: CHECK_TIMEOUT,
         }
     }
@@ -213,6 +216,13 @@ impl Connection {
         Ok(readback::applied(layout, on_disk.state, &files.read_retired(), &running))
     }
 
+    /// Its program is of this version. It can as much, unless the one that runs has said more of itself.
+    pub(super) fn suppose(&mut self, program: &Version) {
+        if self.worker.version.is_none() {
+            self.worker.can = Capabilities::of(program);
+        }
+    }
+
     async fn ask(&mut self) -> Result<(Info, Vec<ServerState>), RuntimeError> {
         Ok((self.runtime.info().await?, self.runtime.servers_state(None).await?))
     }
@@ -230,7 +240,7 @@ impl Connection {
         if self.mode != ProcessMode::Files && self.worker.version.is_none() {
             // Its program says as much before it runs; in external mode it may be another one, which then says so itself.
             let version = check::version(&self.process.launch.program).await;
-            self.worker.can = version.map_or(self.worker.can, |version| Capabilities::of(&version));
+            version.iter().for_each(|version| self.suppose(version));
         }
         let ours = files.read()?.layout.is_some();
         if self.mode != ProcessMode::Spawn || self.process.find().await?.is_some() || !ours {
@@ -255,10 +265,10 @@ impl Connection {
         })
     }
 
-    /// Has HAProxy load the live file: a reload where it runs, a start where it does not. Gives what it said.
-    pub async fn load(&mut self) -> Result<String, ConnectionError> {
+    /// Has HAProxy load the live file: a reload where it runs, a start where it does not.
+    pub async fn load(&mut self) -> Result<(), ConnectionError> {
         if self.mode == ProcessMode::Files {
-            return Ok(String::new());
+            return Ok(());
         }
         if self.mode == ProcessMode::Commands {
             return self.reload_by_command().await;
@@ -283,6 +293,9 @@ impl Connection {
             self.end_if_hung(worker).await;
         }
         self.mark_dead(&dead).await;
-        Ok(log)
+        if self.process.launch.log().is_none() {
+            self.words.hear(&log); // nobody reads along
+        }
+        Ok(())
     }
 }

@@ -82,13 +82,10 @@ impl Haproxy {
         self.try_new_binds(&layout)?;
         self.disk.promote()?;
         match self.connection.load().await {
-            Ok(log) => {
+            Ok(()) => {
                 let words: Vec<&str> = reasons.iter().map(|r| r.as_str()).collect();
                 let took_ms = started.elapsed().as_millis();
                 info!(reasons = words.join(","), %took_ms, "HAProxy loaded a new config.");
-                if log.contains("[WARNING]") || log.contains("[ALERT]") {
-                    warn!(%log, "HAProxy has something to say about it.");
-                }
                 self.loaded(layout).await;
                 Ok(Reloaded::Done)
             }

@@ -59,6 +59,7 @@ impl Haproxy {
         let installed = version(&self.connection.process.launch.program).await;
         match &installed {
             Ok(installed) => {
+                self.connection.suppose(installed);
                 info!(%installed, running, "HAProxy's program was replaced; the next reload or start is by the new one.")
             }
             Err(error) => warn!(error = %Chain(error), running, "HAProxy's program was replaced, and cannot be run."),

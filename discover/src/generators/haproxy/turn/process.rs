@@ -92,7 +92,9 @@ impl Process {
             match self.seen {
                 Seen::As(pid, started) if self.is_ours && launch::is_same(pid, started) => {
                     if silent > MASTER_PATIENCE {
-                        return Err(self.silence(pid, silent).into());
+                        let log = format!("process {pid} lives but is silent");
+                        let socket = self.master.path().to_owned();
+                        return Err(ProcessError::Silent { socket, after: MASTER_PATIENCE, log }.into());
                     }
                 }
                 Seen::As(..) if !self.is_ours && self.may_answer(silent) => {}
@@ -116,11 +118,6 @@ impl Process {
 
     fn may_answer(&self, silent: Duration) -> bool {
         silent < STRANGER_PATIENCE && self.master.path().exists()
-    }
-
-    fn silence(&self, pid: i32, after: Duration) -> ProcessError {
-        let log = format!("process {pid} lives but is silent");
-        ProcessError::Silent { socket: self.master.path().to_owned(), after, log }
     }
 
     /// Starts it, or waits until somebody else has.

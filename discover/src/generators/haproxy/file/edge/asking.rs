@@ -1,9 +1,10 @@
 //! What the services ask of the edge, and what came of it. Pure, and decided anew only for the hosts for which somebody asks for
 //! something else: one change beside ten thousand places costs what it changes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use model::{HostPattern, Mode, ServiceMap, ServiceName};
 
 use crate::edge::claims::{Asks, Claim, of_config, of_service};

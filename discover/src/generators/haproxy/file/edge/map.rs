@@ -207,6 +207,12 @@ impl RuleMap {
         })
     }
 
+    /// The numbers of the sections of this way that rules lead to, each as often as one does.
+    pub fn numbers(&self, way: Way) -> impl Iterator<Item = u32> {
+        let sections = self.entries.values().filter_map(|value| section_number(Target::parse(value)?.section));
+        sections.filter(move |(of, _)| *of == way).map(|(_, number)| number)
+    }
+
     /// The rules for which `stays` says so, at places that `now` has none for.
     pub fn missing_from(&self, now: &Routing, stays: impl Fn(&Place, Target<'_>) -> bool) -> Vec<Kept> {
         let missing = self.entries.iter().filter_map(|(key, value)| {

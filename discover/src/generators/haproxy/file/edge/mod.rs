@@ -20,9 +20,10 @@ mod slots;
 mod told;
 
 use std::cell::LazyCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use model::{Mode, ServiceMap, ServiceName};
 use tokio::time::Instant;
 
@@ -117,7 +118,7 @@ impl EdgeComposer {
     pub fn remember(&mut self, rules: &RuleMap) {
         self.slots.clear();
         for (place, number) in rules.sections() {
-            self.slots.entry(place.way).or_default().of.insert(place, number);
+            Arc::make_mut(&mut self.slots.entry(place.way).or_default().of).insert(place, number);
         }
     }
 
@@ -137,8 +138,9 @@ impl EdgeComposer {
         let slots = if refilled { &self.refilled } else { &self.slots }.get(&way)?;
         let mut of = SectionsOf::new();
         for upstream in self.asking.upstreams().iter().filter(|upstream| upstream.way() == Some(way)) {
-            let numbers = upstream.places.iter().filter_map(|place| slots.of.get(place));
-            let names: BTreeSet<String> = numbers.map(|number| section_name(way, *number)).collect();
+            let numbers: BTreeSet<u32> =
+                upstream.places.iter().filter_map(|place| slots.of.get(place)).copied().collect();
+            let names: BTreeSet<String> = numbers.into_iter().map(|number| section_name(way, number)).collect();
             for (service, _) in &upstream.members {
                 of.entry(service.clone()).or_default().extend(names.iter().cloned());
             }
@@ -259,7 +261,7 @@ impl EdgeComposer {
     /// Which section serves each place; where HAProxy `adds` sections, plain ones are among them.
     fn assign(&self, way: Way, kept: &[Kept], given: &Given<'_>, adds: bool, idle: Idle) -> Slots {
         let none = HashMap::new();
-        let held = self.slots.get(&way).map_or(&none, |slots| &slots.of);
+        let held = self.slots.get(&way).map_or(&none, |slots| &*slots.of);
         let upstreams: Vec<&Upstream> = self.asking.upstreams().iter().filter(|u| u.way() == Some(way)).collect();
         let kind = |sticky| if sticky { Kind::Whole } else { Kind::Plain };
         let needs: Vec<Need<'_>> = upstreams.iter().map(|u| Need { places: &u.places, kind: kind(u.sticky) }).collect();
@@ -272,8 +274,7 @@ impl EdgeComposer {
             given.known.running.sections.iter().filter_map(|section| Some((number_of(section)?, section))).collect();
         let running = sections.iter().map(|(number, section)| (*number, kind_of(section))).collect();
         let ruled = LazyCell::new(|| -> HashSet<u32> {
-            let rules = given.known.running.rules.iter().flat_map(|rules| rules.sections());
-            rules.filter(|(place, _)| place.way == way).map(|(_, number)| number).collect()
+            given.known.running.rules.iter().flat_map(|rules| rules.numbers(way)).collect()
         });
         let runs = |number: u32, upstream: Option<usize>| {
             // A rule that still leads there would bring its requests to the section's next service.

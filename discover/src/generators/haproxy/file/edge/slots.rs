@@ -7,7 +7,10 @@
 //! Whole sections without a place are spare: a new place takes one, and nothing in HAProxy's structure changes. Where HAProxy can
 //! make plain sections, an upstream that is content with one gets one made, and it goes with the upstream.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 
 use super::frontend::Kind;
 use crate::edge::Place;
@@ -15,8 +18,8 @@ use crate::edge::Place;
 /// The sections of one way, by number, and which places they serve.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
-    /// The section of each place: of ten thousand places each one is looked up at every change.
-    pub of: HashMap<Place, u32>,
+    /// The section of each place: of ten thousand places each one is looked up at every change. Copies share it.
+    pub of: Arc<HashMap<Place, u32>>,
     /// All sections, those without a place among them.
     pub all: BTreeMap<u32, Kind>,
 }
@@ -54,9 +57,9 @@ impl Slots {
         runs: impl Fn(u32, Option<usize>) -> Runs,
         adds: bool,
     ) -> Self {
-        let mut slots = Self { of: HashMap::with_capacity(held.len()), all: running.clone() };
+        let (mut of, mut all) = (HashMap::with_capacity(held.len()), running.clone());
         let mut numbers: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); needs.len()];
-        let mut owners: BTreeMap<u32, Option<usize>> = BTreeMap::new();
+        let mut owners: HashMap<u32, Option<usize>> = HashMap::new();
         let new = |need: Kind| if adds { need } else { Kind::Whole };
         let mut come = Vec::new();
         for (upstream, need) in needs.iter().enumerate() {
@@ -64,8 +67,8 @@ impl Slots {
             for place in need.places {
                 match held.get(place).filter(does) {
                     Some(number) if *owners.entry(*number).or_insert(Some(upstream)) == Some(upstream) => {
-                        slots.all.entry(*number).or_insert(new(need.kind));
-                        slots.of.insert(place.clone(), *number);
+                        all.entry(*number).or_insert(new(need.kind));
+                        of.insert(place.clone(), *number);
                         numbers[upstream].insert(*number);
                     }
                     _ => come.push((upstream, new(need.kind), place)),
@@ -75,8 +78,8 @@ impl Slots {
         for place in waiting {
             let Some(number) = held.get(place) else { continue };
             if owners.entry(*number).or_insert(None).is_none() {
-                slots.all.entry(*number).or_insert(new(Kind::Plain));
-                slots.of.insert(place.clone(), *number);
+                all.entry(*number).or_insert(new(Kind::Plain));
+                of.insert(place.clone(), *number);
             }
         }
         let is_free = |number: &u32| !owners.contains_key(number) && runs(*number, None) == Runs::Nothing;
@@ -87,7 +90,7 @@ impl Slots {
         };
         let of_kind = |wanted: Kind| free.iter().filter(move |(_, kind)| *kind == wanted).map(|(number, _)| *number);
         let (mut plain, mut whole) = (of_kind(Kind::Plain), of_kind(Kind::Whole));
-        let taken: BTreeSet<u32> = slots.all.keys().chain(owners.keys()).copied().collect();
+        let taken: BTreeSet<u32> = all.keys().chain(owners.keys()).copied().collect();
         let mut unused = (1..).filter(|number| !taken.contains(number));
         for (upstream, kind, place) in come {
             let own = numbers[upstream].iter().find(|number| runs(**number, Some(upstream)) != Runs::Foreign).copied();
@@ -95,34 +98,23 @@ impl Slots {
             // There are fewer numbers taken than there are numbers.
             let Some(number) = own.or_else(free).or_else(|| unused.next()) else { continue };
             numbers[upstream].insert(number);
-            slots.all.entry(number).or_insert(kind);
-            slots.of.insert(place.clone(), number);
+            all.entry(number).or_insert(kind);
+            of.insert(place.clone(), number);
         }
         for (upstream, need) in needs.iter().enumerate().filter(|(upstream, _)| numbers[*upstream].len() > 1) {
-            slots.join(need, |number| runs(number, Some(upstream)) == Runs::All);
+            join(&mut of, need, |number| runs(number, Some(upstream)) == Runs::All);
         }
-        slots
+        Self { of: of.into(), all }
     }
 
-    /// Brings the places of one upstream together in the lowest of its sections that are `settled`: equal servers run in each.
-    /// A sticky client would lose its backend, so what may be sticky stays.
-    fn join(&mut self, need: &Need<'_>, settled: impl Fn(u32) -> bool) {
-        if need.kind == Kind::Whole {
-            return;
-        }
-        let numbers: BTreeSet<u32> = need.places.iter().filter_map(|place| self.of.get(place).copied()).collect();
-        let settled: BTreeSet<u32> = numbers.into_iter().filter(|number| settled(*number)).collect();
-        let Some(first) = settled.first() else { return };
-        for place in need.places {
-            if let Some(number) = self.of.get_mut(place).filter(|number| settled.contains(number)) {
-                *number = *first;
-            }
-        }
+    /// The sections that serve a place.
+    fn taken(&self) -> HashSet<u32> {
+        self.of.values().copied().collect()
     }
 
     /// The spare sections.
     pub fn spares(&self) -> impl Iterator<Item = u32> {
-        let taken: BTreeSet<u32> = self.of.values().copied().collect();
+        let taken = self.taken();
         let whole = self.all.iter().filter(|(_, kind)| **kind == Kind::Whole);
         whole.map(|(number, _)| *number).filter(move |number| !taken.contains(number))
     }
@@ -140,7 +132,7 @@ impl Slots {
     /// The same without the plain sections that serve no place, but for those that `stays` says.
     #[must_use]
     pub fn without_idle(mut self, stays: impl Fn(u32) -> bool) -> Self {
-        let taken: BTreeSet<u32> = self.of.values().copied().collect();
+        let taken = self.taken();
         self.all.retain(|number, kind| *kind == Kind::Whole || taken.contains(number) || stays(*number));
         self
     }
@@ -148,11 +140,27 @@ impl Slots {
     /// The same with `spare` spare sections, no fewer and no more: for when HAProxy loads its structure anew anyway.
     #[must_use]
     pub fn refilled(mut self, spare: usize) -> Self {
-        let taken: BTreeSet<u32> = self.of.values().copied().collect();
+        let taken = self.taken();
         let free = (1..).filter(|number| !taken.contains(number)).take(spare);
         self.all.retain(|number, _| taken.contains(number));
         self.all.extend(free.map(|number| (number, Kind::Whole)));
         self
+    }
+}
+
+/// Brings the places of one upstream together in the lowest of its sections that are `settled`: equal servers run in each.
+/// A sticky client would lose its backend, so what may be sticky stays.
+fn join(of: &mut HashMap<Place, u32>, need: &Need<'_>, settled: impl Fn(u32) -> bool) {
+    if need.kind == Kind::Whole {
+        return;
+    }
+    let numbers: BTreeSet<u32> = need.places.iter().filter_map(|place| of.get(place).copied()).collect();
+    let settled: BTreeSet<u32> = numbers.into_iter().filter(|number| settled(*number)).collect();
+    let Some(first) = settled.first() else { return };
+    for place in need.places {
+        if let Some(number) = of.get_mut(place).filter(|number| settled.contains(number)) {
+            *number = *first;
+        }
     }
 }
 

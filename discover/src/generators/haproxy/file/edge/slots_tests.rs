@@ -22,12 +22,12 @@ fn assign(needs: &[Need<'_>], held: &HashMap<Place, u32>, running: &BTreeMap<u32
 
 /// The sections of the places in their order.
 fn numbers(slots: &Slots) -> Vec<u32> {
-    BTreeMap::from_iter(&slots.of).into_values().copied().collect()
+    BTreeMap::from_iter(&*slots.of).into_values().copied().collect()
 }
 
 #[test]
 fn a_place_keeps_its_section_and_a_new_one_takes_a_spare_one() {
-    let (held, running) = ([(place("b"), 2)].into(), (1..=3).map(|n| (n, Kind::Whole)).collect());
+    let (held, running) = (HashMap::from_iter([(place("b"), 2)]), (1..=3).map(|n| (n, Kind::Whole)).collect());
     let all = places(&["a", "b", "c", "d"]);
     let slots = assign(&single(&all[..3], Kind::Plain), &held, &running, false);
     assert_eq!(numbers(&slots), [1, 2, 3]);
@@ -70,7 +70,7 @@ fn places_of_one_upstream_share_a_section_and_part_when_their_upstreams_do() {
 fn a_place_moves_only_to_where_nobody_but_its_own_servers_run() {
     let (all, running): (_, BTreeMap<u32, Kind>) = (places(&["a", "b"]), (1..=3).map(|n| (n, Kind::Whole)).collect());
     let (apart, at_1): (HashMap<Place, u32>, HashMap<Place, u32>) =
-        ([(place("a"), 1), (place("b"), 2)].into(), [(place("a"), 1)].into());
+        (HashMap::from_iter([(place("a"), 1), (place("b"), 2)]), HashMap::from_iter([(place("a"), 1)]));
     for (kind, runs, held, expected) in [
         // Those that have sections.
         (Kind::Plain, Runs::Some, &apart, [1, 2]),

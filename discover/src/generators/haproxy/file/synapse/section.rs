@@ -17,6 +17,9 @@ use crate::haproxy::words::template::fill;
 use crate::names::Resolved;
 use crate::synapse::types::Haproxy;
 
+/// What a host name stands for where none is looked up, offline: an address of RFC 5737's TEST-NET-1, so nobody's, and no listener's.
+const NOT_ASKED: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 0));
+
 /// A registration that is left out of haproxy.cfg, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quarantined {
@@ -213,7 +216,8 @@ impl<'a> Turn<'a> {
                 Some(ip) => ip,
                 None => return refuse(names.refused(name).unwrap_or("its host name has no address").to_owned()),
             },
-            (Host::Name(_), None) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            (Host::Name(name), None) if **name == *"localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            (Host::Name(_), None) => NOT_ASKED,
         };
         // An empty text counts as none, but leaves its blank in the line.
         let empty = || backend.raw.as_deref().filter(|raw| raw.contains("\"haproxy_server_options\":\"\"")).map(|_| "");
