@@ -126,7 +126,6 @@ pub enum AddressRefusal {
     Loopback,
     /// 169.254.0.0/16, fe80::/10.
     LinkLocal,
-    /// In a network that is excluded.
     Excluded(Network),
     /// In none of the networks that are listed.
     NotListed,
@@ -150,11 +149,6 @@ impl AddressPolicy {
     pub fn new(rules: Vec<NetworkRule>, allow_loopback: bool, own: bool) -> Self {
         let lists = rules.iter().any(|rule| rule.allowed);
         Self { rules, loopback: allow_loopback || own && !lists }
-    }
-
-    /// Takes loopback addresses, and all else that can be a backend.
-    pub fn with_loopback() -> Self {
-        Self::new(Vec::new(), true, false)
     }
 
     /// Judges an address.

@@ -56,7 +56,7 @@ fn loopback_is_refused_in_every_spelling_unless_it_is_allowed() {
         for refusing in [policy(&[]), policy(&["0.0.0.0/0", "::/0"]), policy(&["10.0.0.0/8"])] {
             assert_eq!(judged(&refusing, host), Err(AddressRefusal::Loopback), "{host}");
         }
-        assert_eq!(judged(&AddressPolicy::with_loopback(), host), Ok(()), "{host}");
+        assert_eq!(judged(&AddressPolicy::new(Vec::new(), true, false), host), Ok(()), "{host}");
         assert_eq!(judged(&AddressPolicy::new(Vec::new(), false, true), host), Ok(()), "{host}");
         let listing = AddressPolicy::new(vec!["10.0.0.0/8".parse().unwrap()], false, true);
         assert_eq!(judged(&listing, host), Err(AddressRefusal::Loopback), "{host}: the operator lists what counts");
@@ -68,7 +68,7 @@ fn loopback_is_refused_in_every_spelling_unless_it_is_allowed() {
 #[test]
 fn link_local_addresses_need_a_network_of_their_own() {
     for host in spellings("169.254.169.254".parse().unwrap()).iter().map(String::as_str).chain(["fe80::1", "febf::1"]) {
-        for refusing in [policy(&[]), policy(&["0.0.0.0/0", "::/0"]), AddressPolicy::with_loopback()] {
+        for refusing in [policy(&[]), policy(&["0.0.0.0/0", "::/0"]), AddressPolicy::new(Vec::new(), true, false)] {
             assert_eq!(judged(&refusing, host), Err(AddressRefusal::LinkLocal), "{host}");
         }
     }

@@ -145,7 +145,7 @@ impl Agent {
     }
 }
 
-/// A generator's task ends only when it is told to, or by a panic, which is everybody's.
+/// A generator's task ends only when it is cancelled, or by a panic, which ends the agent.
 fn go_on_if_well(end: Result<(), tokio::task::JoinError>) {
     if let Err(error) = end
         && let Ok(panic) = error.try_into_panic()
@@ -159,7 +159,7 @@ type News = Arc<Mutex<Option<Instant>>>;
 
 /// Wakes the agent at each change of a source.
 async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel: CancellationToken, news: News) {
-    let failures = metrics.source_failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
+    let failures = metrics.sources.failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
     let (mut standing, mut failing) = ("", false);
     loop {
         let (now, fails) = {

@@ -1,5 +1,5 @@
 //! What is routed, for programs, on the admin server. GET only; before the first turn everything is 503, as silence must
-//! not be taken for "nothing there": whoever asks keeps what it had.
+//! not be taken for "nothing there": the client keeps what it had.
 //!
 //! | path | answer |
 //! |---|---|

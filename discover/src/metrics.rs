@@ -29,24 +29,28 @@ pub struct Metrics {
     pub previous_age: Gauge,
     /// Registrations left out.
     pub quarantined: Gauge,
+    pub sources: SourceMetrics,
+    /// When each of the edge's certificates ends, Unix time in seconds.
+    pub certificate_expiry: Family<CertificateLabel, Gauge>,
+    pub certificates_left_out: Gauge,
+}
+
+/// Those of each source.
+#[derive(Debug, Clone, Default)]
+pub struct SourceMetrics {
     /// 1 for a source that is synced, 0 otherwise.
     pub synced: Family<SourceLabel, Gauge>,
     /// For how long a source has been failing, seconds as of the last turn; 0: it does not.
     pub stale: Family<SourceLabel, Gauge>,
     /// How many backends a source tells of.
-    pub source_backends: Family<SourceLabel, Gauge>,
+    pub backends: Family<SourceLabel, Gauge>,
     /// How often a source began to fail.
-    pub source_failures: Family<SourceLabel, Counter>,
-    /// When each of the edge's certificates ends, Unix time in seconds.
-    pub certificate_expiry: Family<CertificateLabel, Gauge>,
-    /// Certificates that are left out.
-    pub certificates_left_out: Gauge,
+    pub failures: Family<SourceLabel, Counter>,
 }
 
 /// How something ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabel {
-    /// How.
     pub outcome: Ended,
 }
 
@@ -95,10 +99,7 @@ impl Metrics {
             held: Gauge::default(),
             previous_age: Gauge::default(),
             quarantined: Gauge::default(),
-            synced: Family::default(),
-            stale: Family::default(),
-            source_backends: Family::default(),
-            source_failures: Family::default(),
+            sources: SourceMetrics::default(),
             certificate_expiry: Family::default(),
             certificates_left_out: Gauge::default(),
         };
@@ -114,10 +115,15 @@ impl Metrics {
         let previous = "Longest time that previous backends have stood in for none";
         registry.register_with_unit("previous_backends_age", previous, Unit::Seconds, metrics.previous_age.clone());
         registry.register("quarantined", "Registrations left out", metrics.quarantined.clone());
-        registry.register("source_synced", "1 for a source that is synced", metrics.synced.clone());
-        registry.register_with_unit("source_stale", "Since a source fails", Unit::Seconds, metrics.stale.clone());
-        registry.register("source_backends", "Backends that a source tells of", metrics.source_backends.clone());
-        registry.register("source_failures", "Times that a source began to fail", metrics.source_failures.clone());
+        registry.register("source_synced", "1 for a source that is synced", metrics.sources.synced.clone());
+        registry.register_with_unit(
+            "source_stale",
+            "Since a source fails",
+            Unit::Seconds,
+            metrics.sources.stale.clone(),
+        );
+        registry.register("source_backends", "Backends that a source tells of", metrics.sources.backends.clone());
+        registry.register("source_failures", "Times that a source began to fail", metrics.sources.failures.clone());
         let (name, expiry) = ("certificate_expiry_timestamp", metrics.certificate_expiry.clone());
         registry.register_with_unit(name, "When a certificate ends, Unix time", Unit::Seconds, expiry);
         let left_out = metrics.certificates_left_out.clone();

@@ -178,7 +178,7 @@ mod tests {
             |id: &str, host: &str| Arc::new(Backend::new(id.parse().unwrap(), host.parse().unwrap(), Port::MIN));
         let pool: Pool = [backend("a", "localhost"), backend("b", "127.0.0.1")].into_iter().collect();
         let services = ServiceMap::from([("web".parse().unwrap(), Arc::new(pool))]);
-        let mut names = Resolved::new(AddressPolicy::with_loopback());
+        let mut names = Resolved::new(AddressPolicy::new(Vec::new(), true, false));
         let deadline = Instant::now() + Duration::from_secs(20);
         while names.get("localhost").is_none() && Instant::now() < deadline {
             names.refresh(&services).await;
@@ -192,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn that_a_name_has_no_address_is_said_once_until_it_has_one() {
-        let mut names = Resolved::new(AddressPolicy::with_loopback());
+        let mut names = Resolved::new(AddressPolicy::new(Vec::new(), true, false));
         let name: Arc<str> = "web".into();
         names.known.insert(name.clone(), Known::default());
         for _ in 0..2 {

@@ -50,7 +50,6 @@ pub struct StateFile {
 /// A whole state on disk, and the journal behind it.
 #[derive(Debug, Clone)]
 struct Base {
-    /// Which one it is.
     id: u64,
     /// What the sources had told, by both.
     told: ServiceMap,

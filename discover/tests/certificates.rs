@@ -125,7 +125,7 @@ async fn the_edge_speaks_https_and_redirects_to_it() {
             let edge = EdgeSettings {
                 listen: format!("127.0.0.1:{plain}").parse().unwrap(),
                 https_port: secure.try_into().unwrap(),
-                certificates: vec![operator.path().to_owned()],
+                certificates: vec![operator.path().to_owned()].into(),
                 ..EdgeSettings::default()
             };
             let edge = edge.with_copies_beside(&settings.config_file);
@@ -165,7 +165,7 @@ async fn a_request_for_a_name_of_another_certificate_is_misdirected_and_one_of_t
                 let edge = EdgeSettings {
                     listen: format!("127.0.0.1:{}", free_port()).parse().unwrap(),
                     https_port: secure.try_into().unwrap(),
-                    certificates: vec![operator.path().to_owned()],
+                    certificates: vec![operator.path().to_owned()].into(),
                     trusted: trusts.then(|| "127.0.0.1".parse().unwrap()).into_iter().collect(),
                     ..EdgeSettings::default()
                 };

@@ -183,7 +183,7 @@ async fn servers_added_to_an_empty_section_all_get_their_share_and_reuse_connect
 #[tokio::test]
 async fn services_come_and_go_with_their_reasons_and_a_gone_service_may_return_without_a_reload() {
     for program in each() {
-        let mut world = World::with(&program, |s| s.section_linger = Duration::from_millis(1500));
+        let mut world = World::with(&program, |s| s.frame.linger = Duration::from_millis(1500));
         let (ports, http) = ([free_port(), free_port()], backends(2).await);
         let b = |i: usize| backend(&format!("b{i}"), http[i].address, ports[i]);
         world.want("one", vec![b(0)]);
@@ -218,7 +218,7 @@ async fn services_come_and_go_with_their_reasons_and_a_gone_service_may_return_w
 #[tokio::test]
 async fn a_reload_that_waits_for_its_time_keeps_no_server_waiting_and_spins_no_turns() {
     for program in each() {
-        let mut world = World::with(&program, |s| s.section_linger = Duration::from_millis(100));
+        let mut world = World::with(&program, |s| s.frame.linger = Duration::from_millis(100));
         world.interval = Duration::from_secs(3);
         world.restart();
         let (port, http) = (free_port(), backends(2).await);

@@ -14,37 +14,17 @@ pub enum PrivilegesError {
     UnknownUser(String),
     /// The user database cannot be read.
     #[error("looking up --user {user:?}")]
-    Lookup {
-        /// The name.
-        user: String,
-        /// The system's answer.
-        source: nix::Error,
-    },
+    Lookup { user: String, source: nix::Error },
     /// A file that the user must reach.
     #[error("making {} usable for {user:?}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The user.
-        user: String,
-        /// The system's answer.
-        source: io::Error,
-    },
+    File { path: PathBuf, user: String, source: io::Error },
     /// Refused by the kernel: a capability is missing.
     #[error("becoming {user:?} (the capabilities SETUID and SETGID are needed)")]
-    Refused {
-        /// The user.
-        user: String,
-        /// The system's answer.
-        source: nix::Error,
-    },
+    Refused { user: String, source: nix::Error },
 }
 
 /// Becomes `user` with the group of `socket`, if this process is root; otherwise does nothing. `own` is a directory for
 /// the user, made if it is missing. Call it before other threads start.
-///
-/// # Errors
-/// [`PrivilegesError`].
 pub fn drop_to(user: &str, socket: Option<&Path>, own: Option<&Path>) -> Result<(), PrivilegesError> {
     if !getuid().is_root() {
         return Ok(());

@@ -85,9 +85,9 @@ impl Backoff {
         self
     }
 
-    /// Makes the delays the same for the same `seed`, for tests.
-    #[must_use]
-    pub fn seeded(mut self, seed: u64) -> Self {
+    /// Makes the delays the same for the same `seed`.
+    #[cfg(test)]
+    fn seeded(mut self, seed: u64) -> Self {
         self.seeded = Some(Box::new(StdRng::seed_from_u64(seed)));
         self
     }

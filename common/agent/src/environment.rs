@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use tokio::process::Command;
 
 /// What every program may know: where programs and files are, who it is, its language and time zone, and what the dynamic loader does.
-/// Whoever sets the loader's variables for an agent decides already what the agent itself executes.
+/// The loader's variables are passed on: who sets them for an agent already decides what the agent itself executes.
 const KEPT: &[&str] =
     &["HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "LOGNAME", "PATH", "TMPDIR", "TZ", "TZDIR", "USER"];
 

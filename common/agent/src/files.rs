@@ -52,29 +52,21 @@ pub enum FileError {
         operation: &'static str,
         /// The file that the step was for.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
     /// The target is a directory, a device, a socket or a pipe, which a rename would destroy or cannot replace.
     #[error("replacing {}: not a regular file", path.display())]
-    NotRegular {
-        /// The target.
-        path: PathBuf,
-    },
+    NotRegular { path: PathBuf },
     /// The target is itself a mount point, as with `docker run -v FILE:FILE`.
     #[error("replacing {}: it is a mount point and cannot be renamed over; mount its directory instead", path.display())]
     Mounted {
-        /// The target.
         path: PathBuf,
         /// The system's answer (EBUSY).
         source: io::Error,
     },
     /// Links that lead to each other.
     #[error("resolving {}: more than {MAX_LINKS} symbolic links", path.display())]
-    Links {
-        /// Where it began.
-        path: PathBuf,
-    },
+    Links { path: PathBuf },
 }
 
 /// Names the operation and the file of a system error.

@@ -18,10 +18,7 @@ pub enum HostIpError {
     Empty,
     /// A name, a list, an address with a port …
     #[error("HOST_IP {given:?} is no IP address; set it to one that other hosts reach, such as 10.0.0.5")]
-    NoAddress {
-        /// What was given.
-        given: String,
-    },
+    NoAddress { given: String },
     /// An address at which no single other host can be reached.
     #[error("HOST_IP {address} is {kind} address; set it to one at which other hosts reach this one")]
     Unusable {
@@ -49,7 +46,6 @@ pub enum HostIpError {
     Route {
         /// Usually etcd's endpoint.
         towards: SocketAddr,
-        /// The system's answer.
         source: io::Error,
     },
 }

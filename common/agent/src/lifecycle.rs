@@ -49,12 +49,10 @@ impl From<Exit> for ExitCode {
 /// Why a run ended other than by a signal.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A task failed.
     #[error("running {task}")]
     Failed {
         /// The name given to [`Lifecycle::spawn`].
         task: &'static str,
-        /// Its own error.
         source: Box<dyn Error + Send + Sync>,
     },
     /// A task that should run until the end did not.
@@ -76,7 +74,6 @@ pub enum RunError {
     Signals {
         /// Such as `SIGTERM`.
         signal: &'static str,
-        /// The system's answer.
         source: io::Error,
     },
 }

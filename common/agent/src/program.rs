@@ -11,7 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Every signal that is passed on.
 const PASSED: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,

@@ -111,7 +111,6 @@ pub enum LoggingError {
     Filter {
         /// `RUST_LOG` or `--log`.
         origin: &'static str,
-        /// What was given.
         filter: String,
         /// What is wrong with it.
         source: ParseError,

@@ -31,16 +31,11 @@ pub fn provider() -> Arc<CryptoProvider> {
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct PemError {
-    /// The file.
     pub path: PathBuf,
-    /// What is wrong.
     pub why: String,
 }
 
 /// The certificates in a PEM file of at most 1 MB; at least one.
-///
-/// # Errors
-/// [`PemError`].
 pub async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let wrong = |why: &str| PemError { path: path.to_owned(), why: why.to_owned() };
     let about = tokio::fs::metadata(path).await.map_err(|e| wrong(&e.to_string()))?;
@@ -57,9 +52,6 @@ pub async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, P
 }
 
 /// The authorities in a PEM file.
-///
-/// # Errors
-/// [`PemError`].
 pub async fn authorities(path: &Path) -> Result<RootCertStore, PemError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path).await? {
@@ -80,7 +72,7 @@ pub fn system_authorities() -> Arc<RootCertStore> {
     SYSTEM.get_or_init(load).clone()
 }
 
-/// Trusts without an authority: whoever holds the key of exactly this certificate, or of any.
+/// Trusts without an authority: the holder of the key of exactly this certificate, or of any.
 #[derive(Debug)]
 pub struct Holder {
     exactly: Option<CertificateDer<'static>>,

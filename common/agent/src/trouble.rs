@@ -20,7 +20,7 @@ struct Told {
     reasons: BTreeSet<String>,
 }
 
-/// What a failure is to whoever reads the log.
+/// What a failure is to a reader of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
     /// The trouble begins.

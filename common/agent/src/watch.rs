@@ -1,4 +1,4 @@
-//! The seam between a source of snapshots and whoever uses them: a latest-value channel, with the standing of what is
+//! The seam between a source of snapshots and its users: a latest-value channel, with the standing of what is
 //! in it as part of the type.
 
 use std::error::Error;

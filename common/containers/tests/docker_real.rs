@@ -127,7 +127,7 @@ async fn a_containers_life_is_seen_as_it_happens() {
 
     let settings =
         Settings { host_ip: Some("192.0.2.1".parse().unwrap()), allow_loopback: true, ..Settings::default() };
-    let decisions = desired::decide_one(&container, &snapshot.running, &settings);
+    let decisions = desired::decide(&[(container.id.clone(), container.clone())].into(), &settings);
     let shown: Vec<String> = decisions.iter().map(ToString::to_string).collect();
     assert_eq!(decisions.len(), 2, "{shown:#?}");
     let published = docker(&["port", &name, "80/tcp"]);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::backend::no_labels;
 use super::{Backend, BackendId, Host, HostPattern, Port, Route, Routes, SniNames, Status, Weight};
 
-/// The largest value read; more is no registration, whoever wrote it. What may be in one (labels, routes) comes to less, all
+/// The largest value read; more is no registration. What may be in one (labels, routes) comes to less, all
 /// of it escaped. etcd itself takes 1.5 MB.
 pub const MAX_VALUE_BYTES: usize = 48 * 1024;
 

@@ -22,9 +22,6 @@ pub struct PrefixError(String);
 
 impl Prefix {
     /// The prefix under which the registrations of one service lie, as Nerve and Synapse have it: `path` is all theirs.
-    ///
-    /// # Errors
-    /// [`PrefixError`].
     pub fn of_service(path: &str, service: ServiceName) -> Result<Self, PrefixError> {
         path.parse().map(|Self(path, _)| Self(path, Some(service)))
     }

@@ -3,6 +3,8 @@
 //! Everything that comes from outside (a registry key, a label, a config file) is parsed into these types once, at
 //! the edge. After that nothing in it can add a line to a config, a word to a socket command or a tag to a page.
 
+#![warn(missing_docs)]
+
 mod backend;
 mod codec;
 pub mod desired;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::{Backend, BackendId, ServiceName};
+use super::{Backend, ServiceName};
 
 /// The backends of one service, in the order in which they were discovered.
 ///
@@ -35,11 +35,6 @@ impl Pool {
     /// The backends in discovery order.
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
-    }
-
-    /// The backend of that id.
-    pub fn get(&self, id: &BackendId) -> Option<&Arc<Backend>> {
-        self.backends.iter().find(|b| b.id == *id)
     }
 
     /// How many backends there are.

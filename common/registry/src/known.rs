@@ -33,7 +33,6 @@ pub(super) struct Known {
 }
 
 impl Said {
-    /// The backend's id.
     pub(super) fn id(&self) -> Option<&BackendId> {
         match self {
             Self::Backend(backend) => Some(&backend.id),

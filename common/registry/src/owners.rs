@@ -53,9 +53,6 @@ impl fmt::Display for NotOwner<'_> {
 
 impl Owned {
     /// An entry of the table.
-    ///
-    /// # Errors
-    /// [`OwnedError`].
     pub fn new<'a>(pattern: &str, nodes: impl IntoIterator<Item = &'a str>) -> Result<Self, OwnedError> {
         let error = |why: String| OwnedError { text: pattern.chars().take(80).collect(), why };
         pattern.replace('*', "x").parse::<ServiceName>().map_err(|e| error(e.to_string()))?;

@@ -42,7 +42,6 @@ pub type GeneratorConfigs = BTreeMap<ServiceName, Arc<Map<String, Value>>>;
 pub struct Departure {
     /// Deliberately, or not.
     pub cause: DepartureCause,
-    /// When.
     pub revision: Revision,
 }
 

@@ -13,6 +13,7 @@ mod docs;
 pub mod etcd;
 pub mod fake;
 pub mod gate;
+pub mod keys;
 pub mod marathon;
 pub mod process;
 pub mod served;

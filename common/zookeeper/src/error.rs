@@ -8,7 +8,6 @@ use std::time::Duration;
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation} {path}")]
 pub struct ZkError {
-    /// What was asked.
     pub operation: Operation,
     /// The node, as the servers know it (with the chroot).
     pub path: String,
@@ -56,19 +55,13 @@ pub enum ZkFault {
     /// The connection was cut, or could not be made; whether the call was carried out is not known.
     #[error("{server} is unavailable: {why}")]
     Unavailable {
-        /// Which server.
         server: Arc<str>,
         /// In the words of the transport.
         why: String,
     },
     /// Nothing was heard for too long.
     #[error("{server} was silent for {after:?}")]
-    Silent {
-        /// Which server.
-        server: Arc<str>,
-        /// How long.
-        after: Duration,
-    },
+    Silent { server: Arc<str>, after: Duration },
     /// The session ran out: its ephemeral nodes are gone. A new one is begun by itself.
     #[error("the session has expired")]
     Expired,
@@ -78,13 +71,11 @@ pub enum ZkFault {
     /// The node's access list does not let us.
     #[error("permission denied")]
     Denied,
-    /// There is no such node.
     #[error("no such node")]
     NoNode,
     /// There is such a node.
     #[error("the node exists already")]
     NodeExists,
-    /// It has children.
     #[error("the node has children")]
     NotEmpty,
     /// An ephemeral node can have no children.

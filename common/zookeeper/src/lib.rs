@@ -34,7 +34,6 @@ pub use wire::Stat;
 const MOST_CALLS: usize = 1024;
 /// All that there is to be allowed: read, write, create, delete, administer.
 const ALL: i32 = 31;
-/// To read.
 const READ: i32 = 1;
 
 /// What becomes of a node, and whether ZooKeeper numbers it.
@@ -113,36 +112,24 @@ impl ZooKeeper {
     }
 
     /// The names of a node's children, in no order; `None` where there is no such node.
-    ///
-    /// # Errors
-    /// [`ZkError`].
     pub async fn children(&self, path: &ZkPath, watch: bool) -> Result<Option<(Vec<String>, Stat)>, ZkError> {
         let read = |reader: &mut Reader<'_>| Ok((reader.texts()?, reader.stat()?));
         present(self.ask(Operation::List, Op::GetChildren2, &self.at(path), |w| _ = w.bool(watch), read).await)
     }
 
     /// A node's data; `None` where there is no such node.
-    ///
-    /// # Errors
-    /// [`ZkError`].
     pub async fn data(&self, path: &ZkPath, watch: bool) -> Result<Option<(Vec<u8>, Stat)>, ZkError> {
         let read = |reader: &mut Reader<'_>| Ok((reader.bytes()?.to_vec(), reader.stat()?));
         present(self.ask(Operation::Read, Op::GetData, &self.at(path), |w| _ = w.bool(watch), read).await)
     }
 
     /// What stands about a node; `None` where there is no such node. A watch tells when one comes, too.
-    ///
-    /// # Errors
-    /// [`ZkError`].
     pub async fn exists(&self, path: &ZkPath, watch: bool) -> Result<Option<Stat>, ZkError> {
         self.stat(&self.at(path), watch).await
     }
 
     /// Makes a node and gives its path, with ZooKeeper's number where the kind is a sequential one. With credentials only
     /// their user may change it; anybody may read it.
-    ///
-    /// # Errors
-    /// [`ZkError`].
     pub async fn create(&self, path: &ZkPath, data: &[u8], kind: NodeKind) -> Result<ZkPath, ZkError> {
         let at = self.at(path);
         let made = self.make(&at, data, kind).await?;
@@ -183,9 +170,6 @@ impl ZooKeeper {
     }
 
     /// Removes a node, whatever its version; tells whether there was one.
-    ///
-    /// # Errors
-    /// [`ZkError`].
     pub async fn delete(&self, path: &ZkPath) -> Result<bool, ZkError> {
         let deleted = self.ask(Operation::Delete, Op::Delete, &self.at(path), |w| _ = w.int(-1), |_| Ok(())).await;
         Ok(present(deleted)?.is_some())

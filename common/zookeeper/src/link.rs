@@ -40,7 +40,6 @@ pub enum State {
         /// How the last one failed; none before the first attempt has ended.
         error: Option<Arc<str>>,
     },
-    /// There is one.
     Connected {
         /// Grows with each connection: watches of an older one are gone.
         epoch: u64,

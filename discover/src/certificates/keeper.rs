@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::load::{self, Certificate, FileStamp, LoadedCertificates, RefusedCertificate};
 use super::names::CertificateNames;
 use super::running::{self, Running, Step};
-use crate::edge::EdgeSettings;
+use crate::edge::{EdgeCertificates, EdgeSettings};
 use crate::haproxy::api::command::{Command, CommandError, is_safe_word};
 use crate::haproxy::api::socket::{RuntimeSocket, SocketError};
 use crate::haproxy::api::tables;
@@ -38,7 +38,6 @@ pub const FILES: [&str; 2] = [LIST, NAMES];
 /// What keeps HAProxy from having the certificates that it should have.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// Our directory's path cannot be in a command.
     #[error("{} cannot be named in a command to HAProxy", .0.display())]
     Directory(PathBuf),
     /// Our copies cannot be written.
@@ -49,9 +48,7 @@ pub enum KeepError {
     Io {
         /// Such as "reading".
         operation: &'static str,
-        /// Of what.
         path: PathBuf,
-        /// The system's answer.
         source: io::Error,
     },
     /// HAProxy is not there.
@@ -59,18 +56,12 @@ pub enum KeepError {
     Socket(#[from] SocketError),
     /// A certificate does not fit a command; the next reload takes it.
     #[error("{path} cannot be sent, the next reload takes it")]
-    Command {
-        /// Our copy.
-        path: String,
-        /// Why.
-        source: CommandError,
-    },
+    Command { path: String, source: CommandError },
     /// HAProxy refused.
     #[error("{command}: HAProxy says {reply:?}")]
     Refused {
         /// What was sent, without a key.
         command: String,
-        /// Its answer.
         reply: String,
     },
 }
@@ -99,9 +90,6 @@ pub struct CertificateKeeper {
 
 impl CertificateKeeper {
     /// A keeper of what `sources` have, with its copies in `directory`. No I/O.
-    ///
-    /// # Errors
-    /// [`KeepError::Directory`].
     pub fn new(sources: Vec<PathBuf>, directory: PathBuf, metrics: Metrics) -> Result<Self, KeepError> {
         if !directory.is_absolute() || !directory.to_str().is_some_and(is_safe_word) {
             return Err(KeepError::Directory(directory));
@@ -111,12 +99,10 @@ impl CertificateKeeper {
     }
 
     /// A keeper of an edge's certificates, if it is to have any. No I/O.
-    ///
-    /// # Errors
-    /// [`KeepError::Directory`].
     pub fn of(edge: &EdgeSettings, metrics: &Metrics) -> Result<Option<Self>, KeepError> {
-        let wanted = (!edge.certificates.is_empty()).then(|| edge.certificates.clone());
-        wanted.map(|sources| Self::new(sources, edge.copies.clone(), metrics.clone())).transpose()
+        let EdgeCertificates { given, copies } = &edge.certificates;
+        let wanted = (!given.is_empty()).then(|| given.clone());
+        wanted.map(|sources| Self::new(sources, copies.clone(), metrics.clone())).transpose()
     }
 
     /// What is served and what was left out, as it changes.

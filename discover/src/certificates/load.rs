@@ -51,7 +51,6 @@ impl fmt::Debug for Certificate {
 pub struct RefusedCertificate {
     /// The operator's file.
     pub source: PathBuf,
-    /// What is wrong with it.
     pub why: String,
 }
 

@@ -18,9 +18,6 @@ use tracing::warn;
 const TTL: Duration = Duration::from_secs(30);
 
 /// Keeps the key until `cancel`, and removes it then. What fails is tried again.
-///
-/// # Errors
-/// None; the form fits `Lifecycle::spawn`.
 pub(super) async fn announce(
     store: EtcdStore,
     prefix: Prefix,

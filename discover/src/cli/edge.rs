@@ -74,7 +74,7 @@ impl EdgeArgs {
             edge.trusted.clone_from(&self.trusted);
         }
         if !self.certificates.is_empty() {
-            edge.certificates.clone_from(&self.certificates);
+            edge.certificates.given.clone_from(&self.certificates);
         }
         edge.sni_port = self.sni.or(edge.sni_port);
         if edge.sni_port == Some(edge.listen.port) {

@@ -128,7 +128,7 @@ impl Run {
         }
     }
 
-    /// What the program is told; what is set in the environment stays, unless the service was asked for by name.
+    /// The variables that the program gets; what is set in the environment stays, unless the service was asked for by name.
     fn variables(&self) -> Variables {
         let mut all = self.places.variables();
         all.retain(|name, _| self.named || std::env::var_os(name).is_none());

@@ -156,7 +156,6 @@ impl Failure {
         Self::Usage(Chain(error).to_string())
     }
 
-    /// A runtime error.
     pub fn runtime(error: impl Error + Send + Sync + 'static) -> Self {
         Self::Runtime(Box::new(error))
     }

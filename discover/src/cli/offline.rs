@@ -12,7 +12,7 @@ use super::Failure;
 use super::settings::HaproxyArgs;
 use crate::certificates::keeper::FILES;
 use crate::certificates::load;
-use crate::edge::EdgeSettings;
+use crate::edge::{EdgeCertificates, EdgeSettings};
 use crate::generators::haproxy::file::assign::assign_anew;
 use crate::generators::haproxy::file::checking::Checking;
 use crate::generators::haproxy::file::compose::Composer;
@@ -47,7 +47,7 @@ impl Native {
         let settings = args.settings(config, &config.with_file_name("haproxy.sock"), reserved)?;
         let settings = Arc::new(HaproxySettings { edge: edge.clone(), ..settings });
         let checking = || Checking::new(&settings.check, settings.check_rate);
-        let edge = edge.map(|edge| OfflineEdge::new(&edge, settings.frame(), checking(), config)).transpose()?;
+        let edge = edge.map(|edge| OfflineEdge::new(&edge, settings.frame.clone(), checking(), config)).transpose()?;
         let composer = Composer::new(settings.clone()).map_err(|e| Failure::usage(&e))?;
         Ok(Self { settings, composer, edge })
     }
@@ -62,7 +62,7 @@ impl Native {
         Ok(layout)
     }
 
-    /// The layout of these services; what is left out is told on standard error.
+    /// The layout of these services; standard error says what is left out.
     ///
     /// # Errors
     /// [`Failure::Usage`] naming the service whose section cannot be rendered.
@@ -115,14 +115,14 @@ impl OfflineEdge {
     /// [`Failure::Usage`]: never, as the templates are ours.
     pub fn new(settings: &EdgeSettings, frame: Frame, checking: Checking, config: &Path) -> Result<Self, Failure> {
         let settings = settings.clone().with_copies_beside(config);
-        let (certificates, copies) = (settings.certificates.clone(), settings.copies.clone());
+        let EdgeCertificates { given: certificates, copies } = settings.certificates.clone();
         let files = ConfigFiles::new(config.to_owned());
         let composer = EdgeComposer::new(Arc::new(settings), frame, &files.rules_name());
         let composer = composer.map_err(|e| Failure::usage(&e))?;
         Ok(Self { composer, checking, files, certificates, copies, last: Layout::default() })
     }
 
-    /// Adds the edge to a layout; what came to nothing is told on standard error.
+    /// Adds the edge to a layout; standard error says what came to nothing.
     pub fn add_to(&mut self, layout: &mut Layout, services: &ServiceMap) {
         let desired = Desired { services: services.clone(), ..Desired::default() };
         self.checking.suit(services.values().map(|pool| pool.len()).sum());

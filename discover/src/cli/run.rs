@@ -28,9 +28,6 @@ use crate::synapse::{Config, LoadedConfig};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Runs the agent until a signal.
-///
-/// # Errors
-/// [`Failure`].
 pub async fn run(args: RunArgs) -> Result<(), Failure> {
     let loaded = named(&args)?;
     let description = Description { args: &args, config: loaded.as_ref().map(|loaded| &loaded.config) };

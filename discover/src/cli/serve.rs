@@ -47,7 +47,7 @@ pub(super) async fn serve(assembly: &Assembly, registry: Registry, lifecycle: &m
         let bound = server.bind(address, "--admin").await.map_err(Failure::runtime)?;
         lifecycle.spawn("admin", bound.run(cancel.clone()));
     }
-    board.set_stats_port(args.haproxy.stats_port.0.filter(|_| args.config.is_none()).map(|port| port.get()));
+    board.set_stats_port(args.haproxy.stats.port.0.filter(|_| args.config.is_none()).map(|port| port.get()));
     if let Some(path) = assembly.history_file.clone() {
         lifecycle.spawn("history", board.history().keep(path, cancel.clone()));
     }

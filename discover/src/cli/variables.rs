@@ -9,7 +9,7 @@ use model::{Backend, ServiceName};
 /// Variables by name.
 pub(super) type Variables = BTreeMap<String, String>;
 
-/// The services that a program is told of, and the backend of each that it was told.
+/// The services whose variables a program gets, and the backend of each that they name.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// By the prefix of their variables.
@@ -50,7 +50,7 @@ impl Places {
         }
     }
 
-    /// What the program is told.
+    /// The variables that the program gets.
     pub(super) fn variables(&self) -> Variables {
         let chosen = self.services.iter().filter_map(|(prefix, service)| Some((prefix, self.chosen.get(service)?)));
         chosen

@@ -60,7 +60,7 @@ fn print(told: &Told) -> io::Result<()> {
     out.flush()
 }
 
-/// Completes when whoever read the output has closed it; never for a file or a terminal.
+/// Completes when the output's reader has closed it; never for a file or a terminal.
 ///
 /// Source: epoll(7) reports `EPOLLERR` on a pipe's writing end once its reading end is closed, asked for or not.
 async fn reader_gone() {

@@ -32,6 +32,8 @@
 //!
 //! A registry that fails empties nothing: the last state stays, and [`View::error`] says what is wrong.
 
+#![warn(missing_docs)]
+
 mod changes;
 pub mod docker;
 #[cfg(test)]

@@ -78,17 +78,11 @@ impl View {
 
     /// Waits until the source has told its whole state once; at once if it has. While it fails this waits on: bound it in
     /// time, and ask [`error`](Self::error) then. Cancel-safe.
-    ///
-    /// # Errors
-    /// [`Ended`].
     pub async fn synced(&mut self) -> Result<(), Ended> {
         self.wait_for(|_| true).await
     }
 
     /// Waits until the source tells something new (or that it fails, or works again). Cancel-safe.
-    ///
-    /// # Errors
-    /// [`Ended`].
     pub async fn changed(&mut self) -> Result<(), Ended> {
         if self.inlet.changed().await.is_err() {
             return Err(self.end().await);
@@ -98,9 +92,6 @@ impl View {
     }
 
     /// Waits until the services are as wanted; at once if they are. Cancel-safe.
-    ///
-    /// # Errors
-    /// [`Ended`].
     pub async fn wait_for(&mut self, mut fits: impl FnMut(Services<'_>) -> bool) -> Result<(), Ended> {
         loop {
             if self.refresh() && fits(self.services()) {

@@ -15,7 +15,6 @@ use crate::seniority::mode;
 pub enum Origin {
     /// The operator, in the config.
     Config,
-    /// A registration.
     Registration,
     /// The service's name and `--edge-suffix`.
     Name,
@@ -24,9 +23,7 @@ pub enum Origin {
 /// What one service asks for at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Where.
     pub place: Place,
-    /// Who.
     pub service: ServiceName,
     /// By what right.
     pub origin: Origin,

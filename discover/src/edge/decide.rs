@@ -30,11 +30,8 @@ pub struct Rule {
 /// A claim that came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lost {
-    /// Where.
     pub place: Place,
-    /// Whose.
     pub service: ServiceName,
-    /// Why.
     pub why: Why,
 }
 
@@ -60,7 +57,6 @@ pub enum Why {
     Shadowed {
         /// The shorter path.
         by: PathPrefix,
-        /// Whose it is.
         service: ServiceName,
     },
     /// More segments than can be stripped.

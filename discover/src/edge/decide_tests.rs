@@ -123,7 +123,7 @@ fn passing(service: &str, created: Option<u64>, names: &[&str]) -> Vec<Claim> {
 
 /// HTTPS and TLS that is passed through, on one port.
 fn sharing(owners: Owners) -> EdgeSettings {
-    let certificates = vec!["certs".into()];
+    let certificates = vec!["certs".into()].into();
     EdgeSettings { sni_port: 443.try_into().ok(), certificates, owners, ..EdgeSettings::default() }
 }
 

@@ -20,7 +20,7 @@ pub mod settings;
 pub mod upstreams;
 
 pub use decide::{Lost, Routing, Rule, decide};
-pub use settings::EdgeSettings;
+pub use settings::{EdgeCertificates, EdgeSettings};
 pub use upstreams::{Upstream, upstreams};
 
 use std::collections::BTreeMap;

@@ -24,7 +24,6 @@ const fn prefix(way: Way) -> &'static str {
     }
 }
 
-/// The name of the section of that number.
 pub fn section_name(way: Way, number: u32) -> String {
     format!("{}{number}", prefix(way))
 }

@@ -38,10 +38,22 @@ pub struct EdgeSettings {
     pub access_log: Option<LogTarget>,
     /// Goes into sticky cookies: edges with the same one send a client to the same backend.
     pub cookie_key: CookieKey,
-    /// The operator's certificates, files and directories; without any there is no HTTPS.
-    pub certificates: Vec<PathBuf>,
+    pub certificates: EdgeCertificates,
+}
+
+/// The certificates of HTTPS; without any there is none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EdgeCertificates {
+    /// The operator's, files and directories.
+    pub given: Vec<PathBuf>,
     /// The directory of our copies of them.
     pub copies: PathBuf,
+}
+
+impl From<Vec<PathBuf>> for EdgeCertificates {
+    fn from(given: Vec<PathBuf>) -> Self {
+        Self { given, copies: PathBuf::new() }
+    }
 }
 
 impl EdgeSettings {
@@ -49,7 +61,7 @@ impl EdgeSettings {
     #[must_use]
     pub fn with_copies_beside(mut self, config: &Path) -> Self {
         let copies = beside(config, ".certificates");
-        self.copies = std::path::absolute(&copies).unwrap_or(copies);
+        self.certificates.copies = std::path::absolute(&copies).unwrap_or(copies);
         self
     }
 
@@ -66,7 +78,7 @@ impl EdgeSettings {
 
     /// The port of HTTPS, where there is one.
     pub fn https(&self) -> Option<Port> {
-        (!self.certificates.is_empty()).then_some(self.https_port)
+        (!self.certificates.given.is_empty()).then_some(self.https_port)
     }
 
     /// Whether two services that claim one place of `host` serve it together: where the operator says so of all hosts, or has given
@@ -96,8 +108,7 @@ impl Default for EdgeSettings {
             trusted: Vec::new(),
             access_log: None,
             cookie_key: CookieKey("discover".into()),
-            certificates: Vec::new(),
-            copies: PathBuf::new(),
+            certificates: EdgeCertificates::default(),
         }
     }
 }
@@ -107,7 +118,6 @@ impl Default for EdgeSettings {
 pub struct EdgeListen {
     /// The address; none: those on which services listen.
     pub ip: Option<IpAddr>,
-    /// The port.
     pub port: Port,
 }
 

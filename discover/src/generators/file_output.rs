@@ -21,12 +21,7 @@ use crate::synapse::Config;
 pub enum FileOutputError {
     /// It cannot be made or listed.
     #[error("file_output's directory {path:?}")]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Directory { path: PathBuf, source: io::Error },
     /// A file could not be written; its old form stays.
     #[error("writing a service's file")]
     Write(#[from] FileError),
@@ -68,9 +63,6 @@ impl FileOutput {
     }
 
     /// Writes one service's file, if what is there says something else.
-    ///
-    /// # Errors
-    /// [`FileError`].
     fn write(&self, service: &ServiceName, pool: &Pool) -> Result<(), FileError> {
         let text = text(pool);
         let path = self.path(service);

@@ -147,7 +147,7 @@ impl Generator for Nginx {
         self.made_from = None;
         if self.top.do_writes && self.loaded.as_ref() != Some(&text) {
             let changed = self.output.put(&text).await?;
-            // An unchanged file after a start of ours was loaded by whoever wrote it.
+            // A file that is unchanged since a start of ours was loaded by its writer.
             let untouched = !changed && self.loaded.is_none();
             if self.top.do_reloads && !untouched {
                 self.loaded = Some(String::new()); // the file is right, nginx is not yet

@@ -28,7 +28,6 @@ pub enum OutputError {
     Command {
         /// `check_command`, `reload_command`, `start_command`.
         what: &'static str,
-        /// The shell command.
         command: String,
         /// Its exit and its own words.
         why: String,
@@ -44,9 +43,6 @@ pub async fn shell(what: &'static str, command: &str) -> Result<(), OutputError>
 }
 
 /// As [`shell`], with another deadline. A command that runs out of time is killed, and with it whatever it started.
-///
-/// # Errors
-/// As [`shell`].
 pub async fn shell_within(what: &'static str, command: &str, deadline: Duration) -> Result<(), OutputError> {
     let failed = |why: String| OutputError::Command { what, command: command.to_owned(), why };
     let mut sh = environment::made("sh");
@@ -68,7 +64,6 @@ pub async fn shell_within(what: &'static str, command: &str, deadline: Duration)
 /// A file and how it is tried.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Output {
-    /// The file.
     pub path: PathBuf,
     /// Its mode and owner.
     pub how: Replace,
@@ -121,7 +116,6 @@ pub struct MadeFrom {
 /// Something made anew, and from what.
 #[derive(Debug)]
 pub struct Made<T> {
-    /// It.
     pub what: T,
     /// What to remember once it is applied.
     pub from: MadeFrom,

@@ -22,16 +22,10 @@ use crate::synapse::types::Template as Settings;
 pub enum TemplateError {
     /// The template cannot be read.
     #[error("reading template {path:?}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// It is not Tera, or names what is not there.
     #[error("template {path:?}: {why}")]
     Tera {
-        /// The file.
         path: PathBuf,
         /// Why, with line and column.
         why: String,
@@ -41,7 +35,6 @@ pub enum TemplateError {
     Owner {
         /// The template's name in the config.
         name: String,
-        /// The owner.
         owner: String,
     },
     /// Writing, checking or announcing the file failed.

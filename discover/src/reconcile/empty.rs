@@ -23,7 +23,6 @@ pub enum OnEmpty {
 /// A server that stands in for a service without backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DefaultServer {
-    /// The service.
     pub service: ServiceName,
     host: Host,
     port: Port,
@@ -65,7 +64,6 @@ impl Emptied {
         Self { policy, last, defaults: Vec::new(), standing_in: ServiceMap::new() }
     }
 
-    /// With these default servers.
     #[must_use]
     pub fn with_defaults(mut self, defaults: Vec<DefaultServer>) -> Self {
         self.defaults = defaults;

@@ -132,8 +132,8 @@ impl World {
     /// Another guard that knows what this one would have written down.
     fn restart(&mut self) -> &mut Self {
         let memory = self.guard.memory(self.now);
-        let json = memory.to_json(Duration::from_secs(1_000_000)).unwrap();
-        let memory = Memory::from_json(&json, Duration::from_secs(1_000_000)).unwrap();
+        let json = memory.to_base(None, Duration::from_secs(1_000_000)).unwrap();
+        let memory = Memory::from_base(&json, &[], Duration::from_secs(1_000_000)).unwrap();
         self.guard = Guard::new(GuardSettings::default(), memory, self.now);
         self
     }

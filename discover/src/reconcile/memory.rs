@@ -112,26 +112,12 @@ impl Raw<Remembered> {
 }
 
 impl Memory {
-    /// As JSON, written `now`.
-    ///
-    /// # Errors
-    /// None in practice: every key is text.
-    pub fn to_json(&self, now: impl Into<Stamp>) -> Result<Vec<u8>, MemoryError> {
-        self.to_base(None, now)
-    }
-
-    /// The same, which later changes can name.
-    ///
-    /// # Errors
-    /// As [`to_json`](Self::to_json).
+    /// As JSON, written `now`; with a `base` later changes can name it.
     pub fn to_base(&self, base: Option<u64>, now: impl Into<Stamp>) -> Result<Vec<u8>, MemoryError> {
         Ok(serde_json::to_vec(&self.raw(base, shared(self.told.iter()), Vec::new(), now.into()))?)
     }
 
     /// What has changed since `told` was remembered, on one line: the changed pools, and all of the rest, which is mostly nothing.
-    ///
-    /// # Errors
-    /// As [`to_json`](Self::to_json).
     pub fn to_changes(&self, base: u64, told: &ServiceMap, now: impl Into<Stamp>) -> Result<Vec<u8>, MemoryError> {
         let (mut before, mut after) = (InOrder::of(told), InOrder::of(&self.told));
         let changed =
@@ -169,18 +155,7 @@ impl Memory {
         }
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote. A backend that cannot be read is left out, and said.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
-    pub fn from_json(bytes: &[u8], now: impl Into<Stamp>) -> Result<Self, MemoryError> {
-        Self::from_base(bytes, &[], now)
-    }
-
-    /// The same with the changes to it, a line each. Those of another memory do not count, and what was cut off, and what is behind it.
-    ///
-    /// # Errors
-    /// [`MemoryError`].
+    /// Reads what [`to_base`](Self::to_base) wrote, with the changes to it, a line each. A backend that cannot be read is left out, and said. Those of another memory do not count, and what was cut off, and what is behind it.
     pub fn from_base(bytes: &[u8], changes: &[u8], now: impl Into<Stamp>) -> Result<Self, MemoryError> {
         let (mut raw, now): (Raw<Remembered>, Stamp) = (serde_json::from_slice(bytes)?, now.into());
         if raw.version != VERSION {
@@ -283,11 +258,11 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back_and_has_grown_older_meanwhile() {
         let (then, later) = (Duration::from_secs(1_000_000), Duration::from_secs(1_000_060));
-        let json = memory().to_json(then).unwrap();
-        assert_eq!(Memory::from_json(&json, then).unwrap(), memory());
-        let aged = Memory::from_json(&json, later).unwrap();
+        let json = memory().to_base(None, then).unwrap();
+        assert_eq!(Memory::from_base(&json, &[], then).unwrap(), memory());
+        let aged = Memory::from_base(&json, &[], later).unwrap();
         assert_eq!(aged.expired.values().next().unwrap()[0].1, Duration::from_secs(150));
-        let back = Memory::from_json(&json, Duration::ZERO).unwrap();
+        let back = Memory::from_base(&json, &[], Duration::ZERO).unwrap();
         assert_eq!(back.expired.values().next().unwrap()[0].1, Duration::from_secs(90), "a clock that was set back");
     }
 
@@ -296,8 +271,8 @@ mod tests {
         let seconds = Duration::from_secs;
         let stamp =
             |unix, run: &str, uptime| Stamp { unix: seconds(unix), boot: Some((run.to_owned(), seconds(uptime))) };
-        let json = memory().to_json(stamp(1_000_000, "a", 500)).unwrap();
-        let ago = |now: Stamp| Memory::from_json(&json, now).unwrap().expired.into_values().next().unwrap()[0].1;
+        let json = memory().to_base(None, stamp(1_000_000, "a", 500)).unwrap();
+        let ago = |now: Stamp| Memory::from_base(&json, &[], now).unwrap().expired.into_values().next().unwrap()[0].1;
         assert_eq!(ago(stamp(1_003_610, "a", 510)), seconds(100), "the clock of the day jumped an hour forwards");
         assert_eq!(ago(stamp(996_410, "a", 510)), seconds(100), "and back");
         assert_eq!(ago(stamp(1_000_060, "b", 5)), seconds(150), "the machine was started anew");
@@ -307,10 +282,11 @@ mod tests {
 
     #[test]
     fn what_an_older_discover_wrote_ages_by_the_clock_of_the_day() {
-        let mut json: Value = serde_json::from_slice(&memory().to_json(Duration::from_secs(1_000)).unwrap()).unwrap();
+        let mut json: Value =
+            serde_json::from_slice(&memory().to_base(None, Duration::from_secs(1_000)).unwrap()).unwrap();
         let fields = json.as_object_mut().unwrap();
         assert!(fields.remove("written_unix_ms").is_some() && fields.remove("boot").is_some());
-        let read = Memory::from_json(json.to_string().as_bytes(), Duration::from_secs(1_060)).unwrap();
+        let read = Memory::from_base(json.to_string().as_bytes(), &[], Duration::from_secs(1_060)).unwrap();
         assert_eq!(read.expired.into_values().next().unwrap()[0].1, Duration::from_secs(150));
     }
 
@@ -347,14 +323,14 @@ mod tests {
 
     #[test]
     fn one_bad_backend_harms_no_other_and_a_strange_file_is_refused() {
-        let text = String::from_utf8(memory().to_json(Duration::ZERO).unwrap()).unwrap();
+        let text = String::from_utf8(memory().to_base(None, Duration::ZERO).unwrap()).unwrap();
         let bad = text.replacen("10.0.0.1", "no host!", 1);
-        let read = Memory::from_json(bad.as_bytes(), Duration::ZERO).unwrap();
+        let read = Memory::from_base(bad.as_bytes(), &[], Duration::ZERO).unwrap();
         let lost = [&read.told, &read.kept].iter().filter(|m| m.values().all(|p| p.is_empty())).count()
             + read.expired.values().filter(|e| e.is_empty()).count();
         assert_eq!(lost, 1, "{read:?}");
-        assert!(matches!(Memory::from_json(b"{}", Duration::ZERO), Err(MemoryError::Unreadable(_))));
+        assert!(matches!(Memory::from_base(b"{}", &[], Duration::ZERO), Err(MemoryError::Unreadable(_))));
         let newer = text.replace("\"version\":1", "\"version\":2");
-        assert!(matches!(Memory::from_json(newer.as_bytes(), Duration::ZERO), Err(MemoryError::Version(2))));
+        assert!(matches!(Memory::from_base(newer.as_bytes(), &[], Duration::ZERO), Err(MemoryError::Version(2))));
     }
 }

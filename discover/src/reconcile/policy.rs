@@ -205,7 +205,6 @@ fn at_port(backend: &Arc<Backend>, port: Option<u16>) -> Arc<Backend> {
     Arc::new(Backend { port, raw, ..(**backend).clone() })
 }
 
-/// Whether a backend passes all of these filters.
 pub fn passes<'a>(mut filters: impl Iterator<Item = &'a LabelFilter>, backend: &Backend) -> bool {
     filters.all(|filter| matches(filter, backend))
 }

@@ -214,10 +214,10 @@ fn is_same(a: &Observation<Snapshot>, b: &Observation<Snapshot>) -> bool {
 fn measure(source: &Source, observation: &Observation<Snapshot>, metrics: &Metrics) {
     let label = SourceLabel { source: source.name.to_string() };
     let stale = observation.stale_since().map_or(0, |since| since.elapsed().as_secs());
-    metrics.synced.get_or_create(&label).set(i64::from(observation.standing() == "synced"));
-    metrics.stale.get_or_create(&label).set(i64::try_from(stale).unwrap_or(i64::MAX));
+    metrics.sources.synced.get_or_create(&label).set(i64::from(observation.standing() == "synced"));
+    metrics.sources.stale.get_or_create(&label).set(i64::try_from(stale).unwrap_or(i64::MAX));
     let backends = observation.snapshot().map_or(0, |s| backends(s));
-    metrics.source_backends.get_or_create(&label).set(i64::try_from(backends).unwrap_or(i64::MAX));
+    metrics.sources.backends.get_or_create(&label).set(i64::try_from(backends).unwrap_or(i64::MAX));
 }
 
 impl StatusSource for StatusBoard {

@@ -32,7 +32,6 @@ pub(super) struct ServiceRow<'a> {
     pub(super) near: Option<&'a Nearness>,
 }
 
-/// A service.
 pub(super) fn service(of: ServiceRow<'_>) -> Value {
     let stands_in = match (of.is_kept, of.previous) {
         (true, _) => Some("no backend is registered; others stand in (--on-empty)"),

@@ -60,9 +60,6 @@ pub struct Options {
 
 impl Options {
     /// Reads the HAProxy command: `-f`, `-S` and `-W` are understood, what would take HAProxy out of our hands is refused.
-    ///
-    /// # Errors
-    /// [`SuperviseError::Usage`].
     pub fn resolve(args: SuperviseArgs) -> Result<Self, SuperviseError> {
         let usage = |why: String| SuperviseError::Usage(why);
         let mut words = args.haproxy.into_iter();

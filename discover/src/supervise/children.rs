@@ -94,9 +94,6 @@ impl Children {
 
 impl Claim<'_> {
     /// Starts a child and claims it in one step.
-    ///
-    /// # Errors
-    /// As [`Command::spawn`].
     pub fn spawn(&mut self, command: &mut Command) -> io::Result<Child> {
         let mut own = self.children.own();
         let child = command.spawn()?;

@@ -15,12 +15,7 @@ pub enum SuperviseError {
     Signals(#[source] io::Error),
     /// The directory for the master socket cannot be made.
     #[error("making the directory {}", path.display())]
-    Directory {
-        /// Which.
-        path: std::path::PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Directory { path: std::path::PathBuf, source: io::Error },
     /// HAProxy could not be stopped.
     #[error("stopping HAProxy")]
     Stop(#[source] ProcessError),

@@ -59,7 +59,6 @@ impl FileWatch {
         Self { path: path.into(), last: None, seen: None, lost: false }
     }
 
-    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }

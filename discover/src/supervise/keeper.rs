@@ -269,7 +269,7 @@ impl<'a> Keeper<'a> {
         let good = self.good.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
         let sparing = Sparing::new(text, &good);
         let file = Candidate { keeper: self, sparing: &sparing, path: candidate, how };
-        let finding = search(sparing.len(), self.deadline(text), file).await.ok()?;
+        let finding = search(sparing.suspects(), self.deadline(text), file).await.ok()?;
         let undecided = finding.undecided.iter().map(|n| (*n, "not found out within the tries".to_owned()));
         let guilty: BTreeMap<usize, String> = finding.guilty.clone().into_iter().chain(undecided).collect();
         if guilty.is_empty() || !sparing.serves(&finding.good) {

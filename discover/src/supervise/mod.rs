@@ -36,9 +36,6 @@ use children::Children;
 /// Supervises until `cancel`, then stops everything in order; at most the agent's and HAProxy's grace together, and 10 s more for either.
 ///
 /// HAProxy or the agent ending is no end of this: both are started again, after a growing delay.
-///
-/// # Errors
-/// [`SuperviseError`].
 pub async fn run(options: Options, cancel: CancellationToken) -> Result<(), SuperviseError> {
     let children = Children::new();
     if let Some(dir) = options.launch.master_socket.parent().filter(|d| !d.as_os_str().is_empty()) {

@@ -95,18 +95,8 @@ impl<'a> Sparing<'a> {
     }
 
     /// How many suspects there are.
-    pub fn len(&self) -> usize {
+    pub fn suspects(&self) -> usize {
         self.count
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// How many servers there are.
-    pub fn servers(&self) -> usize {
-        self.lines.iter().filter(|line| line.is_server).count()
     }
 
     fn is_there(line: &Line<'_>, there: &BTreeSet<usize>) -> bool {
@@ -187,7 +177,7 @@ mod tests {
 
     async fn out(good: &str, bad: &[(&'static str, bool)]) -> Result<Vec<String>, NoFinding> {
         let sparing = Sparing::new(TEXT, good);
-        let finding = find(sparing.len(), 32, &mut Script(&sparing, bad.to_vec())).await?;
+        let finding = find(sparing.suspects(), 32, &mut Script(&sparing, bad.to_vec())).await?;
         let left = sparing.left_out(&finding.guilty).into_keys().collect();
         assert_eq!(sparing.with(&finding.good).lines().count(), TEXT.lines().count(), "lines keep their numbers");
         Ok(left)
@@ -217,8 +207,8 @@ mod tests {
     #[test]
     fn a_file_without_any_server_serves_nobody() {
         let sparing = Sparing::new(TEXT, "");
-        assert!(sparing.serves(&(0..sparing.len()).collect()) && !sparing.serves(&BTreeSet::new()));
-        assert!(Sparing::new(TEXT, TEXT).is_empty(), "what is good is not suspected");
-        assert_eq!((sparing.servers(), sparing.len()), (3, 5));
+        assert!(sparing.serves(&(0..sparing.suspects()).collect()) && !sparing.serves(&BTreeSet::new()));
+        assert!(Sparing::new(TEXT, TEXT).suspects() == 0, "what is good is not suspected");
+        assert_eq!((sparing.lines.iter().filter(|line| line.is_server).count(), sparing.suspects()), (3, 5));
     }
 }

@@ -37,7 +37,6 @@ pub struct Config {
 /// One service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
-    /// Its name.
     pub name: ServiceName,
     /// Where its backends come from.
     pub discovery: Discovery,
@@ -47,7 +46,6 @@ pub struct Service {
     pub keep_default_servers: bool,
     /// Whether an empty answer keeps the last backends.
     pub use_previous_backends: bool,
-    /// The port of every backend.
     pub backend_port_override: Option<u16>,
     /// Whether only the lowest id counts.
     pub leader_election: bool,
@@ -73,7 +71,6 @@ impl Service {
 /// Where backends come from.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct Discovery {
     pub method: String,
     pub label_filters: Vec<LabelFilter>,
@@ -102,7 +99,6 @@ impl Discovery {
 /// A condition on a label.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct LabelFilter {
     pub label: String,
     pub value: Value,
@@ -112,7 +108,6 @@ pub struct LabelFilter {
 /// haproxy's own section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct Haproxy {
     pub global: Vec<String>,
     pub defaults: Vec<String>,
@@ -173,7 +168,6 @@ impl Default for Haproxy {
 /// A service's part of haproxy.cfg.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct ServiceHaproxy {
     pub disabled: bool,
     /// Absent, null, or a port.
@@ -209,7 +203,6 @@ impl ServiceHaproxy {
 /// nginx's own section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct Nginx {
     #[serde(deserialize_with = "in_order")]
     pub contexts: Vec<(String, Vec<String>)>,
@@ -244,7 +237,6 @@ impl Default for Nginx {
 /// A service's part of nginx.conf.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct ServiceNginx {
     pub disabled: bool,
     pub mode: Option<String>,
@@ -262,7 +254,6 @@ pub struct ServiceNginx {
 /// One file rendered from a template.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct Template {
     pub source: PathBuf,
     pub destination: PathBuf,
@@ -280,7 +271,6 @@ pub const REGISTERED: &str = "label_";
 /// Prometheus' targets.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct Prometheus {
     pub file: PathBuf,
     pub label_prefix: String,
@@ -295,7 +285,6 @@ impl Default for Prometheus {
 /// A service's Prometheus targets.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default)]
-#[expect(missing_docs, reason = "documented in the table of keys")]
 pub struct ServicePrometheus {
     pub disabled: bool,
     pub labels: std::collections::BTreeMap<String, String>,

@@ -200,9 +200,6 @@ impl HttpSend for Sender {
 
 impl Aws {
     /// GETs `path` (without a leading slash) with these parameters. Cancel-safe.
-    ///
-    /// # Errors
-    /// [`AwsError`].
     pub async fn get(&self, path: &str, query: &[(String, String)]) -> Result<String, AwsError> {
         let service = self.service;
         let unfit = |why: String| AwsError::Answer { service, why };

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Context;
 use super::poll::Pace;
 
-/// How many events may wait; whoever misses some looks at the containers all the same.
+/// How many events may wait; a watcher that misses some looks at the containers all the same.
 const EVENTS: usize = 1024;
 
 /// A daemon, not asked yet.
@@ -53,7 +53,7 @@ impl Daemon {
         let heard = (self.containers.clone(), self.events.subscribe());
         if let Some(outlet) = lock(&self.outlet).take() {
             let asking = tokio::spawn(ask(self.endpoint.clone(), self.pace, outlet, self.events.clone()));
-            let _ = self.asking.set(AbortOnDropHandle::new(asking)); // whoever took the outlet is the only one
+            let _ = self.asking.set(AbortOnDropHandle::new(asking)); // only one caller takes the outlet
         }
         heard
     }

@@ -53,9 +53,7 @@ pub enum Resolution {
         /// Why.
         error: Option<Arc<str>>,
     },
-    /// This.
     Tell {
-        /// All of it.
         snapshot: Snapshot,
         /// How well it is known.
         standing: Standing,

@@ -12,22 +12,18 @@ use tracing::warn;
 
 use super::findings::Answer;
 
-/// How well what is told is known.
+/// How well the answers are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// It is so.
     Synced,
     /// It was so: some source below fails.
     Stale {
-        /// Since when.
         since: Instant,
-        /// How.
         error: Arc<str>,
     },
 }
 
 impl Standing {
-    /// The standing of an observation that has a snapshot.
     pub fn of(observation: &Observation<Snapshot>) -> Self {
         match observation {
             Observation::Stale { since, error, .. } => Self::Stale { since: *since, error: error.clone() },
@@ -36,7 +32,7 @@ impl Standing {
     }
 }
 
-/// Tells a watcher's answers to whoever listens.
+/// Passes a watcher's answers to its listeners.
 #[derive(Debug)]
 pub struct Teller(Outlet<Snapshot>);
 

@@ -224,7 +224,7 @@ pub(super) fn shared(program: &Path, certs: &Certs, change: impl FnOnce(&mut Edg
             listen: format!("127.0.0.1:{plain}").parse().unwrap(),
             https_port: port.try_into().unwrap(),
             sni_port: port.try_into().ok(),
-            certificates: vec![operator],
+            certificates: vec![operator].into(),
             spare_sections: 3,
             ..EdgeSettings::default()
         };

@@ -37,8 +37,7 @@ async fn the_stats_page_shows_and_changes_nothing_and_asks_for_its_users() {
             let users = if asks { read_users(&file).unwrap() } else { Vec::new() };
             let listen = Some(ListenOn::These(vec![AT.parse().unwrap()]));
             let mut world = World::with(&program, |settings| {
-                settings.stats_port = port.try_into().ok();
-                settings.stats = Stats { listen, users };
+                settings.stats = Stats { port: port.try_into().ok(), listen, users };
             });
             world.want("web", vec![backend("a", a, free_port())]);
             world.settle().await;

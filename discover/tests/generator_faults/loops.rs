@@ -37,8 +37,8 @@ async fn no_registration_makes_haproxy_its_own_server_in_any_spelling() {
     for program in each() {
         let (stats, own, other) = (free_port(), free_port(), free_port());
         let mut world = World::with(&program, |s| {
-            s.stats_port = stats.try_into().ok();
-            s.listen = ListenOn::These(vec!["0.0.0.0".parse().unwrap()]);
+            s.stats.port = stats.try_into().ok();
+            s.frame.listen = ListenOn::These(vec!["0.0.0.0".parse().unwrap()]);
         });
         let http = HttpBackend::start("b0").await;
         let hosts = ["0.0.0.0", "127.0.0.1", "127.7.7.7", "::ffff:127.0.0.1", "localhost"];
@@ -70,7 +70,7 @@ async fn no_registration_makes_haproxy_its_own_server_in_any_spelling() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_goes_when_haproxy_begins_to_listen_where_it_was_and_returns_when_that_ends() {
     for program in each() {
-        let mut world = World::with(&program, |s| s.section_linger = Duration::ZERO);
+        let mut world = World::with(&program, |s| s.frame.linger = Duration::ZERO);
         let (port, taken) = (free_port(), free_port());
         let (http, program) =
             (HttpBackend::start("b0").await, HttpBackend::at("p", ([127, 0, 0, 1], taken).into()).await);
@@ -105,7 +105,7 @@ async fn a_flooded_service_leaves_connections_for_the_others_and_the_stats_page(
     for program in each() {
         let (stats, flooded, other) = (free_port(), free_port(), free_port());
         let mut world = World::with(&program, |s| {
-            (s.maxconn, s.listener_maxconn, s.stats_port) = (60, 30, stats.try_into().ok());
+            (s.maxconn, s.frame.listener_maxconn, s.stats.port) = (60, Some(30), stats.try_into().ok());
         });
         let http = HttpBackend::start("b0").await;
         for (service, port) in [("flooded", flooded), ("other", other)] {

@@ -215,7 +215,7 @@ async fn a_stats_port_of_another_program_does_not_block_the_first_start() {
         let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
         let stats = stranger.local_addr().unwrap().port();
         let (mut world, _port, _http) =
-            one_service(World::with(&program, |s| s.stats_port = stats.try_into().ok())).await;
+            one_service(World::with(&program, |s| s.stats.port = stats.try_into().ok())).await;
         assert_eq!(world.reloads(), ["start"], "HAProxy {}", world.version());
         assert!(world.haproxy.status().lock().unwrap().stats_taken);
         drop(stranger);

@@ -183,7 +183,8 @@ async fn tcp_ut_stands_in_the_file_alone_and_nothing_is_repaired_for_it() {
         world.assert_disk_is_what_runs().await;
         // Another patience is another file, and no server is made anew for it at run time.
         let began = world.state("b1").await.unwrap();
-        world.settings.silence = discover::generators::haproxy::file::silence::Silence { ack: 9000, keepalive: 1 };
+        world.settings.frame.silence =
+            discover::generators::haproxy::file::silence::Silence { ack: 9000, keepalive: 1 };
         world.restart();
         world.settle().await;
         assert_eq!(world.reloads(), ["section_changed"]);

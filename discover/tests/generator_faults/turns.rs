@@ -153,7 +153,7 @@ async fn with_too_many_old_workers_a_reload_waits_and_says_so() {
     for program in each() {
         // Sessions that outlive the test.
         let long = Duration::from_secs(600);
-        let world = World::with(&program, |s| (s.timeouts[1], s.timeouts[2]) = (long, long));
+        let world = World::with(&program, |s| (s.frame.timeouts[1], s.frame.timeouts[2]) = (long, long));
         let (mut world, http, steady) = (world, HttpBackend::start("b0").await, free_port());
         world.want("calm", vec![tcp("b0", http.address, steady)]);
         world.settle().await;

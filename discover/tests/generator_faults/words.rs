@@ -82,7 +82,7 @@ async fn no_word_of_a_registration_sends_a_byte_of_the_environment_or_of_a_file(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_and_backends_called_like_anything_of_ours_are_served() {
     for program in each().into_iter().chain(making()) {
-        let mut world = World::with(&program, |s| s.stats_port = Some(free_port().try_into().unwrap()));
+        let mut world = World::with(&program, |s| s.stats.port = Some(free_port().try_into().unwrap()));
         let names = [
             "stats",
             "stats:service",

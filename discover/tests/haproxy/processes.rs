@@ -24,7 +24,14 @@ async fn a_session_sticks_to_the_old_worker_after_a_reload_until_it_is_reopened(
         );
         let procs = master.show_proc().await.unwrap();
         assert_eq!(procs.current_worker(), Some(worker));
-        let told = master.to_worker(&Command::new(["show", "info"]).unwrap()).await.unwrap();
+        let told = one_shot(
+            &Endpoint::Unix(master.path().to_owned()),
+            Prefix::CurrentWorker,
+            &Command::new(["show", "info"]).unwrap(),
+            Deadlines::default(),
+        )
+        .await
+        .unwrap();
         assert!(told.text().contains(&format!("Pid: {worker}\n")), "@1 reaches the current worker");
         lab.stop().await;
     }

@@ -68,7 +68,7 @@ async fn nobody_who_comes_later_takes_the_port_of_who_serves() {
 async fn a_restart_of_the_last_container_loses_no_port_and_one_that_has_really_gone_passes_it_on() {
     let (web, other) = (HttpBackend::start("web").await, HttpBackend::start("other").await);
     for program in each() {
-        let (mut world, port) = (World::with(&program, |s| s.section_linger = Duration::from_secs(2)), free_port());
+        let (mut world, port) = (World::with(&program, |s| s.frame.linger = Duration::from_secs(2)), free_port());
         world.want("web", vec![created(5, "m", &web, port)]);
         world.settle().await;
         world.want("other", vec![created(6, "o", &other, port)]);
@@ -113,7 +113,7 @@ async fn a_service_that_is_held_keeps_its_port_while_its_backends_work_and_yield
 async fn a_newcomer_changes_no_services_mode_and_neither_does_a_lost_port_key() {
     let web = HttpBackend::start("web").await;
     for program in each() {
-        let (mut world, port) = (World::with(&program, |s| s.default_mode = Mode::Tcp), free_port());
+        let (mut world, port) = (World::with(&program, |s| s.frame.default_mode = Mode::Tcp), free_port());
         let plain = |revision: u64, id: &str| Backend { mode: None, ..created(revision, id, &web, port) };
         world.want("web", vec![plain(5, "m")]);
         world.settle().await;

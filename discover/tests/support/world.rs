@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use discover::addresses::AddressPolicy;
 use discover::generators::haproxy::Haproxy;
+use discover::generators::haproxy::file::edge::frontend::Frame;
 use discover::generators::haproxy::file::layout::Layout;
 use discover::generators::haproxy::file::settings::{HaproxySettings, PortRanges};
 use discover::generators::haproxy::turn::connection::{Connection, ProcessMode};
@@ -65,22 +66,21 @@ impl World {
         let mut settings = HaproxySettings {
             config_file: lab.launch.config.clone(),
             socket: lab.dir.path().join("admin.sock"),
-            listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
-            stats_port: None,
+            frame: Frame {
+                listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
+                timeouts: [Duration::from_millis(500), Duration::from_secs(20), Duration::from_secs(20)],
+                default_mode: Mode::Http,
+                listener_maxconn: Some(1000),
+                ..Frame::default()
+            },
             stats: Default::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
-            default_mode: Mode::Http,
             check: "check inter 200ms rise 1 fall 2".into(),
             check_rate: 0,
-            slow_start: None,
             maxconn: 2000,
-            listener_maxconn: 1000,
-            timeouts: [Duration::from_millis(500), Duration::from_secs(20), Duration::from_secs(20)],
-            silence: Default::default(),
             user: None,
             templates: None,
-            section_linger: Duration::from_secs(600),
             edge: None,
         };
         change(&mut settings);
@@ -272,7 +272,7 @@ fn generator(
     let connection = Connection::new(mode, launch.clone(), socket.to_owned());
     let pace = ReloadPace::new(interval, 0.0);
     let haproxy = Haproxy::new(settings.clone(), connection, pace, HaproxyMetrics::new(registry)).unwrap();
-    haproxy.with_addresses(AddressPolicy::with_loopback(), None)
+    haproxy.with_addresses(AddressPolicy::new(Vec::new(), true, false), None)
 }
 
 /// A backend whose clients come to `service_port`.

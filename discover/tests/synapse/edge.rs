@@ -26,7 +26,7 @@ fn the_edge_is_read_from_its_section() {
     }));
     let edge = edge.unwrap().config.edge.unwrap();
     assert_eq!((edge.listen.ip, edge.listen.port.get()), ("127.0.0.1".parse().ok(), 8080));
-    assert_eq!(edge.certificates, [std::path::Path::new("/etc/certs")]);
+    assert_eq!(edge.certificates.given, [std::path::Path::new("/etc/certs")]);
     assert_eq!(edge.sni_port.map(|port| port.get()), Some(9443));
     assert_eq!((edge.https_port.get(), edge.spare_sections, edge.ownership), (8443, 3, Some(Ownership::Host)));
     assert_eq!(edge.suffixes.iter().map(|s| s.as_str()).collect::<Vec<_>>(), ["local"]);

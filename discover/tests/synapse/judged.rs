@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use super::*;
-use agent::config::schema::takes;
+use testing::keys::takes;
 
 /// What is wrong, where, and whether the schema finds it.
 struct Wrong {

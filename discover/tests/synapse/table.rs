@@ -1,16 +1,9 @@
 use super::*;
-use agent::config::schema::{json_schema, reference};
-use discover::synapse::keys::{Key, Kind, ROOT};
+use discover::synapse::keys::ROOT;
+use testing::keys::{Reference, json_schema, page};
 
-fn all_keys(keys: &'static [Key], out: &mut Vec<&'static Key>) {
-    for key in keys {
-        out.push(key);
-        match key.kind {
-            Kind::Object(inner) | Kind::Objects(inner) => all_keys(inner, out),
-            Kind::Map(Kind::Object(inner)) => all_keys(inner, out),
-            _ => {}
-        }
-    }
+fn reference() -> Reference<'static> {
+    Reference::of(ROOT, include_str!("keys.txt"))
 }
 
 /// The sources of the tests in `dir` and below, as one text.
@@ -23,10 +16,8 @@ fn sources(dir: &Path) -> String {
 fn every_key_has_a_test_that_uses_it() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let programs = ["synapse", "synapse_run", "watchers"].map(|name| sources(&tests.join(name)));
-    let mut keys = Vec::new();
-    all_keys(ROOT, &mut keys);
-    for Key { name, reference, .. } in keys {
-        let test = reference.test;
+    for (name, row) in reference().rows() {
+        let test = row.test;
         let source = programs.iter().find(|source| source.contains(&format!("fn {test}(")));
         let source = source.unwrap_or_else(|| panic!("key {name} names the test {test}, which is not there"));
         let uses = [format!("\"{name}\""), format!("{name}:"), format!(".{name}")];
@@ -50,7 +41,7 @@ const REQUIRED: [(&str, &[&str]); 10] = [
 
 /// The schema of the whole file: the table's, and what each method of discovery requires.
 pub fn schema() -> Value {
-    let mut schema = json_schema(ROOT, "discover's config: Synapse's, extended");
+    let mut schema = json_schema(ROOT, &reference(), "discover's config: Synapse's, extended");
     let rule = |(method, keys): &(&str, &[&str])| {
         let is = json!({"properties": {"method": {"const": method}}, "required": ["method"]});
         json!({"if": is, "then": {"required": keys}})
@@ -72,5 +63,5 @@ fn the_schema_in_the_docs_is_current() {
 #[test]
 fn the_reference_in_the_docs_is_current() {
     let title = "# Every key of discover's config file\n\n*For users.* Generated: what the program itself takes.\n\n";
-    testing::is_current("docs/configuration-keys.md", &format!("{title}{}\n", reference(ROOT, "discover").trim_end()));
+    testing::is_current("docs/configuration-keys.md", &format!("{title}{}\n", page(ROOT, &reference(), "discover")));
 }

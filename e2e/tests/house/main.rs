@@ -139,3 +139,15 @@ fn no_files_use_each_other_in_a_circle() {
         }
     }
 }
+
+/// But for what tests write, or compare with other pages row by row.
+#[test]
+fn no_page_of_the_docs_is_too_long_to_read() {
+    for entry in fs::read_dir(root().join("docs")).expect("docs").flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        if name != "configuration-flags.md" && name != "promises.md" && path.extension().is_some_and(|e| e == "md") {
+            let lines = fs::read_to_string(&path).expect("a page").lines().count();
+            assert!(lines <= 400, "{} has {lines} lines", path.display());
+        }
+    }
+}

@@ -113,7 +113,7 @@ impl Client {
         let memory = if self.memory.is_empty() {
             Memory::default()
         } else {
-            Memory::from_json(&self.memory, self.clock()).unwrap()
+            Memory::from_base(&self.memory, &[], self.clock()).unwrap()
         };
         let settings = GuardSettings { hold: HOLD, ..GuardSettings::default() };
         let guard = Arc::new(Mutex::new(Guard::new(settings, memory, Instant::now())));
@@ -145,7 +145,7 @@ impl Client {
     pub fn kill(&mut self) {
         let Some(discover) = self.discover.take() else { return };
         discover.tasks.iter().for_each(JoinHandle::abort);
-        self.memory = discover.guard.lock().unwrap().memory(Instant::now()).to_json(self.clock()).unwrap();
+        self.memory = discover.guard.lock().unwrap().memory(Instant::now()).to_base(None, self.clock()).unwrap();
         self.frozen = false;
     }
 

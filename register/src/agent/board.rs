@@ -57,12 +57,10 @@ impl Board {
         &self.rows
     }
 
-    /// The rows of one container.
     pub fn rows_of(&self, container: &ContainerId) -> &[Arc<Row>] {
         self.held.get(container).map_or(&[], |held| &held.rows)
     }
 
-    /// What is published of one container.
     pub fn published_of(&self, container: &ContainerId) -> impl Iterator<Item = (&Place, &Backend)> {
         let places = self.held.get(container).map_or(&[][..], |held| &held.places);
         places.iter().filter_map(|place| Some((place, self.registrations.get(place)?)))

@@ -46,7 +46,6 @@ pub struct Wires {
     pub containers: Inlet<Containers>,
     /// What happens to it.
     pub events: mpsc::Receiver<Event>,
-    /// This host's address.
     pub address: watch::Receiver<HostAddress>,
     /// How the publisher does.
     pub publication: watch::Receiver<Publication>,

@@ -9,7 +9,6 @@ use model::ServiceName;
 /// What is asked, and of which agent.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// Who is asked
     #[command(flatten)]
     pub agent: AgentArgs,
     /// Only this service

@@ -6,32 +6,32 @@
     reason = "these comments are help texts, for a terminal"
 )]
 
+mod form;
 mod history;
 mod own;
+mod run;
 mod seeds;
 mod stop;
+mod times;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use agent::admin::Listen;
-use agent::admin::access::AccessArgs;
 use agent::admin::client::StatusArgs;
 use agent::pages::Pages;
 use agent::telemetry::LogFormat;
 use agent::usage::grouped;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use model::NodeName;
 use model::desired::{Family, Filter, HealthPolicy, MaxPorts, ServiceFrom};
-use model::{Layout, NodeName, ValueFormat};
 use registry::store::etcd::EtcdArgs;
 
-use containers::readiness::{CheckTarget, ReadyMode};
-
+pub use form::{Compat, FormArgs, LayoutArg, ValueArg};
 pub use history::HistoryArgs;
 use own::pause;
-pub use stop::StopArgs;
-
 pub use own::{CheckArgs, ExecArgs, OwnArgs, PutArgs, Restart, TryWhat};
+pub use run::{NerveArgs, OnExit, RunArgs};
+pub use stop::StopArgs;
+use times::duration;
 
 /// Where the admin server listens unless told otherwise.
 pub const ADMIN: &str = "127.0.0.1:9180";
@@ -210,112 +210,12 @@ pub struct DockerArgs {
     pub health: HealthPolicy,
 }
 
-/// Nerve's flags.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Nerve")]
-pub struct NerveArgs {
-    /// Nerve's config, JSON or YAML: services without Docker
-    #[arg(short, long, env = "NERVE_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Takes the place of the config's instance_id
-    #[arg(short, long, env = "NERVE_INSTANCE_ID", value_name = "ID")]
-    pub instance_id: Option<String>,
-    /// Only check the config, as `register check` does
-    #[arg(short = 'k', long, env = "NERVE_CHECK_CONFIG", value_parser = clap::builder::FalseyValueParser::new())]
-    pub check_config: bool,
-}
-
-/// Flags of `run`.
-#[derive(Debug, Args)]
-pub struct RunArgs {
-    /// Nerve's config
-    #[command(flatten)]
-    pub nerve: NerveArgs,
-    /// With --config: watch Docker as well; without one Docker is always watched
-    #[arg(id = "docker_too", long = "docker", help_heading = "Docker and containers", env = "REGISTER_DOCKER", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
-    pub docker_too: bool,
-    /// Docker
-    #[command(flatten)]
-    pub docker: DockerArgs,
-    /// How keys look
-    #[command(flatten)]
-    pub form: FormArgs,
-    /// etcd
-    #[command(flatten)]
-    pub etcd: EtcdArgs,
-    /// How often everything is read again, although nothing seems to have changed
-    #[arg(long, help_heading = "The agent", env = "REGISTER_RESYNC", value_name = "TIME", default_value = "30s", value_parser = period)]
-    pub resync: Duration,
-    /// When a container without any check is published: tcp (once its port accepts) or none (at once)
-    #[arg(long, help_heading = "The agent", env = "REGISTER_READY", value_name = "HOW", default_value = "tcp")]
-    pub ready: ReadyMode,
-    /// Write load and pressure of this host under /metadata/<node> this often [default: never]
-    #[arg(long, help_heading = "The agent", env = "REGISTER_METADATA_INTERVAL", value_name = "TIME", value_parser = rare)]
-    pub metadata_interval: Option<Duration>,
-    /// What checks dial: own (the container's own address) or published (where that cannot be reached from here)
-    #[arg(
-        long,
-        help_heading = "The agent",
-        env = "REGISTER_CHECK_TARGET",
-        value_name = "WHICH",
-        default_value = "own"
-    )]
-    pub check_target: CheckTarget,
-    /// At the end of this program: keep (registrations live for --ttl, a successor adopts them) or drain
-    #[arg(long, help_heading = "The agent", env = "REGISTER_ON_EXIT", value_name = "WHAT", default_value = "keep")]
-    pub on_exit: OnExit,
-    /// With --on-exit drain: how long everything drains before it is deleted
-    #[arg(long, help_heading = "The agent", env = "REGISTER_DRAIN_WAIT", value_name = "TIME", default_value = "5s", value_parser = duration)]
-    pub drain_wait: Duration,
-    /// Where the admin server listens: ADDRESS:PORT or off
-    #[arg(long, env = "REGISTER_ADMIN", value_name = "ADDRESS", default_value = ADMIN)]
-    pub admin: Listen,
-    /// Who may read there
-    #[command(flatten)]
-    pub access: AccessArgs,
-    /// Where the history outlives a restart; where the directory is not there, it is in memory alone
-    #[arg(long, env = "REGISTER_HISTORY_FILE", value_name = "FILE", default_value = HISTORY)]
-    pub history_file: PathBuf,
-    /// Socket for `drain` and `undrain`
-    #[arg(long, help_heading = "The agent", env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
-    pub control: PathBuf,
-    /// When started as root: go on as this user, with the group of Docker's socket [default or empty: stay root]
-    #[arg(long, help_heading = "The agent", env = "REGISTER_USER", value_name = "NAME")]
-    pub user: Option<String>,
-}
-
-impl RunArgs {
-    /// Whether containers are registered: somebody who only changed Nerve's name does not ask for that.
-    pub fn watches_docker(&self) -> bool {
-        self.nerve.config.is_none() || self.docker_too
-    }
-}
-
-/// How keys and values look, and how long they live.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Keys and values")]
-pub struct FormArgs {
-    /// How long registrations outlive this program when it dies
-    #[arg(long, env = "REGISTER_TTL", value_name = "TIME", default_value = "10s", value_parser = ttl)]
-    pub ttl: Duration,
-    /// Keys: service (PREFIX/<service>/<id>) or host (PREFIX/@<node>/<service>/<id>)
-    #[arg(long, env = "REGISTER_LAYOUT", value_name = "LAYOUT", default_value = "service")]
-    pub layout: LayoutArg,
-    /// Values: json, or plain (host:port; draining then means deleting)
-    #[arg(long, env = "REGISTER_VALUE", value_name = "FORMAT", default_value = "json")]
-    pub value: ValueArg,
-    /// Be like another program: docker-register (also write the key PREFIX/<service>/port), or, for put, etcdbridge (read its variables)
-    #[arg(long, env = "REGISTER_COMPAT", value_name = "PROGRAM")]
-    pub compat: Option<Compat>,
-}
-
 /// Flags of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// Containers by name or id, or the beginning of an id [default: all that run]
     #[arg(value_name = "CONTAINER")]
     pub containers: Vec<String>,
-    /// Docker
     #[command(flatten)]
     pub docker: DockerArgs,
 }
@@ -326,7 +226,6 @@ pub struct LsArgs {
     /// Print JSON: services, each with its backends
     #[arg(long)]
     pub json: bool,
-    /// etcd
     #[command(flatten)]
     pub etcd: EtcdArgs,
 }
@@ -343,86 +242,6 @@ pub struct DrainArgs {
     /// Socket of the running agent
     #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,
-}
-
-/// `--on-exit`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnExit {
-    /// Registrations live for the rest of their time.
-    Keep,
-    /// Everything drains, then goes.
-    Drain,
-}
-
-/// `--layout`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LayoutArg {
-    /// By service.
-    Service,
-    /// By host, then service.
-    Host,
-}
-
-impl From<LayoutArg> for Layout {
-    fn from(arg: LayoutArg) -> Self {
-        match arg {
-            LayoutArg::Service => Self::Service,
-            LayoutArg::Host => Self::Host,
-        }
-    }
-}
-
-/// `--value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ValueArg {
-    /// Nerve's object and ours.
-    Json,
-    /// `host:port`.
-    Plain,
-}
-
-impl From<ValueArg> for ValueFormat {
-    fn from(arg: ValueArg) -> Self {
-        match arg {
-            ValueArg::Json => Self::Json,
-            ValueArg::Plain => Self::Plain,
-        }
-    }
-}
-
-/// `--compat`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Compat {
-    /// Keeps `<service>/port` for docker-discover.
-    DockerRegister,
-    /// `put` takes etcdbridge's variables, and ends when another registration replaces its own.
-    Etcdbridge,
-}
-
-/// A time such as `10s` or `1m 30s`; a bare number counts seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Ok(Duration::from_secs(seconds.into()));
-    }
-    humantime::parse_duration(text).map_err(|e| format!("{e}; give a time such as 10s or 1m30s"))
-}
-
-fn period(text: &str) -> Result<Duration, String> {
-    let period = duration(text)?;
-    if period >= Duration::from_secs(1) { Ok(period) } else { Err("below 1s".to_owned()) }
-}
-
-/// At most one write in five seconds: each wakes every watcher.
-fn rare(text: &str) -> Result<Duration, String> {
-    let period = duration(text)?;
-    if period >= Duration::from_secs(5) { Ok(period) } else { Err("below 5s".to_owned()) }
-}
-
-/// Below 2 s etcd itself gives more; above a day it is a mistake.
-fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl = duration(text)?;
-    let accepted = Duration::from_secs(2)..=Duration::from_secs(86_400);
-    if accepted.contains(&ttl) { Ok(ttl) } else { Err("not between 2s and 24h".to_owned()) }
 }
 
 #[cfg(test)]

@@ -34,10 +34,8 @@ pub struct OwnArgs {
     /// The name of this host in the registry, with --layout host
     #[arg(long, env = "NODE_NAME", value_name = "NAME", required_if_eq("layout", "host"))]
     pub node_name: Option<NodeName>,
-    /// How keys look
     #[command(flatten)]
     pub form: FormArgs,
-    /// etcd
     #[command(flatten)]
     pub etcd: EtcdArgs,
 }
@@ -121,10 +119,8 @@ pub struct PutArgs {
     /// Take the place of this registration of the same service: its `register put --compat etcdbridge` drains it and ends
     #[arg(long, env = "REGISTER_REPLACES", value_name = "ID")]
     pub replaces: Option<BackendId>,
-    /// When it counts as healthy
     #[command(flatten)]
     pub checks: CheckArgs,
-    /// The registration
     #[command(flatten)]
     pub own: OwnArgs,
 }
@@ -150,7 +146,6 @@ pub struct ExecArgs {
     /// What the check dials
     #[arg(long, env = "REGISTER_CHECK_HOST", value_name = "ADDRESS", default_value = "localhost")]
     pub check_host: Host,
-    /// When it counts as healthy
     #[command(flatten)]
     pub checks: CheckArgs,
     /// When asked to end: how long it drains before the program is told
@@ -159,7 +154,6 @@ pub struct ExecArgs {
     /// Start the program again when it ends: no, on-failure or always
     #[arg(long, env = "REGISTER_RESTART", value_name = "WHEN", default_value = "no")]
     pub restart: Restart,
-    /// The registration
     #[command(flatten)]
     pub own: OwnArgs,
     /// The program and its arguments
@@ -170,7 +164,6 @@ pub struct ExecArgs {
 /// `--check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TryWhat {
-    /// Nothing.
     Nothing,
     /// A connection is accepted.
     Tcp,

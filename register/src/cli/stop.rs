@@ -32,7 +32,6 @@ pub struct StopArgs {
     /// Socket of the running agent
     #[arg(long, env = "REGISTER_CONTROL", value_name = "PATH", default_value = CONTROL)]
     pub control: PathBuf,
-    /// The running agent's admin server.
     #[command(flatten)]
     pub agent: AgentArgs,
 }

@@ -66,7 +66,6 @@ async fn look_up(etcd: &EtcdConfig, aloud: bool) -> Option<SocketAddr> {
 
 /// This machine, in its own network: the address is where its way to etcd begins.
 pub struct Machine {
-    /// Where to.
     pub etcd: EtcdConfig,
     /// Loopback addresses will do.
     pub allow_loopback: bool,
@@ -84,9 +83,6 @@ impl Look for Machine {
 }
 
 /// What Docker says of itself. Nothing of it is needed if the node's name is `given`: then a proxy of Docker's socket may refuse it.
-///
-/// # Errors
-/// As [`Docker::info`].
 pub async fn about(docker: &Docker, given: bool) -> Result<Info, DockerError> {
     match docker.info().await {
         Err(DockerError::Refused { .. }) if given => Ok(Info::default()),

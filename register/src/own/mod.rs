@@ -30,7 +30,6 @@ pub use hold::hold;
 /// What is registered, and how.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// Its key.
     pub key: String,
     /// What it says.
     pub backend: Backend,

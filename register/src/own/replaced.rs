@@ -25,15 +25,12 @@ fn replaces(prefix: &Prefix, service: &ServiceName, id: &BackendId, entry: &Entr
 
 /// Who waits to be replaced.
 pub struct Waiting<'a, S> {
-    /// Where.
     pub store: &'a S,
     /// The prefix of all keys.
     pub prefix: &'a Prefix,
     /// Below which of them registrations of the service lie.
     pub below: &'a str,
-    /// The service.
     pub service: &'a ServiceName,
-    /// The own id.
     pub id: &'a BackendId,
 }
 

@@ -13,7 +13,6 @@ pub enum ClaimError {
          {key} in the registry; give each host a name of its own by --node-name (NODE_NAME)"
     )]
     Taken {
-        /// The node name.
         node: String,
         /// The key that says so.
         key: String,
@@ -28,7 +27,6 @@ pub enum ClaimError {
          run, give one another name by --node-name (NODE_NAME)"
     )]
     Replaced {
-        /// The key.
         key: String,
         /// When the other agent started.
         started: String,
@@ -39,25 +37,18 @@ pub enum ClaimError {
          stop one of the two, or give one another name by --node-name (NODE_NAME)"
     )]
     Contested {
-        /// The key.
         key: String,
         /// When the other agent started.
         started: String,
     },
     /// The store did not answer.
     #[error("claiming {key}")]
-    Store {
-        /// The key.
-        key: String,
-        /// The store's error.
-        source: StoreError,
-    },
+    Store { key: String, source: StoreError },
 }
 
 /// The right to write, and what goes with it.
 #[derive(Debug)]
 pub struct Claim {
-    /// The registrar's key.
     pub key: Key,
     /// The lease under which everything is written.
     pub lease: LeaseId,

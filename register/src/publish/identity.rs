@@ -18,7 +18,6 @@ pub struct Identity {
     pub machine: String,
     /// Tells this run of the agent from any other.
     pub token: String,
-    /// When it started.
     pub started: SystemTime,
 }
 

@@ -27,16 +27,10 @@ pub struct Form {
 }
 
 impl Form {
-    /// The keys that stand for `registrations`.
+    /// The keys that stand for something else in `newer` than in `older`, with their new values; `None`: it is to go.
     ///
     /// A plain value has no room for a status, so a backend that is not up has no key then. Where backends of one
     /// service differ in their service port, the one with the lowest id gives it.
-    pub fn keys(&self, registrations: &Registrations) -> Keys {
-        let all = self.changes(&Registrations::new(), registrations);
-        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
-    }
-
-    /// The keys that stand for something else in `newer` than in `older`, with their new values; `None`: it is to go.
     pub fn changes(&self, older: &Registrations, newer: &Registrations) -> BTreeMap<Key, Option<Value>> {
         let is_written = |b: &&Backend| self.values == ValueFormat::Json || b.status == Status::Up;
         let (mut changes, mut services) = (BTreeMap::new(), BTreeSet::new());
@@ -102,6 +96,11 @@ mod tests {
         ((service.parse().unwrap(), id), backend)
     }
 
+    fn keys(form: &Form, registrations: &Registrations) -> Keys {
+        let all = form.changes(&Registrations::new(), registrations);
+        all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
     fn text(keys: &Keys) -> Vec<(String, String)> {
         keys.iter().map(|(k, v)| (k.to_string(), String::from_utf8(v.to_vec()).unwrap())).collect()
     }
@@ -111,7 +110,7 @@ mod tests {
         let registrations = [registration("web", "abc", 32768), registration("web", "abd", 32769)].into();
         let expected = [("abc", "10.0.0.1:32768"), ("abd", "10.0.0.1:32769"), ("port", "80")]
             .map(|(id, value)| (format!("/backends/web/{id}"), value.to_owned()));
-        assert_eq!(text(&form(ValueFormat::Plain, true).keys(&registrations)), expected);
+        assert_eq!(text(&keys(&form(ValueFormat::Plain, true), &registrations)), expected);
     }
 
     #[test]
@@ -119,9 +118,9 @@ mod tests {
         let (key, mut backend) = registration("web", "abc", 1);
         backend.status = Status::Draining;
         let registrations = [(key, backend)].into();
-        let json = text(&form(ValueFormat::Json, false).keys(&registrations));
+        let json = text(&keys(&form(ValueFormat::Json, false), &registrations));
         assert!(json[0].1.contains(r#""status":"draining""#), "{json:?}");
-        assert!(form(ValueFormat::Plain, true).keys(&registrations).is_empty());
+        assert!(keys(&form(ValueFormat::Plain, true), &registrations).is_empty());
     }
 
     #[test]

@@ -19,7 +19,6 @@ pub struct Slot {
 /// What is to become of a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Want {
-    /// It is to be there with this payload.
     Publish(Payload),
     /// Not decided yet (its first checks are under way): it stays as it is, there or not there.
     Leave(Payload),

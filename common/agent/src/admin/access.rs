@@ -52,30 +52,17 @@ pub struct AccessArgs {
 pub enum AccessError {
     /// The token's file.
     #[error("reading the admin server's token from {}: {why}", path.display())]
-    Token {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
+    Token { path: PathBuf, why: String },
     /// Certificate or key.
     #[error("the admin server's certificate")]
     Pem(#[from] PemError),
     /// They do not fit together.
     #[error("using the certificate in {}", path.display())]
-    Unfit {
-        /// The certificate's file.
-        path: PathBuf,
-        /// The TLS implementation's words.
-        source: rustls::Error,
-    },
+    Unfit { path: PathBuf, source: rustls::Error },
 }
 
 impl AccessArgs {
     /// Who may read. Reads the token; the certificate is read when a connection comes.
-    ///
-    /// # Errors
-    /// [`AccessError::Token`].
     pub fn access(&self) -> Result<Access, AccessError> {
         let token = self.admin_token_file.as_deref().map(Token::read).transpose()?;
         let pair = self.admin_cert.clone().zip(self.admin_key.clone());

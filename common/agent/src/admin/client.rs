@@ -53,7 +53,6 @@ pub struct StatusArgs {
     /// Show it anew every 2 seconds, until interrupted
     #[arg(long, conflicts_with_all = ["ready", "json"])]
     pub watch: bool,
-    /// Who is asked.
     #[command(flatten)]
     pub agent: AgentArgs,
 }
@@ -80,71 +79,38 @@ pub struct AgentArgs {
 pub enum StatusError {
     /// Not `http://HOST:PORT` or `https://HOST:PORT`.
     #[error("--admin {url:?} is not of the form http://HOST:PORT or https://HOST:PORT")]
-    Url {
-        /// What was given.
-        url: String,
-    },
+    Url { url: String },
     /// Nobody listens.
     #[error(
         "connecting to {address}: is {program} running here, with its admin server on? (--admin URL asks elsewhere)"
     )]
-    Connect {
-        /// Where it was tried.
-        address: String,
-        /// Who should be there.
-        program: &'static str,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Connect { address: String, program: &'static str, source: io::Error },
     /// It took too long.
     #[error("waiting for the status from {address}: no answer within {} s", PATIENCE.as_secs())]
-    Timeout {
-        /// Who was asked.
-        address: String,
-    },
+    Timeout { address: String },
     /// Who answers there does not speak HTTP, or hung up.
     #[error("reading the status from {address}")]
-    Http {
-        /// Who was asked.
-        address: String,
-        /// What went wrong.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Http { address: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// A token or a certificate cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// No TLS with who answers there.
     #[error("TLS with {address}")]
-    Tls {
-        /// Who was asked.
-        address: String,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Tls { address: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// It wants a token, or another one.
     #[error("asking {address} for its status: it wants its token (--admin-token-file, ADMIN_TOKEN_FILE)")]
-    Unauthorized {
-        /// Who was asked.
-        address: String,
-    },
+    Unauthorized { address: String },
     /// Another answer than 200.
     #[error("asking {address} for its status: it answered {code}; is it {program}'s admin server?")]
     Refused {
-        /// Who was asked.
         address: String,
-        /// Who should be there.
         program: &'static str,
         /// Such as 404.
         code: StatusCode,
     },
     /// It answers, and does not do its work.
     #[error("{program} is not ready: {why}")]
-    NotReady {
-        /// Who was asked.
-        program: &'static str,
-        /// What it says.
-        why: String,
-    },
+    NotReady { program: &'static str, why: String },
     /// The output is closed or full.
     #[error("printing the status")]
     Print(#[source] io::Error),
@@ -207,9 +173,6 @@ async fn watch(
 }
 
 /// The status of the agent that the arguments name.
-///
-/// # Errors
-/// [`StatusError`].
 pub async fn fetch(args: &AgentArgs, default: SocketAddr, program: &'static str) -> Result<Value, StatusError> {
     let answer = ask(args, "/status", default, program).await?;
     match answer.code {
@@ -262,9 +225,6 @@ pub struct Answer {
 }
 
 /// Asks the agent that the arguments name for the JSON at `path`.
-///
-/// # Errors
-/// [`StatusError`].
 pub async fn ask(
     args: &AgentArgs,
     path: &str,

@@ -40,10 +40,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub enum ControlError {
     /// Another process answers on it.
     #[error("listening on {}: another process already does; is the agent running twice?", path.display())]
-    Live {
-        /// The socket.
-        path: PathBuf,
-    },
+    Live { path: PathBuf },
     /// There is something else under this name; it is left alone.
     #[error("listening on {}: it exists and is no socket", path.display())]
     NotASocket {
@@ -52,28 +49,13 @@ pub enum ControlError {
     },
     /// Any other failure of the server.
     #[error("listening on {}", path.display())]
-    Bind {
-        /// The socket.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Bind { path: PathBuf, source: io::Error },
     /// Nobody listens.
     #[error("connecting to {}: is the agent running, and may you use its socket?", path.display())]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Connect { path: PathBuf, source: io::Error },
     /// The exchange broke off.
     #[error("calling {}", path.display())]
-    Call {
-        /// The socket.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
+    Call { path: PathBuf, source: io::Error },
     /// The agent's own answer.
     #[error("{message}")]
     Refused {

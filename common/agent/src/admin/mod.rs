@@ -53,7 +53,7 @@ pub trait StatusSource: Send + Sync {
     fn period(&self) -> Option<Duration> {
         None
     }
-    /// A JSON object; see the module for its form. No secrets: whoever reaches the port can read it.
+    /// A JSON object; see the module for its form. No secrets: everybody who reaches the port can read it.
     fn status(&self) -> Value;
     /// What the page shows: the status, unless the agent has more or less for it. Such as the status.
     fn page(&self) -> Value {

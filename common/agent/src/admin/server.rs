@@ -46,11 +46,9 @@ pub enum AdminError {
     /// The address is taken, not ours, or not allowed.
     #[error("listening on {address} for the admin server (choose another address with {flag}, or {flag} off)")]
     Bind {
-        /// What was asked for.
         address: SocketAddr,
         /// The flag that sets it.
         flag: &'static str,
-        /// The system's answer.
         source: io::Error,
     },
     /// Its certificate or key cannot be used.
@@ -101,9 +99,6 @@ impl AdminServer {
     }
 
     /// Takes the address, and says so when strangers may read there; `flag` is named in the error.
-    ///
-    /// # Errors
-    /// [`AdminError`].
     pub async fn bind(self, address: SocketAddr, flag: &'static str) -> Result<Bound, AdminError> {
         let failed = |source| AdminError::Bind { address, flag, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

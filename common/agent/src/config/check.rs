@@ -26,7 +26,7 @@ pub fn object(map: &mut Map<String, Value>, keys: &[Key], path: &str, report: &m
 }
 
 /// Whether an object with these keys is a section of our own, in which an unknown key is an error.
-pub(super) fn is_ours(keys: &[Key]) -> bool {
+pub fn is_ours(keys: &[Key]) -> bool {
     !keys.is_empty() && keys.iter().all(|k| k.origin == Origin::Ours)
 }
 
@@ -203,13 +203,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const fn key(name: &'static str, kind: Kind) -> Key {
-        Key::new(name, kind, Origin::Synapse, [""; 3])
-    }
-
-    const fn ours(name: &'static str, kind: Kind) -> Key {
-        Key::new(name, kind, Origin::Ours, [""; 3])
-    }
+    crate::keys_of! { key: Synapse, ours: Ours }
 
     const NATURAL: Kind = Kind::Whole { min: 0, max: i64::MAX };
     const TEMPLATE: &[Key] = &[ours("source", Kind::Text)];

@@ -7,9 +7,8 @@
 //! | [`source`] | a file's text as a value: comments, YAML, ERB refused |
 //! | [`mod@env`] | `${ENV}` and `${ENV:-default}` in texts |
 //! | [`files`] | a file as an object, and those of service_conf_dir |
-//! | [`table`] | what a program's table of keys consists of: kind, default, origin, meaning, test |
+//! | [`table`] | what a program's table of keys consists of: name, kind, origin |
 //! | [`check`] | a value held against a table: problems, and the value made regular |
-//! | `schema` | a table as JSON Schema and as a reference for the docs (feature `testing`) |
 //!
 //! The rule: each program has a table of its own keys and types of its own; the way from a text to a regular value is
 //! the same for both.
@@ -17,8 +16,6 @@
 pub mod check;
 pub mod env;
 pub mod files;
-#[cfg(feature = "testing")]
-pub mod schema;
 pub mod source;
 pub mod table;
 
@@ -28,7 +25,6 @@ use std::path::PathBuf;
 /// Something about one place of the config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// The file.
     pub file: PathBuf,
     /// The key path, such as `services.api.haproxy.port`; empty for the file itself.
     pub path: String,

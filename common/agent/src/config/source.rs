@@ -9,10 +9,7 @@ pub enum SourceError {
     #[error(
         "line {line}: an ERB tag; ERB is not run here: use ${{ENV}} or ${{ENV:-default}}, or render the file beforehand"
     )]
-    Erb {
-        /// Where it begins.
-        line: usize,
-    },
+    Erb { line: usize },
     /// Neither JSON nor YAML.
     #[error("{0}")]
     Syntax(String),

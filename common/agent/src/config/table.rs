@@ -1,4 +1,5 @@
-//! What a table of keys consists of. From one table come the checks, the JSON Schema and the reference in the docs.
+//! What a table of keys consists of. With what its program's tests say of each key (`keys.txt`) it becomes JSON Schema and a page of
+//! the docs.
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy)]
@@ -67,61 +68,14 @@ pub struct Key {
     pub kind: Kind,
     /// Whose it is.
     pub origin: Origin,
-    /// What the reference says of it.
-    #[cfg(feature = "testing")]
-    pub reference: Reference,
-}
-
-/// A key in the reference.
-#[cfg(feature = "testing")]
-#[derive(Debug, Clone, Copy)]
-pub struct Reference {
-    /// What counts without the key; empty: nothing.
-    pub default: &'static str,
-    /// What the key does.
-    pub doc: &'static str,
-    /// The test that shows it.
-    pub test: &'static str,
-    /// An object without it is wrong.
-    pub required: bool,
-}
-
-impl Key {
-    /// A key with what the reference says of it, which the programs themselves leave out: its default, what it does, the test that
-    /// shows it.
-    pub const fn new(name: &'static str, kind: Kind, origin: Origin, reference: [&'static str; 3]) -> Self {
-        let [_default, _doc, _test] = reference;
-        Self {
-            name,
-            kind,
-            origin,
-            #[cfg(feature = "testing")]
-            reference: Reference { default: _default, doc: _doc, test: _test, required: false },
-        }
-    }
-
-    /// The same; the schema asks for it wherever there is such an object.
-    #[must_use]
-    pub const fn required(self) -> Self {
-        #[cfg(feature = "testing")]
-        return Self { reference: Reference { required: true, ..self.reference }, ..self };
-        #[cfg(not(feature = "testing"))]
-        self
-    }
 }
 
 /// Makes functions that make keys, one for each origin: `keys_of! { key: Synapse, ours: Ours }`.
 #[macro_export]
 macro_rules! keys_of {
     ($($name:ident: $origin:ident),+ $(,)?) => {$(
-        const fn $name(
-            name: &'static str,
-            kind: $crate::config::table::Kind,
-            default: &'static str,
-            doc: &'static str,
-            test: &'static str,
-        ) -> $crate::config::table::Key {
-            $crate::config::table::Key::new(name, kind, $crate::config::table::Origin::$origin, [default, doc, test])
+        const fn $name(name: &'static str, kind: $crate::config::table::Kind) -> $crate::config::table::Key {
+            $crate::config::table::Key { name, kind, origin: $crate::config::table::Origin::$origin }
         }
     )+};
 }

@@ -11,7 +11,6 @@ use crate::clock;
 /// What is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Question<'a> {
-    /// Which agent.
     pub agent: AgentArgs,
     /// Only changes of this service.
     pub service: Option<&'a str>,
@@ -22,9 +21,6 @@ pub struct Question<'a> {
 }
 
 /// The answer of the agent (at `default` unless the question names another) as text, the oldest first.
-///
-/// # Errors
-/// [`StatusError`].
 pub async fn history(
     question: &Question<'_>,
     default: SocketAddr,

@@ -168,9 +168,6 @@ impl History {
 
     /// Goes on from the file at `path`, and keeps it until `cancel`. A file that cannot be read begins anew; one that cannot be written is tried again
     /// with the next change, and its directory is never made.
-    ///
-    /// # Errors
-    /// None; the form fits `Lifecycle::spawn`.
     pub async fn keep(self, path: PathBuf, cancel: CancellationToken) -> Result<(), Infallible> {
         if !path.parent().is_some_and(Path::is_dir) {
             info!(path = %path.display(), "The history is in memory alone: its directory is not there.");

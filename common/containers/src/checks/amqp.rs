@@ -77,7 +77,7 @@ impl AmqpProbe {
         let mut close = 200_u16.to_be_bytes().to_vec();
         short(&mut close, "checked");
         close.extend_from_slice(&[0; 4]);
-        // Lest the server log an abrupt end; whether it hears it does not matter.
+        // Else the server logs an abrupt end; whether it hears this does not matter.
         let _ = self.send(&mut stream, CLOSE, &close).await;
         Ok(())
     }

@@ -12,20 +12,10 @@ use crate::docker::DockerError;
 pub enum CheckError {
     /// The system refused.
     #[error("connecting to {address}")]
-    Connect {
-        /// Where to.
-        address: SocketAddr,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Connect { address: SocketAddr, source: io::Error },
     /// Neither yes nor no.
     #[error("{address} did not answer within {after:?}")]
-    Silent {
-        /// Where to.
-        address: SocketAddr,
-        /// How long was waited.
-        after: Duration,
-    },
+    Silent { address: SocketAddr, after: Duration },
     /// Another program listens on the container's port.
     #[error(
         "port {port} of this host belongs to {}, not to the container; end that program, or move one of the two to \
@@ -33,41 +23,22 @@ pub enum CheckError {
         program.as_deref().unwrap_or("another program")
     )]
     Foreign {
-        /// The port.
         port: u16,
         /// The program, where it can be seen.
         program: Option<String>,
     },
     /// The try took too long.
     #[error("no answer within {after:?}")]
-    Deadline {
-        /// How long was waited.
-        after: Duration,
-    },
+    Deadline { after: Duration },
     /// The TLS handshake failed.
     #[error("TLS with {address}")]
-    Tls {
-        /// With whom.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
+    Tls { address: SocketAddr, source: io::Error },
     /// The authority that the check is to trust cannot be used.
     #[error("authority {}: {why}", path.display())]
-    Authority {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Authority { path: PathBuf, why: String },
     /// The talk ended before its time.
     #[error("talking to {address}")]
-    Talk {
-        /// With whom.
-        address: SocketAddr,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Talk { address: SocketAddr, source: Box<dyn std::error::Error + Send + Sync> },
     /// An answer, but not the right one.
     #[error("{0}")]
     Unexpected(String),

@@ -49,7 +49,6 @@ pub struct Info {
     pub id: String,
     /// The host's name.
     pub name: String,
-    /// Its version.
     pub version: String,
 }
 
@@ -58,7 +57,6 @@ pub struct Info {
 pub enum Scope {
     /// Those that run, the paused and restarting ones included.
     Running,
-    /// All.
     All,
 }
 
@@ -107,17 +105,11 @@ impl Docker {
     }
 
     /// Whether the daemon answers at all.
-    ///
-    /// # Errors
-    /// Any [`DockerError`].
     pub async fn ping(&self) -> Result<(), DockerError> {
         self.ask("GET /_ping", self.api.ping()).await.map(drop)
     }
 
     /// What the daemon says of itself.
-    ///
-    /// # Errors
-    /// Any [`DockerError`].
     pub async fn info(&self) -> Result<Info, DockerError> {
         let SystemInfo { id, name, server_version, .. } = self.read("GET /info", self.api.info()).await?.value;
         let [id, name, version] = [id, name, server_version].map(Option::unwrap_or_default);
@@ -125,9 +117,6 @@ impl Docker {
     }
 
     /// Whether the daemon is Podman, whose health events are noisy or missing.
-    ///
-    /// # Errors
-    /// Any [`DockerError`].
     pub async fn is_podman(&self) -> Result<bool, DockerError> {
         let version: Reply<SystemVersion> = self.read("GET /version", self.api.version()).await?;
         let components = version.value.components.unwrap_or_default();
@@ -135,9 +124,6 @@ impl Docker {
     }
 
     /// The containers of `scope`, each with what the list tells of it.
-    ///
-    /// # Errors
-    /// Any [`DockerError`].
     pub async fn list(&self, scope: Scope) -> Result<Vec<Listed>, DockerError> {
         let options = (scope == Scope::All).then(|| ListContainersOptionsBuilder::new().all(true).build());
         let request = "GET /containers/json";
@@ -204,9 +190,6 @@ impl Docker {
     }
 
     /// Events from now on. When this returns, nothing that happens later is missed for as long as the stream lasts.
-    ///
-    /// # Errors
-    /// Any [`DockerError`].
     pub async fn events(&self) -> Result<EventStream, DockerError> {
         // The daemon answers before it subscribes; what falls in between is in its memory, if we share its clock to ask.
         let now = clock::now();

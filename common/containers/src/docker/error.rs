@@ -15,7 +15,6 @@ pub enum DockerError {
     Client {
         /// Where the daemon should be.
         endpoint: Endpoint,
-        /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The request did not come through, or its answer did not.
@@ -23,17 +22,13 @@ pub enum DockerError {
     Transport {
         /// Where the daemon should be.
         endpoint: Arc<str>,
-        /// Method and path.
         request: String,
-        /// Why.
         source: bollard::errors::Error,
     },
     /// The daemon said no.
     #[error("Docker answered {status} to {request}: {message}{}", remedy(*status, request))]
     Refused {
-        /// Method and path.
         request: String,
-        /// The HTTP status.
         status: u16,
         /// The daemon's own words, cut short.
         message: String,
@@ -41,7 +36,6 @@ pub enum DockerError {
     /// The answer cannot be read.
     #[error("reading Docker's answer to {request}")]
     Answer {
-        /// Method and path.
         request: String,
         /// Where in it, and why.
         source: Unreadable,
@@ -52,7 +46,6 @@ pub enum DockerError {
     /// The daemon took longer than it may.
     #[error("Docker did not answer {request} within {seconds} s")]
     Deadline {
-        /// What was asked.
         request: String,
         /// The patience, in whole seconds.
         seconds: u64,
@@ -60,12 +53,10 @@ pub enum DockerError {
     /// The answer is longer than any that a daemon gives.
     #[error("Docker's answer to {request} is above {} MB", limit >> 20)]
     TooLong {
-        /// What was asked.
         request: String,
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The event stream ended.
     #[error("Docker's event stream ended")]
     StreamEnded,
     /// The event stream holds what is no event.
@@ -73,10 +64,7 @@ pub enum DockerError {
     Event(#[source] serde_json::Error),
     /// An event began, and its rest does not come.
     #[error("Docker's event stream stopped in the middle of an event for {} s", after.as_secs())]
-    EventCut {
-        /// How long was waited.
-        after: Duration,
-    },
+    EventCut { after: Duration },
     /// One event is above 1 MB.
     #[error("Docker's event stream holds a line above 1 MB")]
     EventTooLong,

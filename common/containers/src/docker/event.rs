@@ -7,7 +7,6 @@ use model::desired::ContainerId;
 pub struct Event {
     /// What happened.
     pub kind: EventKind,
-    /// To which container.
     pub container: ContainerId,
     /// When, in nanoseconds since 1970 by the daemon's clock; 0 where it does not say.
     pub time_nanos: i64,

@@ -13,9 +13,7 @@ use serde_path_to_error::{Path, Segment};
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {why}")]
 pub struct Unreadable {
-    /// Where in the reply.
     pub path: String,
-    /// What is wrong there.
     pub why: serde_json::Error,
 }
 
@@ -43,10 +41,6 @@ impl<T> From<T> for Reply<T> {
     }
 }
 
-/// Reads a reply.
-///
-/// # Errors
-/// [`Unreadable`].
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<Reply<T>, Unreadable> {
     if let Ok(value) = serde_json::from_slice::<T>(text) {
         return Ok(value.into());
@@ -60,9 +54,6 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<Reply<T>, Unreadable> {
 }
 
 /// Reads a reply that is JSON.
-///
-/// # Errors
-/// [`Unreadable`].
 pub fn mend<T: DeserializeOwned>(mut reply: Value) -> Result<Reply<T>, Unreadable> {
     let mut odd = BTreeMap::new();
     loop {

@@ -20,7 +20,6 @@ pub struct ParseError {
     pub container: String,
     /// The field's path in the answer.
     pub field: String,
-    /// What is wrong with it.
     pub why: String,
 }
 

@@ -13,7 +13,6 @@ use crate::readiness::Why;
 pub enum Reason {
     /// Its port accepted a connection.
     Accepted,
-    /// Its checks pass.
     ChecksPass,
     /// Its HEALTHCHECK decides, and does not fail.
     Healthcheck,
@@ -33,7 +32,6 @@ pub enum Reason {
     Replaced,
     /// Nothing accepted a connection yet, or a check has not passed often enough.
     NotReady,
-    /// A check fails.
     CheckFails,
     /// Its HEALTHCHECK fails, and it is published as down.
     HealthcheckFails,
@@ -48,26 +46,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Each of them but for those of what is left out.
-    pub const ALL: [Self; 16] = [
-        Self::Accepted,
-        Self::ChecksPass,
-        Self::Healthcheck,
-        Self::NotAsked,
-        Self::Udp,
-        Self::NotDialled,
-        Self::FoundRegistered,
-        Self::Stop,
-        Self::Operator,
-        Self::Replaced,
-        Self::NotReady,
-        Self::CheckFails,
-        Self::HealthcheckFails,
-        Self::CrashLoop,
-        Self::KeyTaken,
-        Self::Ended,
-    ];
-
     /// The word used in log, status and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -19,7 +19,6 @@ pub struct Row {
     /// The port inside it, such as `80/tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
-    /// The service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
     /// The backend's id.
@@ -34,7 +33,6 @@ pub struct Row {
     pub cause: Reason,
     /// Why, for people.
     pub reason: String,
-    /// Its own checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckState>,
 }

@@ -36,10 +36,6 @@ pub enum RowState {
 }
 
 impl RowState {
-    /// Each of them.
-    pub const ALL: [Self; 7] =
-        [Self::Up, Self::Draining, Self::Down, Self::Waiting, Self::Failing, Self::Refused, Self::Skipped];
-
     /// The word used in status and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

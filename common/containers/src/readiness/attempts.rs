@@ -19,7 +19,6 @@ use crate::checks::{AnyCheck, Check, Outcome};
 const CONNECT: Duration = Duration::from_secs(1);
 /// The shortest pause between two dials.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest.
 const LONGEST: Duration = Duration::from_secs(1);
 /// The pause grows with the time that has gone by: a gate opens at most this part of it late.
 const PART: u32 = 50;

@@ -22,7 +22,6 @@ impl Damping {
         }
     }
 
-    /// It fell.
     pub fn fell(&mut self, at: Duration) {
         self.0.push_back(at);
     }

@@ -24,16 +24,13 @@ pub(super) enum Told {
 /// Which candidate: the same container may be in several services.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GateKey {
-    /// The container.
     pub container: ContainerId,
-    /// The service.
     pub service: ServiceName,
     /// The backend's id within it.
     pub id: BackendId,
 }
 
 impl GateKey {
-    /// Of a container's candidate.
     pub fn of(container: &ContainerId, candidate: &Candidate) -> Self {
         Self { container: container.clone(), service: candidate.service.clone(), id: candidate.backend.id.clone() }
     }

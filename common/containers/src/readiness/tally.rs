@@ -11,7 +11,6 @@ use super::damping::{Damping, WINDOW};
 pub enum Standing {
     /// It has not passed often enough yet; with the last failure, if there was one.
     Waiting(Option<String>),
-    /// It passes.
     Passing,
     /// It fails, for this reason.
     Failing(String),
@@ -87,7 +86,6 @@ impl Tally {
         &self.standing
     }
 
-    /// Whether it passes.
     pub fn is_passing(&self) -> bool {
         self.standing == Standing::Passing
     }

@@ -36,12 +36,7 @@ pub(super) fn in_order(containers: &ContainerMap) -> Vec<&Arc<Container>> {
     order
 }
 
-/// The decisions about one container alone; clashes with others are not seen. `containers` is asked only about shared networks.
-pub fn decide_one(container: &Container, containers: &ContainerMap, settings: &Settings) -> Vec<Decision> {
-    decide_among(container, &Neighbours::new(containers, settings), settings)
-}
-
-/// As [`decide_one`], where the others have been looked at.
+/// The decisions about one container alone; clashes with others are not seen. The `neighbours` are asked only about shared networks.
 pub(super) fn decide_among(container: &Container, neighbours: &Neighbours<'_>, settings: &Settings) -> Vec<Decision> {
     let vocabulary = Vocabulary::read(container);
     let whole = |skip: Skip| {

@@ -34,7 +34,7 @@ pub use check_spec::{CheckKind, CheckSpec, HttpCheck, PeerTls, Secret, StatusSet
 pub use container::{
     Binding, Container, ContainerId, ContainerIdError, ContainerPort, Health, Network, State, parse_signal,
 };
-pub use decide::{decide, decide_one};
+pub use decide::decide;
 pub use decider::Decider;
 pub use decision::{Candidate, Decision, Drain, Outcome, Skip};
 pub use labels::KEYS as LABEL_KEYS;

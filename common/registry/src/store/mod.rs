@@ -53,9 +53,6 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn list_at(&self, prefix: &str, revision: Revision) -> impl Future<Output = Result<Listing, StoreError>> + Send;
 
     /// One key, or `None` when it does not exist.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     fn get(&self, key: &str) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
 
     /// Every change to keys that begin with `prefix`, from the revision after `after` on, without a gap.
@@ -96,9 +93,6 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// A new lease that lives for `ttl` after its last beat: whole seconds rounded up, at least 1 s. The store may
     /// grant more than was asked for (etcd: at least 1.5 election timeouts).
-    ///
-    /// # Errors
-    /// [`StoreError`].
     fn grant(&self, ttl: Duration) -> impl Future<Output = Result<Lease, StoreError>> + Send;
 
     /// A means to renew `lease`. The lease may have been granted by somebody else.
@@ -108,15 +102,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn keep_alive(&self, lease: LeaseId) -> impl Future<Output = Result<Self::Keeper, StoreError>> + Send;
 
     /// Ends `lease` and deletes its keys, all at one revision. A lease that is already gone is no error.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     fn revoke(&self, lease: LeaseId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// What is left of `lease`, or `None` when it is gone.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     fn time_to_live(&self, lease: LeaseId) -> impl Future<Output = Result<Option<Duration>, StoreError>> + Send;
 
     /// The keys that hang on `lease`, in no order; none when it is gone.
@@ -126,9 +114,6 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn lease_keys(&self, lease: LeaseId) -> impl Future<Output = Result<Vec<Key>, StoreError>> + Send;
 
     /// The store's newest position, by a read that a caller with rights on `prefix` only may do.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     fn position(&self, prefix: &str) -> impl Future<Output = Result<Position, StoreError>> + Send;
 }
 

@@ -56,9 +56,7 @@ impl fmt::Display for Position {
 /// One key with all that the store knows of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The key.
     pub key: Key,
-    /// Its value.
     pub value: Value,
     /// The lease with which the key goes, if any.
     pub lease: Option<LeaseId>,
@@ -84,7 +82,6 @@ pub enum Change {
     Put(Entry),
     /// The key was deleted, or its lease ended.
     Delete {
-        /// The key.
         key: Key,
         /// The revision of the deletion: what went with it carries the same.
         revision: Revision,
@@ -124,18 +121,13 @@ pub struct Batch {
 pub enum Op {
     /// Writes a key.
     Put {
-        /// The key.
         key: Key,
-        /// Its value.
         value: Value,
         /// The lease with which it goes; `None` detaches it from one that it had.
         lease: Option<LeaseId>,
     },
     /// Deletes a key; one that does not exist is no error, and makes no revision.
-    Delete {
-        /// The key.
-        key: Key,
-    },
+    Delete { key: Key },
 }
 
 impl Op {

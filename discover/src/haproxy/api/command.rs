@@ -14,24 +14,13 @@ pub const MAX_COMMAND: usize = 8192;
 pub enum CommandError {
     /// No word at all, or one that is empty.
     #[error("an empty word in the command {command:?}")]
-    EmptyWord {
-        /// The words joined.
-        command: String,
-    },
+    EmptyWord { command: String },
     /// The word would end the command, begin another, or be read as something else than a value.
     #[error("{word:?} cannot be sent to HAProxy's socket")]
-    UnsafeWord {
-        /// The word.
-        word: String,
-    },
+    UnsafeWord { word: String },
     /// Longer than [`MAX_COMMAND`].
     #[error("a command of {bytes} bytes, of at most {MAX_COMMAND}: {start:?}…")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-        /// Its first bytes.
-        start: String,
-    },
+    TooLong { bytes: usize, start: String },
 }
 
 /// One validated command.

@@ -8,9 +8,6 @@ use super::tables;
 
 impl Runtime {
     /// The entries of a map, in HAProxy's order.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn map_show(&mut self, map: &str) -> Result<Vec<(String, String)>, RuntimeError> {
         let map =
             map_name(map).map_err(|source| RuntimeError::Command { operation: format!("show map {map:?}"), source })?;
@@ -20,7 +17,7 @@ impl Runtime {
     /// Puts `entries` in the place of all that is in the map, at once: requests see the old map or the new one, never a part.
     ///
     /// # Errors
-    /// [`RuntimeError`]; the map is then unchanged, unless [`outcome_unknown`](RuntimeError::outcome_unknown).
+    /// [`RuntimeError`]; the map is then unchanged, unless the session [broke](super::socket::SocketError::Broken).
     pub async fn map_swap(&mut self, map: &str, entries: &[(String, String)]) -> Result<(), RuntimeError> {
         let cannot = |source| RuntimeError::Command { operation: format!("replacing the map {map:?}"), source };
         // Everything is checked before the first word is sent.

@@ -24,16 +24,6 @@ impl ServerRef {
     pub fn new(section: impl Into<String>, name: impl Into<String>) -> Result<Self, CommandError> {
         Ok(Self { section: checked(section.into())?, name: checked(name.into())? })
     }
-
-    /// The section's name.
-    pub fn section(&self) -> &str {
-        &self.section
-    }
-
-    /// The server's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
 }
 
 impl fmt::Display for ServerRef {
@@ -48,9 +38,6 @@ pub struct SectionName(String);
 
 impl SectionName {
     /// Checks the name as [`ServerRef::new`] does.
-    ///
-    /// # Errors
-    /// [`CommandError::UnsafeWord`].
     pub fn new(name: impl Into<String>) -> Result<Self, CommandError> {
         Ok(Self(checked(name.into())?))
     }
@@ -129,7 +116,6 @@ pub enum Op {
     SetAddr(ServerRef, SocketAddr),
     /// Adds an unpublished section that inherits all from a named `defaults` section (3.4 and later).
     AddSection {
-        /// Its name.
         name: SectionName,
         /// The `defaults` section.
         defaults: SectionName,
@@ -146,16 +132,13 @@ pub enum Op {
     MapAdd {
         /// The map's file name as the config has it.
         map: String,
-        /// The key.
         key: String,
-        /// Its value.
         value: String,
     },
     /// Changes the value of a key that is there.
     MapSet {
         /// The map's file name as the config has it.
         map: String,
-        /// The key.
         key: String,
         /// Its new value.
         value: String,
@@ -164,7 +147,6 @@ pub enum Op {
     MapDel {
         /// The map's file name as the config has it.
         map: String,
-        /// The key.
         key: String,
     },
 }

@@ -13,31 +13,20 @@ use super::tables::{self, Info, ServerState, TableError};
 pub enum RuntimeError {
     /// It cannot be sent at all; only a reload can do it.
     #[error("making the command of {operation}")]
-    Command {
-        /// The operation.
-        operation: String,
-        /// Why.
-        source: CommandError,
-    },
+    Command { operation: String, source: CommandError },
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// HAProxy said no, or something that is not known to mean yes.
     #[error("HAProxy refused {operation:?}: {:?}", refusal.text)]
     Refused {
-        /// The command.
         operation: String,
         /// Its words, and what they mean.
         refusal: Refusal,
     },
     /// HAProxy answered, but not with what this command shows.
     #[error("reading the answer to {operation:?}")]
-    Unreadable {
-        /// The command.
-        operation: String,
-        /// Where it is wrong.
-        source: TableError,
-    },
+    Unreadable { operation: String, source: TableError },
 }
 
 impl RuntimeError {
@@ -54,11 +43,6 @@ impl RuntimeError {
         matches!(self, Self::Refused { refusal, .. } if refusal.text == DENIED)
     }
 
-    /// Whether HAProxy may have done it all the same: read its state before going on.
-    pub fn outcome_unknown(&self) -> bool {
-        matches!(self, Self::Socket(e) if e.outcome_unknown())
-    }
-
     pub(super) fn refused(operation: &impl ToString, reply: &Reply) -> Self {
         let refusal = Refusal { kind: RefusalKind::Other, text: reply.text().to_owned() };
         Self::Refused { operation: operation.to_string(), refusal }
@@ -72,7 +56,6 @@ pub enum DelOutcome {
     Deleted,
     /// It still has streams or connections: try again later.
     Busy,
-    /// It was not there.
     NotFound,
     /// HAProxy will not, for a reason that waiting does not change.
     Refused(Refusal),
@@ -121,9 +104,6 @@ impl Runtime {
     }
 
     /// Does one operation.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn run(&mut self, op: Op) -> Result<(), RuntimeError> {
         self.apply(&[op]).await.into_iter().collect()
     }
@@ -145,41 +125,26 @@ impl Runtime {
     }
 
     /// `show servers state`, of all sections or one.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn servers_state(&mut self, section: Option<&str>) -> Result<Vec<ServerState>, RuntimeError> {
         self.show(["show", "servers", "state"].into_iter().chain(section), tables::servers_state).await
     }
 
     /// `show info`.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn info(&mut self) -> Result<Info, RuntimeError> {
         self.show(["show", "info"], tables::info).await
     }
 
     /// The sections that can hold servers, as a whole: few bytes even where there are many servers.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn sections(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
         self.show(["show", "stat", "-1", "2", "-1"], stat).await
     }
 
     /// The same, and each server.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn servers(&mut self) -> Result<Vec<StatRow>, RuntimeError> {
         self.show(["show", "stat", "-1", "6", "-1"], stat).await
     }
 
     /// The sections that can hold servers and take traffic: those that were published (3.4 and later).
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn published(&mut self) -> Result<BTreeSet<String>, RuntimeError> {
         let rows = self.sections().await?;
         Ok(rows.into_iter().filter(|row| !row.status.contains("(UNPUB)")).map(|row| row.section).collect())
@@ -214,9 +179,6 @@ impl Runtime {
     }
 
     /// Sends a command that only shows something, and has the answer read.
-    ///
-    /// # Errors
-    /// [`RuntimeError`].
     pub async fn show<'a, T>(
         &mut self,
         words: impl IntoIterator<Item = &'a str>,

@@ -62,8 +62,8 @@ impl Reply {
         self.text().is_empty()
     }
 
-    /// Made from text, for tests and for other transports.
-    pub fn from_text(text: impl Into<String>) -> Self {
+    #[cfg(test)]
+    pub(super) fn from_text(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 }
@@ -97,13 +97,6 @@ pub enum SocketError {
         /// The command.
         command: String,
     },
-}
-
-impl SocketError {
-    /// Whether HAProxy may have executed the command all the same: its state must be read before going on.
-    pub fn outcome_unknown(&self) -> bool {
-        matches!(self, Self::Broken { .. })
-    }
 }
 
 /// An interactive session with one worker, opened when it is first needed.
@@ -331,9 +324,6 @@ impl Session {
 /// Sends one command over a connection of its own and reads until HAProxy closes it. `prefix` is put before it: `@1 ` on a master socket.
 ///
 /// Our side is half-closed after the command: from 3.0 on the master keeps the connection open until then.
-///
-/// # Errors
-/// [`SocketError`].
 pub async fn one_shot(
     endpoint: &Endpoint,
     prefix: Prefix,

@@ -11,7 +11,6 @@ pub struct StatRow {
     pub section: String,
     /// The server's name, or `FRONTEND` or `BACKEND`.
     pub name: String,
-    /// Which of those it is.
     pub kind: StatKind,
     /// HAProxy's word: `UP`, `UP 1/3`, `DOWN`, `MAINT`, `DRAIN`, `no check`, `OPEN`, …
     pub status: String,
@@ -29,7 +28,6 @@ pub struct StatRow {
     pub idle_connections: u64,
     /// The server's `address:port`, where shown.
     pub addr: String,
-    /// What was counted.
     pub counts: Counts,
 }
 
@@ -40,7 +38,6 @@ pub struct Counts {
     pub sessions: u64,
     /// Requests queued now.
     pub queued: u64,
-    /// Sessions in all.
     pub all_sessions: u64,
     /// Requests in all; of TCP its sessions.
     pub requests: u64,

@@ -23,17 +23,12 @@ impl TableError {
 /// One server of `show servers state`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerState {
-    /// Its section.
     pub section: String,
-    /// Its name.
     pub name: String,
     /// HAProxy's number for it within the section; a deleted server's is used again.
     pub id: u32,
     /// Its address; `None` while a name has none.
     pub addr: Option<IpAddr>,
-    /// The name it was given instead of an address.
-    pub fqdn: Option<String>,
-    /// Its port.
     pub port: u16,
     /// What the checks think of it.
     pub oper: OperState,
@@ -41,8 +36,6 @@ pub struct ServerState {
     pub admin: AdminState,
     /// Its weight now, 0 to 256.
     pub weight: u16,
-    /// The weight the config gave it.
-    pub initial_weight: u16,
     /// Since the last change of state.
     pub since: Duration,
     /// Whether it has checks, and whether they run.
@@ -85,16 +78,11 @@ impl AdminState {
     }
 }
 
-/// Bits of `srv_check_state`. Source: HAProxy, `CHK_ST_*`.
+/// Bits of `srv_check_state`; 0x02: there is a check. Source: HAProxy, `CHK_ST_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckState(pub u32);
 
 impl CheckState {
-    /// The server has a check.
-    pub fn configured(self) -> bool {
-        self.0 & 0x02 != 0
-    }
-
     /// Its check is switched on.
     pub fn enabled(self) -> bool {
         self.0 & 0x04 != 0
@@ -102,17 +90,15 @@ impl CheckState {
 }
 
 /// The columns of `show servers state` that are read.
-const STATE_COLUMNS: [&str; 13] = [
+const STATE_COLUMNS: [&str; 11] = [
     "be_name",
     "srv_name",
     "srv_id",
     "srv_addr",
-    "srv_fqdn",
     "srv_port",
     "srv_op_state",
     "srv_admin_state",
     "srv_uweight",
-    "srv_iweight",
     "srv_time_since_last_change",
     "srv_check_state",
     "srv_agent_state",
@@ -133,9 +119,7 @@ pub fn servers_state(text: &str) -> Result<Vec<ServerState>, TableError> {
         row.extend(line.split_ascii_whitespace());
         let bad = |what| TableError::new(what, line);
         let cells = at.map(|at| row.get(at?).copied());
-        let Some([section, name, id, addr, fqdn, port, oper, admin, weight, initial_weight, since, check, agent]) =
-            all_of(cells)
-        else {
+        let Some([section, name, id, addr, port, oper, admin, weight, since, check, agent]) = all_of(cells) else {
             return Err(bad("a server's state without a column that is needed"));
         };
         let number = |text: &str| text.parse::<u64>().map_err(|_| bad("not a number"));
@@ -146,7 +130,6 @@ pub fn servers_state(text: &str) -> Result<Vec<ServerState>, TableError> {
             name: name.to_owned(),
             id: bits(id)?,
             addr: addr.parse().ok(),
-            fqdn: Some(fqdn).filter(|f| *f != "-").map(str::to_owned),
             port: small(port)?,
             oper: match number(oper)? {
                 0 => OperState::Stopped,
@@ -157,7 +140,6 @@ pub fn servers_state(text: &str) -> Result<Vec<ServerState>, TableError> {
             },
             admin: AdminState(bits(admin)?),
             weight: small(weight)?,
-            initial_weight: small(initial_weight)?,
             since: Duration::from_secs(number(since)?),
             check: CheckState(bits(check)?),
             agent: CheckState(bits(agent)?),
@@ -178,14 +160,8 @@ pub struct Info {
     pub version: Version,
     /// The worker's process id, in its own namespace.
     pub pid: i32,
-    /// How long this worker has run, in whole seconds.
-    pub uptime: Duration,
     /// Connections it takes at most.
     pub maxconn: u64,
-    /// Connections now.
-    pub curr_conns: u64,
-    /// Descriptors that it reserved when it loaded its file.
-    pub maxsock: u64,
     /// This worker has been told to end: the session is with an old one.
     pub stopping: bool,
 }
@@ -201,10 +177,7 @@ pub fn info(text: &str) -> Result<Info, TableError> {
     Ok(Info {
         version: get("Version")?.trim().parse().map_err(|_| TableError::new("Version", text))?,
         pid: get("Pid")?.trim().parse().map_err(|_| TableError::new("Pid", text))?,
-        uptime: Duration::from_secs(number("Uptime_sec")?),
         maxconn: number("Maxconn")?,
-        curr_conns: number("CurrConns")?,
-        maxsock: number("Maxsock")?,
         stopping: number("Stopping")? != 0,
     })
 }

@@ -121,7 +121,7 @@ const KNOWN_FAULTS: &[Fault] = &[
 /// Upstream fix 95c4d2482 (2.9-dev6); in which point releases of the older branches it landed was not checked.
 const DEL_SERVER_FAULT: &str = "haproxy#2323: deleting a server while requests retry on it can abort the whole process; servers are left in maintenance instead";
 
-/// What a version can do; one field for each difference that matters.
+/// What a version can do; one field for each difference that discover acts on. Others: docs/haproxy.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// `add server` and `del server` exist without experimental mode (2.6).
@@ -132,28 +132,14 @@ pub struct Capabilities {
     pub cookie_in_add_server: bool,
     /// A server added to a section with dynamic cookies has one at once (3.0); before, `enable dynamic-cookie` must be said again.
     pub dynamic_cookie_in_add_server: bool,
-    /// `add server … init-state down` admits a server only after its first good check (3.1).
-    pub init_state: bool,
     /// Dynamic servers never reuse a connection unless given `pool-purge-delay 5s pool-max-conn 100` (fixed in 3.0-dev5).
     pub needs_pool_settings: bool,
-    /// With `random` or a consistent hash, servers added without `id` drop out of an empty pool (haproxy#3413, fixed in 3.0-dev7).
-    pub explicit_id_needed: bool,
-    /// The keyword `enabled` in `add server` does what it says: never. It is accepted but broken before 3.0-dev7 (haproxy#2497) and refused after.
-    pub enabled_keyword: bool,
     /// The master CLI's `reload` answers with its outcome (2.7); before, `show proc` must be polled.
     pub sync_reload: bool,
-    /// `virt@` and `opt@` maps need no file on disk (2.9).
-    pub virt_maps: bool,
-    /// `wait TIME srv-removable SERVER` (3.0).
-    pub wait_removable: bool,
-    /// `add server help` lists the keywords that are accepted (3.2).
-    pub add_server_help: bool,
     /// `add backend`, `publish backend`, `del backend` (3.4): sections come from named `defaults` and go without a reload.
     pub add_backend: bool,
     /// A frontend and a backend may have one name: refused from 3.3 on.
     pub shared_names: bool,
-    /// The algorithm of a section without `balance` is `roundrobin`; from 3.3 on it is `random`. Sections should always say it.
-    pub roundrobin_by_default: bool,
 }
 
 impl Capabilities {
@@ -164,17 +150,10 @@ impl Capabilities {
             del_server: v.at_least(3, 0),
             cookie_in_add_server: v.at_least(3, 0),
             dynamic_cookie_in_add_server: v.at_least(3, 0),
-            init_state: v.at_least(3, 1),
             needs_pool_settings: !v.at_least(3, 0),
-            explicit_id_needed: !v.at_least(3, 0),
-            enabled_keyword: false,
             sync_reload: v.at_least(2, 7),
-            virt_maps: v.at_least(2, 9),
-            wait_removable: v.at_least(3, 0),
-            add_server_help: v.at_least(3, 2),
             add_backend: v.at_least(3, 4),
             shared_names: !v.at_least(3, 3),
-            roundrobin_by_default: !v.at_least(3, 3),
         }
     }
 }
@@ -214,17 +193,15 @@ mod tests {
     fn the_table_follows_the_branches() {
         let on = |text: &str| Capabilities::of(&v(text));
         let old = on("2.6.12");
-        assert!(old.add_server && !old.del_server && !old.cookie_in_add_server && !old.sync_reload && !old.virt_maps);
-        assert!(old.needs_pool_settings && old.explicit_id_needed && !old.wait_removable && old.roundrobin_by_default);
+        assert!(old.add_server && !old.del_server && !old.cookie_in_add_server && !old.sync_reload);
+        assert!(old.needs_pool_settings);
         let lts = on("3.0.11");
-        assert!(lts.del_server && lts.cookie_in_add_server && lts.sync_reload && lts.virt_maps && lts.wait_removable);
-        assert!(!lts.needs_pool_settings && !lts.explicit_id_needed && !lts.init_state && !lts.add_backend);
-        assert!(on("3.2.0").init_state && on("3.2.0").add_server_help && !on("3.2.0").add_backend);
-        assert!(on("3.4.0").add_backend && !on("3.4.0").roundrobin_by_default);
+        assert!(lts.del_server && lts.cookie_in_add_server && lts.sync_reload);
+        assert!(!lts.needs_pool_settings && !lts.add_backend);
+        assert!(!on("3.2.0").add_backend && on("3.4.0").add_backend);
         assert!(on("3.2.0").shared_names && !on("3.3.0").shared_names);
-        assert!(!on("2.8.16").del_server && on("2.7.0").sync_reload && on("2.9.1").virt_maps);
+        assert!(!on("2.8.16").del_server && on("2.7.0").sync_reload);
         assert!(!on("2.4.0").add_server);
-        assert!(["2.6.12", "3.0.0", "3.4.0"].iter().all(|t| !on(t).enabled_keyword));
     }
 
     #[test]

@@ -60,9 +60,6 @@ struct Group {
 }
 
 /// Finds out which of the suspects `0..count` HAProxy does not take, with at most `tries` tries.
-///
-/// # Errors
-/// [`NoFinding`].
 pub async fn find(count: usize, tries: usize, judge: &mut impl Judge) -> Result<Finding, NoFinding> {
     let mut finding = Finding::default();
     match judge.with(&finding.good).await {

@@ -99,9 +99,6 @@ pub enum AskError {
 }
 
 /// Asks `haproxy -v`.
-///
-/// # Errors
-/// [`AskError`].
 pub async fn version(program: &Path) -> Result<Version, AskError> {
     let run = environment::made(program).arg("-v").stdin(Stdio::null()).kill_on_drop(true).output();
     let late = || io::Error::from(io::ErrorKind::TimedOut);
@@ -112,17 +109,11 @@ pub async fn version(program: &Path) -> Result<Version, AskError> {
 }
 
 /// Validates a config with `haproxy -c`. It does not see a port that somebody else has: see [`super::ports`].
-///
-/// # Errors
-/// [`CheckError`].
 pub async fn check(program: &Path, config: &Path, deadline: Duration) -> Result<(), CheckError> {
     check_by(program, &[], config, deadline, Command::spawn).await
 }
 
 /// As [`check`], with further arguments, the process made by `spawner`.
-///
-/// # Errors
-/// [`CheckError`].
 pub async fn check_by(
     program: &Path,
     args: &[OsString],

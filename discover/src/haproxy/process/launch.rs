@@ -42,9 +42,7 @@ pub enum Output {
 /// How to start HAProxy in master-worker mode.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// The program.
     pub program: PathBuf,
-    /// Its config.
     pub config: PathBuf,
     /// Where its master CLI will listen; the file gets mode 600.
     pub master_socket: PathBuf,
@@ -59,16 +57,10 @@ pub struct Launch {
 pub enum ProcessError {
     /// The program cannot be run at all.
     #[error("running {program}")]
-    Run {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Run { program: PathBuf, source: io::Error },
     /// It ended before it answered.
     #[error("HAProxy ended at its start ({status}): {log}")]
     Ended {
-        /// How.
         status: ExitStatus,
         /// The end of its output, where that is known.
         log: String,
@@ -76,7 +68,6 @@ pub enum ProcessError {
     /// It runs, but its master CLI did not answer in time; it has been stopped again.
     #[error("HAProxy did not answer on {socket} within {after:?}: {log}")]
     Silent {
-        /// The master socket.
         socket: PathBuf,
         /// How long it was given.
         after: Duration,
@@ -85,20 +76,10 @@ pub enum ProcessError {
     },
     /// A signal could not be sent.
     #[error("sending {signal} to process {pid}")]
-    Signal {
-        /// Which.
-        signal: Signal,
-        /// To whom.
-        pid: i32,
-        /// Why.
-        source: Errno,
-    },
+    Signal { signal: Signal, pid: i32, source: Errno },
     /// It has not ended, even after SIGKILL.
     #[error("process {pid} does not end")]
-    Immortal {
-        /// Which.
-        pid: i32,
-    },
+    Immortal { pid: i32 },
 }
 
 /// A running HAProxy.
@@ -148,9 +129,6 @@ impl Launch {
     }
 
     /// As [`spawn`](Self::spawn), the process made by `spawner`: who reaps strangers' zombies must know its own children from the start.
-    ///
-    /// # Errors
-    /// As [`spawn`](Self::spawn).
     pub async fn spawn_by(
         &self,
         spawner: impl FnOnce(&mut Command) -> io::Result<Child>,
@@ -215,9 +193,6 @@ pub async fn adopt(master: &MasterCli) -> Result<Option<Running>, MasterError> {
 }
 
 /// Waits for a HAProxy that somebody else starts: until its master answers and shows a worker.
-///
-/// # Errors
-/// [`ProcessError::Silent`].
 pub async fn await_master(master: &MasterCli, patience: Duration) -> Result<Running, ProcessError> {
     let deadline = Instant::now() + patience;
     loop {
@@ -303,9 +278,6 @@ const KILL_AFTER: Duration = Duration::from_secs(5);
 
 impl Running {
     /// Stops it, see [`stop`]; its child handle, where there is one, is waited for.
-    ///
-    /// # Errors
-    /// As [`stop`].
     pub async fn stop(mut self, grace: Duration) -> Result<(), ProcessError> {
         let mut child = self.child.take();
         let pid = self.master;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::log::{log_since, with_hint};
 use super::procs::{Procs, ProcsError};
 use crate::haproxy::api::command::{Command, CommandError};
-use crate::haproxy::api::socket::{Deadlines, Endpoint, Prefix, Reply, SocketError, one_shot};
+use crate::haproxy::api::socket::{Deadlines, Endpoint, Prefix, SocketError, one_shot};
 use crate::haproxy::api::version::Capabilities;
 
 /// Between two looks at `show proc` while a reload of an old HAProxy is under way.
@@ -77,9 +77,8 @@ impl MasterCli {
         self
     }
 
-    /// Another time limit for a reload.
-    #[must_use]
-    pub fn with_reload_deadline(mut self, limit: Duration) -> Self {
+    #[cfg(test)]
+    fn with_reload_deadline(mut self, limit: Duration) -> Self {
         self.reload_deadline = limit;
         self
     }
@@ -94,17 +93,11 @@ impl MasterCli {
     }
 
     /// The processes.
-    ///
-    /// # Errors
-    /// [`MasterError`].
     pub async fn show_proc(&self) -> Result<Procs, MasterError> {
         self.show_proc_within(self.deadlines).await
     }
 
     /// The same, but hastily: for what can be done without.
-    ///
-    /// # Errors
-    /// [`MasterError`].
     pub async fn glance(&self) -> Result<Procs, MasterError> {
         self.show_proc_within(Deadlines { connect: LOOK, reply: LOOK }).await
     }
@@ -113,14 +106,6 @@ impl MasterCli {
         let command = Command::new(["show", "proc"])?;
         let reply = one_shot(&self.endpoint(), Prefix::None, &command, deadlines).await?;
         Ok(Procs::parse(reply.text())?)
-    }
-
-    /// Sends a runtime command to the current worker (`@1`), over a connection of its own: never to an old one.
-    ///
-    /// # Errors
-    /// [`SocketError`].
-    pub async fn to_worker(&self, command: &Command) -> Result<Reply, SocketError> {
-        one_shot(&self.endpoint(), Prefix::CurrentWorker, command, self.deadlines).await
     }
 
     /// Whether the current worker answers through the master: right after a start `show proc` lists it before it does (3.4).

@@ -192,9 +192,6 @@ impl HaproxyOutput {
     }
 
     /// Passes on what comes, until `cancel`.
-    ///
-    /// # Errors
-    /// None; the form fits `Lifecycle::spawn`.
     pub async fn follow(mut self, cancel: CancellationToken) -> Result<(), Infallible> {
         while cancel.run_until_cancelled(sleep(EVERY)).await.is_some() {
             self.look();

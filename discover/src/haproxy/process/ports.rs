@@ -16,11 +16,8 @@ use super::shortage::is_shortage;
 #[derive(Debug, thiserror::Error)]
 #[error("{address} cannot be bound: {reason}")]
 pub struct BindRefusal {
-    /// The address.
     pub address: SocketAddr,
-    /// What it means.
     pub reason: BindReason,
-    /// The system's answer.
     pub source: io::Error,
 }
 
@@ -53,9 +50,6 @@ impl fmt::Display for BindReason {
 /// With `SO_REUSEADDR`, as HAProxy does it: connections in TIME_WAIT are no hindrance. Without `SO_REUSEPORT`, although HAProxy sets it:
 /// sharing a port with a stranger's listener would split the clients between the two. The addresses that HAProxy itself has are taken, of
 /// course: the caller leaves those out. Where no file descriptor is left to try with, nothing is known against the address.
-///
-/// # Errors
-/// [`BindRefusal`].
 pub fn bindable(address: SocketAddr) -> Result<(), BindRefusal> {
     let attempt = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

@@ -5,7 +5,6 @@ use crate::haproxy::api::version::Version;
 /// The processes of one HAProxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Procs {
-    /// The master.
     pub master: Proc,
     /// Reloads that failed since the last one that worked.
     pub failed_reloads: u32,

@@ -12,7 +12,6 @@ const TRIES: usize = 48;
 
 /// A file with suspects.
 pub trait Suspected: Send + Sync {
-    /// What was written.
     type Written: Send;
 
     /// Writes the file with these suspects only; `None` where it cannot be written.
@@ -29,9 +28,6 @@ pub trait Suspected: Send + Sync {
 }
 
 /// Finds out which of the suspects `0..count` HAProxy does not take; the first try may take `deadline`.
-///
-/// # Errors
-/// [`NoFinding`].
 pub async fn search(count: usize, deadline: Duration, file: impl Suspected) -> Result<Finding, NoFinding> {
     find(count, TRIES, &mut Tries { file, patience: Patience::new(deadline) }).await
 }

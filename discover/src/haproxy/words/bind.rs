@@ -9,10 +9,8 @@ use model::Port;
 pub enum ListenOn {
     /// All, of both families where the host has IPv6.
     All {
-        /// Whether it has.
         ipv6: bool,
     },
-    /// These.
     These(Vec<IpAddr>),
 }
 

@@ -8,10 +8,14 @@ pub(super) enum Kind {
     /// Nothing.
     Flag,
     /// A whole number.
-    Number { min: i64, max: i64 },
+    Number {
+        min: i64,
+        max: i64,
+    },
     /// A time, up to 2,147,483,647 ms.
-    Time { min_ms: u64 },
-    /// One of these.
+    Time {
+        min_ms: u64,
+    },
     OneOf(&'static [&'static str]),
     /// Some of these, each once, with commas.
     ListOf(&'static [&'static str]),

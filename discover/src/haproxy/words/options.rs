@@ -56,7 +56,6 @@ struct Word {
 }
 
 impl Options {
-    /// The argument of a keyword.
     fn argument(&self, keyword: &str) -> Option<&str> {
         self.0.iter().find(|w| w.keyword == keyword)?.argument.as_deref()
     }

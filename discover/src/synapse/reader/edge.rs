@@ -45,8 +45,7 @@ pub fn edge(section: &Map<String, Value>, path: &str, report: &mut Report) -> Ed
         trusted: reader.list("trusted_proxies"),
         access_log: reader.text("access_log"),
         cookie_key: reader.text("cookie_key").unwrap_or(default.cookie_key),
-        certificates: reader.list("certificates"),
-        copies: default.copies,
+        certificates: reader.list("certificates").into(),
     }
 }
 

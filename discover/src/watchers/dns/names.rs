@@ -19,14 +19,8 @@ const WAITED_FOR: u32 = 3;
 /// Why a round of questions is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NamesError {
-    /// None was answered.
     #[error("none of {questions} questions is answered; the first")]
-    None {
-        /// How many there were.
-        questions: usize,
-        /// The first failure.
-        source: AskError,
-    },
+    None { questions: usize, source: AskError },
     /// At the start: too soon to go on without it.
     #[error("waiting for a first answer")]
     First(#[source] AskError),

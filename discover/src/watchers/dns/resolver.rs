@@ -58,7 +58,6 @@ impl fmt::Display for Question {
 /// One record of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// An address.
     Address(IpAddr),
     /// A host and port.
     Service {
@@ -66,7 +65,6 @@ pub enum Found {
         priority: u16,
         /// Its share among those of the same priority.
         weight: u16,
-        /// Its port.
         port: u16,
         /// The host's name, without the root's dot.
         target: Arc<str>,
@@ -90,20 +88,10 @@ pub enum AskError {
     System(#[source] NetError),
     /// The name servers refuse, fail, or say nothing that can be read.
     #[error("asking for {question}")]
-    Failed {
-        /// What.
-        question: Question,
-        /// How.
-        source: NetError,
-    },
+    Failed { question: Question, source: NetError },
     /// Nothing came in time.
     #[error("asking for {question}: no answer within {deadline:?}")]
-    Late {
-        /// What.
-        question: Question,
-        /// The time.
-        deadline: Duration,
-    },
+    Late { question: Question, deadline: Duration },
     /// An answer that was cut off and could not be had whole.
     #[error("asking for {0}: the answer is cut off, and not to be had over TCP")]
     CutOff(Question),

@@ -24,23 +24,13 @@ const MOST_FILES: usize = 10_000;
 pub enum FileFault {
     /// It, or its directory, cannot be read.
     #[error("reading {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A pipe, a device, a socket.
     #[error("reading {}: not a regular file", .0.display())]
     NotRegular(PathBuf),
     /// Larger than any list of backends.
     #[error("reading {}: {bytes} bytes are above the limit of {MOST_BYTES}", path.display())]
-    TooLong {
-        /// Which.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-    },
+    TooLong { path: PathBuf, bytes: u64 },
     /// More files than any directory of backends has.
     #[error("reading {}: more than {MOST_FILES} files", .0.display())]
     TooMany(PathBuf),
@@ -49,12 +39,7 @@ pub enum FileFault {
     BeingWritten(PathBuf),
     /// It says nothing that could be meant.
     #[error("{}: {why}", path.display())]
-    Content {
-        /// Which.
-        path: PathBuf,
-        /// What about it.
-        why: String,
-    },
+    Content { path: PathBuf, why: String },
 }
 
 /// What tells one state of a file from another.

@@ -25,17 +25,13 @@ pub enum MarathonError {
     Transport {
         /// Without a password.
         url: String,
-        /// Why.
         source: reqwest::Error,
     },
-    /// It refused.
     #[error("{url} answered {status}: {message}")]
     Refused {
         /// Without a password.
         url: String,
-        /// HTTP's.
         status: u16,
-        /// In its words.
         message: String,
     },
     /// An answer that is none.
@@ -43,7 +39,6 @@ pub enum MarathonError {
     Answer {
         /// Without a password.
         url: String,
-        /// What about it.
         why: String,
     },
 }

@@ -18,7 +18,7 @@ use super::client::MarathonClient;
 
 /// A longer line is no event.
 const MOST_LINE: usize = 4 << 20;
-/// How many events may wait for a watcher; whoever misses some looks.
+/// How many events may wait for a watcher; one that misses some looks.
 const WAITING: usize = 256;
 
 /// What the stream says.

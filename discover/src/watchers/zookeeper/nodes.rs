@@ -26,7 +26,6 @@ pub enum NodesError {
     /// There is no connection.
     #[error("connecting to ZooKeeper at {target}: {why}")]
     NotConnected {
-        /// The ensemble.
         target: String,
         /// How the last attempt failed.
         why: Arc<str>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use discover::generators::haproxy::Haproxy as Generator;
+use discover::generators::haproxy::file::edge::frontend::Frame;
 use discover::generators::haproxy::file::settings::{HaproxySettings, PortRanges};
 use discover::generators::haproxy::turn::connection::{Connection, ProcessMode};
 use discover::generators::haproxy::turn::metrics::HaproxyMetrics;
@@ -58,22 +59,20 @@ impl Local {
         let settings = HaproxySettings {
             config_file: config_file.clone(),
             socket: socket.clone(),
-            listen: ListenOn::These(vec![Ipv4Addr::LOCALHOST.into()]),
-            stats_port: None,
+            frame: Frame {
+                listen: ListenOn::These(vec![Ipv4Addr::LOCALHOST.into()]),
+                default_mode: Mode::Http,
+                listener_maxconn: Some(2048),
+                ..Frame::default()
+            },
             stats: Default::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
-            default_mode: Mode::Http,
             check: "check inter 2s rise 3 fall 2".to_owned(),
             check_rate: 0,
-            slow_start: None,
             maxconn: 4096,
-            listener_maxconn: 2048,
-            timeouts: [Duration::from_secs(2), Duration::from_mins(1), Duration::from_mins(1)],
-            silence: Default::default(),
             user: None,
             templates: None,
-            section_linger: Duration::from_mins(10),
             edge: None,
         };
         let (master, arguments) = (launch.master(), arguments(&launch));

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::config::table::{Key, Kind};
 use model::desired::{CheckKind, PeerTls, Secret};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testing::keys::{Reference, json_schema, page, takes};
 
 use super::keys::ROOT;
 use super::{Loaded, load_with};
@@ -282,15 +282,8 @@ proptest::proptest! {
     }
 }
 
-fn all_keys(keys: &'static [Key], out: &mut Vec<&'static Key>) {
-    for key in keys {
-        out.push(key);
-        match key.kind {
-            Kind::Object(inner) | Kind::Objects(inner) => all_keys(inner, out),
-            Kind::Map(Kind::Object(inner)) => all_keys(inner, out),
-            _ => {}
-        }
-    }
+fn reference() -> Reference<'static> {
+    Reference::of(ROOT, include_str!("../../../tests/nerve/keys.txt"))
 }
 
 fn sources(under: &Path, text: &mut String) {
@@ -309,29 +302,22 @@ fn every_key_has_a_test() {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut text = String::new();
     ["src", "tests"].iter().for_each(|part| sources(&crate_dir.join(part), &mut text));
-    let mut keys = Vec::new();
-    all_keys(ROOT, &mut keys);
-    for key in keys {
-        assert!(
-            text.contains(&format!("fn {}(", key.reference.test)),
-            "{} names {}, which is not there",
-            key.name,
-            key.reference.test
-        );
+    for (name, row) in reference().rows() {
+        assert!(text.contains(&format!("fn {}(", row.test)), "{name} names {}, which is not there", row.test);
     }
 }
 
 /// What the reader refuses the schema refuses, too, where a schema can say it.
 #[test]
 fn the_schema_finds_what_a_schema_can_find_and_takes_what_is_right() {
-    let schema = agent::config::schema::json_schema(ROOT, "");
+    let schema = json_schema(ROOT, &reference(), "");
     // A service that is wrong is left out alone.
     let refused = |config: &Value| match Files::new(config).load() {
         Ok(loaded) => loaded.wrong.values().flatten().map(|note| format!("{note}\n")).collect(),
         Err(refused) => refused,
     };
     for right in [web(json!({})), web(json!({"port": "80", "check_interval": "0.5", "strange": 1}))] {
-        assert!(agent::config::schema::takes(&schema, &right) && refused(&right).is_empty(), "{right}");
+        assert!(takes(&schema, &right) && refused(&right).is_empty(), "{right}");
     }
     for (wrong, at) in [
         (web(json!({"port": "abc"})), "services.web.port"),
@@ -344,7 +330,7 @@ fn the_schema_finds_what_a_schema_can_find_and_takes_what_is_right() {
         (json!({"instance_id": "i", "services": {"web": {"host": "h"}}}), "services.web.port"),
         (json!({"instance_id": "i", "services": []}), "services"),
     ] {
-        assert!(!agent::config::schema::takes(&schema, &wrong), "{at}: {wrong}");
+        assert!(!takes(&schema, &wrong), "{at}: {wrong}");
         assert!(refused(&wrong).contains(at), "{at} is not named: {}", refused(&wrong));
     }
 }
@@ -352,9 +338,7 @@ fn the_schema_finds_what_a_schema_can_find_and_takes_what_is_right() {
 #[test]
 fn the_reference_and_the_schema_in_the_docs_are_current() {
     let title = "# Every key of Nerve's config file\n\n*For users.* Generated: what the program itself takes.\n\n";
-    let reference = agent::config::schema::reference(ROOT, "register");
-    testing::is_current("docs/configuration-nerve.md", &format!("{title}{}\n", reference.trim_end()));
-    let schema =
-        agent::config::schema::json_schema(ROOT, "register's config of services without Docker: Nerve's, extended");
+    testing::is_current("docs/configuration-nerve.md", &format!("{title}{}\n", page(ROOT, &reference(), "register")));
+    let schema = json_schema(ROOT, &reference(), "register's config of services without Docker: Nerve's, extended");
     testing::is_current("docs/register.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
 }

@@ -28,7 +28,6 @@ pub struct Config {
 /// One service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
-    /// Its name.
     pub name: Arc<str>,
     /// `host:port`, for people.
     pub address: String,

@@ -24,27 +24,9 @@ agent::keys_of! { key: Nerve }
 
 /// etcd's rows of the table of a service's keys.
 pub const KEYS: [Key; 3] = [
-    key(
-        "etcd_host",
-        Kind::Lines,
-        "",
-        "etcd's server, or several; without it the agent's own (`--etcd-host`, ETCD_HOST), with a notice.",
-        "etcd_targets_are_read_with_v3s_port",
-    ),
-    key(
-        "etcd_port",
-        Kind::Whole { min: 1, max: 65_535 },
-        "2379",
-        "The port of servers that are given without one. Nerve's default was 4003; v3's is meant, with a notice.",
-        "etcd_targets_are_read_with_v3s_port",
-    ),
-    key(
-        "etcd_path",
-        Kind::Text,
-        "/",
-        "The directory; the key is `<etcd_path>/<instance_id>/<20 digits>`.",
-        "nerves_services_are_published_under_one_lease_and_withdrawn_when_they_fail",
-    ),
+    key("etcd_host", Kind::Lines),
+    key("etcd_port", Kind::Whole { min: 1, max: 65_535 }),
+    key("etcd_path", Kind::Text),
 ];
 
 /// Where in etcd a registration goes.
@@ -57,6 +39,7 @@ pub struct Target {
 
 impl Target {
     /// Below `path` in the cluster of `servers` (URLs); without servers the agent's own.
+    #[cfg(test)]
     pub fn new(servers: &[&str], path: &str) -> Self {
         Self { servers: servers.iter().map(|s| (*s).to_owned()).collect(), path: path.to_owned() }
     }

@@ -61,7 +61,6 @@ pub struct Placement {
     pub service: Arc<str>,
     /// The config's instance_id; part of keys and node names: 1 to 200 of `A-Z a-z 0-9 _ . : @ -`.
     pub instance: Arc<str>,
-    /// Where.
     pub target: AnyTarget,
 }
 
@@ -144,7 +143,6 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The text of a key.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.fields.get(key).and_then(Value::as_str)
     }
@@ -170,7 +168,6 @@ impl Reading<'_> {
 pub enum AnyTarget {
     /// etcd, v3.
     Etcd(etcd::Target),
-    /// ZooKeeper.
     ZooKeeper(zookeeper::Target),
 }
 

@@ -28,7 +28,6 @@ pub enum Health {
 /// What one self of a service has to tell.
 #[derive(Debug)]
 pub struct News {
-    /// The service.
     pub service: Arc<str>,
     /// Which self of it.
     pub number: u64,

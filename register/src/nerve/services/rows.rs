@@ -52,11 +52,8 @@ pub struct ServiceRow {
     /// Where clients reach it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub address: String,
-    /// How it is.
     pub state: ServiceState,
-    /// Why.
     pub reason: String,
-    /// Its checks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckState>,
     /// Where it is published.
@@ -74,11 +71,9 @@ pub struct ReporterRow {
     pub kind: &'static str,
     /// The servers.
     pub at: String,
-    /// The directory.
     pub path: String,
     /// `published`, `withdrawn`, `pending`, `away`, `refused` or `failed`.
     pub state: &'static str,
-    /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -30,7 +30,6 @@ pub struct Good {
 /// How reading went the last time, for the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// The file.
     pub file: PathBuf,
     /// When the config that runs was read.
     pub loaded: SystemTime,
@@ -79,9 +78,6 @@ impl Source {
     }
 
     /// Runs until cancelled.
-    ///
-    /// # Errors
-    /// None.
     pub async fn run(
         mut self,
         mut asked: watch::Receiver<u64>,

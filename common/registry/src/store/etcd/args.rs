@@ -62,12 +62,7 @@ pub enum EtcdArgsError {
     NoUser,
     /// The password's file cannot be read.
     #[error("reading --etcd-password-file {}", path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
+    Password { path: PathBuf, source: io::Error },
 }
 
 impl EtcdArgs {

@@ -85,7 +85,6 @@ impl Endpoint {
 pub struct Credentials {
     /// The user's name.
     pub user: String,
-    /// The password.
     pub password: String,
 }
 

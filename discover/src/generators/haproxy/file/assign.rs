@@ -16,7 +16,7 @@ use super::wishes::{HadPort, Wish, wishes};
 use crate::haproxy::process::ports::BindReason;
 use crate::seniority::Seniority;
 
-/// The most ports of one service. Whoever registers backends is untrusted, and each port is a section.
+/// The most ports of one service. Registry writers are untrusted, and each port is a section.
 const MOST_PORTS: usize = 100;
 
 /// Why nobody can listen on a port.
@@ -43,7 +43,7 @@ pub struct Standing<'a> {
 /// them [`Seniority`] decides.
 pub fn assign(services: &ServiceMap, settings: &HaproxySettings, standing: &Standing<'_>) -> Ports {
     let stats_taken =
-        settings.stats_port.is_some_and(|port| matches!(standing.shut.get(&port), Some(Shut::Refused(_))));
+        settings.stats.port.is_some_and(|port| matches!(standing.shut.get(&port), Some(Shut::Refused(_))));
     let mut ports = Ports { stats_taken, ..Ports::default() };
     if settings.service_ports.is_none() {
         return ports; // as the operator wants it: nothing to be told of any service
@@ -136,7 +136,7 @@ impl<'a> Contest<'a> {
         let settings = self.settings;
         match self.standing.shut.get(&port) {
             _ if !settings.service_ports.contains(port) => Some(Unlisted::NotAllowed(port)),
-            _ if settings.stats_port == Some(port) || settings.reserved.contains(&port) => {
+            _ if settings.stats.port == Some(port) || settings.reserved.contains(&port) => {
                 Some(Unlisted::Reserved(port))
             }
             Some(Shut::Refused(reason)) => Some(Unlisted::Closed(port, *reason)),
@@ -255,7 +255,7 @@ impl<'a> Contest<'a> {
     }
 }
 
-/// What a service is told that listens on several ports.
+/// The note about a service that listens on several ports.
 fn several(of_service: &[Asked<'_>], tenants: &Tenants) -> Option<PortNote> {
     let granted = || of_service.iter().filter(|asked| asked.refused.is_none());
     let age = |asked: &Asked<'_>| (asked.wish.oldest.created.unwrap_or(u64::MAX), asked.at.port);

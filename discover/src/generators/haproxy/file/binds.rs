@@ -115,12 +115,12 @@ impl Binds {
         if known && absent.is_empty() && self.follow(services, settings, listening, now) {
             return;
         }
-        self.tenants.review(services, settings.section_linger.min(WAITS_FOR), now);
+        self.tenants.review(services, settings.frame.linger.min(WAITS_FOR), now);
         let edge_taken = self.edge_is_taken(settings, listening, now);
         let published = match listening {
             Listening::Elsewhere => BTreeMap::new(),
             _ if !self.published.is_known() => BTreeMap::new(),
-            _ => self.published.ports(&settings.listen, &self.tenants.ports()),
+            _ => self.published.ports(&settings.frame.listen, &self.tenants.ports()),
         };
         let assign = |tenants: &Tenants, refused: &HashMap<Port, (Instant, BindReason)>| {
             let refused = refused.iter().map(|(port, (_, reason))| (*port, Shut::Refused(*reason)));
@@ -141,7 +141,7 @@ impl Binds {
         };
         loop {
             let ports = assign(&self.tenants, &self.refused);
-            let stats = settings.stats_port.filter(|_| !ports.stats_taken);
+            let stats = settings.stats.port.filter(|_| !ports.stats_taken);
             let wanted: Vec<Port> = ports.listed.keys().map(|at| at.port).chain(stats).collect();
             let refused: Vec<(Port, BindReason)> = match listening {
                 Listening::Elsewhere => Vec::new(),
@@ -203,7 +203,7 @@ impl Binds {
                 warn!(%service, %what, "A service has something other than one port.");
             }
         }
-        if let Some(port) = settings.stats_port.filter(|_| ports.stats_taken && !self.chosen.stats_taken) {
+        if let Some(port) = settings.stats.port.filter(|_| ports.stats_taken && !self.chosen.stats_taken) {
             let reason = self.refused.get(&port).map_or(BindReason::Other, |(_, reason)| *reason);
             warn!(%port, %reason, "The stats page's port cannot be opened; there is no stats page.");
         }
@@ -221,7 +221,7 @@ impl Binds {
             Listening::Layout(layout) => tcp_binds(&layout.footer).into_iter().collect(),
             Listening::Files(texts) => texts.iter().flat_map(|text| tcp_binds(text)).collect(),
         };
-        let addresses = addresses(edge, &settings.listen);
+        let addresses = addresses(edge, &settings.frame.listen);
         let refused = addresses.iter().filter(|address| !ours.contains(*address)).find_map(|a| bindable(*a).err());
         if let Some(refusal) = refused.as_ref().filter(|_| self.edge_taken.is_none()) {
             warn!(address = %refusal.address, reason = %refusal.reason, "The edge's address cannot be opened; it listens nowhere.");
@@ -234,7 +234,9 @@ impl Binds {
     /// Whether a service of now wants a port that this section binds.
     pub fn wants_port_of(&self, section: &Section, settings: &HaproxySettings) -> bool {
         let mut binds = section.skeleton.lines().filter_map(|l| l.trim_start().strip_prefix("bind "));
-        binds.any(|bind| self.chosen.listed.keys().any(|at| settings.listen.binds(at.port).iter().any(|b| b == bind)))
+        binds.any(|bind| {
+            self.chosen.listed.keys().any(|at| settings.frame.listen.binds(at.port).iter().any(|b| b == bind))
+        })
     }
 
     /// When a port that was taken is to be tried again.
@@ -251,7 +253,7 @@ impl Binds {
 
     /// The ports that HAProxy has on all addresses of the settings.
     fn ours(&self, listening: &Listening<'_>, settings: &HaproxySettings) -> BTreeSet<Port> {
-        let stats = |address: &SocketAddr| settings.stats_port.is_some_and(|port| port.get() == address.port());
+        let stats = |address: &SocketAddr| settings.stats.port.is_some_and(|port| port.get() == address.port());
         let binds = match listening {
             Listening::Nothing | Listening::Elsewhere => BTreeSet::new(),
             Listening::Layout(layout) => {
@@ -265,7 +267,7 @@ impl Binds {
         let mut ours: BTreeSet<Port> = binds.iter().filter_map(|a| Port::new(a.port())).filter(has).collect();
         if matches!(listening, Listening::Files(_)) {
             // It runs, whatever has become of its file: what was chosen for it is taken by nobody but itself.
-            let stats = settings.stats_port.filter(|_| !self.chosen.stats_taken);
+            let stats = settings.stats.port.filter(|_| !self.chosen.stats_taken);
             ours.extend(self.chosen.listed.keys().map(|at| at.port).chain(stats));
         }
         ours
@@ -281,6 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::settings::tests_support::settings;
+    use super::super::stats::Stats;
     use super::*;
 
     const NONE: BTreeSet<ServicePort> = BTreeSet::new();
@@ -316,8 +319,11 @@ mod tests {
     async fn a_stats_port_of_another_program_costs_only_the_stats_page_until_it_is_free() {
         let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
         let stats = Port::new(stranger.local_addr().unwrap().port());
-        let (services, settings, mut binds) =
-            (wanting(&[]), HaproxySettings { stats_port: stats, ..settings() }, Binds::default());
+        let (services, settings, mut binds) = (
+            wanting(&[]),
+            HaproxySettings { stats: Stats { port: stats, ..Stats::default() }, ..settings() },
+            Binds::default(),
+        );
         let now = Instant::now();
         binds.choose(&services, &settings, &Listening::Nothing, &NONE, now);
         assert!(binds.chosen().stats_taken);

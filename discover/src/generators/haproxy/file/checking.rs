@@ -78,11 +78,6 @@ impl Checking {
         Some(self.rate).filter(|rate| *rate > 0)
     }
 
-    /// How many servers the last file had.
-    pub fn servers(&self) -> usize {
-        self.servers
-    }
-
     /// Suits the interval to so many servers; tells whether it is another one. It becomes shorter only where that leaves room, so that a number
     /// at a boundary does not change it each time.
     pub fn suit(&mut self, servers: usize) -> bool {

@@ -2,30 +2,25 @@
 //! whose pool did not change costs a pointer comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
-use model::{Backend, Host, Mode, Pool, Port, ServiceMap, ServiceName, Status, Transport};
+use foldhash::{HashMap, HashMapExt as _, HashSet};
+use model::{Mode, Pool, Port, ServiceMap, ServiceName};
 use tera::{Context, Tera};
 
-use super::ids::is_given_here;
 use super::known::Given;
 use super::layout::{Layout, Section};
-use super::names::{self, owner_of, server_name, server_name_in};
+use super::members::{params, servers};
+use super::names::{self, owner_of};
 use super::ports::{PortPool, ServicePort, Share};
 use super::server::{Own, Server};
 use super::settings::HaproxySettings;
-use super::silence::Silence;
 use super::stats::StatsUser;
 use super::synapse::Quarantined;
 use crate::haproxy::api::version::Capabilities;
-use crate::haproxy::words::options::{Place, parse};
-use crate::haproxy::words::template::fill;
-use crate::names::Resolved;
+use crate::haproxy::words::options::Place;
 use crate::seniority::mode;
 
 /// A template that cannot be read, parsed or rendered.
@@ -33,16 +28,10 @@ use crate::seniority::mode;
 pub enum TemplateError {
     /// The file cannot be read.
     #[error("reading template {path:?}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// It is not Tera, or names what is not there.
     #[error("template {name:?}")]
     Tera {
-        /// Which one.
         name: String,
         /// Why, with line and column.
         source: Box<tera::Error>,
@@ -105,7 +94,7 @@ impl Composer {
         let (header_without_stats, taken, clashes) = (header.clone(), BTreeSet::new(), Vec::new());
         let (modes, renders) = (HashMap::new(), 0);
         let mut composer = Self { settings, tera, header_without_stats, header, taken, clashes, cache, modes, renders };
-        composer.header = composer.render_header(composer.settings.stats_port)?.into();
+        composer.header = composer.render_header(composer.settings.stats.port)?.into();
         composer.header_without_stats = composer.render_header(None)?.into();
         composer.taken = names::of_proxies(&composer.header).map(str::to_owned).collect();
         if !composer.settings.stats.users.is_empty() && !composer.header.contains("http_auth(") {
@@ -155,13 +144,13 @@ impl Composer {
         let s = &self.settings;
         let mut context = Context::new();
         context.insert("maxconn", &s.maxconn);
-        context.insert("listener_maxconn", &s.listener_maxconn);
+        context.insert("listener_maxconn", &s.frame.listener_maxconn);
         context.insert("socket", &s.socket);
         context.insert("user", &s.user.as_ref().map(|(user, _)| user));
         context.insert("group", &s.user.as_ref().map(|(_, group)| group));
         context.insert("stats", &stats_port.map(|port| s.listen_of(port).binds(port)));
         context.insert("stats_users", &s.stats.users.iter().map(StatsUser::words).collect::<Vec<_>>());
-        let milliseconds = s.timeouts.map(|t| format!("{}ms", t.as_millis()));
+        let milliseconds = s.frame.timeouts.map(|t| format!("{}ms", t.as_millis()));
         for (name, value) in ["timeout_connect", "timeout_client", "timeout_server"].into_iter().zip(milliseconds) {
             context.insert(name, &value);
         }
@@ -172,15 +161,15 @@ impl Composer {
         let mut context = Context::new();
         context.insert("service", service);
         context.insert("port", &port);
-        context.insert("listener_maxconn", &self.settings.listener_maxconn);
-        context.insert("binds", &self.settings.listen.binds(port));
+        context.insert("listener_maxconn", &self.settings.frame.listener_maxconn);
+        context.insert("binds", &self.settings.frame.listen.binds(port));
         context.insert("mode", mode.as_str());
-        context.insert("silence", &self.settings.silence.of_mode(mode));
+        context.insert("silence", &self.settings.frame.silence.of_mode(mode));
         self.render("section.tera", &context)
     }
 
     fn params(&self, check: &str, mode: Mode, can: &Capabilities) -> Arc<str> {
-        params(check, self.settings.slow_start, self.settings.silence.of_mode(mode), can)
+        params(check, self.settings.frame.slow_start, self.settings.frame.silence.of_mode(mode), can)
     }
 
     /// The layout of these services. A section whose template fails keeps its last form and is reported.
@@ -257,8 +246,8 @@ impl Composer {
         while layout.sections.iter().any(|section| *section.name == *name) {
             name.push('_');
         }
-        let skeleton = self.skeleton(&name, Port::MIN, self.settings.default_mode).ok()?.into();
-        let params = self.params(&self.settings.check, self.settings.default_mode, can);
+        let skeleton = self.skeleton(&name, Port::MIN, self.settings.frame.default_mode).ok()?.into();
+        let params = self.params(&self.settings.check, self.settings.frame.default_mode, can);
         let (address, own) = (SocketAddr::from(([127, 0, 0, 1], 1)), Own::default());
         let server =
             Server { name: "sample".into(), address, params, id: None, weight: 1, maint: false, line: None, own };
@@ -276,7 +265,7 @@ impl Composer {
         let (service, port) = (&at.service, at.port);
         let key = (service.clone(), pool.apart.then_some(port));
         let pool = pool.behind(port);
-        let mode = mode(&pool, self.settings.default_mode, self.modes.get(&key).copied());
+        let mode = mode(&pool, self.settings.frame.default_mode, self.modes.get(&key).copied());
         let params = self.params(given.checking.words(), mode, &given.can);
         let skeleton: Arc<str> = self.skeleton(&name, port, mode)?.into();
         let http_checks = [&self.header, &skeleton].iter().any(|text| text.contains("option httpchk"));
@@ -296,122 +285,6 @@ fn clash(at: &ServicePort, section: &str) -> Quarantined {
 /// The mode that a section's own lines say.
 fn mode_of(skeleton: &str) -> Option<Mode> {
     skeleton.lines().find_map(|line| line.trim_start().strip_prefix("mode ")?.trim().parse().ok())
-}
-
-/// What stands on every server's line.
-pub(super) fn params(check: &str, slow_start: Option<Duration>, silence: Silence, can: &Capabilities) -> Arc<str> {
-    let mut params = check.to_owned();
-    if let Some(slow_start) = slow_start {
-        let _ = write!(params, " slowstart {}ms", slow_start.as_millis()); // a String takes everything
-    }
-    if can.needs_pool_settings {
-        params.push_str(" pool-purge-delay 5s pool-max-conn 100");
-    }
-    params.push_str(&silence.words());
-    params.trim().into()
-}
-
-/// A service, and those of its backends that are meant.
-pub(super) type Member = (ServiceName, Arc<Pool>);
-
-/// The backends of several services in one section, each with its server's name: its id, and with its service's name where an earlier
-/// service has that id, too.
-fn named(members: &[Member]) -> impl Iterator<Item = (&ServiceName, &Arc<Backend>, Arc<str>)> {
-    let mut taken: HashSet<&str> = HashSet::new();
-    members
-        .iter()
-        .enumerate()
-        .flat_map(|(at, (service, pool))| {
-            let tcp = pool.backends().iter().filter(|b| b.transport == Transport::Tcp);
-            tcp.map(move |backend| (at, service, backend))
-        })
-        .map(move |(at, service, backend)| {
-            let id = backend.id.as_str();
-            let is_first = members.len() == 1 || taken.insert(id);
-            let name = if at == 0 || is_first { server_name(id) } else { server_name_in(service, id) };
-            (service, backend, name)
-        })
-}
-
-/// The names of the servers that [`servers`] makes of these backends.
-pub(super) fn server_names(members: &[Member]) -> impl Iterator<Item = Arc<str>> {
-    named(members).map(|(_, _, name)| name)
-}
-
-/// The servers of one section, of the pools of one or more services, and the registrations that are left out.
-pub(super) fn servers(
-    members: &[Member],
-    params: &Arc<str>,
-    names: &Resolved,
-    place: &Place<'_>,
-) -> (Vec<Server>, Vec<Quarantined>) {
-    // The last ones are not drained: a server that finishes its work still answers, an empty section does not.
-    let any_up = named(members).any(|(_, backend, _)| backend.status == Status::Up);
-    let (mut servers, mut quarantined) = (Vec::new(), Vec::new());
-    let mut ids = HashSet::new();
-    for (service, backend, name) in named(members) {
-        match server(backend, name, any_up, params, names, place, &mut ids) {
-            Ok(server) => servers.extend(server),
-            Err(reason) => {
-                let server = backend.id.to_string();
-                quarantined.push(Quarantined { service: service.clone(), server, reason });
-            }
-        }
-    }
-    (servers, quarantined)
-}
-
-/// A backend as a server; `None` while its name has no address.
-///
-/// # Errors
-/// What is wrong with the words that its registration asks for.
-fn server(
-    backend: &Backend,
-    name: Arc<str>,
-    any_up: bool,
-    params: &Arc<str>,
-    names: &Resolved,
-    place: &Place<'_>,
-    ids: &mut HashSet<u32>,
-) -> Result<Option<Server>, String> {
-    let ip = match &backend.host {
-        Host::Ip(ip) => *ip,
-        Host::Name(name) => match names.get(name) {
-            Some(ip) => ip,
-            None => return names.refused(name).map_or(Ok(None), |why| Err(why.to_owned())),
-        },
-    };
-    let address = SocketAddr::new(ip, backend.port.get());
-    let mut server = match &backend.haproxy_server_options {
-        None => {
-            let (params, own) = (params.clone(), Own::default());
-            Server { name, address, id: None, params, weight: 1, maint: false, line: None, own }
-        }
-        Some(options) => {
-            let own = fill(options, &backend.host.to_string(), &backend.port.to_string(), &name)
-                .and_then(|words| parse(&words, place))
-                .map_err(|why| format!("haproxy_server_options: {why}"))?;
-            if let Some(id) = own.id().filter(|id| is_given_here(*id) || !ids.insert(*id)) {
-                let whose = if is_given_here(id) {
-                    "is one of those that discover gives"
-                } else {
-                    "belongs to another registration"
-                };
-                return Err(format!("haproxy_server_options: id {id} {whose}"));
-            }
-            let words = own.to_string();
-            let line = format!("server {name} {address} {params} {words}").into();
-            Server { line: None, ..Server::of_line(name, address, line) }.with_own(&words)
-        }
-    };
-    if let Some(weight) = backend.weight {
-        server.weight = weight.get();
-    }
-    if backend.status == Status::Draining && any_up {
-        server.weight = 0;
-    }
-    server.maint |= backend.status == Status::Down;
-    Ok(Some(server))
 }
 
 fn read(path: &Path) -> Result<String, TemplateError> {

@@ -68,7 +68,8 @@ impl Desk {
     pub fn native(settings: HaproxySettings, rules: &str) -> Result<Self, TemplateError> {
         let settings = Arc::new(settings);
         let composing = Composing::Native(Box::new(Composer::new(settings.clone())?));
-        let edge = settings.edge.clone().map(|edge| EdgeComposer::new(edge, settings.frame(), rules)).transpose()?;
+        let edge =
+            settings.edge.clone().map(|edge| EdgeComposer::new(edge, settings.frame.clone(), rules)).transpose()?;
         let checking = Checking::new(&settings.check, settings.check_rate);
         Ok(Self::with(Some(settings), composing, edge, checking))
     }
@@ -232,7 +233,7 @@ impl Desk {
         let Some(settings) = &self.settings else { return };
         let taken =
             |section: &Section| self.binds.wants_port_of(section, settings) || section_number(&section.name).is_some();
-        self.lingering.keep(layout, running, settings.section_linger, now, taken);
+        self.lingering.keep(layout, running, settings.frame.linger, now, taken);
     }
 
     /// Puts the sections in order and leaves out servers that would be loops. Tells whether others are left out than the last time.

@@ -17,7 +17,6 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// The ports were chosen from all of this.
     pub fn chosen_from(services: &ServiceMap, published: Option<Arc<PublishedPorts>>) -> Self {
         Self { services: services.clone(), published }
     }

@@ -13,6 +13,7 @@
 //! | [`desk`] | everything that a file is composed with | look-ups, test-binds |
 //! | [`composing`] | in whose way the file is composed | no |
 //! | [`compose`] | services as sections | no |
+//! | `members` | the servers of a section | no |
 //! | [`checking`] | how often servers are checked | no |
 //! | [`ids`], [`numbers`], [`known`] | ids of servers, and who has them in HAProxy | no |
 //! | [`synapse`] | services as sections, in Synapse's way | no |
@@ -36,6 +37,7 @@ pub mod known;
 pub mod layout;
 pub mod lingering;
 pub mod loops;
+mod members;
 pub mod names;
 pub mod numbers;
 pub mod places;

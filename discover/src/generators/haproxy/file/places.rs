@@ -23,7 +23,6 @@ pub enum Places {
 pub struct EdgePlaces<'a>(pub Vec<&'a BTreeMap<ServiceName, BTreeSet<String>>>);
 
 impl EdgePlaces<'_> {
-    /// The sections of a service.
     pub fn sections(&self, service: &ServiceName) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|sections| sections.get(service)).flatten().map(String::as_str)
     }

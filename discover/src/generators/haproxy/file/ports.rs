@@ -13,9 +13,7 @@ use crate::haproxy::process::ports::BindReason;
 /// A port on which clients expect a service. Each has a section of its own, with the registrations that ask for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePort {
-    /// The service.
     pub service: ServiceName,
-    /// The port.
     pub port: Port,
 }
 
@@ -41,7 +39,6 @@ pub struct PortPool {
 /// Which backends of a service are behind one of its ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Share {
-    /// All.
     Whole,
     /// Those that ask for it, and these: they name no port, or ask for one in vain and stay where they are.
     Part(BTreeSet<BackendId>),
@@ -85,12 +82,7 @@ pub enum Unlisted {
     /// Datagrams only.
     UdpOnly,
     /// Another service has the port.
-    Clash {
-        /// The port.
-        port: Port,
-        /// Who has it.
-        winner: ServiceName,
-    },
+    Clash { port: Port, winner: ServiceName },
     /// The operator does not allow the port.
     NotAllowed(Port),
     /// discover itself, its stats page or its edge listens there.
@@ -99,7 +91,6 @@ pub enum Unlisted {
     Closed(Port, BindReason),
     /// A container of this host publishes it, whether it runs or not.
     Published {
-        /// The port.
         port: Port,
         /// The container's name.
         container: Arc<str>,
@@ -142,7 +133,7 @@ impl Unlisted {
     }
 }
 
-/// What a service is told whose registrations ask for more than one port, or for none.
+/// The note about a service whose registrations ask for more than one port, or for none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortNote {
     /// They ask for several.
@@ -151,7 +142,6 @@ pub enum PortNote {
         ports: Vec<Port>,
         /// Who asks for another port than the oldest registration; one of perhaps several.
         backend: BackendId,
-        /// Which.
         asked: Port,
     },
     /// One asks for a port in vain.

@@ -189,7 +189,6 @@ impl Server {
         }
     }
 
-    /// Whether it has a cookie.
     pub fn has_cookie(&self) -> bool {
         has_word(&self.params, "cookie")
     }

@@ -5,12 +5,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use model::{Mode, Port};
+use model::Port;
 
 use super::edge::frontend::Frame;
-use super::silence::Silence;
 use super::stats::Stats;
 use crate::edge::EdgeSettings;
 use crate::haproxy::words::bind::ListenOn;
@@ -22,38 +20,23 @@ pub struct HaproxySettings {
     pub config_file: PathBuf,
     /// The runtime API's socket, written into the file.
     pub socket: PathBuf,
-    /// The addresses that services and the stats page listen on.
-    pub listen: ListenOn,
-    /// The port of the stats page, if there is one.
-    pub stats_port: Option<Port>,
-    /// Where it listens, and who may read it.
+    /// What the services' part of the file has in common with the edge's.
+    pub frame: Frame,
     pub stats: Stats,
     /// Ports that services may open.
     pub service_ports: PortRanges,
     /// Ports that they may not, because discover or the edge listens there.
     pub reserved: BTreeSet<Port>,
-    /// The mode of a section whose registrations do not say.
-    pub default_mode: Mode,
     /// The check of every server, as words of its line.
     pub check: String,
     /// How many checks a second all servers together get; 0: as many as that says.
     pub check_rate: u32,
-    /// Ramps a new server's weight up over this time.
-    pub slow_start: Option<Duration>,
     /// `maxconn` of the process.
     pub maxconn: u32,
-    /// `maxconn` of each listener: what one of them uses up at most.
-    pub listener_maxconn: u32,
-    /// `timeout connect`, `client` and `server`.
-    pub timeouts: [Duration; 3],
-    /// For how long a backend's host may be silent.
-    pub silence: Silence,
     /// The user and group that HAProxy drops to, when it starts as root.
     pub user: Option<(String, String)>,
     /// A directory with `header.tera` or `section.tera` in place of ours.
     pub templates: Option<PathBuf>,
-    /// How long the section of a service without registrations stays, empty, before a reload removes it.
-    pub section_linger: Duration,
     /// The HTTP edge, if there is one.
     pub edge: Option<Arc<EdgeSettings>>,
 }
@@ -61,21 +44,8 @@ pub struct HaproxySettings {
 impl HaproxySettings {
     /// What listens on `port`: the stats page may have addresses of its own.
     pub fn listen_of(&self, port: Port) -> &ListenOn {
-        let own = self.stats.listen.as_ref().filter(|_| self.stats_port == Some(port));
-        own.unwrap_or(&self.listen)
-    }
-
-    /// What the edge has in common with the rest of the file.
-    pub fn frame(&self) -> Frame {
-        Frame {
-            listen: self.listen.clone(),
-            timeouts: self.timeouts,
-            silence: self.silence,
-            slow_start: self.slow_start,
-            default_mode: self.default_mode,
-            linger: self.section_linger,
-            listener_maxconn: Some(self.listener_maxconn),
-        }
+        let own = self.stats.listen.as_ref().filter(|_| self.stats.port == Some(port));
+        own.unwrap_or(&self.frame.listen)
     }
 }
 
@@ -177,6 +147,8 @@ impl FromStr for PortRanges {
 
 #[cfg(test)]
 pub(super) mod tests_support {
+    use std::time::Duration;
+
     use super::*;
 
     /// Settings that listen on 127.0.0.1 only.
@@ -184,22 +156,21 @@ pub(super) mod tests_support {
         HaproxySettings {
             config_file: "haproxy.cfg".into(),
             socket: "haproxy.sock".into(),
-            listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
-            stats_port: None,
+            frame: Frame {
+                listen: ListenOn::These(vec!["127.0.0.1".parse().unwrap()]),
+                listener_maxconn: Some(50),
+                timeouts: [Duration::from_secs(1); 3],
+                linger: Duration::ZERO,
+                ..Frame::default()
+            },
             stats: Stats::default(),
             service_ports: PortRanges::default(),
             reserved: BTreeSet::new(),
-            default_mode: Mode::Tcp,
             check: "check".into(),
             check_rate: 0,
-            slow_start: None,
             maxconn: 100,
-            listener_maxconn: 50,
-            timeouts: [Duration::from_secs(1); 3],
-            silence: Silence::default(),
             user: None,
             templates: None,
-            section_linger: Duration::ZERO,
             edge: None,
         }
     }

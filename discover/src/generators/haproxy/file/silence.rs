@@ -33,9 +33,6 @@ impl Default for Silence {
 }
 
 impl Silence {
-    /// Connections are left alone.
-    pub const ENDURED: Self = Self { ack: 0, keepalive: 0 };
-
     /// From what the flags say: whole milliseconds, whole seconds.
     ///
     /// # Errors
@@ -116,10 +113,10 @@ mod tests {
     fn flags_are_in_the_kernels_measure() {
         let (ms, s) = (Duration::from_millis, Duration::from_secs);
         assert_eq!(Silence::new(ms(2500), s(1)), Ok(Silence::default()));
-        assert_eq!(Silence::new(ms(0), s(0)), Ok(Silence::ENDURED));
+        assert_eq!(Silence::new(ms(0), s(0)), Ok(Silence { ack: 0, keepalive: 0 }));
         assert_eq!(Silence::default().of_mode(Mode::Tcp), Silence { ack: 10_000, keepalive: 1 });
         assert_eq!(
-            [Silence::default().words(), Silence::ENDURED.words()],
+            [Silence::default().words(), Silence { ack: 0, keepalive: 0 }.words()],
             [" tcp-ut 2500ms".to_owned(), String::new()]
         );
         for (ack, keepalive, flag) in [

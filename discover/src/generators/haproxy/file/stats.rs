@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use model::Port;
+
 use crate::haproxy::words::bind::ListenOn;
 
 /// The most users that a file may name.
 const MOST_USERS: usize = 100;
 
-/// What the operator decides about the stats page, its port aside.
+/// What the operator decides about the stats page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Its port, if there is one.
+    pub port: Option<Port>,
     /// Its addresses; none: those on which services listen.
     pub listen: Option<ListenOn>,
     /// Who may read it; empty: everybody who reaches it.
@@ -82,7 +86,6 @@ fn user(line: &str) -> Result<StatsUser, &'static str> {
 pub enum StatsListen {
     /// There is no stats page.
     None,
-    /// Here.
     These(Vec<IpAddr>),
 }
 

@@ -83,12 +83,10 @@ impl Tenants {
         TenantsInOrder { tenants: self, rest: self.of.iter().peekable() }
     }
 
-    /// The ports that a service has.
     pub fn ports_of(&self, service: &ServiceName) -> impl Iterator<Item = (Port, &Tenancy)> {
         self.of.range(ServicePort::all_of(service)).map(|(at, tenancy)| (at.port, tenancy))
     }
 
-    /// Whether a service has a port.
     pub fn has(&self, at: &ServicePort) -> bool {
         self.of.contains_key(at)
     }

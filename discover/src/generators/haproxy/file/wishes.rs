@@ -36,7 +36,6 @@ impl Tenancy {
 /// A port that a service has.
 #[derive(Debug, Clone, Copy)]
 pub struct HadPort<'a> {
-    /// The port.
     pub port: Port,
     /// Who was behind it.
     pub tenancy: &'a Tenancy,

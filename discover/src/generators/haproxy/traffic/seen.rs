@@ -85,7 +85,6 @@ pub struct SeenServer {
     pub since: Option<Duration>,
     /// Its share of the traffic.
     pub weight: Option<u64>,
-    /// What was counted.
     pub counts: Counts,
 }
 

@@ -16,7 +16,6 @@ pub struct SectionChanges {
 }
 
 impl SectionChanges {
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.come.is_empty() && self.go.is_empty()
     }
@@ -25,7 +24,6 @@ impl SectionChanges {
 /// A section to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSection {
-    /// Its name.
     pub name: Arc<str>,
     /// The `defaults` section that it is made from, which runs.
     pub defaults: Arc<str>,
@@ -46,7 +44,6 @@ impl NewSection {
 /// One server's change, as the operations that make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The section.
     pub section: Arc<str>,
     /// What becomes of the server.
     pub change: ServerChange,
@@ -85,21 +82,18 @@ pub enum ServerChange {
     Add(Server),
     /// It lingers in maintenance with the same parameters: enabled again.
     Revive {
-        /// As it is.
         was: Server,
         /// As it should be.
         now: Server,
     },
     /// Its address, weight or maintenance changed.
     Alter {
-        /// As it is.
         was: Server,
         /// As it should be.
         now: Server,
     },
     /// Its parameters changed: deleted and added anew. Refused while it is busy, and then a reload does it.
     Replace {
-        /// As it is.
         was: Server,
         /// As it should be.
         now: Server,

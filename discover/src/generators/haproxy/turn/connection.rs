@@ -266,9 +266,6 @@ impl Connection {
     }
 
     /// Has HAProxy load the live file: a reload where it runs, a start where it does not.
-    ///
-    /// # Errors
-    /// [`ConnectionError`].
     pub async fn load(&mut self) -> Result<(), ConnectionError> {
         if self.mode == ProcessMode::Files {
             return Ok(());

@@ -167,9 +167,6 @@ impl Disk {
     }
 
     /// Writes the edge's rules, unless they are on disk; gives the number of bytes written.
-    ///
-    /// # Errors
-    /// [`FileError`].
     pub fn write_rules(&mut self, rules: Option<&Arc<RuleMap>>) -> Result<usize, FileError> {
         let Some(rules) = rules.filter(|rules| self.rules.as_ref() != Some(rules)) else { return Ok(0) };
         self.rules = None;
@@ -179,9 +176,6 @@ impl Disk {
     }
 
     /// Notes the servers that linger.
-    ///
-    /// # Errors
-    /// [`FileError`].
     pub fn write_retired(&mut self, retired: &Retired) -> Result<(), FileError> {
         if self.retired != *retired {
             self.files.write_retired(retired)?;
@@ -215,9 +209,6 @@ impl Disk {
     }
 
     /// Writes what the pace has held back: a stop does not wait.
-    ///
-    /// # Errors
-    /// [`FileError`].
     pub fn finish(&mut self, layout: &Layout) -> Result<(), FileError> {
         if self.pace.wait(Instant::now()).is_some() && self.unwritten || self.writing.is_some() {
             self.write_rules(layout.rules.as_ref())?;

@@ -19,12 +19,7 @@ pub enum HaproxyError {
     Write(#[from] FileError),
     /// The last good file could not be put back.
     #[error("moving {path:?}")]
-    Move {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Move { path: PathBuf, source: std::io::Error },
     /// The config wants an address that HAProxy could not bind.
     #[error("trying the addresses of the new config")]
     Bind(#[from] BindRefusal),
@@ -32,14 +27,7 @@ pub enum HaproxyError {
     #[error(
         "loading a file that needs {needed} file descriptors, and HAProxy may have {limit}: raise LimitNOFILE of its unit (nofile of its container), or lower --maxconn"
     )]
-    Descriptors {
-        /// What it reserves.
-        needed: u64,
-        /// What it may have.
-        limit: u64,
-        /// What HAProxy says.
-        source: ConnectionError,
-    },
+    Descriptors { needed: u64, limit: u64, source: ConnectionError },
     /// HAProxy refuses the file, does not run, or cannot be asked.
     #[error(transparent)]
     Connection(#[from] ConnectionError),

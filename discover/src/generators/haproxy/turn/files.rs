@@ -20,7 +20,7 @@ pub struct ConfigFiles {
     candidate: PathBuf,
 }
 
-/// A file as it was at one moment: whoever changes it changes this, too.
+/// A file as it was at one moment: each change of the file changes this, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     file: (u64, u64),
@@ -62,9 +62,6 @@ impl ConfigFiles {
     }
 
     /// The rules as they are on disk.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
     pub fn read_rules(&self) -> Result<Option<RuleMap>, FileError> {
         Ok(read(&self.rules())?.map(|text| RuleMap::parse(&text)))
     }
@@ -188,9 +185,6 @@ impl ConfigFiles {
     }
 
     /// Writes the candidate.
-    ///
-    /// # Errors
-    /// [`FileError`].
     pub fn write_candidate(&self, layout: &Layout) -> Result<PathBuf, FileError> {
         let path = self.candidate();
         write(&path, layout)?;

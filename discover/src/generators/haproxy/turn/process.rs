@@ -127,9 +127,6 @@ impl Process {
     }
 
     /// Starts it, or waits until somebody else has.
-    ///
-    /// # Errors
-    /// [`ProcessError`].
     pub async fn start(&mut self) -> Result<(), ProcessError> {
         if !self.is_ours {
             // Its keeper starts it as soon as there is a file.

@@ -25,7 +25,6 @@ pub struct HaproxyStatus {
     pub version: Option<String>,
     /// The version of the program on disk, where that was replaced since discover began: the next reload or start is by that one.
     pub installed: Option<String>,
-    /// Its config.
     pub config_file: PathBuf,
     /// Why it does not answer, or did not load its config.
     pub error: Option<String>,

@@ -25,30 +25,13 @@ use crate::haproxy::api::runtime::{DelOutcome, Runtime, RuntimeError};
 pub enum StepError {
     /// It cannot even be sent.
     #[error("server {server} of {section}")]
-    Command {
-        /// The section.
-        section: Arc<str>,
-        /// The server.
-        server: String,
-        /// Why.
-        source: CommandError,
-    },
+    Command { section: Arc<str>, server: String, source: CommandError },
     /// It was refused, or its outcome is not known.
     #[error("server change in {section}")]
-    Runtime {
-        /// The section.
-        section: Arc<str>,
-        /// Why.
-        source: RuntimeError,
-    },
+    Runtime { section: Arc<str>, source: RuntimeError },
     /// A section could not be made.
     #[error("making section {section}")]
-    Section {
-        /// The section.
-        section: Arc<str>,
-        /// Why.
-        source: RuntimeError,
-    },
+    Section { section: Arc<str>, source: RuntimeError },
     /// The edge's rules could not be changed.
     #[error("rules of the edge")]
     Rules(#[source] RuntimeError),
@@ -81,7 +64,6 @@ impl StepError {
 /// What came of runtime operations.
 #[derive(Debug)]
 pub enum Ran {
-    /// All were done.
     Done,
     /// HAProxy refused some: only a reload does those.
     Refused(Vec<StepError>),

@@ -44,48 +44,12 @@ agent::keys_of! { key: Nerve, ours: Ours }
 
 /// ZooKeeper's rows of the table of a service's keys.
 pub const KEYS: [Key; 6] = [
-    key(
-        "zk_hosts",
-        Kind::Lines,
-        "",
-        "zookeeper: the servers, `host` or `host:port`, with a chroot behind the last one: `host:port/path`. Required.",
-        "zookeeper_targets_are_read",
-    ),
-    key(
-        "zk_path",
-        Kind::Text,
-        "",
-        "zookeeper: the node below which the registration is written; it is made where it is missing. Required.",
-        "zookeeper_holds_what_nerve_would_write_byte_for_byte",
-    ),
-    ours(
-        "zk_auth",
-        Kind::Text,
-        "",
-        "zookeeper: who to be, `digest:USER:PASSWORD`; best as `${VARIABLE}`. Then only that user may change the nodes.",
-        "zookeeper_nodes_belong_to_their_user",
-    ),
-    key(
-        "node_type",
-        Kind::Word(&["ephemeral_sequential", "ephemeral", "persistent", "persistent_sequential"]),
-        "ephemeral_sequential",
-        "zookeeper: whether the node goes with its session, and whether its name ends in a number.",
-        "zookeeper_holds_what_nerve_would_write_byte_for_byte",
-    ),
-    key(
-        "use_path_encoding",
-        Kind::Bool,
-        "false",
-        "zookeeper: the payload is in the node's name, too, so that readers need not read the node.",
-        "zookeeper_holds_what_nerve_would_write_byte_for_byte",
-    ),
-    key(
-        "ttl_seconds",
-        Kind::Number,
-        "",
-        "zookeeper: a persistent node is written again so often, for those who remove old ones.",
-        "zookeeper_rewrites_persistent_nodes_as_often_as_asked",
-    ),
+    key("zk_hosts", Kind::Lines),
+    key("zk_path", Kind::Text),
+    ours("zk_auth", Kind::Text),
+    key("node_type", Kind::Word(&["ephemeral_sequential", "ephemeral", "persistent", "persistent_sequential"])),
+    key("use_path_encoding", Kind::Bool),
+    key("ttl_seconds", Kind::Number),
 ];
 
 /// Where in ZooKeeper a registration goes.

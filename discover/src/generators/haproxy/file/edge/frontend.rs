@@ -59,7 +59,7 @@ pub enum Kind {
     Whole,
 }
 
-/// The edge as the rest of the file has it.
+/// What the edge's part of haproxy.cfg has in common with the services'.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// Where services listen; the edge does, too, unless it has an address of its own.
@@ -70,11 +70,11 @@ pub struct Frame {
     pub silence: Silence,
     /// Ramps a new server's weight up over this time.
     pub slow_start: Option<Duration>,
-    /// The mode of a service whose registrations do not say.
+    /// The mode of a section whose registrations do not say.
     pub default_mode: Mode,
-    /// How long the rules of a service without backends stay.
+    /// How long the section, or the rules, of a service without registrations stay before a reload removes them.
     pub linger: Duration,
-    /// `maxconn` of each frontend; without it the process's counts.
+    /// `maxconn` of each listener: what one of them uses up at most. Without it the process's counts.
     pub listener_maxconn: Option<u32>,
 }
 
@@ -93,7 +93,6 @@ impl Default for Frame {
     }
 }
 
-/// The addresses on which the edge listens.
 pub fn addresses(settings: &EdgeSettings, listen: &ListenOn) -> Vec<SocketAddr> {
     let of = |port: Port| match settings.listen.ip {
         Some(ip) => vec![SocketAddr::new(ip, port.get())],
@@ -111,7 +110,7 @@ fn binds(settings: &EdgeSettings, listen: &ListenOn, way: Way) -> Vec<String> {
         };
         addresses.into_iter().map(|address| format!("{address} {words}").trim_end().to_owned()).collect::<Vec<_>>()
     };
-    let secure = bind_words(&settings.copies);
+    let secure = bind_words(&settings.certificates.copies);
     let https = match settings.https() {
         _ if settings.shares_port() => vec![format!("{} accept-proxy {secure}", inner(settings))],
         https => https.map(|port| of(port, &secure)).unwrap_or_default(),
@@ -125,7 +124,7 @@ fn binds(settings: &EdgeSettings, listen: &ListenOn, way: Way) -> Vec<String> {
 /// Where TLS that ends here comes from the frontend that looks at names, with the client's address ahead. A socket without a file needs
 /// no directory that HAProxy could reach from where it may be locked in.
 fn inner(settings: &EdgeSettings) -> String {
-    let of = format!("{} {:?} {:?}", settings.copies.display(), settings.listen, settings.sni_port);
+    let of = format!("{} {:?} {:?}", settings.certificates.copies.display(), settings.listen, settings.sni_port);
     format!("abns@discover-{:016x}", checksum_of_text(of.as_bytes()))
 }
 
@@ -158,7 +157,7 @@ fn frontend(settings: &EdgeSettings, frame: &Frame, map: &str, bound: bool, way:
     context.insert("sni", SNI);
     context.insert("host", HOST);
     context.insert("forged", &forged());
-    context.insert("names", &settings.https().map(|_| names(&settings.copies)));
+    context.insert("names", &settings.https().map(|_| names(&settings.certificates.copies)));
     context.insert("inner", &settings.shares_port().then(|| inner(settings)));
     context.insert("access_log", &settings.access_log.as_ref().map(ToString::to_string));
     context.insert("trusted", &settings.trusted.iter().map(ToString::to_string).collect::<Vec<_>>());

@@ -27,11 +27,9 @@ const MOST_SINGLE_CHANGES: usize = 500;
 /// A rule that stays for a while although no registration claims its place any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Where.
     pub place: Place,
     /// What is done there, as in the map.
     flags: Arc<str>,
-    /// Whose it was.
     service: Arc<str>,
 }
 
@@ -73,7 +71,6 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The key of a place.
 fn key(place: &Place) -> String {
     match (place.way, place.path.is_root()) {
         (Way::Sni, _) => format!("{SNI}{}/", place.host),
@@ -82,7 +79,6 @@ fn key(place: &Place) -> String {
     }
 }
 
-/// The place of a key.
 fn place(key: &str) -> Option<Place> {
     if let Some(name) = key.strip_prefix(SNI) {
         return Some(Place::sni(name.strip_suffix('/')?.parse().ok()?));
@@ -188,7 +184,6 @@ impl RuleMap {
         self.entries.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -198,7 +193,6 @@ impl RuleMap {
         self.entries.iter()
     }
 
-    /// Whose a place is.
     pub fn service_at(&self, place: &Place) -> Option<ServiceName> {
         let value = self.entries.get(&*key(place))?;
         Target::parse(value)?.service.parse().ok()

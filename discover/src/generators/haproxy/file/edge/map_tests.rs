@@ -89,7 +89,7 @@ fn claims(service: &str, places: &[&str]) -> Vec<Claim> {
 fn map_of(claims: &[Claim], hosts: &[&str], owner: &str) -> RuleMap {
     let owned = |host: &&str| (host.parse().unwrap(), vec![owner.parse().unwrap()]);
     let owners = Owners::new(hosts.iter().map(owned).collect());
-    let (sni_port, certificates) = (443.try_into().ok(), vec!["certs".into()]);
+    let (sni_port, certificates) = (443.try_into().ok(), vec!["certs".into()].into());
     let settings = EdgeSettings { sni_port, certificates, owners, ..EdgeSettings::default() };
     RuleMap::of(&decide(claims, &settings, |_| None), &settings, &[], |_| None)
 }

@@ -21,7 +21,6 @@ mod told;
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt as _, HashSet};
@@ -34,9 +33,10 @@ pub use self::map::RuleMap;
 use self::map::{Kept, Target};
 use self::plain::PlainDefaults;
 use self::slots::{Need, Runs, Slots};
-use super::compose::{Member, TemplateError, params, server_names, servers};
+use super::compose::TemplateError;
 use super::known::Given;
 use super::layout::{Layout, Section};
+use super::members::{Member, params, server_names, servers};
 use super::synapse::Quarantined;
 use crate::edge::sections::{section_name, section_number};
 use crate::edge::{EdgeSettings, Place, Routing, Upstream, Way};
@@ -112,11 +112,6 @@ impl EdgeComposer {
         let (asking, sections, lingering) = (Asking::default(), HashMap::new(), HashMap::new());
         let (slots, refilled, last) = (ByWay::new(), ByWay::new(), None);
         Ok(Self { settings, frame, footers, plain_lines, plain, asking, lingering, slots, refilled, sections, last })
-    }
-
-    /// Where the edge listens.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        frontend::addresses(&self.settings, &self.frame.listen)
     }
 
     /// Takes over from before a restart which section each place has.
@@ -282,7 +277,7 @@ impl EdgeComposer {
             given.known.running.rules.iter().flat_map(|rules| rules.numbers(way)).collect()
         });
         let runs = |number: u32, upstream: Option<usize>| {
-            // A rule that still leads there would bring its requests to whoever comes.
+            // A rule that still leads there would bring its requests to the section's next service.
             if upstream.is_none() && ruled.contains(&number) {
                 return Runs::Foreign;
             }

@@ -27,7 +27,6 @@ pub struct Slots {
 /// What one upstream needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Need<'a> {
-    /// For these places.
     pub places: &'a [Place],
     /// A section that does.
     pub kind: Kind,
@@ -36,7 +35,6 @@ pub struct Need<'a> {
 /// What runs in a section, as an upstream sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runs {
-    /// Nothing.
     Nothing,
     /// Some of its own servers.
     Some,

@@ -115,7 +115,6 @@ impl SynapseComposer {
         &self.header
     }
 
-    /// The section of each service that has one.
     pub fn sections(&self) -> BTreeMap<ServiceName, Arc<str>> {
         let enabled = self.services.iter().filter(|entry| !entry.prepared.haproxy.disabled);
         enabled.map(|entry| (entry.service.name.clone(), entry.prepared.section.clone())).collect()

@@ -21,7 +21,6 @@ struct Slot {
 /// One server that needs an id.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
-    /// Its name.
     pub name: &'a Arc<str>,
     /// What its registration asks for; nobody else gets it.
     pub explicit: Option<u32>,

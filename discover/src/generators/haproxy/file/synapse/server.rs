@@ -47,12 +47,10 @@ impl Name {
         Self { text: scratch.as_str().into(), host, colon }
     }
 
-    /// The host in it.
     pub fn host(&self) -> &str {
         &self.text[self.host..self.colon]
     }
 
-    /// The port in it.
     pub fn port(&self) -> &str {
         &self.text[self.colon + 1..]
     }
@@ -63,7 +61,6 @@ impl Name {
 pub struct Parts<'a> {
     /// The name, and in it where the server is as it was registered.
     pub name: &'a Name,
-    /// Where that is.
     pub address: SocketAddr,
     /// Given by us; none where the registration's own options have one.
     pub id: Option<u32>,

@@ -14,7 +14,6 @@ pub struct Checker {
     pub program: PathBuf,
     /// A command that judges the candidate, which it names: another file takes its place there.
     pub command: Option<String>,
-    /// The candidate.
     pub candidate: PathBuf,
     /// How long a check of a small file may take.
     pub timeout: Duration,

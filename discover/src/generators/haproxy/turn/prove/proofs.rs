@@ -237,13 +237,13 @@ impl Proofs {
 
     /// Nobody can judge: what the grammar lets through counts.
     pub fn trust(&mut self, trial: &Trial, now: Instant) {
-        let good = (0..trial.len()).collect();
+        let good = (0..trial.suspects()).collect();
         self.judged(trial, Finding { good, ..Finding::default() }, now);
     }
 
     /// The words of this file could not be judged now; they are tried again after a pause.
     pub fn put_off(&mut self, trial: &Trial, why: &str, now: Instant) {
-        for words in (0..trial.len()).filter_map(|n| trial.suspect(n)).filter_map(Suspect::words) {
+        for words in (0..trial.suspects()).filter_map(|n| trial.suspect(n)).filter_map(Suspect::words) {
             self.words.put_off(words, why, now);
         }
         self.generation += 1;

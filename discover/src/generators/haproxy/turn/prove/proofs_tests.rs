@@ -27,7 +27,7 @@ fn names(layout: &Layout) -> Vec<String> {
 fn judge(proofs: &mut Proofs, bad: &[&str], now: Instant) -> Vec<Blamed> {
     let Some(batch) = proofs.batch(now) else { return Vec::new() };
     let mut finding = Finding::default();
-    for n in 0..batch.trial.len() {
+    for n in 0..batch.trial.suspects() {
         let Some(Suspect::Words(words)) = batch.trial.suspect(n) else { panic!("not words") };
         match bad.iter().any(|bad| words.text.contains(bad)) {
             true => _ = finding.guilty.insert(n, "unknown keyword".into()),
@@ -94,7 +94,7 @@ async fn words_that_could_not_be_judged_take_no_running_server_out() {
     let newer = layout(vec![section("web", vec![server("a", "maxconn 8"), server("b", "maxconn 7")])]);
     admitted(&mut proofs, &newer, &applied, now);
     let batch = proofs.batch(now).unwrap();
-    let undecided = (0..batch.trial.len()).collect();
+    let undecided = (0..batch.trial.suspects()).collect();
     assert_eq!(proofs.judged(&batch.trial, Finding { undecided, ..Finding::default() }, now), []);
     assert_eq!(admitted(&mut proofs, &newer, &applied, now), applied);
     assert_eq!(proofs.reasons().count(), 2, "it is shown");
@@ -137,7 +137,7 @@ async fn a_refused_section_keeps_the_form_in_which_it_runs_and_a_new_one_is_left
     let applied = old.clone();
     assert_eq!(admitted(&mut proofs, &wanted, &applied, now), wanted);
     let trial = Trial::of_all(&wanted, &old, Vec::new());
-    assert_eq!(trial.len(), 2);
+    assert_eq!(trial.suspects(), 2);
     assert_eq!(trial.with(&BTreeSet::new()).sections[0].skeleton, old.sections[0].skeleton, "not without it");
     let guilty = (0..2).map(|n| (n, "same name".to_owned())).collect();
     assert_eq!(proofs.judged(&trial, Finding { guilty, ..Finding::default() }, now).len(), 2);
@@ -157,14 +157,14 @@ async fn an_innocent_services_words_are_judged_in_the_first_batch_however_many_a
     let wanted = layout(vec![section("flood", flood), section("web", vec![server("a", "maxconn 9")])]);
     admitted(&mut proofs, &wanted, &Layout::default(), now);
     let batch = proofs.batch(now).unwrap();
-    assert_eq!(batch.trial.len(), BATCH);
+    assert_eq!(batch.trial.suspects(), BATCH);
     let is_innocent = |n: usize| matches!(batch.trial.suspect(n), Some(Suspect::Words(w)) if &*w.text == "maxconn 9");
     assert!((0..2).any(is_innocent));
     // All the same words of 2,000 servers are one suspect.
     let mut proofs = Proofs::default();
     let flood = (0..2000).map(|n| server(&format!("s{n}"), "odd")).collect();
     admitted(&mut proofs, &layout(vec![section("flood", flood)]), &Layout::default(), now);
-    assert_eq!(proofs.batch(now).unwrap().trial.len(), 1);
+    assert_eq!(proofs.batch(now).unwrap().trial.suspects(), 1);
 }
 
 #[test]

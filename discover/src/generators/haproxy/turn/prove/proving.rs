@@ -88,12 +88,9 @@ impl Proving {
 }
 
 /// Finds out which suspects of a file HAProxy does not take; `probe` is the file to use.
-///
-/// # Errors
-/// [`NoFinding`].
 pub async fn search(trial: &Trial, checker: &Checker, probe: &Path, checks: &Counter) -> Result<Finding, NoFinding> {
     let deadline = deadline(checker.timeout, trial.servers());
-    let found = tries::search(trial.len(), deadline, Probe { trial, checker, path: probe, checks }).await;
+    let found = tries::search(trial.suspects(), deadline, Probe { trial, checker, path: probe, checks }).await;
     let _ = std::fs::remove_file(probe); // only tidiness
     found
 }

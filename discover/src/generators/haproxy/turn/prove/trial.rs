@@ -14,7 +14,6 @@ use crate::haproxy::process::blame::complaints;
 pub struct Words {
     /// A checksum of the section's skeleton, without its name and its addresses.
     kind: u64,
-    /// The words.
     pub text: Arc<str>,
 }
 
@@ -64,7 +63,6 @@ pub struct Blamed {
     pub example: String,
     /// How many servers have them; none for a section's structure.
     pub servers: usize,
-    /// The words.
     pub words: Arc<str>,
     /// HAProxy's words.
     pub why: String,
@@ -134,13 +132,8 @@ impl Trial {
     }
 
     /// How many suspects there are.
-    pub fn len(&self) -> usize {
+    pub fn suspects(&self) -> usize {
         self.suspects.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.suspects.is_empty()
     }
 
     /// A section of the file.
@@ -153,7 +146,6 @@ impl Trial {
         self.sections.get(section)?.1.as_ref()
     }
 
-    /// By its number.
     pub fn suspect(&self, number: usize) -> Option<&Suspect> {
         self.suspects.get(number)
     }

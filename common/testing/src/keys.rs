@@ -1,15 +1,99 @@
-//! A table of keys as JSON Schema (editors complete and check with it) and as a reference for the docs.
+//! A program's table of keys, with what its reference says of each: as JSON Schema (editors complete and check with it) and as a
+//! page of the docs.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use agent::config::check::is_ours;
+use agent::config::table::{Key, Kind, Origin};
 use serde_json::{Map, Value, json};
 
-use super::check::is_ours;
-use super::table::{Key, Kind, Origin, Reference};
+/// What a reference says of each key, by the path of its object and its name.
+///
+/// As text: `# PATH…` above the keys of the object at these paths (`.`: the file itself), then for each key a line
+/// `NAME | TEST | DEFAULT | MEANING`; with `NAME!` an object without the key is wrong.
+#[derive(Debug)]
+pub struct Reference<'a>(HashMap<(&'a str, &'a str), Row<'a>>);
+
+/// What a reference says of one key.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The test that shows it.
+    pub test: &'a str,
+    /// What counts without the key; empty: nothing.
+    pub default: &'a str,
+    /// What the key does.
+    pub meaning: &'a str,
+    /// An object without it is wrong.
+    pub required: bool,
+}
+
+impl<'a> Reference<'a> {
+    /// Reads the text, which must speak of every key of `root` and of nothing else.
+    pub fn of(root: &[Key], text: &'a str) -> Self {
+        let (mut rows, mut paths) = (HashMap::new(), Vec::new());
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            if let Some(of) = line.strip_prefix("# ") {
+                paths = of.split(' ').map(|path| if path == "." { "" } else { path }).collect();
+                continue;
+            }
+            let mut cells = line.splitn(4, '|').map(str::trim);
+            let (Some(name), Some(test), Some(default), Some(meaning)) =
+                (cells.next(), cells.next(), cells.next(), cells.next())
+            else {
+                panic!("{line:?} is not NAME | TEST | DEFAULT | MEANING");
+            };
+            let row = Row { test, default, meaning, required: name.ends_with('!') };
+            for path in &paths {
+                let twice = rows.insert((*path, name.trim_end_matches('!')), row);
+                assert!(twice.is_none(), "the reference speaks twice of {name} in {path:?}");
+            }
+        }
+        let reference = Self(rows);
+        let mut known = 0;
+        each_object("", root, &mut |path, keys| {
+            for key in keys {
+                reference.row(path, key);
+            }
+            known += keys.len();
+        });
+        assert_eq!(known, reference.0.len(), "the reference speaks of keys that are not there");
+        reference
+    }
+
+    fn row(&self, path: &str, key: &Key) -> Row<'a> {
+        *self
+            .0
+            .get(&(path, key.name))
+            .unwrap_or_else(|| panic!("the reference does not speak of {} in {path:?}", key.name))
+    }
+
+    /// Each key, by its name, with its row.
+    pub fn rows(&self) -> impl Iterator<Item = (&'a str, Row<'a>)> {
+        self.0.iter().map(|((_, name), row)| (*name, *row))
+    }
+}
+
+/// The object within `path` that a key holds, if any: its path and its keys.
+fn inner(path: &str, key: &Key) -> Option<(String, &'static [Key])> {
+    let (keys, name) = match key.kind {
+        Kind::Object(keys) | Kind::Objects(keys) => (keys, key.name.to_owned()),
+        Kind::Map(Kind::Object(keys)) => (*keys, format!("{}.NAME", key.name)),
+        _ => return None,
+    };
+    Some((if path.is_empty() { name } else { format!("{path}.{name}") }, keys))
+}
+
+fn each_object(path: &str, keys: &[Key], visit: &mut impl FnMut(&str, &[Key])) {
+    visit(path, keys);
+    for (path, keys) in keys.iter().filter_map(|key| inner(path, key)) {
+        each_object(&path, keys, visit);
+    }
+}
 
 /// The JSON Schema of a config file with the keys of `root`.
-pub fn json_schema(root: &[Key], title: &str) -> Value {
-    let mut schema = object(root);
+pub fn json_schema(root: &[Key], reference: &Reference<'_>, title: &str) -> Value {
+    let mut schema = object("", root, reference);
     if let Some(map) = schema.as_object_mut() {
         map.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
         map.insert("title".to_owned(), json!(title));
@@ -17,16 +101,19 @@ pub fn json_schema(root: &[Key], title: &str) -> Value {
     schema
 }
 
-fn object(keys: &[Key]) -> Value {
+fn object(path: &str, keys: &[Key], reference: &Reference<'_>) -> Value {
     let properties = keys.iter().map(|key| {
-        let mut schema = kind(&key.kind);
+        let mut schema = kind(&key.kind, &|keys| {
+            let (path, _) = inner(path, key).expect("only an object has keys");
+            object(&path, keys, reference)
+        });
         if let Some(map) = schema.as_object_mut() {
-            map.insert("description".to_owned(), json!(key.reference.doc));
+            map.insert("description".to_owned(), json!(reference.row(path, key).meaning));
         }
         (key.name.to_owned(), schema)
     });
     let mut schema = json!({"type": ["object", "null"], "properties": properties.collect::<Map<_, _>>()});
-    let required: Vec<&str> = keys.iter().filter(|key| key.reference.required).map(|key| key.name).collect();
+    let required: Vec<&str> = keys.iter().filter(|key| reference.row(path, key).required).map(|key| key.name).collect();
     if !required.is_empty() {
         schema["required"] = json!(required);
     }
@@ -60,7 +147,7 @@ fn or_text(read: Value, (pattern, _): Pattern) -> Value {
     json!({"anyOf": [read, {"type": "string", "pattern": pattern}]})
 }
 
-fn kind(of: &Kind) -> Value {
+fn kind(of: &Kind, object: &dyn Fn(&[Key]) -> Value) -> Value {
     let one_line = json!({"type": ["string", "number", "boolean", "null"], "pattern": ONE_LINE.0});
     match of {
         Kind::Any => json!({}),
@@ -85,7 +172,7 @@ fn kind(of: &Kind) -> Value {
         }
         Kind::Object(keys) => object(keys),
         Kind::Objects(keys) => json!({"anyOf": [object(keys), {"type": "array", "items": object(keys)}]}),
-        Kind::Map(kind_of) => json!({"type": ["object", "null"], "additionalProperties": kind(kind_of)}),
+        Kind::Map(kind_of) => json!({"type": ["object", "null"], "additionalProperties": kind(kind_of, object)}),
     }
 }
 
@@ -147,39 +234,29 @@ pub fn takes(schema: &Value, value: &Value) -> bool {
         && items
 }
 
-/// The reference of every key of `root`, in Markdown: one table for each object. `program` is whose config it is.
-pub fn reference(root: &[Key], program: &'static str) -> String {
+/// The reference as Markdown: one table for each object. `program` is whose config it is.
+pub fn page(root: &[Key], reference: &Reference<'_>, program: &'static str) -> String {
     let mut text = String::new();
-    section(&mut text, "The file", root, program);
+    each_object("", root, &mut |path, keys| {
+        let title = if path.is_empty() { "The file".to_owned() } else { format!("`{path}.*`") };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "### {title}\n\n| key | kind | default | of | meaning |\n|---|---|---|---|---|");
+        for key in keys {
+            let Row { default, meaning, .. } = reference.row(path, key);
+            let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+            let _ = writeln!(
+                text,
+                "| `{}` | {} | {default} | {} | {} |",
+                key.name,
+                words(&key.kind),
+                origin(key.origin, program),
+                meaning.replace('|', "\\|"),
+            );
+        }
+        text.push('\n');
+    });
+    text.truncate(text.trim_end().len());
     text
-}
-
-fn section(text: &mut String, title: &str, keys: &[Key], program: &'static str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "### {title}\n\n| key | kind | default | of | meaning |\n|---|---|---|---|---|");
-    for key in keys {
-        let Reference { default, doc, .. } = key.reference;
-        let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {default} | {} | {} |",
-            key.name,
-            words(&key.kind),
-            origin(key.origin, program),
-            doc.replace('|', "\\|"),
-        );
-    }
-    text.push('\n');
-    for key in keys {
-        let (inner, path) = match key.kind {
-            Kind::Object(inner) | Kind::Objects(inner) => (inner, format!("{}.", key.name)),
-            Kind::Map(Kind::Object(inner)) => (*inner, format!("{}.NAME.", key.name)),
-            _ => continue,
-        };
-        let base = title.trim_matches('`').trim_end_matches('*');
-        let base = if title == "The file" { "" } else { base };
-        section(text, &format!("`{base}{path}*`"), inner, program);
-    }
 }
 
 fn origin(of: Origin, program: &'static str) -> &'static str {
