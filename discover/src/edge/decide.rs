@@ -214,11 +214,8 @@ fn one_host<'a>(
         let above = requests.filter(|((_, other), _)| other != path && other.covers(path.as_str()));
         // Nobody's word takes a path away from who comes before.
         let shadow = above.map(|(_, other)| other).find(|(other_rank, other)| {
-            // Who had its place before keeps it against an equal: else the next decision, or a restart, would turn on names.
-            let before = match rank.1.newcomer {
-                true => other_rank < rank,
-                false => other_rank.0 < rank.0 || (other_rank.0 == rank.0 && other_rank.1.is_senior_to(&rank.1)),
-            };
+            // Who had its place before keeps it, however old the other's claim is: else the next decision, or a restart, would take it away.
+            let before = if rank.1.newcomer { other_rank < rank } else { other_rank.0 < rank.0 };
             let entitled = other.service == claim.service || before;
             entitled && other.priority() > claim.priority() && claim.origin != Origin::Config
         });

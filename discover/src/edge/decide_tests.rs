@@ -92,23 +92,26 @@ fn a_longer_path_is_shadowed_by_a_higher_priority_of_who_comes_before_only() {
     assert_eq!(decide([&claim], &settings, |_| None).lost.first().unwrap().why, Why::TooDeep);
 }
 
-/// Where ages are not known, the next decision, or one after a restart, finds both in the map.
+/// The next decision, or one after a restart, finds both in the map, whether their ages are known or not.
 #[test]
 fn who_had_a_longer_path_keeps_it_from_an_equals_priority_ever_after() {
     let settings = EdgeSettings::default();
-    let both: Vec<Claim> = [("c", "a.example/ 99"), ("d", "a.example/x")]
-        .into_iter()
-        .flat_map(|(service, at)| claims(service, None, &[at], &settings))
-        .collect();
-    let when = |in_map: &'static [&'static str]| {
-        let of = |place: &Place| if place.path.is_root() { "c" } else { "d" };
-        let before = |place: &Place| in_map.contains(&of(place)).then(|| of(place).parse().unwrap());
-        shown(&decide(&both, &settings, before)).0
-    };
-    assert_eq!(when(&["d"]), ["a.example/ c", "a.example/x d"], "c comes");
-    assert_eq!(when(&["c", "d"]), ["a.example/ c", "a.example/x d"], "and is there");
-    assert_eq!(when(&["c"]), ["a.example/ c"], "d comes");
-    assert_eq!(when(&[]), ["a.example/ c"], "both come at once");
+    for ages in [[None, None], [Some(1), Some(2)]] {
+        let both: Vec<Claim> = [("c", "a.example/ 99"), ("d", "a.example/x")]
+            .into_iter()
+            .zip(ages)
+            .flat_map(|((service, at), age)| claims(service, age, &[at], &settings))
+            .collect();
+        let when = |in_map: &'static [&'static str]| {
+            let of = |place: &Place| if place.path.is_root() { "c" } else { "d" };
+            let before = |place: &Place| in_map.contains(&of(place)).then(|| of(place).parse().unwrap());
+            shown(&decide(&both, &settings, before)).0
+        };
+        assert_eq!(when(&["d"]), ["a.example/ c", "a.example/x d"], "c comes");
+        assert_eq!(when(&["c", "d"]), ["a.example/ c", "a.example/x d"], "and is there");
+        assert_eq!(when(&["c"]), ["a.example/ c"], "d comes");
+        assert_eq!(when(&[]), ["a.example/ c"], "both come at once");
+    }
 }
 
 /// Claims to TLS of these names.

@@ -103,6 +103,7 @@ impl<S: Store> Publisher<S> {
     /// # Errors
     /// [`PublishError`] where the host's key belongs to somebody else, or at the start the store can never serve.
     pub async fn run(mut self, stop: CancellationToken, revoke: CancellationToken) -> Result<(), PublishError> {
+        let mut former = None;
         loop {
             let claim = tokio::select! {
                 biased;
@@ -110,6 +111,10 @@ impl<S: Store> Publisher<S> {
                 claim = self.claim() => claim?,
             };
             let lease = claim.lease;
+            // Whoever noticed it first: its keys go with a lease, and a deletion by hand looks the same.
+            if former.replace(lease).is_some_and(|former| former != lease) {
+                self.report.metrics.lost.inc();
+            }
             let end = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
@@ -126,7 +131,6 @@ impl<S: Store> Publisher<S> {
                 }
                 Some(End::Touched(why)) => warn!(%lease, why, "Claiming this host again."),
                 Some(End::Lost(why)) => {
-                    self.report.metrics.lost.inc();
                     warn!(%lease, why, "Lease lost; publishing everything again under a new one.");
                     self.report.update(|p| (p.phase, p.lease) = (Phase::NoLease, None));
                 }
