@@ -79,8 +79,10 @@ async fn at(lab: &Lab, terminal: Terminal, services: usize) -> Result<Measured> 
     let changing = async {
         for n in 0..CHANGES {
             let service = n * 37 % services;
-            let (key, value) =
-                (format!("/backends/service-{service:04}/new{n:08}"), backend(service, 100 + n / 200, n % 200));
+            let (key, value) = (
+                format!("/backends/service-{service:04}/new{n:08}"),
+                backend(services, service, 100 + n / 200, n % 200),
+            );
             let section = format!("service-{service:04}");
             let sent = Instant::now();
             client.put(key, value, None).await.during("putting into etcd")?;
@@ -136,7 +138,11 @@ async fn restarted(agent: &mut Agent) -> Result<u64> {
 async fn fill(client: &mut Client, services: usize) -> Result<()> {
     for service in 0..services {
         let put = |n: usize| {
-            TxnOp::put(format!("/backends/service-{service:04}/{n:012x}"), backend(service, 1 + service / 250, n), None)
+            TxnOp::put(
+                format!("/backends/service-{service:04}/{n:012x}"),
+                backend(services, service, 1 + service / 250, n),
+                None,
+            )
         };
         let all: Vec<TxnOp> = (0..BACKENDS).map(put).collect();
         client.txn(Txn::new().and_then(all)).await.during("filling etcd")?;
@@ -144,8 +150,10 @@ async fn fill(client: &mut Client, services: usize) -> Result<()> {
     Ok(())
 }
 
-fn backend(service: usize, net: usize, n: usize) -> String {
-    json!({"host": format!("127.{net}.{}.{}", service % 250, n + 1), "port": 9, "service_port": 20_000 + service})
+/// Each size has ports of its own: HAProxy outlives the discover of the size before.
+fn backend(services: usize, service: usize, net: usize, n: usize) -> String {
+    let first = if services == SERVICES { 20_000 } else { 22_000 };
+    json!({"host": format!("127.{net}.{}.{}", service % 250, n + 1), "port": 9, "service_port": first + service})
         .to_string()
 }
 
