@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::agents::binary;
+use e2e::given;
 
 const PAGE: &str = include_str!("../../docs/install.md");
 const IMAGE: &str = "docker-register-demo/host";
@@ -41,9 +42,10 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name)
 }
 
-/// The directory of the packages of the programs beside the tests: deploy/test.sh makes it.
+/// The directory of the packages: E2E_PACKAGES, such as target/dist after `make dist`, else of the programs beside the tests, which deploy/test.sh makes.
 fn packages() -> PathBuf {
-    let dir = binary("register").expect("it was built").with_file_name("packages");
+    let dir = given::or("E2E_PACKAGES", binary("register").expect("it was built").with_file_name("packages"));
+    let dir = fs::canonicalize(&dir).unwrap_or(dir);
     assert!(dir.exists(), "no packages: run deploy/packages.sh dev {}", dir.display());
     dir
 }
