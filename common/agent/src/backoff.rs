@@ -7,7 +7,9 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+#[cfg(any(test, feature = "testing"))]
+use rand::SeedableRng;
+use rand::{RngExt, rngs::StdRng};
 use tokio::time::Instant;
 
 /// No delay is ever shorter: a delay of 0 would be a busy loop.

@@ -113,7 +113,7 @@ impl Chronicle {
         if end.is_routed() { self.unrouted.take() } else { None }
     }
 
-    /// Notes what HAProxy says otherwise than before, where that is not its registration's doing; tells whether there was anything.
+    /// Notes what HAProxy says otherwise than before, where that is not its registration's doing; tells whether there was anything, or others are down.
     pub(super) fn looked(&mut self, services: &ServiceMap, view: &View) -> bool {
         let mut seen = HashMap::with_capacity(self.seen.len());
         let mut changed = false;
@@ -137,6 +137,7 @@ impl Chronicle {
         let down: FoundDown = seen.iter().filter(down).map(|(at, _)| at.clone()).collect();
         if down != *self.found_down {
             self.found_down = Arc::new(down);
+            changed = true; // also where the registration has changed meanwhile, which is not HAProxy's news
         }
         self.seen = seen;
         changed
