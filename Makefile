@@ -68,14 +68,14 @@ docs: setup ## build the API documentation
 	@echo "see target/doc/discover/index.html"
 
 bench: setup lab images ## measure speed and cost; prints a table
-	@. deploy/lib.sh && release_build -q -p e2e --bin bench && "$$RELEASE/bench"
+	@. deploy/lib.sh && run_release bench
 
 bench-scale: build lab ## measure what large sizes cost, each beside a tenth of it; takes up to 20 minutes
-	@. deploy/lib.sh && release_build -q -p e2e --bin bench && "$$RELEASE/bench" --scale
+	@. deploy/lib.sh && run_release bench --scale
 
 fuzz: setup ## feed the readers of labels, values and replies with rubbish, 60 s each
 	@deploy/fuzz.sh
 
 SOAK ?= 1h
 soak: build lab ## live for SOAK (1h) under load, with random life and faults; prints what was held
-	@. deploy/lib.sh && release_build -q -p e2e --bin soak && "$$RELEASE/soak" --time $(SOAK)
+	@. deploy/lib.sh && run_release soak --time $(SOAK)

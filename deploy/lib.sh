@@ -56,3 +56,10 @@ release_build() {
     RUSTFLAGS="--remap-path-prefix=$ROOT=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo${RUSTFLAGS:+ $RUSTFLAGS}" \
         cargo build --release --locked ${TARGET:+--target "$TARGET"} "$@"
 }
+
+# run_release PROGRAM [ARGUMENT...]: builds a program of e2e so, and runs it.
+run_release() {
+    local program=$1
+    shift
+    release_build -q -p e2e --bin "$program" && "$RELEASE/$program" "$@"
+}

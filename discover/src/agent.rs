@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::debounce::Debounce;
+use agent::history::History;
 use agent::sync::lock;
 use agent::watch::Observation;
 use registry::Snapshot;
@@ -70,14 +71,13 @@ impl Agent {
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
         let news = News::default();
         for source in &self.sources {
-            let follow = self.board.history().follow(source.name.clone(), source.inlet.clone(), SOURCE_CHANGES);
-            tokio::spawn(cancel.clone().run_until_cancelled_owned(follow));
             tokio::spawn(forward(
                 source.clone(),
                 self.wake.clone(),
                 self.metrics.clone(),
                 cancel.clone(),
                 news.clone(),
+                self.board.history(),
             ));
         }
         let generators = std::mem::take(&mut self.generators);
@@ -158,12 +158,20 @@ fn go_on_if_well(end: Result<(), tokio::task::JoinError>) {
 type News = Arc<Mutex<Option<Instant>>>;
 
 /// Wakes the agent at each change of a source.
-async fn forward(mut source: Source, wake: Arc<Notify>, metrics: Metrics, cancel: CancellationToken, news: News) {
+async fn forward(
+    mut source: Source,
+    wake: Arc<Notify>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+    news: News,
+    history: History,
+) {
     let failures = metrics.sources.failures.get_or_create_owned(&SourceLabel { source: source.name.to_string() });
-    let (mut standing, mut failing) = ("", false);
+    let (mut standing, mut failing, mut was_stale) = ("", false, false);
     loop {
         let (now, fails) = {
             let seen = source.inlet.borrow_and_update();
+            history.note_standing(&source.name, &seen, &mut was_stale, SOURCE_CHANGES);
             (seen.standing(), seen.error().is_some())
         };
         if fails && !std::mem::replace(&mut failing, fails) {

@@ -41,6 +41,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub(super) pace: PaceArgs,
     #[command(flatten)]
+    pub(super) prefer: PreferArgs,
+    #[command(flatten)]
     pub(super) limits: Limits,
     #[command(flatten)]
     pub(super) addresses: AddressArgs,
@@ -126,8 +128,6 @@ pub(super) struct PaceArgs {
     /// How long a source is waited for at the start, once another has answered
     #[arg(long, env = "DISCOVER_SYNC_DEADLINE", value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     pub(super) sync_deadline: Duration,
-    #[command(flatten)]
-    prefer: PreferArgs,
 }
 
 /// Near first.
@@ -191,13 +191,16 @@ fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-impl PaceArgs {
-    /// How the guard judges.
-    pub(super) fn near(&self) -> NearSettings {
-        let PreferArgs { prefer, prefer_min: least, prefer_services: services } = self.prefer.clone();
+impl PreferArgs {
+    /// What is near.
+    pub(super) fn settings(&self) -> NearSettings {
+        let Self { prefer, prefer_min: least, prefer_services: services } = self.clone();
         NearSettings { prefer, least, services }
     }
+}
 
+impl PaceArgs {
+    /// How the guard judges.
     pub(super) fn guard(&self) -> GuardSettings {
         GuardSettings { hold: self.hold, threshold_percent: self.hold_above }
     }

@@ -166,5 +166,5 @@ pub(super) fn reconciler(
     let admission = Admission::new(description.addresses());
     Reconciler::new(description.args.limits, guard, admission, emptied)
         .with_policies(policies)
-        .with_near(Near::new(pace.near()))
+        .with_near(Near::new(description.args.prefer.settings()))
 }

@@ -32,7 +32,7 @@ pub use self::file::MOST;
 use crate::clock;
 use crate::sync::lock;
 use crate::trouble::{News, Trouble};
-use crate::watch::Inlet;
+use crate::watch::{Inlet, Observation};
 
 /// Changes are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_secs(1);
@@ -211,20 +211,27 @@ impl History {
     }
 
     /// Notes as `[away, back]` when the source goes stale, and when it is current again, until it ends.
-    pub async fn follow<T>(self, name: Arc<str>, mut source: Inlet<T>, [away, back]: [&'static str; 2]) {
+    pub async fn follow<T>(self, name: Arc<str>, mut source: Inlet<T>, words: [&'static str; 2]) {
         let mut was_stale = false;
         loop {
-            {
-                let now = source.borrow_and_update();
-                let is_stale = now.stale_since().is_some();
-                if is_stale != std::mem::replace(&mut was_stale, is_stale) {
-                    let change = Change::new(if is_stale { away } else { back });
-                    self.note(change.with("name", &*name).with("why", now.error()));
-                }
-            }
+            self.note_standing(&name, &source.borrow_and_update(), &mut was_stale, words);
             if source.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Notes as `[away, back]` that the source is stale now and was not, or the other way round.
+    pub fn note_standing<T>(
+        &self,
+        name: &str,
+        now: &Observation<T>,
+        was_stale: &mut bool,
+        [away, back]: [&'static str; 2],
+    ) {
+        let is_stale = now.stale_since().is_some();
+        if is_stale != std::mem::replace(was_stale, is_stale) {
+            self.note(Change::new(if is_stale { away } else { back }).with("name", name).with("why", now.error()));
         }
     }
 
